@@ -1,0 +1,63 @@
+# `make` lists what can be done. Everything is installed into .venv and nowhere else; `make clean` takes it away again.
+# Another Python: `make demo PYTHON=python3.12`. Works with the GNU make of macOS (3.81).
+
+PYTHON ?= python3
+VENV := .venv/bin
+
+# Shows each package as it is downloaded, and leaves out the hundreds of lines about the others.
+PIP_INSTALL = PYTHONUNBUFFERED=1 $(VENV)/python -m pip install --disable-pip-version-check --progress-bar=off --editable
+QUIETER = grep --line-buffered -E '^ *(Downloading [^ ]*(whl|gz) |Installing collected|Successfully|ERROR|error)' | cut -c 1-100
+EXPLAIN_PIP = { echo "pip could not install Tunebook; its reason stands above. No network, or no wheel of MLX for this \
+machine: there are wheels for Apple silicon (macOS 14 or newer) and for Linux with glibc 2.35 or newer \
+(this is $$(uname -sm), $$(ldd --version 2>/dev/null | head -n 1))." >&2; exit 1; }
+
+.PHONY: help demo notebooks doctor test clean
+
+help:
+	@echo "make demo       train a small model from data to a file, in a few minutes"
+	@echo "make notebooks  open the tutorials in JupyterLab"
+	@echo "make doctor     check this machine: versions, backend, speed, and what to mend"
+	@echo "make test       lint, types and tests"
+	@echo "make clean      remove .venv and everything built"
+
+demo: .venv/user
+	$(VENV)/python -m tunebook demo
+
+notebooks: .venv/user
+	$(VENV)/jupyter lab notebooks
+
+doctor: .venv/user
+	$(VENV)/python -m tunebook doctor
+
+test: .venv/dev
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/basedpyright --pythonpath $(VENV)/python
+	$(VENV)/python -m pytest
+
+clean:
+	rm -rf .venv dist build .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a file is newer than pyproject.toml when its extras are installed.
+.venv/user: .venv/made pyproject.toml
+	@echo "Installing Tunebook into .venv (about 0.8 GB; a minute or more the first time)"
+	@bash -o pipefail -c "$(PIP_INSTALL) '.[notebook,verify]' | $(QUIETER)" || $(EXPLAIN_PIP)
+	@touch $@
+
+.venv/dev: .venv/made pyproject.toml
+	@echo "Installing Tunebook and the tools for working on it into .venv"
+	@bash -o pipefail -c "$(PIP_INSTALL) '.[dev]' | $(QUIETER)" || $(EXPLAIN_PIP)
+	@touch $@
+
+.venv/made:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer \
+(Debian and Ubuntu: apt-get install python3 python3-venv; macOS: brew install python), or name one: \
+make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: \
+Tunebook needs 3.11 or newer. If you have one under another name: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments. \
+Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@rm -rf .venv
+	$(PYTHON) -m venv .venv
+	@touch $@

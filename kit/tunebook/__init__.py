@@ -1,0 +1,53 @@
+"""Tunebook: fine-tune a language model in a notebook with MLX.
+
+    from tunebook import FastModel, Trainer, TrainingConfig
+
+This is the contents page. Light names are here at once; names that need MLX are imported when first used, after the
+fast BLAS has been found for it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .blas import load_fast_blas
+from .config import LoraConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from . import samples as samples
+    from .checkup import doctor as doctor
+    from .export.report import ExportTable as ExportTable
+    from .fast_model import FastModel as FastModel
+    from .sources import hold_out as hold_out
+    from .trainer import Trainer as Trainer
+    from .trainer import TrainResult as TrainResult
+
+load_fast_blas()
+
+_ON_FIRST_USE = {
+    "FastModel": "fast_model",
+    "Trainer": "trainer",
+    "TrainResult": "trainer",
+    "ExportTable": "export.report",
+    "doctor": "checkup",
+    "hold_out": "sources",
+    "samples": "samples",
+}
+
+__all__ = [
+    "ExportTable",
+    "FastModel",
+    "LoraConfig",
+    "TrainResult",
+    "Trainer",
+    "TrainingConfig",
+    "doctor",
+    "hold_out",
+    "samples",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
+    room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
+    return room if name == "samples" else getattr(room, name)

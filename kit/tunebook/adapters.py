@@ -1,0 +1,102 @@
+"""LoRA adapters on a loaded model: which layers get them, how they are made, how they are read back.
+
+The layers are mlx-lm's (`mlx_lm.tuner`, 0.32), wrapped around the model's own in the order mlx-lm's command line uses,
+so the same seed gives the same adapters there and here.
+"""
+
+from collections.abc import Iterator
+from typing import cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from .config import LoraConfig
+from .tensors import flat
+
+_ADAPTABLE = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
+
+
+def add_adapters(module: nn.Module, config: LoraConfig) -> list[str]:
+    """Freeze `module`, put an adapter on each target in place, and return the targets' full paths.
+
+    With `config.target_modules` None, the targets are all projections of the attention and MLP blocks that are asked
+    for. The random state is set immediately before the adapters are made. Raises ValueError for a name the model does
+    not have, listing those it has, and when the model has adapters already.
+    """
+    if adapter_paths(module):
+        raise ValueError("This model has adapters already; load it again with from_pretrained to start afresh.")
+    keys = _target_keys(module, config)
+    layers = len(_layers(module))
+    module.freeze()
+    mx.random.seed(config.random_state)
+    linear_to_lora_layers(
+        module,
+        min(config.finetune_last_n_layers or layers, layers),
+        {"rank": config.r, "scale": config.scale, "dropout": config.lora_dropout, "keys": keys},
+        use_dora=config.use_dora,
+    )
+    mx.eval(module.parameters())
+    return adapter_paths(module)
+
+
+def adapter_paths(module: nn.Module) -> list[str]:
+    """Full paths of the layers that carry an adapter, in the model's order."""
+    return [path for path, layer in module.named_modules() if "lora_a" in layer]
+
+
+def parameter_counts(module: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters; a quantized weight counts as the numbers it stands for."""
+    trainable = sum(array.size for array in flat(module.trainable_parameters()).values())
+    return trainable, sum(_sizes(module))
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The decoder layers; every mlx-lm model names them so."""
+    return list(cast("list[nn.Module]", module.layers))
+
+
+def _sizes(module: nn.Module) -> Iterator[int]:
+    for _, layer in module.named_modules():
+        quantized = isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding | QuantizedSwitchLinear)
+        for name, value in layer.items():
+            if isinstance(value, mx.array) and not (quantized and name in ("scales", "biases")):
+                yield value.size * 32 // layer.bits if quantized and name == "weight" else value.size
+
+
+def _target_keys(module: nn.Module, config: LoraConfig) -> set[str]:
+    """The keys mlx-lm matches modules by: paths inside a layer ("self_attn.q_proj"), or full ones ("lm_head")."""
+    names = config.target_modules
+    inside = dict.fromkeys(
+        path for layer in _layers(module) for path, part in layer.named_modules() if isinstance(part, _ADAPTABLE)
+    )
+    offered = [path for path in inside if _is_wanted(path, config)]
+    if names is None or names == ("all-linear",):
+        if not offered:
+            raise ValueError(f"No projection is left to adapt; this model's are {', '.join(inside)}.")
+        return set(offered)
+    outside = [path for path, part in module.named_modules() if isinstance(part, (*_ADAPTABLE, nn.Embedding))]
+    matches = {
+        name: [path for path in offered if path == name or path.split(".")[-1] == name]
+        or [
+            path
+            for path in outside
+            if path == name or (path.split(".")[-1] == name and "layers" not in path.split("."))
+        ]
+        for name in names
+    }
+    unknown = [name for name, paths in matches.items() if not paths]
+    if unknown:
+        have = ", ".join(dict.fromkeys(path.split(".")[-1] for path in [*offered, *outside]))
+        raise ValueError(f"target_modules names {', '.join(unknown)}; this model's modules are called {have}.")
+    return {path for paths in matches.values() for path in paths}
+
+
+def _is_wanted(path: str, config: LoraConfig) -> bool:
+    """Whether a path inside a layer belongs to a block asked for; a mixture's router picks experts and never does."""
+    *blocks, leaf = path.split(".")
+    if leaf in ("router", "gate"):
+        return False
+    is_attention = any("attn" in block or "attention" in block for block in blocks)
+    return config.finetune_attention_modules if is_attention else config.finetune_mlp_modules

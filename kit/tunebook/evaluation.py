@@ -1,0 +1,59 @@
+"""Loss on rows the model is not trained on, teacher-forced: every token is predicted from the true ones before it."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .batches import padded_width
+from .families.base import Encoded, Family
+from .loss import summed_loss, supervised_positions
+from .tensors import number
+
+
+@dataclass(frozen=True)
+class Score:
+    """The loss of some rows, all their supervised tokens together."""
+
+    loss: float  # nats per supervised token
+    tokens: int  # supervised tokens
+
+
+def score(
+    module: nn.Module, family: Family, rows: Sequence[Encoded], *, batch_size: int, max_seq_length: int
+) -> Generator[tuple[int, int], None, Score]:
+    """Score `rows`, yielding (batches done, batches) after each; the Score is the generator's return value.
+
+    Rows are taken longest first, so that a batch pads little and a lack of memory shows at once. The module is put in
+    eval mode for the time and its mode restored, also when the caller gives up in the middle.
+    """
+    loss = summed_loss(family)
+    order = sorted(rows, key=lambda row: -len(row.tokens))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    nats, tokens, was_training = 0.0, 0, module.training
+    try:
+        for done, some in enumerate(batches, start=1):
+            module.eval()
+            batch = family.collate(some, padded_width(len(some[0].tokens), max_seq_length))
+            positions = supervised_positions(batch)
+            nats += number(loss(module, batch, positions))
+            tokens += positions.size
+            module.train(was_training)
+            yield done, len(batches)
+    finally:
+        module.train(was_training)
+    mx.clear_cache()
+    return Score(loss=nats / tokens, tokens=tokens)
+
+
+def score_now(
+    module: nn.Module, family: Family, rows: Sequence[Encoded], *, batch_size: int, max_seq_length: int
+) -> Score:
+    """`score`, all at once."""
+    scoring = score(module, family, rows, batch_size=batch_size, max_seq_length=max_seq_length)
+    while True:
+        try:
+            next(scoring)
+        except StopIteration as end:
+            return end.value

@@ -1,0 +1,147 @@
+"""The records a run emits: what a dashboard draws, what `events.jsonl` keeps, what a callback is fed.
+
+The trainer makes them, anyone may read them. They hold plain Python numbers and strings, never an MLX array, so this
+room needs nothing but the standard library and a recorded run can be replayed on a machine that has no MLX at all.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class EndReason(StrEnum):
+    """Why a run ended. Every run ends with exactly one of these."""
+
+    FINISHED = "finished"  # all planned steps were taken
+    STOPPED = "stopped"  # someone asked: the Stop button, `trainer.stop()`
+    INTERRUPTED = "interrupted"  # the kernel was interrupted (KeyboardInterrupt, asyncio.CancelledError)
+    NOT_FINITE = "not_finite"  # loss or gradients stayed NaN or infinite; the last good weights are in the model
+    FAILED = "failed"  # an exception rose inside a step
+
+
+class Command(StrEnum):
+    """What someone watching a run may ask of it; carried out between two steps."""
+
+    STOP = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """The first event of a run: what is about to be trained, and on what."""
+
+    total_steps: int
+    model: str  # the hub id or path the user named
+    trainable_parameters: int
+    total_parameters: int
+    train_rows: int
+    eval_rows: int
+    awaited: bool  # True under train_async, where a button pressed in the browser is heard between two steps
+    config: dict[str, Any] = field(default_factory=dict)  # the TrainingConfig, as plain values
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEvent:
+    """One optimizer step: the nine values of the step callback, under their names."""
+
+    step: int  # 1-based; counts optimizer steps, not micro-batches
+    total_steps: int
+    loss: float  # nats per supervised token, over the whole step; NaN or infinite: the step was not applied
+    lr: float  # the rate used for this step
+    tokens_sec: float  # supervised tokens per second of training time, this step
+    peak_gb: float  # 1e9 bytes, the highest since the run began
+    elapsed: float  # seconds since the run began, evaluation included
+    num_tokens: int  # supervised tokens since the run began
+    grad_norm: float  # global L2 norm before clipping
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalEvent:
+    """The loss on the held-out rows, measured after `step` optimizer steps (0 is before training)."""
+
+    step: int
+    loss: float  # nats per supervised token, over all held-out rows together
+    rows: int
+    tokens: int  # supervised tokens scored
+    seconds: float
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss); infinite where that overflows a float."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A sentence the person watching should read: a skipped row, a truncated one, a callback that was switched off."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working:
+    """What is being computed right now and how far it is: a line to watch, not a fact to keep."""
+
+    step: int  # the optimizer step in progress, or the one an evaluation follows
+    what: str  # "training" or "evaluating"
+    done: int  # micro-batches
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandReceived:
+    """A command was heard; it is carried out when the step in progress is done."""
+
+    step: int  # the last step completed when it was heard
+    command: Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnded:
+    """The last event of a run, however it ended."""
+
+    step: int  # optimizer steps completed
+    total_steps: int
+    reason: EndReason
+    message: str  # one sentence for people
+    elapsed: float  # seconds
+
+
+Event = RunStarted | StepEvent | EvalEvent | Notice | Working | CommandReceived | RunEnded
+
+_KINDS: dict[str, type[Event]] = {
+    "run_started": RunStarted,
+    "step": StepEvent,
+    "eval": EvalEvent,
+    "notice": Notice,
+    "working": Working,
+    "command_received": CommandReceived,
+    "run_ended": RunEnded,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def to_json(event: Event) -> str:
+    """One line of `events.jsonl`. NaN and infinities are written as Python's json does (`NaN`, `Infinity`)."""
+    return json.dumps({"event": _NAMES[type(event)], **asdict(event)})
+
+
+def from_json(line: str) -> Event:
+    """The event that `to_json` wrote. Raises ValueError for a line that is no event or names an unknown kind."""
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Not a line of events.jsonl ({error}): {line[:80]!r}") from error
+    name = fields.pop("event", None)
+    if name not in _KINDS:
+        raise ValueError(f"Unknown event {name!r}; this version knows {', '.join(_KINDS)}.")
+    if name == "run_ended":
+        fields["reason"] = EndReason(fields["reason"])
+    if name == "command_received":
+        fields["command"] = Command(fields["command"])
+    return _KINDS[name](**fields)

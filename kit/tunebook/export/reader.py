@@ -1,0 +1,51 @@
+"""A fresh process that opens a model folder with stock mlx-lm and says what loss it gives some tokens.
+
+`python -m tunebook.export.reader MODEL ROWS.npz [--adapter FOLDER]` prints one line of JSON. Of our own code it uses
+only the platform room, for its speed: what it measures is what a stranger would get from the files.
+"""
+
+import argparse
+import json
+
+import numpy as np
+
+from .. import runtime  # first: it loads the fast BLAS that MLX then finds
+
+
+def main() -> None:
+    """Parse the command line, measure, print `{"loss": nats per supervised token, "tokens": how many}`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tunebook.export.reader", description="The loss stock mlx-lm gives some rows."
+    )
+    parser.add_argument("model")
+    parser.add_argument("rows", help="an .npz of tokens_0, mask_0, tokens_1, ...")
+    parser.add_argument("--adapter")
+    options = parser.parse_args()
+    with np.load(options.rows) as file:
+        rows = [(file[f"tokens_{index}"], file[f"mask_{index}"]) for index in range(len(file.files) // 2)]
+    loss, tokens = measure(options.model, options.adapter, rows)
+    print(json.dumps({"loss": loss, "tokens": tokens}))
+
+
+def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
+    """(nats per supervised token, supervised tokens) of rows of (T,) token ids and (T,) loss masks, one at a time."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx_lm
+
+    from ..tensors import number
+
+    module = mlx_lm.load(model, adapter_path=adapter)[0]
+    if runtime.backend() == "cpu":
+        module.set_dtype(mx.float32)
+    nats, count = 0.0, 0
+    for tokens, mask in rows:
+        logits = module(mx.array(tokens[None, :-1])).astype(mx.float32)[0]  # (T-1, V)
+        each = nn.losses.cross_entropy(logits, mx.array(tokens[1:]))  # (T-1,)
+        nats += number((each * mx.array(mask[1:])).sum())
+        count += int(mask[1:].sum())
+    return nats / count, count
+
+
+if __name__ == "__main__":
+    main()

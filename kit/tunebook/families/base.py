@@ -1,0 +1,57 @@
+"""What the data path and the loss need from a kind of model. Text and vision are told apart here and nowhere else.
+
+Shapes: B rows, T tokens, D width, V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..examples import Example
+
+Batch = dict[str, Any]  # at least "tokens" (B, T) int32 and "loss_mask" (B, T) bool; the rest is the family's own
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as numbers."""
+
+    tokens: np.ndarray  # (T,) int32
+    loss_mask: np.ndarray  # (T,) bool; True where the token is one the model is trained to predict
+    cut: int = 0  # tokens left out because the row was longer than max_seq_length
+
+    @property
+    def supervised_tokens(self) -> int:
+        """How many tokens enter the loss; the first token is predicted from nothing and never does."""
+        return int(self.loss_mask[1:].sum())
+
+
+class Family(ABC):
+    """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` is final."""
+
+    @abstractmethod
+    def encode(self, example: Example, max_seq_length: int) -> Encoded:
+        """Token ids and loss mask of one example, cut on the right to `max_seq_length`."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
+        """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask."""
+
+    @abstractmethod
+    def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
+        """(B, T-1, D): the states from which tokens 1..T-1 are predicted."""
+
+    @abstractmethod
+    def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
+        """(..., D) -> (..., V): logits of the given states."""
+
+    @abstractmethod
+    def generate(
+        self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
+    ) -> Iterator[str]:
+        """Pieces of text the model continues `prompt` with, until it ends its turn or `max_tokens` are written."""

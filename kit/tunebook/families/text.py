@@ -1,0 +1,89 @@
+"""Text models loaded through mlx-lm: one row is a string, one batch is a rectangle of token ids.
+
+The loss wants hidden states and the output head apart, so that logits are made for supervised tokens only. mlx-lm's
+models do not promise such a seam, so it is proven on a probe before it is used; a model without it is called whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm import stream_generate
+from mlx_lm.sample_utils import make_sampler
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ..examples import Example
+from .base import Batch, Encoded, Family
+
+
+@final
+class TextFamily(Family):
+    """Any mlx-lm model whose call is `module(tokens) -> logits`."""
+
+    def __init__(self, module: nn.Module, tokenizer: TokenizerWrapper):
+        self.tokenizer = tokenizer
+        self.splits = trunk_and_head_agree(module)  # False: `hidden` already holds logits, and `head` passes them on
+
+    def encode(self, example: Example, max_seq_length: int) -> Encoded:
+        tokens, supervised = _tokenize(example, self.tokenizer)
+        kept = slice(0, max_seq_length)
+        return Encoded(tokens=tokens[kept], loss_mask=supervised[kept], cut=max(0, len(tokens) - max_seq_length))
+
+    def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
+        tokens = np.zeros((len(rows), width), dtype=np.int32)
+        loss_mask = np.zeros((len(rows), width), dtype=bool)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row.tokens)] = row.tokens
+            loss_mask[index, : len(row.tokens)] = row.loss_mask
+        return {"tokens": mx.array(tokens), "loss_mask": mx.array(loss_mask)}
+
+    def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
+        inputs = batch["tokens"][:, :-1]  # (B, T-1)
+        return module["model"](inputs) if self.splits else module(inputs)
+
+    def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
+        return _head(module, hidden) if self.splits else hidden
+
+    def generate(
+        self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
+    ) -> Iterator[str]:
+        tokens, _ = _tokenize(prompt, self.tokenizer, ends=False)
+        sampler = make_sampler(temp=temperature, top_p=top_p)
+        for piece in stream_generate(module, self.tokenizer, tokens.tolist(), max_tokens=max_tokens, sampler=sampler):
+            yield piece.text
+
+
+def trunk_and_head_agree(module: nn.Module) -> bool:
+    """Whether head(trunk(tokens)) equals module(tokens) on a probe of eight tokens.
+
+    Models that scale or cap their logits (Gemma 2, Cohere, Granite) do so outside the seam and fail the probe.
+    """
+    if "model" not in module or "embed_tokens" not in module["model"]:
+        return False
+    probe = mx.arange(1, 9)[None]  # (1, 8)
+    whole, apart = module(probe), _head(module, module["model"](probe))
+    return whole.shape == apart.shape and bool(mx.allclose(whole, apart, rtol=1e-3, atol=1e-3))
+
+
+def _head(module: nn.Module, hidden: mx.array) -> mx.array:
+    """The output projection: the model's own where it has one, else its embedding read backwards."""
+    return module["lm_head"](hidden) if "lm_head" in module else module["model"]["embed_tokens"].as_linear(hidden)
+
+
+def _tokenize(example: Example, tokenizer: TokenizerWrapper, ends: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) token ids and (T,) supervision of an example's whole text.
+
+    The text is tokenized in one piece, as it stands, and a token belongs to the part its first character is in. A
+    rendered chat brings its own special tokens; raw text gets the tokenizer's opening ones and, when it `ends`, EOS.
+    """
+    encoding = tokenizer.backend_tokenizer.encode(example.text, add_special_tokens=not example.rendered)
+    tokens, starts = list(encoding.ids), [start for start, _ in encoding.offsets]
+    part_starts = np.cumsum([0, *(len(part.text) for part in example.parts[:-1])])
+    part_of = np.searchsorted(part_starts, starts, side="right") - 1  # (T,) index into example.parts
+    supervised = [example.parts[part].supervised for part in part_of]
+    if ends and not example.rendered and tokens[-1:] != [tokenizer.eos_token_id]:
+        tokens.append(tokenizer.eos_token_id)
+        supervised.append(example.parts[-1].supervised)
+    return np.array(tokens, dtype=np.int32), np.array(supervised, dtype=bool)

@@ -1,0 +1,202 @@
+"""`FastModel`: the handle people hold, with the names they know from Unsloth, PEFT and transformers.
+
+It only calls into rooms; nothing is decided here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from . import adapters
+from .config import LoraConfig
+from .examples import Example, Text
+from .export.gguf import save_gguf
+from .export.lora import save_lora
+from .export.merged import save_merged
+from .export.report import Export
+from .export.verify import verify_export
+from .families.base import Family
+from .formats import render_prompt
+from .loader import Loaded, load
+from .sources import Row
+
+
+@dataclass(eq=False)
+class FastModel:
+    """A loaded model. `module` is the mlx-lm model itself, `source` a sentence on where it came from."""
+
+    loaded: Loaded
+
+    @property
+    def module(self) -> nn.Module:
+        """The MLX module, with its adapters once there are any."""
+        return self.loaded.module
+
+    @property
+    def family(self) -> Family:
+        """How this kind of model encodes, predicts and generates."""
+        return self.loaded.family
+
+    @property
+    def source(self) -> str:
+        """Where the weights were found."""
+        return self.loaded.source
+
+    def __repr__(self):
+        trainable, total = adapters.parameter_counts(self.module)
+        share = f"{trainable / 1e6:.2f} M trainable" if trainable < total else "all trainable"
+        return f"FastModel({self.loaded.name!r}, {total / 1e6:.1f} M parameters, {share})"
+
+    @staticmethod
+    def from_pretrained(
+        name: str | Path,
+        max_seq_length: int = 2048,
+        dtype: str | mx.Dtype | None = None,
+        load_in_4bit: bool = False,
+        load_in_8bit: bool = False,
+        full_finetuning: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        text_only: bool | None = None,
+        random_state: int = 3407,
+        chat_template: str | None = None,
+    ) -> "tuple[FastModel, TokenizerWrapper]":
+        """A hub id, a model folder or a .gguf file -> (model, tokenizer); see `loader.load` for what is raised.
+
+        The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything.
+        """
+        if full_finetuning and (load_in_4bit or load_in_8bit):
+            raise ValueError(
+                "full_finetuning needs weights that can be changed; leave out load_in_4bit / load_in_8bit."
+            )
+        mx.random.seed(random_state)
+        loaded = load(
+            name,
+            max_seq_length=max_seq_length,
+            dtype=dtype,
+            load_in_4bit=load_in_4bit,
+            load_in_8bit=load_in_8bit,
+            token=token,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            text_only=text_only,
+            chat_template=chat_template,
+        )
+        if not full_finetuning:
+            loaded.module.freeze()
+        return FastModel(loaded), loaded.tokenizer
+
+    @staticmethod
+    def get_peft_model(
+        model: "FastModel",
+        r: int = LoraConfig.r,
+        target_modules: Sequence[str] | str | None = None,
+        lora_alpha: float = LoraConfig.lora_alpha,
+        lora_dropout: float = LoraConfig.lora_dropout,
+        use_rslora: bool = LoraConfig.use_rslora,
+        use_dora: bool = LoraConfig.use_dora,
+        finetune_last_n_layers: int | None = LoraConfig.finetune_last_n_layers,
+        finetune_attention_modules: bool = LoraConfig.finetune_attention_modules,
+        finetune_mlp_modules: bool = LoraConfig.finetune_mlp_modules,
+        random_state: int = LoraConfig.random_state,
+    ) -> "FastModel":
+        """Put LoRA (or DoRA) adapters on `model`, in place, and return it; nothing else stays trainable."""
+        names = (target_modules,) if isinstance(target_modules, str) else target_modules
+        config = LoraConfig(
+            r=r,
+            target_modules=None if names is None else tuple(names),
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            use_rslora=use_rslora,
+            use_dora=use_dora,
+            finetune_last_n_layers=finetune_last_n_layers,
+            finetune_attention_modules=finetune_attention_modules,
+            finetune_mlp_modules=finetune_mlp_modules,
+            random_state=random_state,
+        )
+        adapters.add_adapters(model.module, config)
+        return model
+
+    @staticmethod
+    def for_inference(model: "FastModel") -> "FastModel":
+        """Switch dropout off."""
+        model.module.eval()
+        return model
+
+    @staticmethod
+    def for_training(model: "FastModel") -> "FastModel":
+        """Switch dropout on; the trainer does so by itself."""
+        model.module.train()
+        return model
+
+    def stream(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> Iterator[str]:
+        """Write an answer piece by piece.
+
+        A list of messages, or a string where the model has a chat template, is a conversation the model answers; a
+        string without one is text it continues. Temperature 0 always takes the likeliest token.
+        """
+        tokenizer = self.loaded.tokenizer
+        if isinstance(prompt, str) and not tokenizer.has_chat_template:
+            example = Example(parts=(Text(prompt),), rendered=False)
+        else:
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            example = render_prompt(messages, tokenizer)
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            yield from self.family.generate(
+                self.module, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p
+            )
+        finally:
+            self.module.train(was_training)
+
+    def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """The whole answer as a string; arguments as for `stream`."""
+        return "".join(self.stream(prompt, **options))
+
+    def save_pretrained(self, folder: Path | str, *, verify_with: Sequence[Row] | None = None) -> Export:
+        """Save the adapters as mlx-lm does; `verify_with` are rows to compare the loss on once they are read back."""
+        return self._export("lora", save_lora(self.loaded, folder), verify_with)
+
+    def save_pretrained_merged(
+        self,
+        folder: Path | str,
+        *,
+        save_method: Literal["merged_16bit"] = "merged_16bit",
+        verify_with: Sequence[Row] | None = None,
+    ) -> Export:
+        """Save a model folder with the adapters merged in, in the checkpoint's own 16-bit type (else bfloat16)."""
+        if save_method != "merged_16bit":
+            raise ValueError(f"save_method is {save_method!r}; choose 'merged_16bit'.")
+        sixteen_bit = self.loaded.checkpoint_dtype if self.loaded.checkpoint_dtype.size == 2 else mx.bfloat16
+        return self._export("merged", save_merged(self.loaded, folder, sixteen_bit), verify_with)
+
+    def save_pretrained_gguf(
+        self,
+        folder: Path | str,
+        *,
+        quantization_method: str | Sequence[str] = "q8_0",
+        verify_with: Sequence[Row] | None = None,
+    ) -> list[Export]:
+        """Save one .gguf file per quantization method into `folder`, all from one merge."""
+        kinds = [quantization_method] if isinstance(quantization_method, str) else list(quantization_method)
+        kinds = [kind.lower() for kind in kinds]
+        paths = save_gguf(self.loaded, folder, kinds)
+        return [self._export(kind, path, verify_with) for kind, path in zip(kinds, paths, strict=True)]
+
+    def _export(self, kind: str, path: Path, verify_with: Sequence[Row] | None) -> Export:
+        check = None if verify_with is None else verify_export(path, kind, self.loaded, verify_with)
+        return Export(kind=kind, path=path, verification=check)

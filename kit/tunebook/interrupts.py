@@ -1,0 +1,31 @@
+"""A stretch of code that a Ctrl-C (or the notebook's interrupt button) cannot tear in two.
+
+An optimizer update changes parameters and optimizer state together; an interrupt between the two would leave weights
+that belong to no step.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Deliver an interrupt that arrives inside the block when the block is done.
+
+    Outside the main thread, and where the handler was not installed from Python, nothing is done: no interrupt arrives
+    there, or none that could be handed on.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    arrived: list[tuple] = []
+    signal.signal(signal.SIGINT, lambda *details: arrived.append(details))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if arrived:
+        previous(*arrived[0])

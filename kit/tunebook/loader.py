@@ -1,0 +1,162 @@
+"""A name -> a model ready to be tuned: weights, tokenizer, family, and where they came from.
+
+Whatever the name points at (a hub id, a folder, a .gguf file) becomes a model folder first, and mlx-lm opens the
+folder. This is the only place that decides whether a model is text or vision; past it nobody asks.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import load_model, load_tokenizer, quantize_model
+
+from . import runtime
+from .families.base import Family
+from .families.text import TextFamily
+from .fetch import fetch
+from .gguf import read_gguf
+from .tensors import flat
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory and everything later rooms need to know about it."""
+
+    name: str  # as the user gave it
+    source: str  # one sentence: where it was found
+    folder: Path  # the model folder it was opened from: config.json, tokenizer, safetensors
+    config: dict[str, Any]  # config.json, as mlx-lm read it
+    module: nn.Module
+    tokenizer: TokenizerWrapper
+    family: Family
+    checkpoint_dtype: mx.Dtype  # the float type of the weights on disk; merged exports return to it
+    dtype: mx.Dtype  # the float type they have in memory
+    max_seq_length: int  # tokens
+
+
+def load(
+    name: str | Path,
+    *,
+    max_seq_length: int = 2048,
+    dtype: str | mx.Dtype | None = None,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    text_only: bool | None = None,
+    chat_template: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Loaded:
+    """Find, open and convert a model; `say` is told in a sentence where it came from.
+
+    `dtype` None keeps the checkpoint's own float type on Metal and CUDA and takes float32 on the CPU, where it is the
+    fast one. Raises ModelNotFound for a name that leads nowhere, FileNotFoundError for a folder without weights,
+    ValueError for what cannot be tuned here.
+    """
+    if load_in_4bit and load_in_8bit:
+        raise ValueError("load_in_4bit and load_in_8bit are both on; choose one.")
+    found = fetch(str(name), revision=revision, token=token)
+    say(f"Loading {Path(name).name} {found.source}.")
+    folder = _as_folder(found.path)
+    _check_folder(folder, name)
+    config = json.loads((folder / "config.json").read_text())
+    _check_is_text(config, name, text_only)
+
+    module, config = load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+    checkpoint_dtype = _float_type(module)
+    live_dtype = _as_dtype(dtype) if dtype is not None else runtime.default_dtype(checkpoint_dtype)
+    module.set_dtype(live_dtype)
+    if load_in_4bit or load_in_8bit:
+        module, config = _quantized(module, config, bits=4 if load_in_4bit else 8, name=name)
+    mx.eval(module.parameters())
+    module.eval()
+
+    tokenizer = load_tokenizer(
+        folder, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
+    )
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+        tokenizer.has_chat_template = True
+    return Loaded(
+        name=str(name),
+        source=found.source,
+        folder=folder,
+        config=config,
+        module=module,
+        tokenizer=tokenizer,
+        family=TextFamily(module, tokenizer),
+        checkpoint_dtype=checkpoint_dtype,
+        dtype=live_dtype,
+        max_seq_length=max_seq_length,
+    )
+
+
+def _as_folder(path: Path) -> Path:
+    """A .gguf file's model folder, written once into the cache; a folder is itself."""
+    if path.is_dir():
+        return path
+    stat = path.stat()
+    identity = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    folder = runtime.cache_folder() / "from-gguf" / f"{path.stem}-{identity}"
+    if not folder.exists():
+        read_gguf(path, folder)
+    return folder
+
+
+def _check_folder(folder: Path, name: str | Path) -> None:
+    missing = [] if (folder / "config.json").exists() else ["config.json"]
+    missing += [] if any(folder.glob("model*.safetensors")) else ["model*.safetensors"]
+    if missing:
+        found = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
+        hint = (
+            " It looks like an adapter: load its base model instead."
+            if (folder / "adapter_config.json").exists()
+            else ""
+        )
+        raise FileNotFoundError(
+            f"{name} is no model folder: {' and '.join(missing)} missing in {folder} (it holds {found}).{hint}"
+        )
+
+
+def _check_is_text(config: dict[str, Any], name: str | Path, text_only: bool | None) -> None:
+    sees = [key for key in ("vision_config", "audio_config") if key in config]
+    if sees and not text_only:
+        raise ValueError(
+            f"{name} is more than a text model (its config has {', '.join(sees)}). Pass text_only=True to tune its "
+            "language model alone."
+        )
+
+
+def _float_type(module: nn.Module) -> mx.Dtype:
+    """The float type that most of the parameters have."""
+    sizes: dict[mx.Dtype, int] = {}
+    for array in flat(module.parameters()).values():
+        if mx.issubdtype(array.dtype, mx.floating):
+            sizes[array.dtype] = sizes.get(array.dtype, 0) + array.size
+    return max(sizes, key=lambda kind: sizes[kind])
+
+
+def _as_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+        return DTYPES[dtype]
+    return dtype
+
+
+def _quantized(module: nn.Module, config: dict[str, Any], bits: int, name: str | Path) -> tuple[nn.Module, dict]:
+    """`module` with its linear layers and embeddings in `bits`-bit affine groups of 64, as mlx-lm's converter does."""
+    if "quantization" in config:
+        raise ValueError(
+            f"{name} is already quantized ({config['quantization']}); leave out load_in_{bits}bit to use it as it is."
+        )
+    return quantize_model(module, config, group_size=64, bits=bits)

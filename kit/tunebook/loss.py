@@ -1,0 +1,33 @@
+"""Next-token loss: the sum of nats over the supervised tokens of a batch, and nothing that was not needed for it.
+
+Only the hidden states that predict a supervised token go through the output head. With a quarter of the tokens
+supervised that is a quarter of the logits, which on a large vocabulary is most of the time and memory of a step
+(`bench/loss.py`). Dividing is left to the caller: sums add up over micro-batches, means do not.
+"""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .families.base import Batch, Family
+
+
+def supervised_positions(batch: Batch) -> mx.array:
+    """(N,) int32: where in the flattened (B * (T-1)) predictions a supervised token is predicted."""
+    mask = np.array(batch["loss_mask"])[:, 1:]
+    return mx.array(np.flatnonzero(mask).astype(np.int32))
+
+
+def summed_loss(family: Family) -> Callable[[nn.Module, Batch, mx.array], mx.array]:
+    """`loss(module, batch, positions) -> nats`, a float32 scalar: the sum over `positions`, which hold at least one."""
+
+    def loss(module: nn.Module, batch: Batch, positions: mx.array) -> mx.array:
+        hidden = family.hidden(module, batch)  # (B, T-1, D)
+        chosen = hidden.reshape(-1, hidden.shape[-1])[positions]  # (N, D)
+        logits = family.head(module, chosen).astype(mx.float32)  # (N, V); MLX on the CPU sums in the input's own type
+        targets = batch["tokens"][:, 1:].reshape(-1)[positions]  # (N,)
+        return nn.losses.cross_entropy(logits, targets, reduction="sum")
+
+    return loss

@@ -1,0 +1,40 @@
+"""Progress bars: one for anything that takes over two seconds, and the one a run shows when nobody else is watching."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent
+
+T = TypeVar("T")
+
+
+def progress(items: Sequence[T], what: str) -> "tqdm[T]":
+    """Iterate over `items` with a bar that shows only if it takes over two seconds, and goes when it is done."""
+    return tqdm(items, desc=what, delay=2, leave=False)
+
+
+def run_bar() -> Callable[[Event], None]:
+    """A listener that shows a run as a bar with the latest loss, and its notices as lines."""
+    bar: tqdm | None = None
+
+    def show(event: Event) -> None:
+        nonlocal bar
+        match event:
+            case RunStarted():
+                bar = tqdm(total=event.total_steps, unit="step")
+            case StepEvent():
+                assert bar is not None
+                bar.set_postfix_str(f"loss {event.loss:.3f}, {event.tokens_sec:.0f} tokens/s", refresh=False)
+                bar.update()
+            case EvalEvent():
+                tqdm.write(f"step {event.step}: held-out loss {event.loss:.4f} ({event.rows} rows)")
+            case Notice():
+                tqdm.write(event.text)
+            case RunEnded():
+                assert bar is not None
+                bar.close()
+                tqdm.write(event.message)
+
+    return show

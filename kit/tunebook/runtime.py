@@ -1,0 +1,140 @@
+"""What machine this is: the MLX backend, its memory, the chip, and the folder the kit may keep files in.
+
+The only room that knows platforms; others ask it instead of `sys.platform`. Nothing here changes the machine's state
+but `reset_peak_memory`. The fast BLAS has a room of its own (`blas.py`), and so has the check-up (`checkup.py`).
+"""
+
+import os
+import platform
+import stat
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks this room for its cache folder
+    import mlx.core as mx
+
+Backend = Literal["metal", "cuda", "cpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """MLX's memory of this process, in GB (1e9 bytes)."""
+
+    active_gb: float  # held by live arrays
+    cache_gb: float  # freed, kept by MLX for reuse
+    peak_gb: float  # the highest active_gb since the start or the last reset_peak_memory
+    limit_gb: float | None  # what the GPU can use well; None on the CPU, where MLX names no limit
+
+
+def backend() -> Backend:
+    """Where MLX computes by default: an Apple GPU, an NVIDIA GPU or the CPU."""
+    import mlx.core as mx
+
+    if mx.default_device().type != mx.DeviceType.gpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def default_dtype(checkpoint_dtype: "mx.Dtype") -> "mx.Dtype":
+    """The dtype to hold weights in: the checkpoint's own on a GPU, float32 on the CPU.
+
+    MLX's CPU build has no fast half-precision product: bf16 stays at 2-3 GFLOP/s where fp32 reaches 100.
+    """
+    import mlx.core as mx
+
+    return mx.float32 if backend() == "cpu" else checkpoint_dtype
+
+
+def memory() -> Memory:
+    import mlx.core as mx
+
+    return Memory(
+        active_gb=mx.get_active_memory() / 1e9,
+        cache_gb=mx.get_cache_memory() / 1e9,
+        peak_gb=mx.get_peak_memory() / 1e9,
+        limit_gb=_device_limit_gb(),
+    )
+
+
+def reset_peak_memory() -> None:
+    """Start counting `peak_gb` anew."""
+    import mlx.core as mx
+
+    mx.reset_peak_memory()
+
+
+def device_name() -> str:
+    """The chip MLX computes on, as its maker calls it: "Apple M3 Max", "NVIDIA H200", "AMD EPYC"."""
+    import mlx.core as mx
+
+    return str(mx.device_info()["device_name"])
+
+
+def is_apple_chip_under_rosetta() -> bool:
+    """True for an Intel Python on Apple silicon, which can never load MLX."""
+    if sys.platform != "darwin" or platform.machine() != "x86_64":
+        return False
+    answer = subprocess.run(["sysctl", "-in", "hw.optional.arm64"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() == "1"
+
+
+def operating_system() -> str:
+    """Name and version: "macOS 15.2 (arm64)", "Linux 6.1, glibc 2.36 (x86_64)"."""
+    if sys.platform == "darwin":
+        return f"macOS {platform.mac_ver()[0]} ({platform.machine()})"
+    library, version = platform.libc_ver()
+    return f"{platform.system()} {platform.release()}, {library} {version} ({platform.machine()})"
+
+
+def ram_gb() -> float:
+    """The machine's memory, in GB (1e9 bytes); on Apple silicon CPU and GPU share it."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def cache_folder() -> Path:
+    """The folder for files the kit can make or download again; it exists and can be written to.
+
+    TUNEBOOK_CACHE if set, else the platform's place for caches. Where the home is read-only, a private folder below
+    the system's temporary one. Raises OSError when TUNEBOOK_CACHE or that private folder cannot be used.
+    """
+    if chosen := os.environ.get("TUNEBOOK_CACHE"):
+        return _writable(Path(chosen).expanduser())
+    if sys.platform == "darwin":
+        usual = Path.home() / "Library" / "Caches"
+    else:
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        return _writable(usual / "tunebook")
+    except OSError:
+        return _private_temporary_folder()
+
+
+def _device_limit_gb() -> float | None:
+    import mlx.core as mx
+
+    info = mx.device_info()
+    # Metal names what it recommends, CUDA what the card has (mlx/backend/gpu/available.h, 0.32), the CPU neither.
+    for key in ("max_recommended_working_set_size", "total_memory"):
+        if key in info:
+            return int(info[key]) / 1e9
+    return None
+
+
+def _writable(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
+
+
+def _private_temporary_folder() -> Path:
+    """`/tmp/tunebook-<user>`, refused when another user made it: a library is loaded from the cache."""
+    folder = Path(tempfile.gettempdir()) / f"tunebook-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{folder} belongs to someone else or others can write to it. Set TUNEBOOK_CACHE.")
+    return folder

@@ -1,0 +1,219 @@
+"""Training as people use it: rows and settings in, a trained model and a result out, anyone may watch.
+
+The run itself is `loop.Run`, a generator of events. `train` and `train_async` drain it, tell each event to those who
+subscribed, and answer an interrupt; they differ only in whether the caller waits or awaits.
+"""
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from .batches import total_steps
+from .config import TrainingConfig
+from .encoding import encode_rows
+from .evaluation import Score, score_now
+from .events import Command, EndReason, EvalEvent, Event, Notice, RunEnded, StepEvent, Working
+from .families.base import Encoded
+from .loader import Loaded
+from .loop import Run
+from .progress import run_bar
+from .runs import event_log, new_run_folder
+from .sources import Row, read_rows
+from .tensors import flat
+
+Listener = Callable[[Event], None]
+StepCallback = Callable[..., Any]
+
+
+class HoldsModel(Protocol):
+    """What the trainer asks of a model: `FastModel` is one."""
+
+    loaded: Loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a run went. The weights are in the model."""
+
+    reason: EndReason
+    message: str  # one sentence
+    steps: tuple[StepEvent, ...]
+    evals: tuple[EvalEvent, ...]
+    seconds: float
+    run_folder: Path | None  # where events.jsonl is; None when TrainingConfig.output_dir is None
+
+    def __repr__(self):
+        return self.message
+
+
+class Trainer:
+    """Trains the trainable parameters of a loaded model.
+
+    Every row is rendered, tokenized and checked here, before the first step. `format` names one of
+    `formats.FORMATS` when the columns do not tell. Raises ValueError for rows that cannot be trained on.
+    """
+
+    def __init__(
+        self,
+        model: HoldsModel,
+        tokenizer: TokenizerWrapper | None = None,
+        *,
+        train_dataset: Iterable[Row],
+        eval_dataset: Iterable[Row] | None = None,
+        args: TrainingConfig | None = None,
+        format: str | None = None,
+    ):
+        self.loaded = model.loaded
+        if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
+            raise ValueError("This tokenizer is not the model's own; pass the one from_pretrained returned beside it.")
+        self.config = args or TrainingConfig()
+        self.max_seq_length = self.config.max_seq_length or self.loaded.max_seq_length
+        self.notices: list[str] = []  # what was cut or left out of the rows
+        self.train_rows = self._encode(train_dataset, "train_dataset", format)
+        self.eval_rows = [] if eval_dataset is None else self._encode(eval_dataset, "eval_dataset", format)
+        self.total_steps = total_steps(len(self.train_rows), self.config)
+        self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
+        self._run: Run | None = None
+
+    def subscribe(self, listener: Listener) -> None:
+        """Have `listener(event)` called with every event of every run, in order, on the training thread.
+
+        One that raises is reported and switched off, and training goes on.
+        """
+        self._listeners.append((f"The listener {listener!r}", listener))
+
+    def add_step_callback(self, callback: StepCallback) -> None:
+        """Have `callback` called after every optimizer step with nine positional values.
+
+        They are step, total_steps, loss, lr, tokens_sec, peak_gb, elapsed, num_tokens and grad_norm, as
+        `events.StepEvent` describes them; a callback that takes eight is called without grad_norm. Raises TypeError
+        at once for one that takes neither; one that raises later is reported and switched off.
+        """
+        count = _values_taken(callback)
+
+        def listener(event: Event) -> None:
+            if isinstance(event, StepEvent):
+                callback(*astuple(event)[:count])
+
+        self._listeners.append((f"The step callback {callback!r}", listener))
+
+    def send(self, command: Command | str) -> None:
+        """Leave a command for the run in progress, from any thread; it is heard between two micro-batches."""
+        if self._run is None:
+            raise RuntimeError(f"Nothing is being trained, so there is nothing to {Command(command)}.")
+        self._run.commands.append(Command(command))
+
+    def stop(self) -> None:
+        """End the run with the step in progress."""
+        self.send(Command.STOP)
+
+    def train(self) -> TrainResult:
+        """Train, blocking until done. In a notebook prefer `await trainer.train_async()`: there the buttons work."""
+        events, told = self._start(awaited=False)
+        try:
+            for event in events:
+                told.tell(event)
+        except KeyboardInterrupt as interrupt:
+            told.tell(events.throw(interrupt))
+        return told.result()
+
+    async def train_async(self) -> TrainResult:
+        """Train, letting the kernel hear the browser between micro-batches."""
+        events, told = self._start(awaited=True)
+        try:
+            for event in events:
+                told.tell(event)
+                await asyncio.sleep(0)
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            told.tell(events.throw(interrupt))
+        return told.result()
+
+    def evaluate(self) -> Score:
+        """The held-out loss of the model as it is now. Raises ValueError when there is no eval_dataset."""
+        if not self.eval_rows:
+            raise ValueError("This trainer has no eval_dataset; pass one to Trainer(...) to measure held-out loss.")
+        return score_now(
+            self.loaded.module,
+            self.loaded.family,
+            self.eval_rows,
+            batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
+            max_seq_length=self.max_seq_length,
+        )
+
+    def _encode(self, dataset: Iterable[Row], name: str, format: str | None) -> list[Encoded]:
+        rows = read_rows(dataset, name)
+        encoded, notices = encode_rows(rows, self.loaded, max_seq_length=self.max_seq_length, format=format, name=name)
+        self.notices += notices
+        return encoded
+
+    def _start(self, *, awaited: bool) -> "tuple[Generator[Event, None, None], _Audience]":
+        if not flat(self.loaded.module.trainable_parameters()):
+            raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
+        folder = None if self.config.output_dir is None else new_run_folder(self.config.output_dir)
+        self._run = Run(
+            loaded=self.loaded,
+            config=self.config,
+            train_rows=self.train_rows,
+            eval_rows=self.eval_rows,
+            max_seq_length=self.max_seq_length,
+            notices=self.notices,
+        )
+        return self._run.events(awaited=awaited), _Audience(
+            self._listeners or [("The progress bar", run_bar())], folder
+        )
+
+
+class _Audience:
+    """Those who are told of a run's events, and the record of what they were told."""
+
+    def __init__(self, listeners: list[tuple[str, Listener]], run_folder: Path | None):
+        self.listeners = [*([("The event log", event_log(run_folder))] if run_folder else []), *listeners]
+        self.run_folder = run_folder
+        self.told: list[Event] = []
+
+    def tell(self, event: Event) -> None:
+        """Pass an event to every listener, in order; one that raises is reported to the others and not told again."""
+        if not isinstance(event, Working):
+            self.told.append(event)
+        for named in list(self.listeners):
+            name, listener = named
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - strangers' code may raise anything; the run must not end for it
+                self.listeners.remove(named)
+                step = max((said.step for said in self.told if isinstance(said, StepEvent)), default=0)
+                text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
+                warnings.warn(text, stacklevel=2)
+                self.tell(Notice(step=step, text=text))
+
+    def result(self) -> TrainResult:
+        ended = next(event for event in reversed(self.told) if isinstance(event, RunEnded))
+        return TrainResult(
+            reason=ended.reason,
+            message=ended.message,
+            steps=tuple(event for event in self.told if isinstance(event, StepEvent)),
+            evals=tuple(event for event in self.told if isinstance(event, EvalEvent)),
+            seconds=ended.elapsed,
+            run_folder=self.run_folder,
+        )
+
+
+def _values_taken(callback: StepCallback) -> int:
+    """Nine, or eight for a callback without grad_norm. Raises TypeError when it can be called with neither."""
+    signature = inspect.signature(callback)
+    for count in (9, 8):
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            continue
+        return count
+    raise TypeError(
+        f"{callback!r} takes {signature}; a step callback is called with nine positional values: step, total_steps, "
+        "loss, lr, tokens_sec, peak_gb, elapsed, num_tokens, grad_norm."
+    )

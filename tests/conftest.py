@@ -1,0 +1,75 @@
+"""Fixtures every room's tests share: a tiny model on disk, and the same model loaded afresh for each test."""
+
+from pathlib import Path
+
+import pytest
+
+import tunebook  # before anything imports MLX: it loads the fast BLAS
+from tests.tiny import tiny_model_folder
+
+assert tunebook
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A random two-layer Llama with a ChatML tokenizer, fp32, as `mlx_lm.load` and transformers open it."""
+    return tiny_model_folder(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture
+def model(tiny_folder):
+    """That model, loaded and frozen."""
+    from tunebook import FastModel
+
+    return FastModel.from_pretrained(tiny_folder, max_seq_length=128)[0]
+
+
+@pytest.fixture
+def tuned(model):
+    """That model with adapters whose B matrices are not zero, so that a lost adapter shows."""
+    import mlx.core as mx
+    from mlx.utils import tree_map_with_path
+
+    from tunebook import FastModel
+
+    FastModel.get_peft_model(model, r=4, lora_alpha=8)
+    mx.random.seed(1)
+    fill = tree_map_with_path(
+        lambda path, array: mx.random.normal(array.shape) * 0.1 if path.endswith("lora_b") else array,
+        model.module.trainable_parameters(),
+    )
+    model.module.update(fill)
+    return model
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict]:
+    """Twelve short conversations whose answers are of very unequal length."""
+    words = [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "the",
+        "lazy",
+        "dog",
+        "and",
+        "sleeps",
+        "in",
+        "the",
+        "warm",
+        "sun",
+        "until",
+        "noon",
+    ]
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {number} words."},
+                {"role": "assistant", "content": " ".join(words[: 1 + (number * 5) % 16])},
+            ]
+        }
+        for number in range(12)
+    ]

@@ -1,0 +1,69 @@
+import math
+
+import pytest
+
+from tunebook.events import (
+    Command,
+    CommandReceived,
+    EndReason,
+    EvalEvent,
+    Notice,
+    RunEnded,
+    RunStarted,
+    StepEvent,
+    Working,
+    from_json,
+    to_json,
+)
+
+STEP = StepEvent(
+    step=1, total_steps=4, loss=2.5, lr=1e-4, tokens_sec=30.0, peak_gb=1.2, elapsed=3.4, num_tokens=99, grad_norm=0.7
+)
+EVERY_KIND = [
+    RunStarted(
+        total_steps=4,
+        model="m",
+        trainable_parameters=1,
+        total_parameters=2,
+        train_rows=3,
+        eval_rows=4,
+        awaited=True,
+        config={"seed": 1},
+    ),
+    STEP,
+    EvalEvent(step=2, loss=1.5, rows=3, tokens=30, seconds=0.5),
+    Notice(step=2, text='a "quoted"\nline with ünïcode'),
+    Working(step=2, what="training", done=1, total=2),
+    CommandReceived(step=2, command=Command.STOP),
+    RunEnded(step=4, total_steps=4, reason=EndReason.FINISHED, message="done", elapsed=9.0),
+]
+
+
+@pytest.mark.parametrize("event", EVERY_KIND, ids=lambda event: type(event).__name__)
+def test_an_event_survives_its_line_of_json_unchanged(event):
+    line = to_json(event)
+    assert "\n" not in line
+    assert from_json(line) == event
+
+
+def test_a_loss_that_is_not_finite_survives_too():
+    line = to_json(EvalEvent(step=1, loss=math.nan, rows=1, tokens=1, seconds=0.0))
+    assert math.isnan(from_json(line).loss)
+
+
+def test_a_torn_or_unknown_line_is_refused_by_name():
+    with pytest.raises(ValueError, match="Not a line"):
+        from_json(to_json(STEP)[:20])
+    with pytest.raises(ValueError, match="'later'"):
+        from_json('{"event": "later"}')
+
+
+def test_perplexity_is_the_exponential_of_the_loss_and_never_overflows():
+    assert EvalEvent(step=0, loss=1.0, rows=1, tokens=1, seconds=0.0).perplexity == pytest.approx(math.e)
+    assert EvalEvent(step=0, loss=1e6, rows=1, tokens=1, seconds=0.0).perplexity == math.inf
+
+
+def test_the_step_event_holds_the_nine_values_of_the_callback_in_their_order():
+    assert list(vars(STEP)) == (
+        ["step", "total_steps", "loss", "lr", "tokens_sec", "peak_gb", "elapsed", "num_tokens", "grad_norm"]
+    )

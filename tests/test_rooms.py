@@ -1,0 +1,105 @@
+"""The picture of who may use whom, read from the code: a room imports only rooms that stand above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+KIT = Path(__file__).parents[1] / "kit" / "tunebook"
+WIDGETS = KIT.parents[1] / "widgets" / "tunebook_widgets"
+
+# A room, and the rooms it may import. Everything may also import itself.
+PICTURE = """
+    atomic      :
+    events      :
+    config      :
+    interrupts  :
+    examples    :
+    sources     :
+    samples     :
+    progress    : events
+    runs        : events
+    runtime     :
+    blas        : atomic runtime
+    tensors     :
+    checkup     : runtime blas
+    fetch       : atomic runtime
+    formats     : examples sources
+    families    : examples
+    gguf        : atomic progress tensors
+    loader      : runtime fetch gguf families tensors
+    adapters    : config tensors
+    encoding    : formats families loader progress sources
+    batches     : config
+    loss        : families
+    optim       : config tensors
+    evaluation  : batches families loss tensors
+    loop        : events config runtime interrupts loader adapters batches families loss optim evaluation tensors
+    trainer     : events config sources runs loader encoding batches families evaluation loop progress tensors
+    export      : atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
+    fast_model  : config examples formats families sources loader adapters export
+    demo        : events runs
+"""
+ALLOWED = {
+    name.strip(): set(rooms.split()) for name, rooms in (line.split(":") for line in PICTURE.strip().splitlines())
+}
+ENTRANCES = {"__init__", "__main__"}  # they open any door, and nobody comes in through them
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of the kit that a file imports, wherever in the file the import stands."""
+    inside = path.relative_to(KIT).parts if path.is_relative_to(KIT) else ()
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            # Level 1 in a file of the package itself, or level 2 in a subpackage, is the kit.
+            if node.level and node.level == len(inside):
+                module = node.module or ""
+            elif not node.level and (node.module or "").split(".")[0] == "tunebook":
+                module = (node.module or "").partition(".")[2]
+            else:
+                continue
+            found |= {module.split(".")[0]} if module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tunebook.")}
+    return found
+
+
+def files() -> list[Path]:
+    return [
+        path
+        for path in sorted(KIT.rglob("*.py"))
+        if path.relative_to(KIT).parts[0].removesuffix(".py") not in ENTRANCES
+    ]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(KIT)))
+def test_a_room_imports_only_rooms_above_it(path):
+    room = path.relative_to(KIT).parts[0].removesuffix(".py")
+    assert room in ALLOWED, f"{room} is not in the picture; add it, with the rooms it may use"
+    extra = imported_rooms(path) - ALLOWED[room] - {room}
+    assert not extra, f"{path.name} imports {sorted(extra)}; the picture allows {sorted(ALLOWED[room])}"
+
+
+def test_the_picture_has_no_ring_and_no_empty_room():
+    above = set()
+    for room, uses in ALLOWED.items():
+        assert uses <= above, f"{room} uses {sorted(uses - above)}, which stands below it"
+        assert (KIT / room).is_dir() or (KIT / f"{room}.py").is_file(), f"{room} is in the picture and not in the kit"
+        above.add(room)
+
+
+def test_the_kit_never_imports_the_widgets():
+    assert not [path for path in KIT.rglob("*.py") if "tunebook_widgets" in path.read_text()]
+
+
+def test_the_dashboard_needs_only_the_events_of_the_kit():
+    for path in sorted(WIDGETS.glob("*.py")):
+        if path.name != "tokens.py":
+            assert imported_rooms(path) <= {"events"}, path.name
+
+
+def test_the_loop_does_not_know_what_kind_of_model_it_trains():
+    for name in ("loop.py", "trainer.py", "loss.py", "batches.py", "evaluation.py"):
+        text = (KIT / name).read_text().lower()
+        assert not [word for word in ("vision", "image", "pixel") if word in text], name
