@@ -48,6 +48,20 @@ def test_the_same_seed_gives_the_adapters_of_mlx_lm_bit_for_bit(model, tiny_fold
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_dropout_waits_for_training(model):
+    FastModel.get_peft_model(model, lora_dropout=0.9)
+    mx.random.seed(0)
+    for _, layer in model.module.named_modules():
+        if "lora_b" in layer:
+            layer.lora_b = mx.random.normal(layer.lora_b.shape)
+    tokens = mx.array([[5, 6, 7, 8]])
+    assert mx.array_equal(model.module(tokens), model.module(tokens))
+    FastModel.for_training(model)
+    assert not mx.array_equal(model.module(tokens), model.module(tokens))
+    FastModel.for_inference(model)
+    assert mx.array_equal(model.module(tokens), model.module(tokens))
+
+
 def test_the_last_n_layers_are_counted_from_the_end(model):
     FastModel.get_peft_model(model, finetune_last_n_layers=1)
     assert {path.split(".")[2] for path in adapter_paths(model.module)} == {"1"}

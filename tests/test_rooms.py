@@ -22,6 +22,7 @@ PICTURE = """
     runtime     :
     blas        : atomic runtime
     tensors     :
+    checkpoint  : atomic tensors
     checkup     : runtime blas
     fetch       : atomic runtime
     formats     : examples sources

@@ -37,19 +37,25 @@ def add_adapters(module: nn.Module, config: LoraConfig) -> list[str]:
         {"rank": config.r, "scale": config.scale, "dropout": config.lora_dropout, "keys": keys},
         use_dora=config.use_dora,
     )
+    module.train(module.training)  # new layers come in training mode, with their dropout on
     mx.eval(module.parameters())
     return adapter_paths(module)
 
 
 def adapter_paths(module: nn.Module) -> list[str]:
     """Full paths of the layers that carry an adapter, in the model's order."""
-    return [path for path, layer in module.named_modules() if "lora_a" in layer]
+    return [path for path, layer in _modules(module) if "lora_a" in layer]
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters; a quantized weight counts as the numbers it stands for."""
     trainable = sum(array.size for array in flat(module.trainable_parameters()).values())
     return trainable, sum(_sizes(module))
+
+
+def _modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(path, module) of all parts, as the model lists them; MLX walks them from the last to the first."""
+    return module.named_modules()[::-1]
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
@@ -69,14 +75,14 @@ def _target_keys(module: nn.Module, config: LoraConfig) -> set[str]:
     """The keys mlx-lm matches modules by: paths inside a layer ("self_attn.q_proj"), or full ones ("lm_head")."""
     names = config.target_modules
     inside = dict.fromkeys(
-        path for layer in _layers(module) for path, part in layer.named_modules() if isinstance(part, _ADAPTABLE)
+        path for layer in _layers(module) for path, part in _modules(layer) if isinstance(part, _ADAPTABLE)
     )
     offered = [path for path in inside if _is_wanted(path, config)]
     if names is None or names == ("all-linear",):
         if not offered:
             raise ValueError(f"No projection is left to adapt; this model's are {', '.join(inside)}.")
         return set(offered)
-    outside = [path for path, part in module.named_modules() if isinstance(part, (*_ADAPTABLE, nn.Embedding))]
+    outside = [path for path, part in _modules(module) if isinstance(part, (*_ADAPTABLE, nn.Embedding))]
     matches = {
         name: [path for path in offered if path == name or path.split(".")[-1] == name]
         or [

@@ -62,12 +62,13 @@ def _full_disk_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         free = shutil.disk_usage(path.parent).free
         raise DiskFull(
             error.errno,
-            f"The disk filled up while writing {path.name} ({free / 1e9:.2f} GB were left in {path.parent}). "
+            f"The disk (or your share of it) filled up while writing {path.name}; {free / 1e9:.2f} GB were left in "
+            f"{path.parent}. "
             "What was there before is unchanged. Free some space or choose another folder, then run this again",
         ) from error
 

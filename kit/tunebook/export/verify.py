@@ -84,7 +84,7 @@ def _loss_of_gguf(path: Path, rows: Sequence[Encoded]) -> tuple[str, float]:
             folder = Path(scratch) / "model"
             read_gguf(path, folder)
             return f"our reader and {_mlx_lm()}", _loss_in_fresh_process(rows, folder)
-    log_probs = llama_cpp.target_log_probs(path, [(row.tokens.tolist(), _targets(row)) for row in rows])
+    log_probs = [llama_cpp.target_log_probs(path, row.tokens.tolist(), _targets(row)) for row in rows]
     return f"llama.cpp (xllamacpp {version('xllamacpp')})", -float(np.mean(np.concatenate(log_probs)))
 
 

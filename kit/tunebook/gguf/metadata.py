@@ -1,0 +1,92 @@
+"""Hyper-parameters: the keys of a GGUF file <-> config.json, by the architecture's table.
+
+Keys under the architecture's prefix that the table does not know are refused: each one changes what llama.cpp computes.
+"""
+
+import gguf
+import numpy as np
+
+from .architectures import Architecture, UnsupportedArchitecture
+from .rope import scaling_from_gguf, scaling_to_gguf
+
+# Keys read elsewhere, or that say nothing about the computation.
+_KNOWN = (
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "tensor_data_layout",
+)
+
+
+def add_hyper_parameters(writer: gguf.GGUFWriter, architecture: Architecture, config: dict) -> np.ndarray | None:
+    """Put a completed config into a file that has no tensors yet; returns the rope's frequency factors, if any."""
+    for key in architecture.keys:
+        if config.get(key.config) is None:
+            continue
+        name, value = f"{architecture.name}.{key.gguf}", config[key.config]
+        if key.kind is int:
+            writer.add_uint32(name, int(value))
+        else:
+            writer.add_float32(name, float(value))
+    scaling, factors = scaling_to_gguf(architecture, config)
+    for key, value in scaling.items():
+        name = f"{architecture.name}.{key}"
+        if isinstance(value, str):
+            writer.add_string(name, value)
+        elif isinstance(value, int):
+            writer.add_uint32(name, value)
+        else:
+            writer.add_float32(name, value)
+    return factors
+
+
+def config_of_gguf(
+    architecture: Architecture, keys: dict, factors: np.ndarray | None, *, vocab_size: int, tensor_names: set[str]
+) -> dict:
+    """config.json, without dtype and token ids, for the keys and the (folder-side) tensor names of a .gguf.
+
+    Raises UnsupportedArchitecture for a key that is not in the table, and for values config.json cannot hold.
+    """
+    prefix = f"{architecture.name}."
+    own = {key.removeprefix(prefix): value for key, value in keys.items() if key.startswith(prefix)}
+    known = {key.gguf for key in architecture.keys} | set(_KNOWN)
+    if unknown := sorted(set(own) - known):
+        raise UnsupportedArchitecture(
+            f"This GGUF sets {', '.join(prefix + key for key in unknown)}, which cannot be expressed in a "
+            f"{architecture.model_types[0]} config.json here."
+        )
+    values: dict[str, object] = {"vocab_size": vocab_size}
+    for key in architecture.keys:
+        if key.gguf not in own or key.config == "vocab_size":
+            continue
+        value = _shortest(own[key.gguf]) if key.kind is float else own[key.gguf]
+        if isinstance(value, list) or values.setdefault(key.config, value) != value:
+            raise UnsupportedArchitecture(
+                f"{prefix}{key.gguf} is {value}, not one {key.config} for the whole model; that cannot be expressed."
+            )
+    values = {key: value for key, value in architecture.fixed.items() if value is not None} | values
+    if "num_key_value_heads" not in values:
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    if "head_dim" not in values:
+        values["head_dim"] = own["embedding_length"] // own["attention.head_count"]
+    values = (
+        {"rope_theta": 10_000.0}
+        | {key: value for key, value in architecture.defaults.items() if key.startswith("rope_local")}
+        | values
+    )
+    config = {
+        "model_type": architecture.model_types[0],
+        "architectures": [architecture.class_name],
+        **values,
+        **{flag: f"model.layers.0.{module}.bias" in tensor_names for flag, module in architecture.bias_flags.items()},
+        "tie_word_embeddings": "lm_head.weight" not in tensor_names,
+    }
+    config |= architecture.implied(config)
+    scaling = scaling_from_gguf(architecture, own, factors, config)
+    return config | ({"rope_scaling": scaling} if scaling else {})
+
+
+def _shortest(value: float) -> float:
+    """The decimal a person wrote: the file holds fp32, in which 1e-5 reads 9.999999747378752e-06."""
+    return float(str(np.float32(value)))

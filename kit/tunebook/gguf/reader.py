@@ -1,0 +1,158 @@
+"""A .gguf becomes an ordinary model folder: config.json, model*.safetensors, tokenizer files.
+
+Quantized weights are dequantized; the folder has one dtype throughout. Nothing is downloaded, guessed or dropped: a
+tensor, key or tokenizer without a rule is an error that names it. Split files and adapters are not read.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType, ReaderTensor
+from tqdm.auto import tqdm
+
+from ..atomic import new_folder
+from .architectures import (
+    Architecture,
+    TensorRule,
+    UnsupportedArchitecture,
+    architecture_of_gguf,
+    refuse_variants,
+)
+from .metadata import config_of_gguf
+from .rope import FACTORS_TENSOR
+from .tensor_files import write_shards
+from .tokenizer_json import tokenizer_files
+from .vocabulary import Vocabulary, vocabulary_of_gguf
+
+_SHARD_BYTES = 5_000_000_000  # as transformers and mlx-lm cut them
+
+_DTYPES = {
+    GGMLQuantizationType.F32: ("F32", "float32"),
+    GGMLQuantizationType.F16: ("F16", "float16"),
+    GGMLQuantizationType.BF16: ("BF16", "bfloat16"),
+}
+
+
+def read_gguf(path: Path | str, folder: Path | str, *, shard_bytes: int = _SHARD_BYTES) -> Path:
+    """Write the model in `path` to `folder` and return it; mlx-lm and transformers open the result.
+
+    `folder` must not exist, or be empty; it appears whole or not at all. Its dtype is the one most parameters of the
+    file have; a quantized file becomes float16, ggml's own type for scales. Raises UnsupportedArchitecture or
+    ValueError before anything is written, DiskFull later.
+    """
+    path, folder = Path(path), Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} already exists and is not an empty folder; choose another one, or remove it.")
+    reader = _open(path)
+    keys = {name: field.contents() for name, field in reader.fields.items()}
+    architecture = architecture_of_gguf(keys["general.architecture"])
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    _refuse_unreadable(path, keys, tensors)
+    factors = tensors.pop(FACTORS_TENSOR).data if FACTORS_TENSOR in tensors else None
+    sources = _sources(architecture, keys, tensors)
+    config = config_of_gguf(
+        architecture,
+        keys,
+        factors,
+        vocab_size=int(tensors["token_embd.weight"].shape[1]),
+        tensor_names=set(sources),
+    )
+    refuse_variants(architecture, config)
+    vocabulary = vocabulary_of_gguf(keys)
+    stored_dtype, dtype = _DTYPES[_main_type(reader.tensors)]
+    ids = _token_ids(vocabulary)
+    config |= {"torch_dtype": dtype, "dtype": dtype} | ids
+    files = tokenizer_files(vocabulary, max_length=config["max_position_embeddings"]) | {
+        "config.json": json.dumps(config, indent=2),
+        "generation_config.json": json.dumps(ids, indent=2),
+    }
+    with new_folder(folder) as partial:
+        for name, text in files.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_text(text, encoding="utf-8")
+        shapes = {name: tuple(int(size) for size in tensor.shape[::-1]) for name, (tensor, _) in sources.items()}
+        write_shards(partial, stored_dtype, shapes, _arrays(sources, config, path), shard_bytes=shard_bytes)
+    return folder
+
+
+def _open(path: Path) -> gguf.GGUFReader:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not a whole GGUF file this version of the gguf package reads ({error})."
+        ) from error
+
+
+def _refuse_unreadable(path: Path, keys: dict, tensors: dict[str, ReaderTensor]) -> None:
+    if keys.get("general.type", "model") != "model":
+        raise ValueError(f"{path} holds a {keys['general.type']}, not a model.")
+    if keys.get("split.count", 1) > 1:
+        raise ValueError(
+            f"{path} is one of {keys['split.count']} parts; join them with llama.cpp's gguf-split --merge."
+        )
+    odd = {tensor.tensor_type for tensor in tensors.values() if not _can_dequantize(tensor.tensor_type)}
+    if odd:
+        names = ", ".join(sorted(kind.name for kind in odd))
+        raise ValueError(f"{path} holds tensors of type {names}, which the gguf package cannot dequantize.")
+
+
+def _can_dequantize(kind: GGMLQuantizationType) -> bool:
+    if kind in _DTYPES:
+        return True
+    _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    try:
+        gguf.dequantize(np.zeros((1, block_bytes), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _sources(
+    architecture: Architecture, keys: dict, tensors: dict[str, ReaderTensor]
+) -> dict[str, tuple[ReaderTensor, TensorRule]]:
+    """For each tensor of the model folder: where it comes from, and its rule. Raises if any is left over or missing."""
+    layers = int(keys[f"{architecture.name}.block_count"])
+    names = architecture.tensor_names(layers)
+    sources = {name: (tensors[theirs], rule) for name, (theirs, rule) in names.items() if theirs in tensors}
+    if unknown := sorted(set(tensors) - {theirs for theirs, _ in names.values()}):
+        raise UnsupportedArchitecture(
+            f"{len(unknown)} tensors have no rule for {architecture.name} and would be lost: {', '.join(unknown[:8])}."
+        )
+    required = architecture.required_tensors(layers, tied="output.weight" not in tensors)
+    if missing := [names[name][0] for name in required if name not in sources]:
+        raise ValueError(f"The file lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
+    return sources
+
+
+def _main_type(tensors: list[ReaderTensor]) -> GGMLQuantizationType:
+    """The type most parameters have; F16 where that is a quantized one."""
+    parameters: Counter[GGMLQuantizationType] = Counter()
+    for tensor in tensors:
+        quantized = tensor.tensor_type not in _DTYPES
+        parameters[GGMLQuantizationType.F16 if quantized else tensor.tensor_type] += int(tensor.n_elements)
+    return parameters.most_common(1)[0][0]
+
+
+def _token_ids(vocabulary: Vocabulary) -> dict[str, int | list[int]]:
+    """The entries config.json and generation_config.json share."""
+    special, ends = vocabulary.special_ids, vocabulary.end_ids
+    ids: dict[str, int | list[int]] = {f"{name}_token_id": special[name] for name in ("bos", "pad") if name in special}
+    return ids | ({"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {})
+
+
+def _arrays(sources: dict[str, tuple[ReaderTensor, TensorRule]], config: dict, path: Path) -> Iterator[np.ndarray]:
+    """The fp32 arrays of the folder, one at a time."""
+    total = sum(int(tensor.n_bytes) for tensor, _ in sources.values())
+    with tqdm(total=total, desc=f"Reading {path.name}", unit="B", unit_scale=True, delay=2) as progress:
+        for tensor, rule in sources.values():
+            yield rule.from_gguf(
+                gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False), config
+            )
+            progress.update(int(tensor.n_bytes))

@@ -1,0 +1,1 @@
+"""Drives JupyterLab and the dashboard's page in the system's Chromium."""

@@ -1,0 +1,52 @@
+"""The live view in a bare page, without a notebook or a kernel: its script, its style and the traits of one LiveView.
+
+The page holds the script's view of a widget (`get`, `on`, `off`, `send`), so what the browser draws and sends can be
+looked at alone. What was sent is in `window.sent`.
+"""
+
+import base64
+import json
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page
+
+import tunebook_widgets
+from tunebook_widgets.live import LiveView
+
+_SOURCE = Path(tunebook_widgets.__file__).parent
+
+_START = """async ([script, traits]) => {
+    const decode = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+    const read = (traits) => ({...traits, sealed: decode(traits.sealed), recent: decode(traits.recent)});
+    const listeners = [];
+    window.sent = [];
+    let values = read(traits);
+    const model = {
+        get: (name) => values[name],
+        on: (_name, listener) => listeners.push(listener),
+        off: () => {},
+        send: (content) => window.sent.push(content),
+    };
+    window.publish = (traits) => { values = read(traits); listeners.forEach((listener) => listener()); };
+    const module = await import(URL.createObjectURL(new Blob([script], {type: "text/javascript"})));
+    module.default.render({model, el: document.body});
+    await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+}"""
+
+
+def open_widget(browser: Browser, view: LiveView, *, width: int = 1000) -> Page:
+    """A page that shows `view` as it is now; close its context when done."""
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.set_content(f"<style>{(_SOURCE / 'dashboard.css').read_text()}</style>")
+    page.evaluate(_START, [(_SOURCE / "dashboard.js").read_text(), traits_of(view)])
+    return page
+
+
+def traits_of(view: LiveView) -> dict[str, object]:
+    """The traits as they cross into the page; raises ValueError for a state that is not strict JSON."""
+    return {
+        "columns": view.columns,
+        "state": json.loads(json.dumps(view.state, allow_nan=False)),
+        "sealed": base64.b64encode(view.sealed).decode(),
+        "recent": base64.b64encode(view.recent).decode(),
+    }

@@ -1,0 +1,70 @@
+"""The notebooks as files: paired with their sources, with no machinery in them and nothing private left behind."""
+
+import ast
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.fixture(params=ALL, ids=lambda path: path.name)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks():
+    assert ALL
+
+
+def test_a_notebook_and_its_source_hold_the_same_cells(path, notebook):
+    source = jupytext.read(NOTEBOOKS / "src" / f"{path.stem}.py")
+    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+    assert cells == [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in source.cells]
+
+
+def test_there_is_one_parameters_cell_and_it_holds_plain_values(notebook):
+    [parameters] = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    for statement in ast.parse(parameters.source).body:
+        assert isinstance(statement, ast.Assign)
+        ast.literal_eval(statement.value)
+
+
+def test_no_cell_defines_a_function_or_class(notebook):
+    for cell in code(notebook):
+        tree = ast.parse(cell.source, mode="exec", type_comments=False)
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)], cell.source
+
+
+def test_a_sentence_stands_before_the_code_of_each_section(notebook):
+    for above, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if above.cell_type == "markdown" and cell.cell_type == "code":
+            assert re.search(r"\w+[^.!?]*[.!?]", above.source.split("\n", 1)[-1]), above.source
+
+
+def test_the_committed_notebook_was_executed_and_shows_its_run(notebook):
+    assert all(cell.execution_count for cell in code(notebook))
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+def test_no_widget_state_and_no_path_of_a_machine_is_left_in_the_file(path, notebook):
+    assert "widgets" not in notebook.metadata
+    mimes = {mime for cell in code(notebook) for output in cell.outputs for mime in output.get("data", {})}
+    assert "application/vnd.jupyter.widget-view+json" not in mimes
+    assert path.stat().st_size < 500_000
+    assert not re.search(r"/(home|root|Users|work)/", path.read_text())

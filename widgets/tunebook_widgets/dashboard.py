@@ -1,0 +1,175 @@
+"""`Dashboard`: give it a trainer and it shows the run, live in a notebook or as log lines in a terminal.
+
+It subscribes to the trainer's events and sends one command back, stop. It never touches the model, prints nothing
+from a button press, and leaves a picture and a table in the notebook when the run ends, however it ends.
+"""
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Literal, Protocol, get_args
+
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.getipython import get_ipython
+
+from tunebook.events import Command, EndReason, Event, RunEnded, RunStarted, StepEvent
+
+from .notebook import NotebookScreen
+from .progress import Progress
+from .terminal import TerminalScreen
+
+Choice = Literal["widget", "text", "off"]
+
+
+class TrainerLike(Protocol):
+    """What a dashboard needs of a trainer. It must also be hashable and weakly referable, as plain classes are."""
+
+    def subscribe(self, fn: Callable[[Event], None], /) -> object:
+        """Call `fn` with every event, in order, on the main thread."""
+        ...
+
+    def send(self, command: Command, /) -> object:
+        """Leave a command to be carried out between two steps; returns at once."""
+        ...
+
+
+class Screen(Protocol):
+    """Where a run is shown. `update` is called for every event once `begin` was, after the run has taken it in."""
+
+    def show(self, run: Progress) -> None: ...
+    def begin(self, run: Progress) -> None: ...
+    def update(self, run: Progress, event: Event) -> None: ...
+    def retire(self, run: Progress) -> None: ...
+
+
+class Dashboard:
+    """Shows the runs of one trainer.
+
+    In a notebook it appears where it is the last expression of a cell or where `show()` is called; a run that starts
+    before either shows it in its own cell. A later run of the same trainer takes the same place. Of several dashboards
+    on one trainer the newest shows it, so a cell can be run again.
+
+    The environment variable TUNEBOOK_UI chooses the form: `widget` (a live view even if nobody seems to be watching),
+    `text` (log lines) or `off`. Unset, a notebook gets the live view, a notebook executed without a person (nbclient,
+    nbmake, papermill) only the frozen result, and everything else log lines.
+    """
+
+    def __init__(self, trainer: TrainerLike | None = None):
+        self._run = Progress()
+        self._retired = False
+        self._trainer = trainer
+        self._screen = _screen(on_stop=None if trainer is None else self._ask_to_stop)
+        if trainer is not None:
+            _supersede(trainer, self)
+            trainer.subscribe(self.on_event)
+
+    def show(self) -> None:
+        """Put the dashboard into the output of the cell that is running."""
+        if self._screen is not None:
+            self._screen.show(self._run)
+
+    def on_event(self, event: Event) -> None:
+        """Take in one event. A RunStarted, or any event after a run has ended, begins a new run."""
+        if self._retired or self._screen is None:
+            return
+        begins = isinstance(event, RunStarted) or not self._run.running
+        if begins:
+            self._run = Progress()
+        self._run.add(event)
+        if begins:
+            self._screen.begin(self._run)
+        self._screen.update(self._run, event)
+
+    def on_step(
+        self,
+        step: int,
+        total_steps: int,
+        loss: float,
+        lr: float,
+        tokens_sec: float,
+        peak_gb: float,
+        elapsed: float,
+        num_tokens: int,
+        grad_norm: float | None = None,
+    ) -> None:
+        """A step callback for any trainer that calls back with these nine values after an optimizer step.
+
+        Such a trainer says nothing of its end: the run counts as finished at its last step, and one that ended early
+        is over when step numbers begin again or `finish` is called.
+        """
+        if self._run.last is not None and self._run.running and step <= self._run.last.step:
+            self.finish()
+        self.on_event(
+            StepEvent(
+                step=step,
+                total_steps=total_steps,
+                loss=float(loss),
+                lr=float(lr),
+                tokens_sec=float(tokens_sec),
+                peak_gb=float(peak_gb),
+                elapsed=float(elapsed),
+                num_tokens=num_tokens,
+                grad_norm=float("nan") if grad_norm is None else float(grad_norm),
+            )
+        )
+        if step >= total_steps:
+            self.finish()
+
+    def finish(self) -> None:
+        """End a run that was followed through `on_step` and leave its picture and table. Without one, does nothing."""
+        last = self._run.last
+        if last is None or not self._run.running:
+            return
+        reason = EndReason.FINISHED if last.step >= last.total_steps else EndReason.STOPPED
+        self.on_event(
+            RunEnded(step=last.step, total_steps=last.total_steps, reason=reason, message="", elapsed=last.elapsed)
+        )
+
+    def _ask_to_stop(self) -> None:
+        """Pass on a press of Stop, unless it crossed the end of the run on its way."""
+        if self._trainer is not None and self._run.running:
+            self._trainer.send(Command.STOP)
+
+    def _retire(self) -> None:
+        self._retired = True
+        if self._screen is not None:
+            self._screen.retire(self._run)
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+
+# Running a cell again makes a second dashboard on the same trainer. Weak on both sides: a trainer holds a model.
+_newest: weakref.WeakKeyDictionary[TrainerLike, weakref.ref[Dashboard]] = weakref.WeakKeyDictionary()
+
+
+def _supersede(trainer: TrainerLike, dashboard: Dashboard) -> None:
+    """Make `dashboard` the one that shows `trainer`."""
+    older = _newest.get(trainer)
+    _newest[trainer] = weakref.ref(dashboard)
+    older = older() if older is not None else None
+    if older is not None:
+        older._retire()
+
+
+def _screen(on_stop: Callable[[], object] | None) -> Screen | None:
+    """The screen for this process: what TUNEBOOK_UI says, else what there is to show a run on."""
+    choice = os.environ.get("TUNEBOOK_UI")
+    if choice not in (None, *get_args(Choice)):
+        raise ValueError(f"TUNEBOOK_UI is {choice!r}; set it to one of {', '.join(get_args(Choice))}, or unset it.")
+    shell = get_ipython()
+    if choice == "off":
+        return None
+    if choice == "text" or not isinstance(shell, ZMQInteractiveShell):
+        return TerminalScreen()
+    return NotebookScreen(live=choice == "widget" or _someone_is_there(shell), on_stop=on_stop)
+
+
+def _someone_is_there(shell: ZMQInteractiveShell) -> bool:
+    """Whether the client that runs this cell could answer a question; programs that execute notebooks say they cannot.
+
+    `allow_stdin` of the execute request, jupyter-client.readthedocs.io/en/stable/messaging.html#execute; the protocol's
+    default is True. A widget nobody sees would leave its whole state in the executed file.
+    """
+    content = shell.get_parent().get("content", {})
+    return content.get("allow_stdin", True)

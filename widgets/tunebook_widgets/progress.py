@@ -1,0 +1,112 @@
+"""What one run has said so far: events come in one by one, columns, numbers and an estimate of the time left go out.
+
+Nothing here knows how it is shown; the live view, the frozen picture and the log line all read a `Progress`.
+"""
+
+import math
+from collections import deque
+
+import numpy as np
+
+from tunebook.events import CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent, Working
+
+# One column for each field of a StepEvent that changes from step to step, in the order `Progress.rows` has them.
+COLUMNS = ("step", "loss", "lr", "tokens_sec", "peak_gb", "elapsed", "num_tokens", "grad_norm")
+
+_RECENT_STEPS = 32  # the time left is estimated from the durations of this many steps
+
+
+class Progress:
+    """One run, from its first event to its last. `add` every event in the order it was emitted."""
+
+    def __init__(self):
+        self.started: RunStarted | None = None  # None too when the trainer only speaks the step callback
+        self.last: StepEvent | None = None
+        self.evals: list[EvalEvent] = []
+        self.notices: list[Notice] = []
+        self.working: Working | None = None  # what is being computed now, as far as is known
+        self.stop_heard_at: int | None = None  # the last step completed when a stop was heard
+        self.ended: RunEnded | None = None
+        self.total_steps = 0
+        self.steps = 0  # steps seen; fewer than `last.step` when a run was resumed
+        self._table = np.empty((256, len(COLUMNS)))
+        self._durations: deque[float] = deque(maxlen=_RECENT_STEPS)  # seconds
+
+    def add(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.started = event
+                self.total_steps = event.total_steps
+            case StepEvent():
+                self._add_step(event)
+            case EvalEvent():
+                self.evals.append(event)
+                self.working = None
+            case Notice():
+                self.notices.append(event)
+            case Working():
+                self.working = event
+            case CommandReceived():
+                self.stop_heard_at = event.step
+            case RunEnded():
+                self.ended = event
+
+    def rows(self, first: int = 0) -> np.ndarray:
+        """The steps from the `first` seen on, one row each.  # (steps - first, len(COLUMNS)) float64"""
+        return self._table[first : self.steps]
+
+    def column(self, name: str) -> np.ndarray:
+        """One column over every step seen.  # (steps,) float64"""
+        return self.rows()[:, COLUMNS.index(name)]
+
+    @property
+    def running(self) -> bool:
+        return self.ended is None and (self.started is not None or self.last is not None)
+
+    @property
+    def best_eval(self) -> EvalEvent | None:
+        """The lowest finite held-out loss so far."""
+        return min((e for e in self.evals if math.isfinite(e.loss)), key=lambda e: e.loss, default=None)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Steps to go times the median of recent step durations; None before the second step.
+
+        The median, because the first step compiles and some steps are followed by an evaluation: a mean of the whole
+        run carries those to its end.
+        """
+        if not self._durations or self.last is None:
+            return None
+        return float(np.median(self._durations)) * max(self.total_steps - self.last.step, 0)
+
+    @property
+    def ema_decay(self) -> float:
+        """Weight of the past in the smoothed loss: a memory of 1/25 of the run, at least 5 and at most 100 steps."""
+        memory = min(max(self.total_steps / 25, 5), 100)
+        return 1 - 1 / memory
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The global gradient norm above which gradients are scaled down; None when that is off."""
+        norm = self.started.config.get("max_grad_norm") if self.started else None
+        return norm or None
+
+    def _add_step(self, event: StepEvent) -> None:
+        if self.last is not None:
+            self._durations.append(event.elapsed - self.last.elapsed)
+        if self.steps == len(self._table):
+            self._table = np.concatenate([self._table, np.empty_like(self._table)])
+        self._table[self.steps] = (
+            event.step,
+            event.loss,
+            event.lr,
+            event.tokens_sec,
+            event.peak_gb,
+            event.elapsed,
+            event.num_tokens,
+            event.grad_norm,
+        )
+        self.steps += 1
+        self.last = event
+        self.working = None
+        self.total_steps = event.total_steps

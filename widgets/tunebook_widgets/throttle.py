@@ -1,0 +1,36 @@
+"""When to send: at most four messages in any second, and steps no closer than a quarter of a second.
+
+Time comes in with each event, so the rule is the same under a real clock and a counted one.
+"""
+
+from collections import deque
+
+from tunebook.events import Event, StepEvent, Working
+
+SECONDS_BETWEEN_STEPS = 0.25
+MESSAGES_PER_SECOND = 4
+
+
+class Throttle:
+    """Says for each event whether the browser is told now or with a later one.
+
+    Rare events (an evaluation, a notice, a command) are told at once while the budget lasts: when steps take a minute,
+    holding one back for a quarter of a second would hold it back for a minute, because nothing is sent inside a step.
+    """
+
+    def __init__(self):
+        self._sent: deque[float] = deque([float("-inf")] * MESSAGES_PER_SECOND, maxlen=MESSAGES_PER_SECOND)
+        self._last_step = float("-inf")
+
+    def allows(self, event: Event, now: float) -> bool:
+        """Whether to send at `now` (seconds of a clock that only goes forward); True counts as sent."""
+        if now - self._sent[0] < 1:
+            return False
+        if isinstance(event, Working) and now - self._sent[-1] < SECONDS_BETWEEN_STEPS:
+            return False  # so that the step it leads to still finds room in the budget
+        if isinstance(event, StepEvent):
+            if now - self._last_step < SECONDS_BETWEEN_STEPS:
+                return False
+            self._last_step = now
+        self._sent.append(now)
+        return True

@@ -1,0 +1,85 @@
+"""How a run is put into words: numbers, durations, the headline while it runs and the verdict when it has ended."""
+
+import math
+
+from tunebook.events import EndReason
+
+from .progress import Progress
+
+
+def headline(run: Progress) -> str:
+    """One sentence on where the run stands: 'Step 12 of 40 · loss 1.820 · about 3 min left · held-out 1.910 at 10'."""
+    if run.ended is not None:
+        return verdict(run)
+    if run.stop_heard_at is not None:
+        return f"Stop heard after step {run.stop_heard_at} · finishing the step in progress"
+    if run.last is None:
+        if run.working is not None and run.working.what == "evaluating":
+            return f"Measuring the held-out loss before training · batch {run.working.done} of {run.working.total}"
+        if run.evals:
+            return f"Held-out loss before training: {loss(run.evals[-1].loss)} · the first step is being computed"
+        return (
+            f"The first of {run.total_steps:,} steps is being computed" if run.started else "Waiting for a run to start"
+        )
+    parts = [f"Step {run.last.step:,} of {run.total_steps:,}", f"loss {loss(run.last.loss)}"]
+    if run.seconds_left is not None:
+        parts.append(f"{about(run.seconds_left)} left")
+    if run.evals:
+        parts.append(f"held-out {loss(run.evals[-1].loss)} at {run.evals[-1].step:,}")
+    return " · ".join(parts)
+
+
+def verdict(run: Progress) -> str:
+    """One sentence on a run that has ended. Raises ValueError for one that has not."""
+    if run.ended is None:
+        raise ValueError("The run has not ended; there is no verdict yet.")
+    end = run.ended
+    how = {
+        EndReason.FINISHED: f"Finished all {end.total_steps:,} steps",
+        EndReason.STOPPED: f"Stopped after step {end.step:,} of {end.total_steps:,}",
+        EndReason.INTERRUPTED: f"Interrupted after step {end.step:,} of {end.total_steps:,}",
+        EndReason.NOT_FINITE: f"Not finite any more after step {end.step:,} of {end.total_steps:,}",
+        EndReason.FAILED: f"Failed after step {end.step:,} of {end.total_steps:,}",
+    }[end.reason]
+    parts = [f"{how} in {duration(end.elapsed)}"]
+    if run.last is not None:
+        parts.append(f"loss {loss(run.column('loss')[0])} → {loss(run.last.loss)}")
+    if run.best_eval is not None:
+        parts.append(f"best held-out loss {loss(run.best_eval.loss)} at step {run.best_eval.step:,}")
+    return " · ".join(parts) + "."
+
+
+def loss(value: float) -> str:
+    """Nats to three decimals, fewer above 100; 'not finite' for NaN and infinities."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def rate(value: float) -> str:
+    """A learning rate: '2.00e-04'."""
+    return f"{value:.2e}"
+
+
+def duration(seconds: float) -> str:
+    """'8.2 s', '3 min 12 s', '2 h 05 min'."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def about(seconds: float) -> str:
+    """A duration as one would say it: 'about 3 min'. Never more precise than the estimate it comes from."""
+    if seconds < 7.5:
+        return "a few seconds"
+    if seconds < 55:
+        return f"about {5 * round(seconds / 5)} s"
+    if seconds < 5400:
+        return f"about {max(round(seconds / 60), 1)} min"
+    hours, half = divmod(round(seconds / 1800), 2)
+    return f"about {hours}{'½' if half else ''} h"
