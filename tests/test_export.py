@@ -152,6 +152,14 @@ def test_several_gguf_types_come_from_one_merge_and_the_scratch_folder_is_gone(t
     assert exports[1].bytes < exports[0].bytes
 
 
+def test_a_tensor_that_cannot_be_quantized_as_asked_is_reported(tmp_path):
+    folder = tiny_model_folder(tmp_path / "base", hidden_size=48, head_dim=12, intermediate_size=96)
+    model, _ = FastModel.from_pretrained(folder)
+    [export] = model.save_pretrained_gguf(tmp_path / "gguf", quantization_method="q8_0")
+    assert "stored as f16" in str(export)
+    assert "stored as f16" in str(ExportTable([export]))
+
+
 def test_an_unknown_gguf_type_is_refused_before_anything_is_written(tuned, tmp_path):
     with pytest.raises(ValueError, match=r"q9_x; choose from .*q8_0"):
         tuned.save_pretrained_gguf(tmp_path / "gguf", quantization_method=["f16", "q9_x"])

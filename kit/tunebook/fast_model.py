@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from . import adapters
 from .config import LoraConfig
 from .examples import Example, Text
-from .export.gguf import save_gguf
+from .export.gguf import notes_on, save_gguf
 from .export.lora import save_lora
 from .export.merged import save_merged
 from .export.report import Export
@@ -194,9 +194,11 @@ class FastModel:
         """Save one .gguf file per quantization method into `folder`, all from one merge."""
         kinds = [quantization_method] if isinstance(quantization_method, str) else list(quantization_method)
         kinds = [kind.lower() for kind in kinds]
-        paths = save_gguf(self.loaded, folder, kinds)
-        return [self._export(kind, path, verify_with) for kind, path in zip(kinds, paths, strict=True)]
+        files = save_gguf(self.loaded, folder, kinds)
+        return [
+            self._export(kind, file.path, verify_with, notes_on(file)) for kind, file in zip(kinds, files, strict=True)
+        ]
 
-    def _export(self, kind: str, path: Path, verify_with: Sequence[Row] | None) -> Export:
+    def _export(self, kind: str, path: Path, verify_with: Sequence[Row] | None, notes: tuple[str, ...] = ()) -> Export:
         check = None if verify_with is None else verify_export(path, kind, self.loaded, verify_with)
-        return Export(kind=kind, path=path, verification=check)
+        return Export(kind=kind, path=path, verification=check, notes=notes)

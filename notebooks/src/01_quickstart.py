@@ -91,8 +91,8 @@ model
 
 # %% [markdown]
 # ## 7. Train
-# Watch the loss fall, or press **Stop**: the run then ends with the step in progress, and the cells below work all the
-# same. The line with the round markers is the loss on the held-out rows.
+# Watch the loss fall, or press **Stop** once it does: the run ends with the step in progress, and the cells below work
+# all the same. The diamonds are the loss on the held-out rows.
 
 # %%
 trainer = Trainer(
@@ -116,14 +116,19 @@ result = await trainer.train_async()
 
 # %% [markdown]
 # ## 8. After
-# The same question, the author's own answer below it, and the number that counts: the loss on the held-out rows.
+# The same question, and the author's own answer below it.
 
 # %%
 print("The model: ", model.generate(question, max_tokens=60))
 print("The author:", held_out_rows[0]["messages"][1]["content"])
 
+# %% [markdown]
+# One answer proves little. The number that counts is the loss on the rows held out: before training, and as the model
+# is now.
+
 # %%
-print(f"held-out loss {result.evals[0].loss:.3f} before, {result.evals[-1].loss:.3f} after training")
+before, now = result.evals[0].loss, trainer.evaluate().loss
+print(f"held-out loss {before:.3f} before training, {now:.3f} now")
 
 # %% [markdown]
 # ## 9. Take it with you

@@ -88,9 +88,8 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
         rows.append(("Loss", f"{loss(run.column('loss')[0])} → {loss(run.last.loss)}"))
     if run.best_eval is not None:
         first, last, best = run.evals[0], run.evals[-1], run.best_eval
-        rows.append(
-            ("Held-out loss", f"{loss(first.loss)} → {loss(last.loss)}, best {loss(best.loss)} at step {best.step:,}")
-        )
+        path = f"{loss(first.loss)} → {loss(last.loss)}, best " if len(run.evals) > 1 else ""
+        rows.append(("Held-out loss", f"{path}{loss(best.loss)} at step {best.step:,}"))
     if run.last is not None:
         rows.append(("Learning rate", f"{rate(run.column('lr').max())} at most, {rate(run.last.lr)} at the end"))
         rows.append(

@@ -15,6 +15,7 @@ class Export:
     kind: str  # "lora", "merged" or a GGUF type
     path: Path
     verification: Verification | None = None  # None: it was not read back
+    notes: tuple[str, ...] = ()  # what the writer could not do as asked
 
     @property
     def bytes(self) -> int:
@@ -23,7 +24,8 @@ class Export:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def __repr__(self):
-        return f"{self.kind}: {self.path} ({self.bytes / 1e6:.1f} MB). {self.verification or 'Not read back.'}"
+        said = [f"{self.kind}: {self.path} ({self.bytes / 1e6:.1f} MB).", str(self.verification or "Not read back.")]
+        return " ".join([*said, *self.notes])
 
 
 class ExportTable(tuple[Export, ...]):
@@ -54,11 +56,13 @@ class ExportTable(tuple[Export, ...]):
     def __repr__(self):
         rows = [self.HEADINGS, *self.rows()]
         widths = [max(len(row[column]) for row in rows) for column in range(len(self.HEADINGS))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *(note for export in self for note in export.notes)])
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in self.HEADINGS)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows()
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for export in self for note in export.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
