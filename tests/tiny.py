@@ -54,17 +54,23 @@ _COMMON = {
     "rope_theta": 10000.0,
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
-    "attention_bias": False,
     "torch_dtype": "float32",
 }
 
 ARCHITECTURES = {
-    "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "mlp_bias": False, "hidden_act": "silu"},
+    "llama": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "mlp_bias": False,
+        "hidden_act": "silu",
+    },
     "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rms_norm_eps": 1e-6, "hidden_act": "silu"},
     # A head wider than hidden_size / heads, as in the released Qwen3 models.
     "qwen3": {
         "model_type": "qwen3",
         "architectures": ["Qwen3ForCausalLM"],
+        "attention_bias": False,
         "rms_norm_eps": 1e-6,
         "head_dim": 32,
         "hidden_act": "silu",
@@ -72,6 +78,7 @@ ARCHITECTURES = {
     "gemma3": {
         "model_type": "gemma3_text",
         "architectures": ["Gemma3ForCausalLM"],
+        "attention_bias": False,
         "rms_norm_eps": 1e-6,
         "rope_theta": 1000000.0,
         "rope_local_base_freq": 10000.0,
@@ -84,12 +91,13 @@ ARCHITECTURES = {
     "smollm3": {
         "model_type": "smollm3",
         "architectures": ["SmolLM3ForCausalLM"],
+        "attention_bias": False,
         "hidden_act": "silu",
         "num_hidden_layers": 4,  # every fourth layer has no rotary embedding
         "no_rope_layer_interval": 4,
         "no_rope_layers": [1, 1, 1, 0],
     },
-    "phi3": {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "hidden_act": "silu"},
+    "phi3": {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "attention_bias": False, "hidden_act": "silu"},
 }
 
 

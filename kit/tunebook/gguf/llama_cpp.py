@@ -1,16 +1,20 @@
-"""What llama.cpp makes of a .gguf: the probability it gives to tokens, and the tokens it makes of a text.
+"""What llama.cpp makes of a .gguf: the probability it gives to tokens, and the tokens it makes of texts.
 
-This is the independent reader our exports are checked against, llama.cpp itself inside this process (the `xllamacpp`
-package, an optional dependency). It runs on the CPU and generates nothing for people.
+This is the independent reader our exports are checked against: llama.cpp itself (the `xllamacpp` package, an optional
+dependency), on the CPU. It runs in a process of its own, this file as a script: llama.cpp ends the process when a file
+surprises it, and in xllamacpp 2026.10 taking a server down hangs now and then on a busy machine.
 """
 
+import importlib
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -35,25 +39,55 @@ def target_log_probs(
     positions = range(1, len(token_ids)) if positions is None else positions
     if bad := [i for i in positions if not 1 <= i < len(token_ids)]:
         raise ValueError(f"positions holds {bad[:5]}; they must be 1 to {len(token_ids) - 1} for these token_ids.")
-    with _server(path, context=len(token_ids) + 1, threads=threads) as server:
-        letter = _tokenize(server, "a", add_special=False)[-1]
-        return np.array([_log_prob(server, token_ids[:i], token_ids[i], sampled=letter) for i in positions])
+    question = {"context": len(token_ids) + 1, "token_ids": token_ids, "positions": list(positions)}
+    return np.array(_ask(path, threads, question), dtype=np.float64)
 
 
 def tokenize(path: Path | str, text: str) -> list[int]:
     """The ids llama.cpp makes of a prompt: special tokens recognised, bos and eos added if the file says so."""
-    with _server(path, context=64, threads=1) as server:
-        return _tokenize(server, text, add_special=True)
+    return tokenize_all(path, [text])[0]
 
 
-@contextmanager
-def _server(path: Path | str, *, context: int, threads: int) -> Iterator:
-    """A llama.cpp server for one file. It is quiet, on the CPU, and keeps its attention cache in fp32."""
+def tokenize_all(path: Path | str, texts: Sequence[str]) -> list[list[int]]:
+    """As `tokenize`, for many texts and one opening of the file."""
+    return _ask(path, 1, {"context": 64, "texts": list(texts)})
+
+
+def _ask(path: Path | str, threads: int, question: dict[str, Any]) -> Any:
+    """Run this file as a script with the question on its standard input; what comes back is its answer."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    xllamacpp = _xllamacpp()
+    if not is_installed():
+        raise ModuleNotFoundError(
+            "Checking a .gguf needs llama.cpp, which is not installed: pip install 'tunebook[verify]'"
+        )
+    done = subprocess.run(
+        [sys.executable, "-P", __file__],  # -P: the files beside this one are not to be imported by their bare names
+        input=json.dumps({"path": str(path), "threads": threads, **question}),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"its process ended with status {done.returncode}"])[-1]
+        raise RuntimeError(f"llama.cpp does not read {path}: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _answer(server: Any, question: dict[str, Any]) -> list:
+    """In the process of its own: the log probabilities, or the ids of each text."""
+    if "texts" in question:
+        return [_tokenize(server, text, add_special=True) for text in question["texts"]]
+    letter = _tokenize(server, "a", add_special=False)[-1]
+    ids = question["token_ids"]
+    return [_log_prob(server, ids[:i], ids[i], sampled=letter) for i in question["positions"]]
+
+
+def _server(path: str, *, context: int, threads: int) -> Any:
+    """A llama.cpp server for one file. It is quiet, on the CPU, and keeps its attention cache in fp32."""
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # a compiled module, which declares no types
     params = xllamacpp.CommonParams()
-    params.model.path = str(path)
+    params.model.path = path
     params.n_ctx = context
     params.n_parallel = 1
     params.cpuparams.n_threads = threads
@@ -66,11 +100,7 @@ def _server(path: Path | str, *, context: int, threads: int) -> Iterator:
     params.warmup = False
     params.ui = False
     params.verbosity = -1
-    try:
-        server = xllamacpp.Server(params)
-    except RuntimeError as error:
-        raise RuntimeError(f"llama.cpp does not load {path}: {error}") from error
-    yield server
+    return xllamacpp.Server(params)
 
 
 def _tokenize(server, text: str, *, add_special: bool) -> list[int]:
@@ -111,10 +141,12 @@ def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> float:
     raise ValueError(f"Token {target} is not in the file's vocabulary of {len(candidates)}.")
 
 
-def _xllamacpp() -> ModuleType:
+if __name__ == "__main__":
+    asked = json.loads(sys.stdin.read())
     try:
-        return importlib.import_module("xllamacpp")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "Checking a .gguf needs llama.cpp, which is not installed: pip install 'tunebook[verify]'"
-        ) from error
+        running = _server(asked["path"], context=asked["context"], threads=asked["threads"])
+        print("\n" + json.dumps(_answer(running, asked)), flush=True)
+    except (RuntimeError, ValueError) as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+    os._exit(0)  # without taking the server down
