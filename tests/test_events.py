@@ -3,6 +3,7 @@ import math
 import pytest
 
 from tunebook.events import (
+    CheckpointSaved,
     Command,
     CommandReceived,
     EndReason,
@@ -33,6 +34,7 @@ EVERY_KIND = [
     STEP,
     EvalEvent(step=2, loss=1.5, rows=3, tokens=30, seconds=0.5),
     Notice(step=2, text='a "quoted"\nline with ünïcode'),
+    CheckpointSaved(step=2, path="run-001/checkpoints/step-00002"),
     Working(step=2, what="training", done=1, total=2),
     CommandReceived(step=2, command=Command.STOP),
     RunEnded(step=4, total_steps=4, reason=EndReason.FINISHED, message="done", elapsed=9.0),

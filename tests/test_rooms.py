@@ -18,11 +18,11 @@ PICTURE = """
     sources     :
     samples     :
     progress    : events
-    runs        : events
+    runs        : atomic events
     runtime     :
     blas        : atomic runtime
     tensors     :
-    checkpoint  : atomic tensors
+    checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic runtime
     formats     : examples sources
@@ -35,8 +35,11 @@ PICTURE = """
     loss        : families
     optim       : config tensors
     evaluation  : batches families loss tensors
-    loop        : events config runtime interrupts loader adapters batches families loss optim evaluation tensors
-    trainer     : events config sources runs loader encoding batches families evaluation loop progress tensors
+    identity    : config loader adapters families tensors
+    loop        : events config runtime interrupts runs loader adapters \
+                  batches families loss optim evaluation tensors checkpoint identity
+    trainer     : events config interrupts checkpoint sources runs \
+                  loader encoding batches families evaluation loop progress tensors
     export      : atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
     fast_model  : config examples formats families sources loader adapters export
     demo        : events runs

@@ -5,11 +5,12 @@ so the same seed gives the same adapters there and here.
 """
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from .config import LoraConfig
@@ -45,6 +46,29 @@ def add_adapters(module: nn.Module, config: LoraConfig) -> list[str]:
 def adapter_paths(module: nn.Module) -> list[str]:
     """Full paths of the layers that carry an adapter, in the model's order."""
     return [path for path, layer in _modules(module) if "lora_a" in layer]
+
+
+def describe(module: nn.Module) -> dict[str, Any] | None:
+    """The settings of a model's adapters as mlx-lm's adapter_config.json names them; None when it has none.
+
+    The adapters of one model are made together and alike, so the first speaks for all.
+    """
+    layers = dict(module.named_modules())
+    paths = adapter_paths(module)
+    if not paths:
+        return None
+    first = layers[paths[0]]
+    rank = first["lora_a"].shape[-1] if first["lora_a"].ndim == 2 else first["lora_a"].shape[-2]
+    return {
+        "fine_tune_type": "dora" if isinstance(first, DoRALinear) else "lora",
+        "num_layers": -1,  # every layer is looked at; the keys, being full paths, say which are adapted
+        "lora_parameters": {"rank": rank, "scale": first.scale, "dropout": _dropout(first), "keys": paths},
+    }
+
+
+def _dropout(layer: nn.Module) -> float:
+    """The dropout of an adapter layer. nn.Dropout (MLX 0.32) keeps only the share it lets through."""
+    return round(1.0 - layer["dropout"]._p_1, 12)
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:

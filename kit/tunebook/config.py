@@ -6,9 +6,12 @@ wrong number is a sentence before the model is touched rather than a NaN an hour
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 Schedule = Literal["linear", "cosine", "constant"]
+Optim = Literal["adamw", "adafactor", "lion", "sgd", "muon"]
+Order = Literal["shuffle", "sequential", "length_sorted", "torch_randperm", "length_grouped"]
+Clipping = Literal["max_grad_norm", "max_grad_leaf_norm", "max_grad_value"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,11 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run. Give `num_train_epochs` or `max_steps`, not both; with neither, one epoch is trained."""
+    """One training run. Give `num_train_epochs` or `max_steps`, not both; with neither, one epoch is trained.
+
+    `max_grad_norm` and `warmup_steps` give way to the fields that would contradict them unless they are given
+    themselves. They are filled in when the record is made, so it shows what is used.
+    """
 
     per_device_train_batch_size: int = 2  # rows per micro-batch
     gradient_accumulation_steps: int = 4  # micro-batches per optimizer step
@@ -54,21 +61,36 @@ class TrainingConfig:
     max_steps: int | None = None  # optimizer steps
     learning_rate: float = 2e-4
     lr_scheduler_type: Schedule = "linear"
-    warmup_steps: int = 5
+    warmup_steps: int | None = None  # None: 5, unless warmup_ratio is given
+    warmup_ratio: float | None = None  # share of all steps, rounded up to a whole step
     min_lr_rate: float = 0.0  # the rate the schedule ends at, as a share of learning_rate
+    embedding_learning_rate: float | None = None  # for trained embed_tokens and lm_head weights; None: learning_rate
+    lora_plus_ratio: float | None = None  # rate of the B matrices over that of the A (Hayou et al. 2024, 2402.12354)
+    optim: Optim = "adamw"
     weight_decay: float = 0.001  # decoupled; biases and norms are never decayed
-    adam_beta1: float = 0.9
+    adam_beta1: float = 0.9  # this and the next two are for AdamW alone
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
-    max_grad_norm: float | None = 1.0  # global L2 norm; None and 0 both mean off
+    # At most one of these three clips the gradients; None and 0 both mean off.
+    max_grad_norm: float | Literal["auto"] | None = "auto"  # L2 norm of all together; "auto": 1.0 if no other is on
+    max_grad_leaf_norm: float | None = None  # L2 norm of each tensor by itself
+    max_grad_value: float | None = None  # absolute value of each element
     max_seq_length: int | None = None  # tokens; None: the length the model was loaded with
     eval_steps: int | None = None  # evaluate every n optimizer steps; None: only at the start and the end
     per_device_eval_batch_size: int | None = None  # None: as in training
+    dataset_order: Order = "shuffle"  # what each order is stands in batches.py
     seed: int = 3407  # the order of the rows, and dropout
     output_dir: str | None = None  # each run makes a folder run-001, run-002, ... in it; None: nothing is written
+    save_steps: int | None = 100  # a checkpoint every n optimizer steps, and one at the end; None: only at the end
+    save_total_limit: int | None = 2  # how many checkpoints are kept; None: all
+    load_best_model_at_end: bool = False  # end with the weights of the lowest held-out loss
+    early_stopping_patience: int | None = None  # end after n evaluations without a new lowest loss
 
     def __post_init__(self):
-        both = self.num_train_epochs is not None and self.max_steps is not None
+        if self.max_grad_norm == "auto":
+            object.__setattr__(self, "max_grad_norm", None if self.max_grad_leaf_norm or self.max_grad_value else 1.0)
+        if self.warmup_steps is None and self.warmup_ratio is None:
+            object.__setattr__(self, "warmup_steps", 5)
         _raise_all(
             "TrainingConfig",
             _at_least(
@@ -78,26 +100,58 @@ class TrainingConfig:
                 max_steps=self.max_steps,
                 max_seq_length=self.max_seq_length,
                 eval_steps=self.eval_steps,
+                save_steps=self.save_steps,
+                save_total_limit=self.save_total_limit,
+                early_stopping_patience=self.early_stopping_patience,
                 per_device_eval_batch_size=self.per_device_eval_batch_size,
             ),
-            _at_least(0, warmup_steps=self.warmup_steps),
-            _not_negative(weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm),
+            _at_least(0, warmup_steps=self.warmup_steps, seed=self.seed),
+            _not_negative(weight_decay=self.weight_decay, **self._clipping_limits()),
             _positive(
                 learning_rate=self.learning_rate,
+                embedding_learning_rate=self.embedding_learning_rate,
+                lora_plus_ratio=self.lora_plus_ratio,
                 num_train_epochs=self.num_train_epochs,
                 adam_epsilon=self.adam_epsilon,
             ),
-            _in_half_open_unit(adam_beta1=self.adam_beta1, adam_beta2=self.adam_beta2, min_lr_rate=self.min_lr_rate),
-            [f"lr_scheduler_type is {self.lr_scheduler_type!r}; choose one of {', '.join(get_args(Schedule))}."]
-            if self.lr_scheduler_type not in get_args(Schedule)
-            else [],
-            [
-                f"num_train_epochs is {self.num_train_epochs} and max_steps is {self.max_steps}; each sets the length "
-                "of the run, so give one of them."
-            ]
-            if both
-            else [],
+            _in_half_open_unit(
+                adam_beta1=self.adam_beta1,
+                adam_beta2=self.adam_beta2,
+                min_lr_rate=self.min_lr_rate,
+                warmup_ratio=self.warmup_ratio,
+            ),
+            _one_of(Schedule, lr_scheduler_type=self.lr_scheduler_type),
+            _one_of(Optim, optim=self.optim),
+            _one_of(Order, dataset_order=self.dataset_order),
+            _one_at_most(
+                "each sets the length of the run", num_train_epochs=self.num_train_epochs, max_steps=self.max_steps
+            ),
+            _one_at_most(
+                "each sets the length of the warm-up", warmup_steps=self.warmup_steps, warmup_ratio=self.warmup_ratio
+            ),
+            _one_at_most(
+                "each clips the gradients in its own way",
+                **{name: limit or None for name, limit in self._clipping_limits().items()},
+            ),
         )
+
+    @property
+    def clipping(self) -> tuple[Clipping, float] | None:
+        """The one limit on the gradients that is on, by name; None when they are left alone."""
+        return next(((name, limit) for name, limit in self._clipping_limits().items() if limit), None)
+
+    def warmup(self, total_steps: int) -> int:
+        """Steps of warm-up in a run of `total_steps`; a share is rounded up, as in transformers 5."""
+        if self.warmup_ratio is not None:
+            return math.ceil(self.warmup_ratio * total_steps)
+        return self.warmup_steps or 0
+
+    def _clipping_limits(self) -> dict[Clipping, float | None]:
+        return {
+            "max_grad_norm": cast("float | None", self.max_grad_norm),  # "auto" was filled in
+            "max_grad_leaf_norm": self.max_grad_leaf_norm,
+            "max_grad_value": self.max_grad_value,
+        }
 
 
 def _raise_all(record: str, *complaints: list[str]) -> None:
@@ -131,9 +185,23 @@ def _not_negative(**values: float | None) -> list[str]:
     ]
 
 
-def _in_half_open_unit(**values: float) -> list[str]:
+def _in_half_open_unit(**values: float | None) -> list[str]:
     return [
         f"{name} is {value!r}; it must be at least 0 and below 1."
         for name, value in values.items()
-        if not 0 <= value < 1
+        if value is not None and not 0 <= value < 1
     ]
+
+
+def _one_of(choices: Any, **values: str) -> list[str]:
+    known = get_args(choices)
+    return [
+        f"{name} is {value!r}; choose one of {', '.join(known)}."
+        for name, value in values.items()
+        if value not in known
+    ]
+
+
+def _one_at_most(reason: str, **values: float | None) -> list[str]:
+    given = [f"{name} is {value!r}" for name, value in values.items() if value is not None]
+    return [f"{' and '.join(given)}; {reason}, so give one of them."] if len(given) > 1 else []

@@ -17,6 +17,7 @@ class EndReason(StrEnum):
     FINISHED = "finished"  # all planned steps were taken
     STOPPED = "stopped"  # someone asked: the Stop button, `trainer.stop()`
     INTERRUPTED = "interrupted"  # the kernel was interrupted (KeyboardInterrupt, asyncio.CancelledError)
+    EARLY_STOPPED = "early_stopped"  # the held-out loss had stopped falling
     NOT_FINITE = "not_finite"  # loss or gradients stayed NaN or infinite; the last good weights are in the model
     FAILED = "failed"  # an exception rose inside a step
 
@@ -24,7 +25,11 @@ class EndReason(StrEnum):
 class Command(StrEnum):
     """What someone watching a run may ask of it; carried out between two steps."""
 
-    STOP = "stop"
+    STOP = "stop"  # end the run with the step in progress
+    PAUSE = "pause"  # take no further step until RESUME
+    RESUME = "resume"
+    SAVE = "save"  # write a checkpoint now
+    EVALUATE = "evaluate"  # score the held-out rows now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class RunStarted:
     """The first event of a run: what is about to be trained, and on what."""
 
     total_steps: int
+    step: int = 0  # optimizer steps completed before; above 0 in a run that was resumed
     model: str  # the hub id or path the user named
     trainable_parameters: int
     total_parameters: int
@@ -84,11 +90,19 @@ class Notice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointSaved:
+    """A checkpoint was written, from which the run can be resumed."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Working:
     """What is being computed right now and how far it is: a line to watch, not a fact to keep."""
 
     step: int  # the optimizer step in progress, or the one an evaluation follows
-    what: str  # "training" or "evaluating"
+    what: str  # "training", "evaluating" or "paused"
     done: int  # micro-batches
     total: int
 
@@ -112,13 +126,14 @@ class RunEnded:
     elapsed: float  # seconds
 
 
-Event = RunStarted | StepEvent | EvalEvent | Notice | Working | CommandReceived | RunEnded
+Event = RunStarted | StepEvent | EvalEvent | Notice | CheckpointSaved | Working | CommandReceived | RunEnded
 
 _KINDS: dict[str, type[Event]] = {
     "run_started": RunStarted,
     "step": StepEvent,
     "eval": EvalEvent,
     "notice": Notice,
+    "checkpoint_saved": CheckpointSaved,
     "working": Working,
     "command_received": CommandReceived,
     "run_ended": RunEnded,

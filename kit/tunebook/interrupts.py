@@ -1,4 +1,4 @@
-"""A stretch of code that a Ctrl-C (or the notebook's interrupt button) cannot tear in two.
+"""Signals at moments the loop can bear: an interrupt never tears a stretch of code in two, a termination asks to stop.
 
 An optimizer update changes parameters and optimizer state together; an interrupt between the two would leave weights
 that belong to no step.
@@ -6,7 +6,7 @@ that belong to no step.
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -29,3 +29,16 @@ def held_back() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
     if arrived:
         previous(*arrived[0])
+
+
+@contextmanager
+def on_terminate(stop: Callable[[], None]) -> Iterator[None]:
+    """Have SIGTERM call `stop` inside the block instead of ending the process; only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous if previous is not None else signal.SIG_DFL)

@@ -23,7 +23,7 @@ def run_bar() -> Callable[[Event], None]:
         nonlocal bar
         match event:
             case RunStarted():
-                bar = tqdm(total=event.total_steps, unit="step")
+                bar = tqdm(total=event.total_steps, initial=event.step, unit="step")
             case StepEvent():
                 assert bar is not None
                 bar.set_postfix_str(f"loss {event.loss:.3f}, {event.tokens_sec:.0f} tokens/s", refresh=False)

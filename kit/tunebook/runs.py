@@ -1,15 +1,17 @@
 """Run folders: one numbered folder per training run, with every event of the run as a line of `events.jsonl`.
 
 What comes in are events, what goes out is a file a person, a dashboard or another process can read while the run goes
-on. Standard library only.
+on. A file called `STOP` that anyone puts into the folder ends the run. Standard library only.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .events import Event, Working, from_json, to_json
+from .atomic import new_file
+from .events import Event, RunEnded, RunStarted, Working, from_json, to_json
 
 EVENTS_FILE = "events.jsonl"
+STOP_FILE = "STOP"
 
 
 def new_run_folder(output_dir: Path | str) -> Path:
@@ -45,6 +47,24 @@ def event_log(run_folder: Path | str) -> Callable[[Event], None]:
                 file.write(to_json(event) + "\n")
 
     return keep
+
+
+def rewind(run_folder: Path | str, step: int) -> list[Event]:
+    """Take out of a run's log what came after `step`, and its start and end, and return what is left.
+
+    A run that is resumed at `step` takes the steps after it once more, so they must not be in the log twice.
+    """
+    run_folder = Path(run_folder)
+    if not (run_folder / EVENTS_FILE).exists():
+        return []
+    kept: list[Event] = [
+        event
+        for event in read_events(run_folder)
+        if event.step <= step and not isinstance(event, RunStarted | RunEnded)
+    ]
+    with new_file(run_folder / EVENTS_FILE) as partial:
+        partial.write_text("".join(to_json(event) + "\n" for event in kept), encoding="utf-8")
+    return kept
 
 
 def read_events(run_folder: Path | str) -> Iterator[Event]:

@@ -15,18 +15,21 @@ from typing import Any, Protocol
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .batches import total_steps
+from .checkpoint import check_is_of, find_checkpoint
 from .config import TrainingConfig
 from .encoding import encode_rows
 from .evaluation import Score, score_now
 from .events import Command, EndReason, EvalEvent, Event, Notice, RunEnded, StepEvent, Working
 from .families.base import Encoded
+from .interrupts import on_terminate
 from .loader import Loaded
 from .loop import Run
 from .progress import run_bar
-from .runs import event_log, new_run_folder
+from .runs import event_log, new_run_folder, rewind
 from .sources import Row, read_rows
 from .tensors import flat
 
+ResumeFrom = bool | str | Path | None
 Listener = Callable[[Event], None]
 StepCallback = Callable[..., Any]
 
@@ -78,6 +81,7 @@ class Trainer:
         self.train_rows = self._encode(train_dataset, "train_dataset", format)
         self.eval_rows = [] if eval_dataset is None else self._encode(eval_dataset, "eval_dataset", format)
         self.total_steps = total_steps(len(self.train_rows), self.config)
+        self._check_evaluation()
         self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
         self._run: Run | None = None
 
@@ -113,25 +117,31 @@ class Trainer:
         """End the run with the step in progress."""
         self.send(Command.STOP)
 
-    def train(self) -> TrainResult:
-        """Train, blocking until done. In a notebook prefer `await trainer.train_async()`: there the buttons work."""
-        events, told = self._start(awaited=False)
-        try:
-            for event in events:
-                told.tell(event)
-        except KeyboardInterrupt as interrupt:
-            told.tell(events.throw(interrupt))
+    def train(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
+        """Train, blocking until done. In a notebook prefer `await trainer.train_async()`: there the buttons work.
+
+        `resume_from_checkpoint` True or "latest" goes on from the newest checkpoint in `output_dir`; a path names a
+        run folder or one checkpoint. Raises ForeignCheckpoint, with the differences, for one of another run.
+        """
+        events, told = self._start(resume_from_checkpoint, awaited=False)
+        with on_terminate(self.stop):
+            try:
+                for event in events:
+                    told.tell(event)
+            except KeyboardInterrupt as interrupt:
+                _finish(events, told, interrupt)
         return told.result()
 
-    async def train_async(self) -> TrainResult:
-        """Train, letting the kernel hear the browser between micro-batches."""
-        events, told = self._start(awaited=True)
-        try:
-            for event in events:
-                told.tell(event)
-                await _let_others_run()
-        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-            told.tell(events.throw(interrupt))
+    async def train_async(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
+        """`train`, letting the kernel hear the browser between micro-batches."""
+        events, told = self._start(resume_from_checkpoint, awaited=True)
+        with on_terminate(self.stop):
+            try:
+                for event in events:
+                    told.tell(event)
+                    await _let_others_run()
+            except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+                _finish(events, told, interrupt)
         return told.result()
 
     def evaluate(self) -> Score:
@@ -146,36 +156,69 @@ class Trainer:
             max_seq_length=self.max_seq_length,
         )
 
+    def _check_evaluation(self) -> None:
+        """Raise ValueError for settings that wait for a held-out loss nobody measures during the run."""
+        waiting = [
+            name
+            for name, wanted in {
+                "load_best_model_at_end": self.config.load_best_model_at_end,
+                "early_stopping_patience": self.config.early_stopping_patience is not None,
+                "eval_steps": self.config.eval_steps is not None,
+            }.items()
+            if wanted
+        ]
+        if waiting and not self.eval_rows:
+            raise ValueError(f"{' and '.join(waiting)} need held-out rows; pass eval_dataset=....")
+        if waiting and self.config.eval_steps is None:
+            raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
+
     def _encode(self, dataset: Iterable[Row], name: str, format: str | None) -> list[Encoded]:
         rows = read_rows(dataset, name)
         encoded, notices = encode_rows(rows, self.loaded, max_seq_length=self.max_seq_length, format=format, name=name)
         self.notices += notices
         return encoded
 
-    def _start(self, *, awaited: bool) -> "tuple[Generator[Event, None, None], _Audience]":
+    def _start(self, resume_from: ResumeFrom, *, awaited: bool) -> "tuple[Generator[Event, None, None], _Audience]":
+        """The generator of a new or resumed run, and those to tell of it."""
         if not flat(self.loaded.module.trainable_parameters()):
             raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
-        folder = None if self.config.output_dir is None else new_run_folder(self.config.output_dir)
-        self._run = Run(
+        run = Run(
             loaded=self.loaded,
             config=self.config,
             train_rows=self.train_rows,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
-            notices=self.notices,
+            notices=list(self.notices),
         )
-        return self._run.events(awaited=awaited), _Audience(
-            self._listeners or [("The progress bar", run_bar())], folder
-        )
+        earlier: list[Event] = []
+        if resume_from:
+            run.folder, checkpoint, skipped = find_checkpoint(self._place(resume_from))
+            check_is_of(checkpoint, run.identity(), run.folder)
+            run.restore(checkpoint)
+            run.notices += skipped
+            earlier = rewind(run.folder, run.step)
+        elif self.config.output_dir is not None:
+            run.folder = new_run_folder(self.config.output_dir)
+        self._run = run
+        listeners = self._listeners or [("The progress bar", run_bar())]
+        return run.events(awaited=awaited), _Audience(listeners, run.folder, earlier)
+
+    def _place(self, resume_from: str | Path | bool) -> Path:
+        """The folder a checkpoint is looked for in."""
+        if resume_from is not True and resume_from != "latest":
+            return Path(str(resume_from))
+        if self.config.output_dir is None:
+            raise ValueError("There is no output_dir to find the latest checkpoint in; set it, or pass a path.")
+        return Path(self.config.output_dir)
 
 
 class _Audience:
     """Those who are told of a run's events, and the record of what they were told."""
 
-    def __init__(self, listeners: list[tuple[str, Listener]], run_folder: Path | None):
+    def __init__(self, listeners: list[tuple[str, Listener]], run_folder: Path | None, earlier: list[Event]):
         self.listeners = [*([("The event log", event_log(run_folder))] if run_folder else []), *listeners]
         self.run_folder = run_folder
-        self.told: list[Event] = []
+        self.told = list(earlier)  # a resumed run's own past is part of its record
 
     def tell(self, event: Event) -> None:
         """Pass an event to every listener, in order; one that raises is reported to the others and not told again."""
@@ -187,7 +230,7 @@ class _Audience:
                 listener(event)
             except Exception as error:  # noqa: BLE001 - strangers' code may raise anything; the run must not end for it
                 self.listeners.remove(named)
-                step = max((said.step for said in self.told if isinstance(said, StepEvent)), default=0)
+                step = self.told[-1].step if self.told else 0
                 text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
                 warnings.warn(text, stacklevel=2)
                 self.tell(Notice(step=step, text=text))
@@ -202,6 +245,13 @@ class _Audience:
             seconds=ended.elapsed,
             run_folder=self.run_folder,
         )
+
+
+def _finish(events: Generator[Event, None, None], told: _Audience, interrupt: BaseException) -> None:
+    """Let the run answer an interrupt that reached its drainer: it saves, and says how it ended."""
+    told.tell(events.throw(interrupt))
+    for event in events:
+        told.tell(event)
 
 
 async def _let_others_run() -> None:
