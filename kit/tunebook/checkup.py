@@ -78,15 +78,20 @@ def doctor() -> Diagnosis:
     mlx_facts, mlx_problems = _mlx()
     return Diagnosis(
         facts=(
-            ("Python", f"{platform.python_version()} ({sys.executable})"),
+            ("Python", f"{platform.python_version()} ({_from_home(Path(sys.executable))})"),
             ("System", operating_system()),
             ("Memory", f"{ram_gb():.0f} GB"),
-            ("Free disk", f"{disk_gb:.0f} GB in {Path.cwd()}"),
+            ("Free disk", f"{disk_gb:.0f} GB in {_from_home(Path.cwd())}"),
             *packages,
             *mlx_facts,
         ),
         problems=(*package_problems, *mlx_problems, *_disk_problem(disk_gb)),
     )
+
+
+def _from_home(path: Path) -> str:
+    """A path as people write it, and as it can be shown to others: from ~ where it is inside the home folder."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 
 
 def _packages() -> tuple[list[tuple[str, str]], list[Problem]]:
@@ -136,7 +141,7 @@ def _mlx() -> tuple[list[tuple[str, str]], list[Problem]]:
         problems.append(Problem(text=f"MLX's products are wrong by {error:.2g}.", fix="TUNEBOOK_BLAS=off", fatal=True))
     if where != "cpu":
         return facts, problems
-    facts.insert(1, ("BLAS", f"{blas.name}, {blas.path}" if blas.path else blas.name))
+    facts.insert(1, ("BLAS", f"{blas.name}, {_from_home(blas.path)}" if blas.path else blas.name))
     if blas.problem and blas.fix:
         problems.append(
             Problem(text=f"fp32 products are 10 to 35 times slower than they could be. {blas.problem}", fix=blas.fix)

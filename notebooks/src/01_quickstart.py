@@ -40,7 +40,7 @@ tunebook.doctor()
 
 # %% tags=["parameters"]
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # a hub id, a model folder or a .gguf file
-MAX_SEQ_LENGTH = 256  # tokens per row; on a Mac: 2048
+MAX_SEQ_LENGTH = 320  # tokens per row; on a Mac: 2048
 LORA_RANK = 16  # 8, 16 or 32: more learns more and weighs more
 LEARNING_RATE = 1e-3  # for LoRA; with hundreds of steps 2e-4 is a calmer choice
 BATCH_SIZE = 2  # rows at a time; on a Mac with 16 GB: 8
