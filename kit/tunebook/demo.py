@@ -42,8 +42,9 @@ def demo(checkout: Path = CHECKOUT) -> Path:
         on_cell_start=lambda cell, cell_index: line.cell_started(cell, cell_index),
     )
     try:
-        with line:
-            client.execute()
+        # The kernel talks to its terminal about transports and frames; that belongs in a file.
+        with line, (out / "kernel.log").open("w") as kernel_log:
+            client.execute(stderr=kernel_log)
     finally:
         nbformat.write(notebook, executed)
     print(f"\n{_held_out(line.runs)}\n\n{_text_of_last_output(notebook)}\n\nThe notebook, as it ran: {executed}")

@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -47,6 +48,7 @@ from .identity import identity_of
 from .interrupts import held_back
 from .loader import Loaded
 from .loss import summed_loss, supervised_positions
+from .recompute import recomputed_layers
 from .runs import STOP_FILE
 from .tensors import flat, number
 
@@ -174,7 +176,10 @@ class Run:
                 rows, padded_width(max(len(row.tokens) for row in rows), self.max_seq_length)
             )
             positions = supervised_positions(batch)
-            more, new = self._value_and_grad(module, batch, positions)
+            with recomputed_layers(module) if config.gradient_checkpointing else nullcontext():
+                more, new = self._value_and_grad(module, batch, positions)
+            if len(window) > 1:  # a sum of many in half precision would lose the small ones
+                new = tree_map(lambda gradient: gradient.astype(mx.float32), new)
             gradients = new if gradients is None else tree_map(mx.add, gradients, new)
             mx.eval(more, gradients)
             nats, tokens = nats + number(more), tokens + positions.size
