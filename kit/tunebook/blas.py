@@ -63,6 +63,10 @@ def load_fast_blas() -> Blas:
             problem="MLX was imported before tunebook, and so was bound to its own BLAS.",
             fix="restart the kernel and import tunebook first",
         )
+    # OpenBLAS reads this when it is loaded: its idle threads then sleep at once instead of spinning for a tenth of a
+    # second. Alone it costs nothing; beside another program it made a step 1.4 to 1.8 times as fast (`bench/blas.py`
+    # in two terminals shows it).
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     attempts = [lambda: _load_as_it_is(chosen)] if chosen else [_load_private_copy, _load_system_openblas]
     failures: list[str] = []
     for attempt in attempts:
