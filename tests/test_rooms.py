@@ -22,6 +22,7 @@ PICTURE = """
     runtime     :
     blas        : atomic runtime
     tensors     :
+    recompute   : tensors
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic runtime
@@ -37,7 +38,7 @@ PICTURE = """
     evaluation  : batches families loss tensors
     identity    : config loader adapters families tensors
     loop        : events config runtime interrupts runs loader adapters \
-                  batches families loss optim evaluation tensors checkpoint identity
+                  batches families loss optim evaluation tensors checkpoint identity recompute
     trainer     : events config interrupts checkpoint sources runs \
                   loader encoding batches families evaluation loop progress tensors
     export      : atomic runtime progress tensors sources gguf loader adapters encoding families evaluation

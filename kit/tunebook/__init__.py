@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .checkup import doctor as doctor
     from .export.report import ExportTable as ExportTable
     from .fast_model import FastModel as FastModel
+    from .runs import load as load_run
     from .sources import hold_out as hold_out
     from .trainer import Trainer as Trainer
     from .trainer import TrainResult as TrainResult
@@ -30,6 +31,7 @@ _ON_FIRST_USE = {
     "ExportTable": "export.report",
     "doctor": "checkup",
     "hold_out": "sources",
+    "load_run": "runs",
     "samples": "samples",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "TrainingConfig",
     "doctor",
     "hold_out",
+    "load_run",
     "samples",
 ]
 
@@ -50,4 +53,6 @@ def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
     room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
-    return room if name == "samples" else getattr(room, name)
+    if name == "samples":
+        return room
+    return room.load if name == "load_run" else getattr(room, name)

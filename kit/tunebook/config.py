@@ -79,6 +79,7 @@ class TrainingConfig:
     eval_steps: int | None = None  # evaluate every n optimizer steps; None: only at the start and the end
     per_device_eval_batch_size: int | None = None  # None: as in training
     dataset_order: Order = "shuffle"  # what each order is stands in batches.py
+    gradient_checkpointing: bool = False  # compute each layer twice instead of keeping its activations
     seed: int = 3407  # the order of the rows, and dropout
     output_dir: str | None = None  # each run makes a folder run-001, run-002, ... in it; None: nothing is written
     save_steps: int | None = 100  # a checkpoint every n optimizer steps, and one at the end; None: only at the end

@@ -152,6 +152,8 @@ def from_json(line: str) -> Event:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"Not a line of events.jsonl ({error}): {line[:80]!r}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"Not a line of events.jsonl (an event is a JSON object): {line[:80]!r}")
     name = fields.pop("event", None)
     if name not in _KINDS:
         raise ValueError(f"Unknown event {name!r}; this version knows {', '.join(_KINDS)}.")
@@ -159,4 +161,7 @@ def from_json(line: str) -> Event:
         fields["reason"] = EndReason(fields["reason"])
     if name == "command_received":
         fields["command"] = Command(fields["command"])
-    return _KINDS[name](**fields)
+    try:
+        return _KINDS[name](**fields)
+    except TypeError as error:
+        raise ValueError(f"Not the fields of the event {name!r} ({error}): {line[:80]!r}") from error

@@ -1,17 +1,87 @@
 """Run folders: one numbered folder per training run, with every event of the run as a line of `events.jsonl`.
 
 What comes in are events, what goes out is a file a person, a dashboard or another process can read while the run goes
-on. A file called `STOP` that anyone puts into the folder ends the run. Standard library only.
+on, and `load`, which reads it back as columns. A file called `STOP` that anyone puts into the folder ends the run.
+Standard library and NumPy only, so a run can be looked at where there is no MLX.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from .atomic import new_file
-from .events import Event, RunEnded, RunStarted, Working, from_json, to_json
+from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent, Working, from_json, to_json
 
 EVENTS_FILE = "events.jsonl"
+CONFIG_FILE = "config.json"
 STOP_FILE = "STOP"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunHistory:
+    """What a run has said so far. Columns are float64; units are those of `events.StepEvent` and `events.EvalEvent`."""
+
+    path: Path  # the events.jsonl it was read from
+    started: RunStarted  # of a resumed run: how it went on
+    ended: RunEnded | None  # None: the run still goes on, or was killed
+    notices: tuple[Notice, ...]
+    step: np.ndarray  # (steps,), as are the next seven
+    loss: np.ndarray
+    lr: np.ndarray
+    tokens_sec: np.ndarray
+    peak_gb: np.ndarray
+    elapsed: np.ndarray
+    num_tokens: np.ndarray
+    grad_norm: np.ndarray
+    eval_step: np.ndarray  # (evaluations,), as is the next
+    eval_loss: np.ndarray
+
+    def __repr__(self):
+        reached = int(self.step[-1]) if self.step.size else self.started.step
+        loss = f", last loss {self.loss[-1]:.4f}" if self.loss.size else ""
+        state = f"ended: {self.ended.reason.replace('_', ' ')}" if self.ended else "its end is not in the log"
+        return f"A run of {self.started.model}: step {reached} of {self.started.total_steps}{loss}; {state}."
+
+
+def load(path: Path | str) -> RunHistory:
+    """Read back a run from its folder or its events.jsonl; a last line that is still being written is left out.
+
+    Raises FileNotFoundError where there is no log, ValueError for one that no run has begun or that holds a line which
+    is no event.
+    """
+    path = Path(path)
+    file = path / EVENTS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no run at {path}: {file} does not exist. Pass a run folder, e.g. runs/run-001."
+        )
+    events = list(_events_in(file))
+    started = [event for event in events if isinstance(event, RunStarted)]
+    if not started:
+        raise ValueError(f"{file} does not say what run it is of: no run has begun in it, or its start was cut off.")
+    ended = [event for event in events if isinstance(event, RunEnded)]
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    evals = [event for event in events if isinstance(event, EvalEvent)]
+    return RunHistory(
+        path=file,
+        started=started[-1],
+        ended=ended[-1] if ended else None,
+        notices=tuple(event for event in events if isinstance(event, Notice)),
+        step=_column([event.step for event in steps]),
+        loss=_column([event.loss for event in steps]),
+        lr=_column([event.lr for event in steps]),
+        tokens_sec=_column([event.tokens_sec for event in steps]),
+        peak_gb=_column([event.peak_gb for event in steps]),
+        elapsed=_column([event.elapsed for event in steps]),
+        num_tokens=_column([event.num_tokens for event in steps]),
+        grad_norm=_column([event.grad_norm for event in steps]),
+        eval_step=_column([event.step for event in evals]),
+        eval_loss=_column([event.loss for event in evals]),
+    )
 
 
 def new_run_folder(output_dir: Path | str) -> Path:
@@ -32,6 +102,12 @@ def run_folders(output_dir: Path | str) -> list[Path]:
     """The run folders in `output_dir`, oldest first."""
     found = [path for path in Path(output_dir).glob("run-*") if path.name[4:].isdecimal()]
     return sorted(found, key=lambda path: int(path.name[4:]))
+
+
+def keep_config(run_folder: Path | str, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Write what a run was asked to do, and what it is a run of, into its `config.json`."""
+    with new_file(Path(run_folder) / CONFIG_FILE) as partial:
+        partial.write_text(json.dumps({"config": dict(config), "identity": dict(identity)}, indent=2), encoding="utf-8")
 
 
 def event_log(run_folder: Path | str) -> Callable[[Event], None]:
@@ -69,7 +145,19 @@ def rewind(run_folder: Path | str, step: int) -> list[Event]:
 
 def read_events(run_folder: Path | str) -> Iterator[Event]:
     """The events of a run in order; a last line that is still being written is left out."""
-    with (Path(run_folder) / EVENTS_FILE).open(encoding="utf-8") as file:
-        for line in file:
+    yield from _events_in(Path(run_folder) / EVENTS_FILE)
+
+
+def _events_in(path: Path) -> Iterator[Event]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
             if line.endswith("\n"):
-                yield from_json(line)
+                try:
+                    event = from_json(line)
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {number}: {error}") from error
+                yield event
+
+
+def _column(values: list[float]) -> np.ndarray:
+    return np.array(values, dtype=np.float64)

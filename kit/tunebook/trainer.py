@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import warnings
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from .interrupts import on_terminate
 from .loader import Loaded
 from .loop import Run
 from .progress import run_bar
-from .runs import event_log, new_run_folder, rewind
+from .runs import event_log, keep_config, new_run_folder, rewind
 from .sources import Row, read_rows
 from .tensors import flat
 
@@ -199,6 +199,7 @@ class Trainer:
             earlier = rewind(run.folder, run.step)
         elif self.config.output_dir is not None:
             run.folder = new_run_folder(self.config.output_dir)
+            keep_config(run.folder, asdict(self.config), run.identity())
         self._run = run
         listeners = self._listeners or [("The progress bar", run_bar())]
         return run.events(awaited=awaited), _Audience(listeners, run.folder, earlier)
