@@ -21,7 +21,18 @@ from PIL import Image
 
 from tests.browser import rehearsal
 from tests.browser.rehearsal import Rehearsal
-from tunebook.events import EndReason, EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent, Working
+from tunebook.events import (
+    Command,
+    CommandReceived,
+    EndReason,
+    EvalEvent,
+    Event,
+    Notice,
+    RunEnded,
+    RunStarted,
+    StepEvent,
+    Working,
+)
 from tunebook_widgets import Dashboard
 from tunebook_widgets.freeze import debiased_ema, frozen_picture, frozen_table
 from tunebook_widgets.live import LiveView
@@ -38,6 +49,14 @@ NOTICE = Notice(step=1, text="odd")
 WORKING = Working(step=1, what="training", done=1, total=2)
 
 # ---- what crosses to the browser
+
+
+@pytest.mark.parametrize("command", list(Command))
+def test_only_a_stop_is_shown_as_one(command):
+    run = _started(total=5)
+    run.add(_step(1, total=5))
+    run.add(CommandReceived(step=1, command=command))
+    assert ("Stopping" in headline(run)) == (command is Command.STOP)
 
 
 @pytest.mark.parametrize("steps", [1, 511, 512, 1300])

@@ -25,7 +25,7 @@ PICTURE = """
     recompute   : tensors
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
-    fetch       : atomic runtime
+    fetch       : atomic runtime progress
     formats     : examples sources
     families    : examples
     gguf        : atomic progress tensors

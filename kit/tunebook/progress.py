@@ -1,9 +1,13 @@
-"""Progress bars: one for anything that takes over two seconds, and the one a run shows when nobody else is watching."""
+"""Progress bars: one for anything that takes over two seconds, and the one a run shows when nobody else is watching.
 
+They are text, not widgets: a widget is a broken box in a saved notebook once its kernel is gone.
+"""
+
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent
 
@@ -12,7 +16,12 @@ T = TypeVar("T")
 
 def progress(items: Sequence[T], what: str) -> "tqdm[T]":
     """Iterate over `items` with a bar that shows only if it takes over two seconds, and goes when it is done."""
-    return tqdm(items, desc=what, delay=2, leave=False)
+    return tqdm(items, desc=what, delay=2, leave=False, file=sys.stdout)
+
+
+def bytes_bar(total: int, what: str) -> tqdm:
+    """A bar to `update` with numbers of bytes; it shows and goes as `progress` does."""
+    return tqdm(total=total, desc=what, delay=2, leave=False, file=sys.stdout, unit="B", unit_scale=True)
 
 
 def run_bar() -> Callable[[Event], None]:
@@ -23,7 +32,7 @@ def run_bar() -> Callable[[Event], None]:
         nonlocal bar
         match event:
             case RunStarted():
-                bar = tqdm(total=event.total_steps, initial=event.step, unit="step")
+                bar = tqdm(total=event.total_steps, initial=event.step, unit="step", file=sys.stdout)
             case StepEvent():
                 assert bar is not None
                 bar.set_postfix_str(f"loss {event.loss:.3f}, {event.tokens_sec:.0f} tokens/s", refresh=False)

@@ -8,7 +8,7 @@ from collections import deque
 
 import numpy as np
 
-from tunebook.events import CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent, Working
+from tunebook.events import Command, CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent, Working
 
 # One column for each field of a StepEvent that changes from step to step, in the order `Progress.rows` has them.
 COLUMNS = ("step", "loss", "lr", "tokens_sec", "peak_gb", "elapsed", "num_tokens", "grad_norm")
@@ -46,7 +46,7 @@ class Progress:
                 self.notices.append(event)
             case Working():
                 self.working = event
-            case CommandReceived():
+            case CommandReceived(command=Command.STOP):
                 self.stop_heard_at = event.step
             case RunEnded():
                 self.ended = event

@@ -12,9 +12,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, ReaderTensor
-from tqdm.auto import tqdm
 
 from ..atomic import new_folder
+from ..progress import bytes_bar
 from .architectures import (
     Architecture,
     TensorRule,
@@ -150,7 +150,7 @@ def _token_ids(vocabulary: Vocabulary) -> dict[str, int | list[int]]:
 def _arrays(sources: dict[str, tuple[ReaderTensor, TensorRule]], config: dict, path: Path) -> Iterator[np.ndarray]:
     """The fp32 arrays of the folder, one at a time."""
     total = sum(int(tensor.n_bytes) for tensor, _ in sources.values())
-    with tqdm(total=total, desc=f"Reading {path.name}", unit="B", unit_scale=True, delay=2) as progress:
+    with bytes_bar(total, f"Reading {path.name}") as progress:
         for tensor, rule in sources.values():
             yield rule.from_gguf(
                 gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False), config

@@ -13,9 +13,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
-from tqdm.auto import tqdm
 
 from ..atomic import new_file
+from ..progress import bytes_bar
 from .architectures import (
     Architecture,
     TensorRule,
@@ -194,7 +194,7 @@ def _write_tensors(
     total = sum(tensor.size_bytes for tensor in plan)
     with (
         path.open("ab") as file,
-        tqdm(total=total, desc=f"Writing {path.name}", unit="B", unit_scale=True, delay=2) as progress,
+        bytes_bar(total, f"Writing {path.name}") as progress,
     ):
         file.write(bytes(-file.tell() % writer.data_alignment))
         for data in _tensor_data(plan, factors, config):
