@@ -56,7 +56,7 @@ def test_only_a_stop_is_shown_as_one(command):
     run = _started(total=5)
     run.add(_step(1, total=5))
     run.add(CommandReceived(step=1, command=command))
-    assert ("Stopping" in headline(run)) == (command is Command.STOP)
+    assert ("Stop heard" in headline(run)) == (command is Command.STOP)
 
 
 @pytest.mark.parametrize("steps", [1, 511, 512, 1300])

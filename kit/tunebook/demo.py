@@ -33,6 +33,7 @@ def demo(checkout: Path = CHECKOUT) -> Path:
     out.mkdir(exist_ok=True)
     executed = out / NOTEBOOK.name
     notebook = nbformat.read(source, as_version=4)
+    notebook.metadata.pop("widgets", None)  # of an earlier execution; nbclient would keep it beside the new one
     line = _ProgressLine(notebook, out / "quickstart" / "runs")
     client = NotebookClient(
         notebook,
