@@ -1,4 +1,4 @@
-"""The browser, the JupyterLab server and the folder for screenshots that browser tests share, one of each a session."""
+"""The browser, the JupyterLab server and the folder for screenshots that browser tests share."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.lab import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, Lab, chromium_path, running_lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running, beside which asyncio.run cannot be called
 def chromium() -> Iterator[Browser]:
     path = chromium_path()
     if path is None:
