@@ -63,9 +63,8 @@ def load_fast_blas() -> Blas:
             problem="MLX was imported before tunebook, and so was bound to its own BLAS.",
             fix="restart the kernel and import tunebook first",
         )
-    # OpenBLAS reads this when it is loaded: its idle threads then sleep at once instead of spinning for a tenth of a
-    # second. Alone it costs nothing; beside another program it made a step 1.4 to 1.8 times as fast (`bench/blas.py`
-    # in two terminals shows it).
+    # OpenBLAS reads this when it is loaded: its idle threads then sleep soon instead of spinning on. Alone it costs
+    # nothing; two programs on two cores are each about 1.3 times as fast (`bench/blas_contention.py`).
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     attempts = [lambda: _load_as_it_is(chosen)] if chosen else [_load_private_copy, _load_system_openblas]
     failures: list[str] = []
