@@ -247,7 +247,7 @@ class Run:
                 seconds=time.perf_counter() - began,
             )
             self.evals.append(event)
-            if self._wants_best() and event is self._best_eval():
+            if self.config.load_best_model_at_end and event is self._best_eval():
                 self._best_weights = flat(self.loaded.module.trainable_parameters())
             yield event
         finally:
@@ -293,9 +293,6 @@ class Run:
         else:
             self._saved_step = self.step
             yield CheckpointSaved(step=self.step, path=str(path))
-
-    def _wants_best(self) -> bool:
-        return self.config.load_best_model_at_end
 
     def _best_eval(self) -> EvalEvent | None:
         """The earliest of the lowest held-out losses; one that is not finite is never it."""
