@@ -1,11 +1,12 @@
 import mlx.core as mx
 import mlx_lm
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from tests.tiny import tiny_model_folder
 from tunebook import FastModel
-from tunebook.adapters import adapter_paths
+from tunebook.adapters import adapter_paths, load_adapters, trained_whole
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -99,3 +100,71 @@ def test_a_second_set_of_adapters_is_refused(model):
 def test_rslora_scales_by_the_root_of_the_rank(model):
     FastModel.get_peft_model(model, r=16, lora_alpha=8, use_rslora=True)
     assert model.module.layers[0].self_attn.q_proj.scale == 2.0
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["embed_tokens"], {"model.embed_tokens.weight"}),
+        (["norm", "model.layers.1.input_layernorm"], {"model.norm.weight", "model.layers.1.input_layernorm.weight"}),
+        (["input_layernorm"], {f"model.layers.{layer}.input_layernorm.weight" for layer in (0, 1)}),
+    ],
+)
+def test_modules_to_save_are_trained_whole_beside_the_adapters(model, names, expected):
+    FastModel.get_peft_model(model, r=4, target_modules=["q_proj"], modules_to_save=names)
+    assert set(trained_whole(model.module)) == expected
+    assert leaves(model) == {"q_proj"}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["lm_head"], "'lm_head' is not in this model.*Its output head is its embedding: embed_tokens is both"),
+        (["wte"], "'wte' is not in this model, whose modules are called .*embed_tokens"),
+        (["down_proj"], "model.layers.0.mlp.down_proj is to get an adapter too; leave it out of target_modules"),
+        (["mlp"], "is to get an adapter too"),
+    ],
+)
+def test_modules_that_cannot_be_trained_whole_are_refused_and_nothing_is_changed(model, names, said):
+    with pytest.raises(ValueError, match=said):
+        FastModel.get_peft_model(model, modules_to_save=names)
+    assert not adapter_paths(model.module)
+    assert not tree_flatten(model.module.trainable_parameters())
+
+
+def test_a_quantized_module_cannot_be_trained_whole(tiny_folder):
+    model, _ = FastModel.from_pretrained(tiny_folder, load_in_4bit=True)
+    with pytest.raises(ValueError, match="embed_tokens is quantized and cannot be trained whole"):
+        FastModel.get_peft_model(model, modules_to_save=["embed_tokens"])
+    FastModel.get_peft_model(model, modules_to_save=["norm"])  # norms are never quantized
+    assert trained_whole(model.module) == ["model.norm.weight"]
+
+
+def test_a_model_loaded_for_full_tuning_is_not_cut_down_to_adapters(tiny_folder):
+    model, _ = FastModel.from_pretrained(tiny_folder, full_finetuning=True)
+    with pytest.raises(ValueError, match="full_finetuning"):
+        FastModel.get_peft_model(model)
+
+
+@pytest.mark.parametrize("choice", [{}, {"use_dora": True}, {"modules_to_save": ["embed_tokens", "norm"]}])
+def test_saved_adapters_are_put_on_a_bare_model_as_they_were(model, tiny_folder, tmp_path, choice):
+    FastModel.get_peft_model(model, r=4, lora_dropout=0.1, **choice)
+    mx.random.seed(5)
+    model.module.update(
+        tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape), model.module.trainable_parameters())
+    )
+    expected = model.module(mx.array([[5, 17, 99]]))
+    model.save_pretrained(tmp_path / "lora")
+    bare, _ = FastModel.from_pretrained(tiny_folder)
+    load_adapters(bare.module, tmp_path / "lora")
+    assert mx.array_equal(bare.module(mx.array([[5, 17, 99]])), expected)
+
+
+def test_adapters_of_another_model_are_refused_with_names_and_shapes(model, tmp_path):
+    FastModel.get_peft_model(model, r=4)
+    model.save_pretrained(tmp_path / "lora")
+    wider, _ = FastModel.from_pretrained(tiny_model_folder(tmp_path / "wider", intermediate_size=192))
+    with pytest.raises(
+        ValueError, match=r"model.layers.0.mlp.down_proj.lora_a \[128, 4\] in the file, \[192, 4\] in the model"
+    ):
+        load_adapters(wider.module, tmp_path / "lora")

@@ -22,7 +22,10 @@ PICTURE = """
     runtime     :
     blas        : atomic runtime
     tensors     :
-    recompute   : tensors
+    variants    :
+    recompute   : tensors variants
+    norms       : tensors variants
+    neftune     : variants
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic runtime progress
@@ -30,19 +33,22 @@ PICTURE = """
     families    : examples
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
-    adapters    : config tensors
+    adapters    : config norms tensors
     encoding    : formats families loader progress sources
     batches     : config
     loss        : families
-    optim       : config tensors
-    evaluation  : batches families loss tensors
+    optim       : config norms tensors
+    evaluation  : batches events families loss tensors
     identity    : config loader adapters families tensors
-    loop        : events config runtime interrupts runs loader adapters \
-                  batches families loss optim evaluation tensors checkpoint identity recompute
-    trainer     : events config interrupts checkpoint sources runs \
-                  loader encoding batches families evaluation loop progress tensors
+    sampling    : examples formats loader
+    step        : config batches families loader loss neftune optim recompute tensors
+    endings     : config events runtime
+    loop        : events config runtime interrupts runs loader adapters batches families step endings \
+                  evaluation sampling tensors checkpoint identity
+    trainer     : events config interrupts checkpoint sources formats runs \
+                  loader encoding batches families evaluation sampling loop progress tensors
     export      : atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
-    fast_model  : config examples formats families sources loader adapters export
+    fast_model  : config families sources loader norms adapters sampling export
     demo        : events runs
 """
 ALLOWED = {

@@ -1,10 +1,12 @@
-"""LoRA adapters on a loaded model: which layers get them, how they are made, how they are read back.
+"""LoRA adapters on a loaded model, and modules trained whole beside them: which layers, how they are made, described.
 
-The layers are mlx-lm's (`mlx_lm.tuner`, 0.32), wrapped around the model's own in the order mlx-lm's command line uses,
-so the same seed gives the same adapters there and here.
+The adapter layers are mlx-lm's (`mlx_lm.tuner`, 0.32), wrapped around the model's own in the order mlx-lm's command
+line uses, so the same seed gives the same adapters there and here.
 """
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
@@ -14,21 +16,27 @@ from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from .config import LoraConfig
+from .norms import keep_norms_in_float32
 from .tensors import flat
 
+LEAVES = ("lora_a", "lora_b", "m")  # what the parameters of an adapter are called; m is DoRA's magnitude
+
 _ADAPTABLE = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
+_QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding, QuantizedSwitchLinear)
 
 
 def add_adapters(module: nn.Module, config: LoraConfig) -> list[str]:
     """Freeze `module`, put an adapter on each target in place, and return the targets' full paths.
 
     With `config.target_modules` None, the targets are all projections of the attention and MLP blocks that are asked
-    for. The random state is set immediately before the adapters are made. Raises ValueError for a name the model does
-    not have, listing those it has, and when the model has adapters already.
+    for. The random state is set immediately before the adapters are made. `config.modules_to_save` are made trainable
+    as they are; norms among them go on in float32. Raises ValueError for a name the model does not have, listing those
+    it has, for a quantized module that is to be trained whole, and when the model has adapters already.
     """
     if adapter_paths(module):
         raise ValueError("This model has adapters already; load it again with from_pretrained to start afresh.")
     keys = _target_keys(module, config)
+    whole = _whole_modules(module, config.modules_to_save or (), keys)
     layers = len(_layers(module))
     module.freeze()
     mx.random.seed(config.random_state)
@@ -38,6 +46,9 @@ def add_adapters(module: nn.Module, config: LoraConfig) -> list[str]:
         {"rank": config.r, "scale": config.scale, "dropout": config.lora_dropout, "keys": keys},
         use_dora=config.use_dora,
     )
+    for part in whole:
+        part.unfreeze()
+    keep_norms_in_float32(module)
     module.train(module.training)  # new layers come in training mode, with their dropout on
     mx.eval(module.parameters())
     return adapter_paths(module)
@@ -46,6 +57,16 @@ def add_adapters(module: nn.Module, config: LoraConfig) -> list[str]:
 def adapter_paths(module: nn.Module) -> list[str]:
     """Full paths of the layers that carry an adapter, in the model's order."""
     return [path for path, layer in _modules(module) if "lora_a" in layer]
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter's dotted name is that of an adapter's own."""
+    return name.rsplit(".", 1)[-1] in LEAVES
+
+
+def trained_whole(module: nn.Module) -> list[str]:
+    """Names of the trainable parameters that are not an adapter's."""
+    return [name for name in flat(module.trainable_parameters()) if not is_adapter(name)]
 
 
 def describe(module: nn.Module) -> dict[str, Any] | None:
@@ -64,6 +85,37 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
         "num_layers": -1,  # every layer is looked at; the keys, being full paths, say which are adapted
         "lora_parameters": {"rank": rank, "scale": first.scale, "dropout": _dropout(first), "keys": paths},
     }
+
+
+def load_adapters(module: nn.Module, folder: Path | str) -> None:
+    """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
+
+    It reads what `export.lora` and mlx-lm write. Raises ValueError, with names and shapes, unless every tensor in the
+    file has its place in the model and every adapter its tensors.
+    """
+    folder = Path(folder)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    tensors = cast("dict[str, mx.array]", mx.load(str(folder / "adapters.safetensors")))
+    linear_to_lora_layers(
+        module,
+        len(_layers(module)) if settings["num_layers"] < 0 else settings["num_layers"],
+        settings["lora_parameters"],
+        use_dora=settings["fine_tune_type"] == "dora",
+    )
+    present = flat(module.parameters())
+    strangers = [
+        f"{name} {list(tensor.shape)} in the file, "
+        + (f"{list(present[name].shape)} in the model" if name in present else "not in the model")
+        for name, tensor in tensors.items()
+        if name not in present or present[name].shape != tensor.shape
+    ]
+    strangers += [f"{name} not in the file" for name in present if is_adapter(name) and name not in tensors]
+    if strangers:
+        more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
+        raise ValueError(f"The adapters in {folder} are not this model's: {'; '.join(strangers[:5])}{more}.")
+    module.load_weights(list(tensors.items()), strict=False)
+    module.train(module.training)
+    mx.eval(module.parameters())
 
 
 def _dropout(layer: nn.Module) -> float:
@@ -89,7 +141,7 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 def _sizes(module: nn.Module) -> Iterator[int]:
     for _, layer in module.named_modules():
-        quantized = isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding | QuantizedSwitchLinear)
+        quantized = isinstance(layer, _QUANTIZED)
         for name, value in layer.items():
             if isinstance(value, mx.array) and not (quantized and name in ("scales", "biases")):
                 yield value.size * 32 // layer.bits if quantized and name == "weight" else value.size
@@ -121,6 +173,34 @@ def _target_keys(module: nn.Module, config: LoraConfig) -> set[str]:
         have = ", ".join(dict.fromkeys(path.split(".")[-1] for path in [*offered, *outside]))
         raise ValueError(f"target_modules names {', '.join(unknown)}; this model's modules are called {have}.")
     return {path for paths in matches.values() for path in paths}
+
+
+def _whole_modules(module: nn.Module, names: tuple[str, ...], target_keys: set[str]) -> list[nn.Module]:
+    """The modules `names` speak of, by leaf name or full path; none of them may be quantized or carry adapters."""
+    parts = dict(_modules(module))
+    complaints, whole = [], []
+    for name in names:
+        paths = [path for path in parts if path and name in (path, path.split(".")[-1])]
+        if not paths:
+            have = ", ".join(dict.fromkeys(path.split(".")[-1] for path in parts if path and not path[-1].isdigit()))
+            tied = " Its output head is its embedding: embed_tokens is both." if name == "lm_head" else ""
+            complaints.append(f"{name!r} is not in this model, whose modules are called {have}.{tied}")
+        for path in paths:
+            inside = [part for part in parts if part == path or part.startswith(f"{path}.")]
+            quantized = [part for part in inside if isinstance(parts[part], _QUANTIZED)]
+            adapted = [part for part in inside if any(part == key or part.endswith(f".{key}") for key in target_keys)]
+            if quantized:
+                complaints.append(
+                    f"{quantized[0]} is quantized and cannot be trained whole; load the model without load_in_4bit / "
+                    "load_in_8bit, or adapt it through target_modules."
+                )
+            elif adapted:
+                complaints.append(f"{adapted[0]} is to get an adapter too; leave it out of target_modules.")
+            else:
+                whole.append(parts[path])
+    if complaints:
+        raise ValueError("\n".join(f"LoraConfig.modules_to_save: {text}" for text in dict.fromkeys(complaints)))
+    return whole
 
 
 def _is_wanted(path: str, config: LoraConfig) -> bool:

@@ -5,7 +5,8 @@ wrong number is a sentence before the model is touched rather than a NaN an hour
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -27,6 +28,7 @@ class LoraConfig:
     finetune_last_n_layers: int | None = None  # None: all layers
     finetune_attention_modules: bool = True
     finetune_mlp_modules: bool = True
+    modules_to_save: tuple[str, ...] | None = None  # trained whole, without an adapter; leaf names or full paths
     random_state: int = 3407
 
     def __post_init__(self):
@@ -38,6 +40,9 @@ class LoraConfig:
             _at_least(1, finetune_last_n_layers=self.finetune_last_n_layers),
             ["target_modules is empty; name at least one module, or pass None for all."]
             if self.target_modules is not None and not self.target_modules
+            else [],
+            ["modules_to_save is empty; name at least one module, or pass None for none."]
+            if self.modules_to_save is not None and not self.modules_to_save
             else [],
         )
 
@@ -79,17 +84,23 @@ class TrainingConfig:
     eval_steps: int | None = None  # evaluate every n optimizer steps; None: only at the start and the end
     per_device_eval_batch_size: int | None = None  # None: as in training
     dataset_order: Order = "shuffle"  # what each order is stands in batches.py
-    gradient_checkpointing: bool = False  # compute each layer twice instead of keeping its activations
+    gradient_checkpointing: bool | None = None  # compute layers twice, keep less; None: as get_peft_model was told
+    neftune_noise_alpha: float | None = None  # noise on the embeddings while training; 5 is usual; None and 0: off
     seed: int = 3407  # the order of the rows, and dropout
     output_dir: str | None = None  # each run makes a folder run-001, run-002, ... in it; None: nothing is written
     save_steps: int | None = 100  # a checkpoint every n optimizer steps, and one at the end; None: only at the end
     save_total_limit: int | None = 2  # how many checkpoints are kept; None: all
     load_best_model_at_end: bool = False  # end with the weights of the lowest held-out loss
     early_stopping_patience: int | None = None  # end after n evaluations without a new lowest loss
+    sample_prompts: Sequence[str] = ()  # answered while training; none: the openings of two held-out rows
+    sample_steps: int | None = None  # answer them every n optimizer steps; None: only when asked to
+    sample_max_tokens: int = 64
 
     def __post_init__(self):
         if self.max_grad_norm == "auto":
             object.__setattr__(self, "max_grad_norm", None if self.max_grad_leaf_norm or self.max_grad_value else 1.0)
+        given = self.sample_prompts
+        object.__setattr__(self, "sample_prompts", (given,) if isinstance(given, str) else tuple(given))
         if self.warmup_steps is None and self.warmup_ratio is None:
             object.__setattr__(self, "warmup_steps", 5)
         _raise_all(
@@ -105,9 +116,15 @@ class TrainingConfig:
                 save_total_limit=self.save_total_limit,
                 early_stopping_patience=self.early_stopping_patience,
                 per_device_eval_batch_size=self.per_device_eval_batch_size,
+                sample_steps=self.sample_steps,
+                sample_max_tokens=self.sample_max_tokens,
             ),
             _at_least(0, warmup_steps=self.warmup_steps, seed=self.seed),
-            _not_negative(weight_decay=self.weight_decay, **self._clipping_limits()),
+            _not_negative(
+                weight_decay=self.weight_decay,
+                neftune_noise_alpha=self.neftune_noise_alpha,
+                **self._clipping_limits(),
+            ),
             _positive(
                 learning_rate=self.learning_rate,
                 embedding_learning_rate=self.embedding_learning_rate,
@@ -146,6 +163,10 @@ class TrainingConfig:
         if self.warmup_ratio is not None:
             return math.ceil(self.warmup_ratio * total_steps)
         return self.warmup_steps or 0
+
+    def as_plain(self) -> dict[str, Any]:
+        """Every setting by name, as values that JSON gives back unchanged."""
+        return {**asdict(self), "sample_prompts": list(self.sample_prompts)}
 
     def _clipping_limits(self) -> dict[Clipping, float | None]:
         return {

@@ -1,5 +1,9 @@
-"""Loss on rows the model is not trained on, teacher-forced: every token is predicted from the true ones before it."""
+"""Loss on rows the model is not trained on, teacher-forced: every token is predicted from the true ones before it.
 
+And what such losses say of a run: which was the best, and whether to wait for a better one.
+"""
+
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .batches import padded_width
+from .events import EvalEvent
 from .families.base import Encoded, Family
 from .loss import summed_loss, supervised_positions
 from .tensors import number
@@ -57,3 +62,17 @@ def score_now(
             next(scoring)
         except StopIteration as end:
             return end.value
+
+
+def best_of(evals: Sequence[EvalEvent]) -> EvalEvent | None:
+    """The earliest of the lowest held-out losses; one that is not finite is never it."""
+    finite = [event for event in evals if math.isfinite(event.loss)]
+    return min(finite, key=lambda event: event.loss, default=None)
+
+
+def patience_is_lost(evals: Sequence[EvalEvent], patience: int | None) -> bool:
+    """Whether the last `patience` evaluations brought no new lowest loss; None has no end."""
+    best = best_of(evals)
+    if patience is None or best is None:
+        return False
+    return len(evals) - 1 - evals.index(best) >= patience

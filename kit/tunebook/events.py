@@ -30,6 +30,7 @@ class Command(StrEnum):
     RESUME = "resume"
     SAVE = "save"  # write a checkpoint now
     EVALUATE = "evaluate"  # score the held-out rows now
+    SAMPLE = "sample"  # answer the sample prompts now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class RunStarted:
     total_parameters: int
     train_rows: int
     eval_rows: int
+    padding_share: float = 0.0  # of the tokens in the first epoch's batches
     awaited: bool  # True under train_async, where a button pressed in the browser is heard between two steps
     config: dict[str, Any] = field(default_factory=dict)  # the TrainingConfig, as plain values
 
@@ -82,6 +84,16 @@ class EvalEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleEvent:
+    """What the model wrote after `step` optimizer steps, always taking the likeliest token."""
+
+    step: int
+    prompt: str
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notice:
     """A sentence the person watching should read: a skipped row, a truncated one, a callback that was switched off."""
 
@@ -102,8 +114,8 @@ class Working:
     """What is being computed right now and how far it is: a line to watch, not a fact to keep."""
 
     step: int  # the optimizer step in progress, or the one an evaluation follows
-    what: str  # "training", "evaluating" or "paused"
-    done: int  # micro-batches
+    what: str  # "training", "evaluating", "sampling" or "paused"
+    done: int  # micro-batches; of a sample, tokens
     total: int
 
 
@@ -126,12 +138,15 @@ class RunEnded:
     elapsed: float  # seconds
 
 
-Event = RunStarted | StepEvent | EvalEvent | Notice | CheckpointSaved | Working | CommandReceived | RunEnded
+Event = (
+    RunStarted | StepEvent | EvalEvent | SampleEvent | Notice | CheckpointSaved | Working | CommandReceived | RunEnded
+)
 
 _KINDS: dict[str, type[Event]] = {
     "run_started": RunStarted,
     "step": StepEvent,
     "eval": EvalEvent,
+    "sample": SampleEvent,
     "notice": Notice,
     "checkpoint_saved": CheckpointSaved,
     "working": Working,

@@ -14,15 +14,15 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from . import adapters
 from .config import LoraConfig
-from .examples import Example, Text
 from .export.gguf import notes_on, save_gguf
 from .export.lora import save_lora
 from .export.merged import save_merged
 from .export.report import Export
 from .export.verify import verify_export
 from .families.base import Family
-from .formats import render_prompt
 from .loader import Loaded, load
+from .norms import keep_norms_in_float32
+from .sampling import as_prompt, write
 from .sources import Row
 
 
@@ -31,6 +31,7 @@ class FastModel:
     """A loaded model. `module` is the mlx-lm model itself, `source` a sentence on where it came from."""
 
     loaded: Loaded
+    gradient_checkpointing: bool = False  # how it is trained when the TrainingConfig does not say
 
     @property
     def module(self) -> nn.Module:
@@ -88,7 +89,9 @@ class FastModel:
             text_only=text_only,
             chat_template=chat_template,
         )
-        if not full_finetuning:
+        if full_finetuning:
+            keep_norms_in_float32(loaded.module)
+        else:
             loaded.module.freeze()
         return FastModel(loaded), loaded.tokenizer
 
@@ -104,13 +107,19 @@ class FastModel:
         finetune_last_n_layers: int | None = LoraConfig.finetune_last_n_layers,
         finetune_attention_modules: bool = LoraConfig.finetune_attention_modules,
         finetune_mlp_modules: bool = LoraConfig.finetune_mlp_modules,
+        modules_to_save: Sequence[str] | str | None = LoraConfig.modules_to_save,
+        use_gradient_checkpointing: bool | Literal["unsloth"] = False,
         random_state: int = LoraConfig.random_state,
     ) -> "FastModel":
-        """Put LoRA (or DoRA) adapters on `model`, in place, and return it; nothing else stays trainable."""
-        names = (target_modules,) if isinstance(target_modules, str) else target_modules
+        """Put LoRA (or DoRA) adapters on `model`, in place, and return it.
+
+        Trainable are the adapters and, whole, the modules `modules_to_save` names; nothing else stays so.
+        `use_gradient_checkpointing` is what `TrainingConfig.gradient_checkpointing` is taken to be unless it is set;
+        "unsloth" means True. Raises ValueError for a model loaded with full_finetuning, where nothing is to be adapted.
+        """
         config = LoraConfig(
             r=r,
-            target_modules=None if names is None else tuple(names),
+            target_modules=_names(target_modules),
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
             use_rslora=use_rslora,
@@ -118,9 +127,14 @@ class FastModel:
             finetune_last_n_layers=finetune_last_n_layers,
             finetune_attention_modules=finetune_attention_modules,
             finetune_mlp_modules=finetune_mlp_modules,
+            modules_to_save=_names(modules_to_save),
             random_state=random_state,
         )
+        trainable, total = adapters.parameter_counts(model.module)
+        if trainable == total:
+            raise ValueError("All of this model is trained already (full_finetuning=True); leave out get_peft_model.")
         adapters.add_adapters(model.module, config)
+        model.gradient_checkpointing = bool(use_gradient_checkpointing)
         return model
 
     @staticmethod
@@ -148,20 +162,8 @@ class FastModel:
         A list of messages, or a string where the model has a chat template, is a conversation the model answers; a
         string without one is text it continues. Temperature 0 always takes the likeliest token.
         """
-        tokenizer = self.loaded.tokenizer
-        if isinstance(prompt, str) and not tokenizer.has_chat_template:
-            example = Example(parts=(Text(prompt),), rendered=False)
-        else:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-            example = render_prompt(messages, tokenizer)
-        was_training = self.module.training
-        self.module.eval()
-        try:
-            yield from self.family.generate(
-                self.module, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p
-            )
-        finally:
-            self.module.train(was_training)
+        example = as_prompt(prompt, self.loaded.tokenizer).example
+        yield from write(self.loaded, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
 
     def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:
         """The whole answer as a string; arguments as for `stream`."""
@@ -169,7 +171,12 @@ class FastModel:
 
     def save_pretrained(self, folder: Path | str, *, verify_with: Sequence[Row] | None = None) -> Export:
         """Save the adapters as mlx-lm does; `verify_with` are rows to compare the loss on once they are read back."""
-        return self._export("lora", save_lora(self.loaded, folder), verify_with)
+        whole = adapters.trained_whole(self.module)
+        note = (
+            f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "
+            "use save_pretrained_merged.",
+        )
+        return self._export("lora", save_lora(self.loaded, folder), verify_with, note if whole else ())
 
     def save_pretrained_merged(
         self,
@@ -202,3 +209,7 @@ class FastModel:
     def _export(self, kind: str, path: Path, verify_with: Sequence[Row] | None, notes: tuple[str, ...] = ()) -> Export:
         check = None if verify_with is None else verify_export(path, kind, self.loaded, verify_with)
         return Export(kind=kind, path=path, verification=check, notes=notes)
+
+
+def _names(names: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    return (names,) if isinstance(names, str) else None if names is None else tuple(names)

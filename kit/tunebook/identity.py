@@ -7,7 +7,6 @@ that only decide when to look or to save are left out.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from .adapters import describe
@@ -25,6 +24,9 @@ FREE_SETTINGS = {
     "save_total_limit",
     "load_best_model_at_end",
     "early_stopping_patience",
+    "sample_prompts",
+    "sample_steps",
+    "sample_max_tokens",
     "max_seq_length",  # the length in use is compared instead
 }
 
@@ -32,7 +34,7 @@ FREE_SETTINGS = {
 def identity_of(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded], max_seq_length: int) -> dict[str, Any]:
     """Named values, plain and comparable; long ones as the first digits of their SHA-256."""
     shapes = {name: f"{array.dtype}{array.shape}" for name, array in flat(loaded.module.trainable_parameters()).items()}
-    settings = {name: value for name, value in asdict(config).items() if name not in FREE_SETTINGS}
+    settings = {name: value for name, value in config.as_plain().items() if name not in FREE_SETTINGS}
     return {
         "model": loaded.name,
         "base weights": _files(loaded),

@@ -16,6 +16,7 @@ import mlx.optimizers
 from mlx.utils import tree_map, tree_unflatten
 
 from .config import Optim, TrainingConfig
+from .norms import is_norm
 from .tensors import flat
 
 Gradients = dict  # a tree of arrays, shaped like the trainable parameters
@@ -177,8 +178,7 @@ def update(module: nn.Module, gradients: Gradients, optimizer: Optimizer, *, rat
 
 def decays(path: str) -> bool:
     """Whether the parameter at `path` is decayed: everything but biases and norms (`*norm*`, `ln_*`)."""
-    names = path.split(".")
-    return names[-1] != "bias" and not any("norm" in name or name.startswith("ln_") for name in names)
+    return path.split(".")[-1] != "bias" and not is_norm(path)
 
 
 def _new(rule: Optim, config: TrainingConfig) -> mlx.optimizers.Optimizer:

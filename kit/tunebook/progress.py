@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent
+from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 
 T = TypeVar("T")
 
@@ -39,6 +39,8 @@ def run_bar() -> Callable[[Event], None]:
                 bar.update()
             case EvalEvent():
                 tqdm.write(f"step {event.step}: held-out loss {event.loss:.4f} ({event.rows} rows)")
+            case SampleEvent():
+                tqdm.write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():
                 tqdm.write(event.text)
             case RunEnded():

@@ -1,5 +1,7 @@
 """Run folders: one numbered folder per training run, with every event of the run as a line of `events.jsonl`.
 
+What the model wrote on the way is in `samples.jsonl` too, for whoever wants that alone.
+
 What comes in are events, what goes out is a file a person, a dashboard or another process can read while the run goes
 on, and `load`, which reads it back as columns. A file called `STOP` that anyone puts into the folder ends the run.
 Standard library and NumPy only, so a run can be looked at where there is no MLX.
@@ -7,16 +9,17 @@ Standard library and NumPy only, so a run can be looked at where there is no MLX
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .atomic import new_file
-from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent, Working, from_json, to_json
+from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent, Working, from_json, to_json
 
 EVENTS_FILE = "events.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 CONFIG_FILE = "config.json"
 STOP_FILE = "STOP"
 
@@ -29,6 +32,7 @@ class RunHistory:
     started: RunStarted  # of a resumed run: how it went on
     ended: RunEnded | None  # None: the run still goes on, or was killed
     notices: tuple[Notice, ...]
+    samples: tuple[SampleEvent, ...]
     step: np.ndarray  # (steps,), as are the next seven
     loss: np.ndarray
     lr: np.ndarray
@@ -71,6 +75,7 @@ def load(path: Path | str) -> RunHistory:
         started=started[-1],
         ended=ended[-1] if ended else None,
         notices=tuple(event for event in events if isinstance(event, Notice)),
+        samples=tuple(event for event in events if isinstance(event, SampleEvent)),
         step=_column([event.step for event in steps]),
         loss=_column([event.loss for event in steps]),
         lr=_column([event.lr for event in steps]),
@@ -111,16 +116,17 @@ def keep_config(run_folder: Path | str, config: Mapping[str, Any], identity: Map
 
 
 def event_log(run_folder: Path | str) -> Callable[[Event], None]:
-    """A listener that appends each event to the run's `events.jsonl`, flushed line by line.
+    """A listener that appends each event to the run's `events.jsonl`, flushed line by line, and samples to their own.
 
     `Working` is left out: it says what is going on, not what happened.
     """
-    path = Path(run_folder) / EVENTS_FILE
+    run_folder = Path(run_folder)
 
     def keep(event: Event) -> None:
         if not isinstance(event, Working):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(to_json(event) + "\n")
+            _append(run_folder / EVENTS_FILE, to_json(event))
+        if isinstance(event, SampleEvent):
+            _append(run_folder / SAMPLES_FILE, json.dumps(asdict(event), ensure_ascii=False))
 
     return keep
 
@@ -140,12 +146,21 @@ def rewind(run_folder: Path | str, step: int) -> list[Event]:
     ]
     with new_file(run_folder / EVENTS_FILE) as partial:
         partial.write_text("".join(to_json(event) + "\n" for event in kept), encoding="utf-8")
+    samples = [event for event in kept if isinstance(event, SampleEvent)]
+    with new_file(run_folder / SAMPLES_FILE) as partial:
+        lines = (json.dumps(asdict(event), ensure_ascii=False) + "\n" for event in samples)
+        partial.write_text("".join(lines), encoding="utf-8")
     return kept
 
 
 def read_events(run_folder: Path | str) -> Iterator[Event]:
     """The events of a run in order; a last line that is still being written is left out."""
     yield from _events_in(Path(run_folder) / EVENTS_FILE)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def _events_in(path: Path) -> Iterator[Event]:

@@ -1,7 +1,8 @@
 """What machine this is: the MLX backend, its memory, the chip, and the folder the kit may keep files in.
 
-The only room that knows platforms; others ask it instead of `sys.platform`. Nothing here changes the machine's state
-but `reset_peak_memory`. The fast BLAS has a room of its own (`blas.py`), and so has the check-up (`checkup.py`).
+The only room that knows platforms; others ask it instead of `sys.platform`. Nothing here changes the process's state
+but `reset_peak_memory` and `memory_for_training`. The fast BLAS has a room of its own (`blas.py`), and so has the
+check-up (`checkup.py`).
 """
 
 import os
@@ -10,6 +11,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +21,15 @@ if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks
     import mlx.core as mx
 
 Backend = Literal["metal", "cuda", "cpu"]
+
+CACHE_SHARE = 0.25  # of a GPU's memory: freed memory MLX may keep while training
+
+_OUT_OF_MEMORY = (
+    "Insufficient Memory",  # Metal, a command buffer (kIOGPUCommandBufferCallbackErrorOutOfMemory)
+    "[metal::malloc]",  # Metal, a buffer larger than it allows or one too many
+    "Unable to allocate",  # [malloc], [malloc_or_wait]
+    "out of memory",  # CUDA
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +77,39 @@ def reset_peak_memory() -> None:
     import mlx.core as mx
 
     mx.reset_peak_memory()
+
+
+@contextmanager
+def memory_for_training() -> Iterator[None]:
+    """Set MLX's memory limits for a run, on a GPU, and put them back as they were when the block ends.
+
+    On Metal as much as the chip recommends is wired, so that the system does not page it out. On a GPU what MLX keeps
+    of freed memory is held to a part of the whole; the batches of a run differ in shape, and it could keep them all.
+    """
+    import mlx.core as mx
+
+    limit = None if backend() == "cpu" else _device_limit_gb()
+    if limit is None:
+        yield
+        return
+    size = int(limit * 1e9)
+    wired = mx.set_wired_limit(size) if backend() == "metal" else None
+    cached = mx.set_cache_limit(int(size * CACHE_SHARE))
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(cached)
+        if wired is not None:
+            mx.synchronize()  # the limit must not change under work in flight (mlx-lm 0.32, generate.wired_limit)
+            mx.set_wired_limit(wired)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error MLX raised says that memory ran out.
+
+    MLX (0.32) has no exception of its own for it. On its CPU build a process that asks for too much is killed instead.
+    """
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _OUT_OF_MEMORY)
 
 
 def device_name() -> str:

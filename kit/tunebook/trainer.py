@@ -7,8 +7,8 @@ subscribed, and answer an interrupt; they differ only in whether the caller wait
 import asyncio
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,15 +19,19 @@ from .checkpoint import check_is_of, find_checkpoint
 from .config import TrainingConfig
 from .encoding import encode_rows
 from .evaluation import Score, score_now
-from .events import Command, EndReason, EvalEvent, Event, Notice, RunEnded, StepEvent, Working
+from .events import Command, EndReason, EvalEvent, Event, Notice, RunEnded, SampleEvent, StepEvent, Working
 from .families.base import Encoded
+from .formats import to_examples
 from .interrupts import on_terminate
 from .loader import Loaded
 from .loop import Run
 from .progress import run_bar
 from .runs import event_log, keep_config, new_run_folder, rewind
+from .sampling import Prompt, as_prompt, opening
 from .sources import Row, read_rows
 from .tensors import flat
+
+SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
 
 ResumeFrom = bool | str | Path | None
 Listener = Callable[[Event], None]
@@ -38,6 +42,7 @@ class HoldsModel(Protocol):
     """What the trainer asks of a model: `FastModel` is one."""
 
     loaded: Loaded
+    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,7 @@ class TrainResult:
     message: str  # one sentence
     steps: tuple[StepEvent, ...]
     evals: tuple[EvalEvent, ...]
+    samples: tuple[SampleEvent, ...]
     seconds: float
     run_folder: Path | None  # where events.jsonl is; None when TrainingConfig.output_dir is None
 
@@ -76,10 +82,17 @@ class Trainer:
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
             raise ValueError("This tokenizer is not the model's own; pass the one from_pretrained returned beside it.")
         self.config = args or TrainingConfig()
+        if self.config.gradient_checkpointing is None:
+            self.config = replace(self.config, gradient_checkpointing=model.gradient_checkpointing)
         self.max_seq_length = self.config.max_seq_length or self.loaded.max_seq_length
         self.notices: list[str] = []  # what was cut or left out of the rows
-        self.train_rows = self._encode(train_dataset, "train_dataset", format)
-        self.eval_rows = [] if eval_dataset is None else self._encode(eval_dataset, "eval_dataset", format)
+        train, held_out = (
+            read_rows(train_dataset),
+            [] if eval_dataset is None else read_rows(eval_dataset, "eval_dataset"),
+        )
+        self.train_rows = self._encode(train, "train_dataset", format)
+        self.eval_rows = self._encode(held_out, "eval_dataset", format) if held_out else []
+        self.prompts = self._prompts(held_out or train, format)
         self.total_steps = total_steps(len(self.train_rows), self.config)
         self._check_evaluation()
         self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
@@ -172,11 +185,17 @@ class Trainer:
         if waiting and self.config.eval_steps is None:
             raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
 
-    def _encode(self, dataset: Iterable[Row], name: str, format: str | None) -> list[Encoded]:
-        rows = read_rows(dataset, name)
+    def _encode(self, rows: Sequence[Row], name: str, format: str | None) -> list[Encoded]:
         encoded, notices = encode_rows(rows, self.loaded, max_seq_length=self.max_seq_length, format=format, name=name)
         self.notices += notices
         return encoded
+
+    def _prompts(self, rows: Sequence[Row], format: str | None) -> list[Prompt]:
+        """What samples are taken of: the prompts that were given, else the openings of the first rows."""
+        tokenizer = self.loaded.tokenizer
+        if self.config.sample_prompts:
+            return [as_prompt(prompt, tokenizer) for prompt in self.config.sample_prompts]
+        return [opening(example) for example in to_examples(rows[:SAMPLED_ROWS], tokenizer, format)]
 
     def _start(self, resume_from: ResumeFrom, *, awaited: bool) -> "tuple[Generator[Event, None, None], _Audience]":
         """The generator of a new or resumed run, and those to tell of it."""
@@ -188,18 +207,19 @@ class Trainer:
             train_rows=self.train_rows,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
+            prompts=self.prompts,
             notices=list(self.notices),
         )
         earlier: list[Event] = []
         if resume_from:
             run.folder, checkpoint, skipped = find_checkpoint(self._place(resume_from))
-            check_is_of(checkpoint, run.identity(), run.folder)
+            check_is_of(checkpoint, run.identity, run.folder)
             run.restore(checkpoint)
             run.notices += skipped
             earlier = rewind(run.folder, run.step)
         elif self.config.output_dir is not None:
             run.folder = new_run_folder(self.config.output_dir)
-            keep_config(run.folder, asdict(self.config), run.identity())
+            keep_config(run.folder, self.config.as_plain(), run.identity)
         self._run = run
         listeners = self._listeners or [("The progress bar", run_bar())]
         return run.events(awaited=awaited), _Audience(listeners, run.folder, earlier)
@@ -243,6 +263,7 @@ class _Audience:
             message=ended.message,
             steps=tuple(event for event in self.told if isinstance(event, StepEvent)),
             evals=tuple(event for event in self.told if isinstance(event, EvalEvent)),
+            samples=tuple(event for event in self.told if isinstance(event, SampleEvent)),
             seconds=ended.elapsed,
             run_folder=self.run_folder,
         )

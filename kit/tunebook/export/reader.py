@@ -1,11 +1,13 @@
 """A fresh process that opens a model folder with stock mlx-lm and says what loss it gives some tokens.
 
 `python -m tunebook.export.reader MODEL ROWS.npz [--adapter FOLDER]` prints one line of JSON. Of our own code it uses
-only the platform room, for its speed: what it measures is what a stranger would get from the files.
+only the platform room, for its speed: what it measures is what a stranger would get from the files. The one exception
+are adapters with whole modules beside them, which mlx-lm does not open.
 """
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -33,9 +35,14 @@ def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.nda
     import mlx.nn as nn
     import mlx_lm
 
+    from ..adapters import load_adapters
     from ..tensors import number
 
-    module = mlx_lm.load(model, adapter_path=adapter)[0]
+    if adapter is not None and has_whole_modules(Path(adapter)):
+        module = mlx_lm.load(model)[0]
+        load_adapters(module, adapter)
+    else:
+        module = mlx_lm.load(model, adapter_path=adapter)[0]
     if runtime.backend() == "cpu":
         module.set_dtype(mx.float32)
     nats, count = 0.0, 0
@@ -45,6 +52,11 @@ def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.nda
         nats += number((each * mx.array(mask[1:])).sum())
         count += int(mask[1:].sum())
     return nats / count, count
+
+
+def has_whole_modules(adapter: Path) -> bool:
+    """Whether a folder of adapters holds modules that were trained whole."""
+    return "modules_to_save" in json.loads((adapter / "adapter_config.json").read_text())
 
 
 if __name__ == "__main__":

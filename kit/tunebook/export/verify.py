@@ -21,6 +21,7 @@ from ..families.base import Encoded
 from ..gguf import llama_cpp, read_gguf
 from ..loader import Loaded
 from ..sources import Row
+from .reader import has_whole_modules
 
 # nats per supervised token an export may differ by; quantizing to 8 bits costs a little, fewer bits cost more.
 TOLERANCE = {"lora": 0.02, "merged": 0.02, "f32": 0.02, "f16": 0.02, "bf16": 0.02, "q8_0": 0.05}
@@ -62,7 +63,8 @@ def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Ro
     if path.suffix == ".gguf":
         reader, there = _loss_of_gguf(path, encoded)
     elif kind == "lora":
-        reader, there = _mlx_lm(), _loss_in_fresh_process(encoded, loaded.folder, adapter=path)
+        reader = f"tunebook on {_mlx_lm()}" if has_whole_modules(path) else _mlx_lm()
+        there = _loss_in_fresh_process(encoded, loaded.folder, adapter=path)
     else:
         reader, there = _mlx_lm(), _loss_in_fresh_process(encoded, path)
     return Verification(

@@ -1,0 +1,63 @@
+"""What a model writes: prompts as people give them, or as the rows of a data set hold them, and the text that follows.
+
+Greedy unless told otherwise. The model is put in eval mode for the time; its weights are only read.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from .examples import Example, Text
+from .formats import render_prompt
+from .loader import Loaded
+
+OPENING_CHARACTERS = 60  # how much of a raw text is taken as the prompt for the rest of it
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Something for the model to go on from."""
+
+    shown: str  # as a reader should see it
+    example: Example  # as the model reads it
+
+
+def as_prompt(prompt: str | Sequence[Mapping[str, Any]], tokenizer: TokenizerWrapper) -> Prompt:
+    """A list of messages, or a string where the model has a chat template: a conversation, which it answers.
+
+    A string without a chat template is text, which it continues.
+    """
+    if isinstance(prompt, str):
+        if not tokenizer.has_chat_template:
+            return Prompt(prompt, Example(parts=(Text(prompt),), rendered=False))
+        return Prompt(prompt, render_prompt([{"role": "user", "content": prompt}], tokenizer))
+    return Prompt(str(prompt[-1]["content"]), render_prompt(prompt, tokenizer))
+
+
+def opening(example: Example) -> Prompt:
+    """A training example up to where the model begins to write; a text it writes from the start, to a few words in."""
+    parts = []
+    for part in example.parts:
+        if part.supervised:
+            break
+        parts.append(part)
+    if not parts:
+        start = example.text[:OPENING_CHARACTERS]
+        parts = [Text(start.rsplit(" ", 1)[0] if len(example.text) > OPENING_CHARACTERS else start)]
+    return Prompt("".join(part.text for part in parts).strip(), Example(tuple(parts), example.rendered))
+
+
+def write(
+    loaded: Loaded, prompt: Example, *, max_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+) -> Generator[str, None, None]:
+    """What the model goes on with, about a token at a time, until it ends its turn or `max_tokens` are written."""
+    was_training = loaded.module.training
+    loaded.module.eval()
+    try:
+        yield from loaded.family.generate(
+            loaded.module, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p
+        )
+    finally:
+        loaded.module.train(was_training)

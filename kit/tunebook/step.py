@@ -1,0 +1,109 @@
+"""One optimizer step: the rows of its micro-batches in, one update of the trainable parameters out.
+
+All numbers of a run are made here. A step follows from the weights, the optimizer's state, the step's number and the
+configuration alone, which is what lets a resumed run be the run that was interrupted, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, final
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_map
+
+from . import optim
+from .batches import padded_width
+from .config import TrainingConfig
+from .families.base import Encoded
+from .loader import Loaded
+from .loss import summed_loss, supervised_positions
+from .neftune import noisy_embeddings
+from .recompute import recomputed_layers
+from .tensors import number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an optimizer step came to."""
+
+    loss: float  # nats per supervised token, over all its micro-batches
+    grad_norm: float  # global L2 norm before clipping
+    rate: float  # the schedule's learning rate
+    tokens: int  # supervised tokens
+    seconds: float  # spent on it
+    applied: bool  # False: loss or gradients are not finite, and nothing was changed
+
+
+@final
+class Stepper:
+    """Takes the steps of one run: `begin`, `add` for each micro-batch, `finish`."""
+
+    def __init__(self, loaded: Loaded, config: TrainingConfig, *, total_steps: int, max_seq_length: int):
+        self.optimizer = optim.make_optimizer(config, loaded.module)
+        self._module, self._family = loaded.module, loaded.family
+        self._config, self._max_seq_length = config, max_seq_length
+        self._rate = optim.learning_rate(config, total_steps)
+        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
+        with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
+            pass
+
+    def begin(self, step: int) -> None:
+        """Start on `step`, 1-based. What was added to an earlier one and not finished is forgotten."""
+        # Seeded by the step, so that dropout and noise at step n are the same in a run that was resumed.
+        mx.random.seed(int(np.random.SeedSequence([self._config.seed, step]).generate_state(1)[0]))
+        self._step, self._nats, self._tokens, self._seconds = step, 0.0, 0, 0.0
+        self._gradients: Any = None
+
+    def add(self, rows: Sequence[Encoded], *, alone: bool) -> None:
+        """Forward and backward pass over one micro-batch; `alone` when the step has no other."""
+        began = time.perf_counter()
+        self._module.train()
+        width = padded_width(max(len(row.tokens) for row in rows), self._max_seq_length)
+        batch = self._family.collate(rows, width)
+        positions = supervised_positions(batch)
+        with self._as_trained():
+            nats, gradients = self._value_and_grad(self._module, batch, positions)
+        if not alone:  # a sum of many in half precision would lose the small ones
+            gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
+        if self._gradients is not None:
+            gradients = tree_map(mx.add, self._gradients, gradients)
+        mx.eval(nats, gradients)
+        self._gradients = gradients
+        self._nats, self._tokens = self._nats + number(nats), self._tokens + positions.size
+        self._seconds += time.perf_counter() - began
+
+    def finish(self) -> Outcome:
+        """Update the parameters and the optimizer's state together, unless the step is not finite."""
+        began = time.perf_counter()
+        tokens, config = self._tokens, self._config
+        # Sum first, divide once: a short row must not weigh more than a long one.
+        gradients = tree_map(lambda gradient: gradient / tokens, self._gradients)
+        self._gradients = None
+        gradients, norm = optim.clip(gradients, config)
+        loss, grad_norm, rate = self._nats / tokens, number(norm), self._rate(self._step)
+        applied = math.isfinite(loss) and math.isfinite(grad_norm)
+        if applied:
+            optim.update(self._module, gradients, self.optimizer, rate=rate, weight_decay=config.weight_decay)
+            mx.eval(self._module.trainable_parameters(), self.optimizer.state)
+        return Outcome(
+            loss=loss,
+            grad_norm=grad_norm,
+            rate=rate,
+            tokens=tokens,
+            seconds=self._seconds + time.perf_counter() - began,
+            applied=applied,
+        )
+
+    def _as_trained(self) -> ExitStack:
+        """The model in the form its forward and backward pass are taken in, until the block ends."""
+        forms = ExitStack()
+        if self._config.gradient_checkpointing:
+            forms.enter_context(recomputed_layers(self._module))
+        if self._config.neftune_noise_alpha:
+            forms.enter_context(noisy_embeddings(self._module, self._config.neftune_noise_alpha))
+        return forms
