@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from tests.tiny import tiny_model_folder
 from tunebook import ExportTable, FastModel
@@ -126,6 +126,22 @@ def test_each_export_is_verified_by_another_program(tuned, tmp_path, rows):
         "llama.cpp",
     ]
     assert str(ExportTable(exports)).count("PASS") == 4
+
+
+def test_whole_modules_go_with_the_adapters_and_no_program_can_lose_them(model, tmp_path, rows, tiny_folder):
+    FastModel.get_peft_model(model, r=4, modules_to_save=["embed_tokens", "norm"])
+    mx.random.seed(3)
+    trained = model.module.trainable_parameters()
+    model.module.update(tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape), trained))
+    lora = model.save_pretrained(tmp_path / "lora", verify_with=rows[:2])
+    merged = model.save_pretrained_merged(tmp_path / "merged", verify_with=rows[:2])
+    gguf = model.save_pretrained_gguf(tmp_path / "gguf", quantization_method="f32", verify_with=rows[:2])[0]
+    for export in (lora, merged, gguf):
+        assert export.verification.passed, export
+    assert "2 tensors of modules_to_save" in lora.notes[0]
+    assert lora.verification.reader.startswith("tunebook")
+    with pytest.raises(ValueError, match=r"model.embed_tokens.weight: not an adapter parameter"):
+        mlx_lm.load(str(tiny_folder), adapter_path=str(tmp_path / "lora"))
 
 
 def test_an_export_of_another_model_fails_its_verification(tuned, tmp_path, rows, tiny_folder):

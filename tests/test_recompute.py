@@ -95,3 +95,13 @@ def test_a_run_with_it_takes_the_steps_of_a_run_without(tiny_folder, rows):
         trainer.subscribe(lambda event: None)
         losses.append([step.loss for step in trainer.train().steps])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("loaded_with", "configured", "used"),
+    [(False, None, False), (True, None, True), ("unsloth", None, True), (True, False, False), (False, True, True)],
+)
+def test_the_training_config_decides_and_else_what_get_peft_model_was_told(model, rows, loaded_with, configured, used):
+    FastModel.get_peft_model(model, r=4, use_gradient_checkpointing=loaded_with)
+    trainer = Trainer(model, train_dataset=rows, args=TrainingConfig(gradient_checkpointing=configured))
+    assert trainer.config.gradient_checkpointing is used

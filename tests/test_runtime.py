@@ -1,5 +1,6 @@
 """runtime.py: the backend, the memory readings and the cache folder, against MLX's own counters and real folders."""
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -7,7 +8,16 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from tunebook.runtime import backend, cache_folder, default_dtype, memory, reset_peak_memory
+from tunebook import runtime
+from tunebook.runtime import (
+    backend,
+    cache_folder,
+    default_dtype,
+    is_out_of_memory,
+    memory,
+    memory_for_training,
+    reset_peak_memory,
+)
 
 
 def test_backend_is_the_device_mlx_computes_on():
@@ -34,6 +44,41 @@ def test_memory_counts_a_live_array_and_remembers_the_peak_after_it_is_gone():
     assert memory().cache_gb == 0
     reset_peak_memory()
     assert memory().peak_gb < before + 0.05
+
+
+def cache_limit() -> int:
+    """In bytes; MLX tells it only when it is set."""
+    found = mx.set_cache_limit(0)
+    mx.set_cache_limit(found)
+    return found
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_the_memory_limits_of_a_run_on_metal_are_put_back_however_it_ends(monkeypatch, ends):
+    """The CPU build has a cache limit like Metal's; the wired limit it only pretends to set, so the calls are kept."""
+    wired = []
+    monkeypatch.setattr(runtime, "backend", lambda: "metal")
+    monkeypatch.setattr(runtime, "_device_limit_gb", lambda: 8.0)
+    monkeypatch.setattr(mx, "set_wired_limit", lambda size: wired.append(size) or 123)
+    before = cache_limit()
+    with contextlib.suppress(KeyboardInterrupt), memory_for_training():
+        assert (cache_limit(), wired) == (2_000_000_000, [8_000_000_000])
+        if ends == "badly":
+            raise KeyboardInterrupt
+    assert (cache_limit(), wired) == (before, [8_000_000_000, 123])
+
+
+@pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="a GPU has limits to set")
+def test_on_the_cpu_no_limit_is_touched():
+    before = cache_limit()
+    with memory_for_training():
+        assert cache_limit() == before
+
+
+def test_only_mlxs_own_errors_are_taken_for_a_lack_of_memory():
+    assert is_out_of_memory(RuntimeError("[malloc_or_wait] Unable to allocate 12 bytes."))
+    assert not is_out_of_memory(RuntimeError("[matmul] Last dimension of first input"))
+    assert not is_out_of_memory(ValueError("Insufficient Memory"))
 
 
 @pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="a GPU has a limit")

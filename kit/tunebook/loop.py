@@ -45,7 +45,7 @@ from .interrupts import held_back
 from .loader import Loaded
 from .runs import STOP_FILE
 from .sampling import Prompt, write
-from .step import Stepper
+from .step import Outcome, Stepper
 from .tensors import flat
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
@@ -217,12 +217,19 @@ class Run:
             grad_norm=outcome.grad_norm,
         )
         if not outcome.applied:
-            rows = ", ".join(str(number) for number in sorted(number for numbers in window for number in numbers))
-            yield Notice(
-                step=step,
-                text=f"Step {step} was not applied: its loss is {outcome.loss} and its gradient norm "
-                f"{outcome.grad_norm}. Its training rows: {rows}.",
-            )
+            yield Notice(step=step, text=self._not_applied(outcome, window))
+
+    def _not_applied(self, outcome: Outcome, window: Window) -> str:
+        """What is told of a step that is not finite: which of its rows are to blame, as far as their loss shows."""
+        rows = sorted(number for numbers in window for number in numbers)
+        guilty = [number for number in rows if self._stepper.not_finite(self.train_rows[number])]
+        blame = (
+            f"{len(guilty)} of its {len(rows)} rows alone give such a loss" if guilty else "None of its rows does alone"
+        )
+        return (
+            f"Step {self.step} was not applied: its loss is {outcome.loss} and its gradient norm {outcome.grad_norm}. "
+            f"{blame}; its training rows: {', '.join(map(str, guilty or rows))}."
+        )
 
     def _evaluate(self) -> Generator[Event, None, None]:
         """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored."""

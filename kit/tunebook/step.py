@@ -48,7 +48,8 @@ class Stepper:
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
         self._rate = optim.learning_rate(config, total_steps)
-        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
+        self._loss = summed_loss(loaded.family)
+        self._value_and_grad = nn.value_and_grad(loaded.module, self._loss)
         with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
             pass
 
@@ -98,6 +99,12 @@ class Stepper:
             seconds=self._seconds + time.perf_counter() - began,
             applied=applied,
         )
+
+    def not_finite(self, row: Encoded) -> bool:
+        """Whether the loss of one row, alone and with nothing dropped, is NaN or infinite."""
+        self._module.eval()
+        batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
+        return not math.isfinite(number(self._loss(self._module, batch, supervised_positions(batch))))
 
     def _as_trained(self) -> ExitStack:
         """The model in the form its forward and backward pass are taken in, until the block ends."""
