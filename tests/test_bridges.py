@@ -91,17 +91,9 @@ FACTS = {
     "eval_rows": 4,
     "awaited": False,
 }
+WITH_CONFIG = "'p', config={'team': 'red', 'seed': 8}, name='mine'"
 # As `runs.rewind` leaves a log, and the resumed run writes on: the steps before come first, the start after them.
 RESUMED_LOG = [EVAL_0, STEP_1, replace(STARTED, step=1), STEP_2, STEP_3, EVAL_3, ENDED]
-
-
-def same(found, expected):
-    """Whether two {name: [(step, value), ...]} are equal, NaN being equal to itself."""
-    return {name: repr(pairs) for name, pairs in found.items()} == {n: repr(pairs) for n, pairs in expected.items()}
-
-
-def as_float32(numbers):
-    return {name: [(step, float(np.float32(value))) for step, value in pairs] for name, pairs in numbers.items()}
 
 
 class TensorBoardRun:
@@ -200,7 +192,7 @@ def replay_tensorboard(folder: Path, *events) -> list[TensorBoardRun]:
     return [TensorBoardRun(path) for path in sorted(folder.iterdir())]
 
 
-def replay_wandb(folder: Path, *events, arguments="'p'") -> list[WandbRun]:
+def replay_wandb(folder: Path, *events, arguments="'p'", around="{}") -> list[WandbRun]:
     pytest.importorskip("wandb")
     settings = {
         "WANDB_MODE": "offline",
@@ -208,7 +200,7 @@ def replay_wandb(folder: Path, *events, arguments="'p'") -> list[WandbRun]:
         "WANDB_ERROR_REPORTING": "false",
         "WANDB_SILENT": "true",
     }
-    replay_elsewhere(folder, events, f"bridges.wandb({arguments})", settings)
+    replay_elsewhere(folder, events, f"bridges.wandb({arguments})", settings, around)
     files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     return [WandbRun(file) for file in files]
 
@@ -225,8 +217,8 @@ def replay_trackio(folder: Path, *events, arguments="'p'") -> list[TrackioRun]:
         database.close()
 
 
-def replay_elsewhere(folder: Path, events, bridge: str, settings: dict[str, str]) -> None:
-    """Replay recorded events in a process of its own, as a user would."""
+def replay_elsewhere(folder: Path, events, bridge: str, settings: dict[str, str], around: str = "{}") -> None:
+    """Replay recorded events in a process of its own, as a user would; `around` is what else the program does."""
     (folder / runs.EVENTS_FILE).write_text("".join(to_json(event) + "\n" for event in events))
     program = (
         "from tunebook import bridges, runs\n"
@@ -235,7 +227,7 @@ def replay_elsewhere(folder: Path, events, bridge: str, settings: dict[str, str]
         "    bridge(event)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", around.format(program)],
         env={**os.environ, **settings},
         cwd=folder,
         capture_output=True,
@@ -247,53 +239,78 @@ def replay_elsewhere(folder: Path, events, bridge: str, settings: dict[str, str]
 REPLAYS = pytest.mark.parametrize("replay", [replay_tensorboard, replay_wandb, replay_trackio])
 
 
-@REPLAYS
-def test_every_number_stands_at_its_step_under_its_name_nan_and_infinity_too(replay, tmp_path):
-    (run,) = replay(tmp_path, *WHOLE_RUN)
-    exact = {name: [(step, float(value)) for step, value in pairs] for name, pairs in NUMBERS.items()}
-    assert same(run.numbers, as_float32(exact) if replay is replay_tensorboard else exact)
+@pytest.fixture(scope="module")
+def in_tensorboard(tmp_path_factory):
+    return replay_tensorboard(tmp_path_factory.mktemp("tensorboard"), *WHOLE_RUN)[0]
 
 
-@REPLAYS
-def test_notices_and_checkpoints_are_noted_at_their_step(replay, tmp_path):
-    (run,) = replay(tmp_path, *WHOLE_RUN)
-    notices = [(step, line) for step, text in run.texts["notice"] for line in text.splitlines()]
+@pytest.fixture(scope="module")
+def in_wandb(tmp_path_factory):
+    return replay_wandb(tmp_path_factory.mktemp("wandb"), *WHOLE_RUN, arguments=WITH_CONFIG)[0]
+
+
+@pytest.fixture(scope="module")
+def in_trackio(tmp_path_factory):
+    return replay_trackio(tmp_path_factory.mktemp("trackio"), *WHOLE_RUN, arguments=WITH_CONFIG)[0]
+
+
+@pytest.fixture(params=["in_tensorboard", "in_wandb", "in_trackio"])
+def whole_run(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_every_number_stands_at_its_step_under_its_name_nan_and_infinity_too(whole_run):
+    precision = np.float32 if isinstance(whole_run, TensorBoardRun) else np.float64
+    expected = {name: [(step, float(precision(value))) for step, value in pairs] for name, pairs in NUMBERS.items()}
+    # As text, where NaN is equal to itself.
+    assert {name: str(pairs) for name, pairs in whole_run.numbers.items()} == {
+        name: str(pairs) for name, pairs in expected.items()
+    }
+
+
+def test_notices_and_checkpoints_are_noted_at_their_step(whole_run):
+    notices = [(step, line) for step, text in whole_run.texts["notice"] for line in text.splitlines()]
     assert notices == [(0, "a row was cut"), (0, "another was left out"), (2, "Step 2 was not applied.")]
-    assert run.texts["checkpoint"] == [(2, "run-001/checkpoints/step-00002")]
+    assert whole_run.texts["checkpoint"] == [(2, "run-001/checkpoints/step-00002")]
 
 
-def test_the_settings_and_the_counts_of_a_run_are_its_config(tmp_path):
-    (run,) = replay_tensorboard(tmp_path / "logs", *WHOLE_RUN)
-    ((step, text),) = run.texts["config"]
+def test_tensorboard_shows_the_settings_and_the_counts_of_a_run(in_tensorboard):
+    ((step, text),) = in_tensorboard.texts["config"]
     assert step == 0
     assert json.loads(text) == FACTS
     assert all(line.startswith("    ") for line in text.splitlines())  # a block of code to Markdown
 
 
-@pytest.mark.parametrize("replay", [replay_wandb, replay_trackio])
-def test_the_settings_of_a_run_are_its_config_and_the_user_has_the_last_word(replay, tmp_path):
-    (run,) = replay(tmp_path, *WHOLE_RUN, arguments="'p', config={'team': 'red', 'seed': 8}, name='mine'")
+@pytest.mark.parametrize("tracker", ["in_wandb", "in_trackio"])
+def test_the_settings_of_a_run_are_its_config_and_the_user_has_the_last_word(tracker, request):
+    facts = request.getfixturevalue(tracker).facts
     for name, value in {**FACTS, "team": "red", "seed": 8}.items():
-        assert run.facts[name] == value
+        assert facts[name] == value
 
 
-@pytest.mark.parametrize("replay", [replay_tensorboard, replay_trackio])
-def test_the_end_says_why(replay, tmp_path):
-    (run,) = replay(tmp_path, *WHOLE_RUN)
-    assert run.texts["end"] == [(3, "finished: All done.")]
+@pytest.mark.parametrize("tracker", ["in_tensorboard", "in_trackio"])
+def test_the_end_says_why(tracker, request):
+    assert request.getfixturevalue(tracker).texts["end"] == [(3, "finished: All done.")]
 
 
-@pytest.mark.parametrize(
-    ("reason", "exit_code"),
-    [(EndReason.FINISHED, 0), (EndReason.STOPPED, 0), (EndReason.FAILED, 1), (EndReason.NOT_FINITE, 1)],
-)
-def test_wandb_shows_a_run_that_went_wrong_as_failed(reason, exit_code, tmp_path):
-    (run,) = replay_wandb(tmp_path, STARTED, STEP_1, replace(ENDED, step=1, reason=reason))
-    assert run.project == "p"
-    assert run.exit_code == exit_code
-    assert run.summary["end_reason"] == reason.value
-    assert run.summary["end_message"] == "All done."
-    assert run.summary["elapsed_seconds"] == 9.0
+def test_wandb_shows_a_run_that_went_wrong_as_failed(tmp_path):
+    exit_codes = {EndReason.FINISHED: 0, EndReason.STOPPED: 0, EndReason.FAILED: 1, EndReason.NOT_FINITE: 1}
+    events = [event for reason in exit_codes for event in (STARTED, STEP_1, replace(ENDED, step=1, reason=reason))]
+    found = replay_wandb(tmp_path, *events)
+    assert {run.summary["end_reason"]: run.exit_code for run in found} == exit_codes
+    for run in found:
+        assert run.project == "p"
+        assert run.summary["end_message"] == "All done."
+        assert run.summary["elapsed_seconds"] == 9.0
+
+
+def test_wandb_leaves_alone_a_run_the_user_has_open(tmp_path):
+    around = "import wandb\nmine = wandb.init(project='mine')\n{}mine.log({{'x': 1}})\nmine.finish()"
+    found = {run.project: run for run in replay_wandb(tmp_path, *WHOLE_RUN, around=around)}
+    assert sorted(found) == ["mine", "p"]
+    assert [row["x"] for _, row in found["mine"].rows] == [1]
+    assert not found["mine"].numbers["train/loss"]
+    assert len(found["p"].numbers["train/loss"]) == 3
 
 
 @REPLAYS
