@@ -18,6 +18,7 @@ PICTURE = """
     sources     :
     samples     :
     progress    : events
+    bridges     : events
     runs        : atomic events
     runtime     :
     blas        : atomic runtime
