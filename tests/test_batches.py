@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from tunebook import TrainingConfig
-from tunebook.batches import padded_width, padding_share, steps_per_epoch, torch_randperm, total_steps, windows
+from tunebook.batches import (
+    padded_width,
+    padding_notice,
+    padding_share,
+    steps_per_epoch,
+    torch_randperm,
+    total_steps,
+    windows,
+)
 from tunebook.config import Order
 
 ORDERS = Order.__args__
@@ -133,3 +141,16 @@ def test_grouping_by_length_brings_a_row_together_with_others_in_every_epoch():
 
     assert companions("length_sorted") <= 2
     assert companions("length_grouped") > 6  # of at most ten
+
+
+def test_padding_worth_avoiding_is_said_with_what_another_order_leaves_of_it():
+    shuffled = config(per_device_train_batch_size=4)
+    grouped = config(per_device_train_batch_size=4, dataset_order="length_grouped")
+    lengths = [31, 500] * 200
+    said = padding_notice(lengths, shuffled, max_seq_length=2048)
+    share = padding_share(lengths, shuffled, max_seq_length=2048)
+    assert said is not None
+    assert said.startswith(f"{share:.0%} of the tokens")
+    assert "length_grouped" in said
+    assert padding_notice([300] * 400, shuffled, max_seq_length=2048) is None
+    assert padding_notice(lengths, grouped, max_seq_length=2048) is None

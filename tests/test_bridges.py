@@ -89,6 +89,7 @@ FACTS = {
     "total_parameters": 2,
     "train_rows": 3,
     "eval_rows": 4,
+    "padding_share": 0.0,
     "awaited": False,
 }
 WITH_CONFIG = "'p', config={'team': 'red', 'seed': 8}, name='mine'"

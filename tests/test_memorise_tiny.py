@@ -23,6 +23,8 @@ WAYS = {
     "4-bit base": ({"load_in_4bit": True}, {}, {}),
     "8-bit base": ({"load_in_8bit": True}, {}, {}),
     "bfloat16": ({"dtype": "bfloat16"}, {}, {}),
+    "compiled": ({}, {"lora_dropout": 0.05}, {"compile": True}),
+    "compiled and recomputed": ({}, {"use_gradient_checkpointing": True}, {"compile": True}),
     "recomputed": ({}, {"use_gradient_checkpointing": True}, {}),
     "full": ({"full_finetuning": True}, None, {"learning_rate": 3e-3}),
     "full in bfloat16": ({"full_finetuning": True, "dtype": "bfloat16"}, None, {"learning_rate": 3e-3}),

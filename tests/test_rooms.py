@@ -42,7 +42,8 @@ PICTURE = """
     evaluation  : batches events families loss tensors
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
-    step        : config batches families loader loss neftune optim recompute tensors
+    compiled    : batches config families
+    step        : compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
     loop        : events config runtime interrupts runs loader adapters batches families step endings \
                   evaluation sampling tensors checkpoint identity

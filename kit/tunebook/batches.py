@@ -6,6 +6,7 @@ the same windows again. Every row is seen in every epoch, the last batch may be 
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +17,8 @@ Window = list[list[int]]  # the row numbers of each micro-batch of one optimizer
 
 # Batches whose rows are sorted together in the order `length_grouped`; transformers 5, get_length_grouped_indices.
 GROUPED_BATCHES = 50
+
+WORTH_SAYING = 0.2  # a share of padding
 
 
 def padded_width(longest: int, max_seq_length: int) -> int:
@@ -65,6 +68,18 @@ def padding_share(lengths: Sequence[int], config: TrainingConfig, *, max_seq_len
     batches = [[lengths[row] for row in batch] for window in epoch for batch in window]
     tokens = sum(len(batch) * padded_width(max(batch), max_seq_length) for batch in batches)
     return 1.0 - sum(lengths) / tokens
+
+
+def padding_notice(lengths: Sequence[int], config: TrainingConfig, *, max_seq_length: int) -> str | None:
+    """A sentence when much of the work would be padding that another order leaves out; None when not."""
+    share = padding_share(lengths, config, max_seq_length=max_seq_length)
+    grouped = padding_share(lengths, replace(config, dataset_order="length_grouped"), max_seq_length=max_seq_length)
+    if share < WORTH_SAYING or grouped > share / 2:
+        return None
+    return (
+        f"{share:.0%} of the tokens in the batches are padding; with dataset_order='length_grouped' it would be "
+        f"{grouped:.0%}."
+    )
 
 
 def _batches(lengths: Sequence[int], config: TrainingConfig, epoch: int) -> Window:

@@ -85,6 +85,7 @@ class TrainingConfig:
     per_device_eval_batch_size: int | None = None  # None: as in training
     dataset_order: Order = "shuffle"  # what each order is stands in batches.py
     gradient_checkpointing: bool | None = None  # compute layers twice, keep less; None: as get_peft_model was told
+    compile: bool = False  # compile the forward and backward pass for the commonest shapes of the batches
     neftune_noise_alpha: float | None = None  # noise on the embeddings while training; 5 is usual; None and 0: off
     seed: int = 3407  # the order of the rows, and dropout
     output_dir: str | None = None  # each run makes a folder run-001, run-002, ... in it; None: nothing is written

@@ -73,8 +73,13 @@ class Run:
     def __post_init__(self):
         self.total_steps = total_steps(len(self.train_rows), self.config)
         self._stepper = Stepper(
-            self.loaded, self.config, total_steps=self.total_steps, max_seq_length=self.max_seq_length
+            self.loaded,
+            self.config,
+            self.train_rows,
+            total_steps=self.total_steps,
+            max_seq_length=self.max_seq_length,
         )
+        self.notices += self._stepper.notices
         self._began, self._elapsed_before = time.perf_counter(), 0.0
         self._not_finite = 0  # steps in a row
         self._best_weights: dict[str, mx.array] | None = None  # of the lowest held-out loss, if they will be wanted

@@ -20,14 +20,18 @@ def supervised_positions(batch: Batch) -> mx.array:
     return mx.array(np.flatnonzero(mask).astype(np.int32))
 
 
-def summed_loss(family: Family) -> Callable[[nn.Module, Batch, mx.array], mx.array]:
-    """`loss(module, batch, positions) -> nats`, a float32 scalar: the sum over `positions`, which hold at least one."""
+def summed_loss(family: Family) -> Callable[..., mx.array]:
+    """`loss(module, batch, positions, weights=None) -> nats`, a float32 scalar: the sum over `positions`.
 
-    def loss(module: nn.Module, batch: Batch, positions: mx.array) -> mx.array:
+    `positions` (N,) hold at least one; `weights` (N,) float32 are what each counts, None all of them 1.
+    """
+
+    def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
         hidden = family.hidden(module, batch)  # (B, T-1, D)
         chosen = hidden.reshape(-1, hidden.shape[-1])[positions]  # (N, D)
         logits = family.head(module, chosen).astype(mx.float32)  # (N, V); MLX on the CPU sums in the input's own type
         targets = batch["tokens"][:, 1:].reshape(-1)[positions]  # (N,)
-        return nn.losses.cross_entropy(logits, targets, reduction="sum")
+        nats = nn.losses.cross_entropy(logits, targets)  # (N,)
+        return (nats if weights is None else nats * weights).sum()
 
     return loss

@@ -22,6 +22,11 @@ def recomputed_layers(module: nn.Module) -> AbstractContextManager[None]:
     return varied(list(cast("list[nn.Module]", module.layers)), _recomputing)
 
 
+def drops(module: nn.Module) -> bool:
+    """Whether any part of `module` has dropout that is not 0."""
+    return any(isinstance(part, nn.Dropout) and part._p_1 < 1.0 for part in module.modules())
+
+
 def _recomputing(plain: Call) -> Call:
     """`plain`, wrapped in mx.checkpoint."""
 
@@ -30,10 +35,11 @@ def _recomputing(plain: Call) -> Call:
             return plain(layer, *args, **kwargs)
         parameters = layer.trainable_parameters()
         # The second pass must drop what the first one dropped, so both draw from a state of the layer's own.
-        seed = int(number(mx.random.randint(0, 2**31 - 1)))
+        seed = int(number(mx.random.randint(0, 2**31 - 1))) if drops(layer) else None
 
         def forward(traced: Any, *args: Any, **kwargs: Any) -> Any:
-            mx.random.seed(seed)
+            if seed is not None:
+                mx.random.seed(seed)
             layer.update(traced)
             try:
                 return plain(layer, *args, **kwargs)

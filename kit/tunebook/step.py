@@ -18,12 +18,13 @@ from mlx.utils import tree_map
 
 from . import optim
 from .batches import padded_width
+from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
 from .loader import Loaded
 from .loss import summed_loss, supervised_positions
 from .neftune import noisy_embeddings
-from .recompute import recomputed_layers
+from .recompute import drops, recomputed_layers
 from .tensors import number
 
 
@@ -43,13 +44,28 @@ class Outcome:
 class Stepper:
     """Takes the steps of one run: `begin`, `add` for each micro-batch, `finish`."""
 
-    def __init__(self, loaded: Loaded, config: TrainingConfig, *, total_steps: int, max_seq_length: int):
+    def __init__(
+        self,
+        loaded: Loaded,
+        config: TrainingConfig,
+        rows: Sequence[Encoded],
+        *,
+        total_steps: int,
+        max_seq_length: int,
+    ):
+        """`rows` are all rows of the run; `notices` then says what of the configuration could not be followed."""
+        self.notices: list[str] = []
         self.optimizer = optim.make_optimizer(config, loaded.module)
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
         self._rate = optim.learning_rate(config, total_steps)
         self._loss = summed_loss(loaded.family)
         self._value_and_grad = nn.value_and_grad(loaded.module, self._loss)
+        if config.compile and (reason := self._cannot_compile()) is not None:
+            self.notices.append(f"The pass is not compiled: {reason}.")
+        elif config.compile:
+            shapes = commonest_shapes(rows, config, max_seq_length)
+            self._value_and_grad = CompiledPass(loaded.module, self._value_and_grad, shapes)
         with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
             pass
 
@@ -105,6 +121,12 @@ class Stepper:
         self._module.eval()
         batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
         return not math.isfinite(number(self._loss(self._module, batch, supervised_positions(batch))))
+
+    def _cannot_compile(self) -> str | None:
+        if self._config.gradient_checkpointing and drops(self._module):
+            return "gradient_checkpointing redraws the dropout of each layer, which a compiled pass cannot; set one of "
+            "them off"
+        return why_not_here()
 
     def _as_trained(self) -> ExitStack:
         """The model in the form its forward and backward pass are taken in, until the block ends."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from .batches import total_steps
+from .batches import padding_notice, total_steps
 from .checkpoint import check_is_of, find_checkpoint
 from .config import TrainingConfig
 from .encoding import encode_rows
@@ -94,15 +94,21 @@ class Trainer:
         self.eval_rows = self._encode(held_out, "eval_dataset", format) if held_out else []
         self.prompts = self._prompts(held_out or train, format)
         self.total_steps = total_steps(len(self.train_rows), self.config)
+        lengths = [len(row.tokens) for row in self.train_rows]
+        if said := padding_notice(lengths, self.config, max_seq_length=self.max_seq_length):
+            self.notices.append(said)
         self._check_evaluation()
+        self._shows_progress = False
         self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
         self._run: Run | None = None
 
-    def subscribe(self, listener: Listener) -> None:
+    def subscribe(self, listener: Listener, *, shows_progress: bool = False) -> None:
         """Have `listener(event)` called with every event of every run, in order, on the training thread.
 
-        One that raises is reported and switched off, and training goes on.
+        One that raises is reported and switched off, and training goes on. One that `shows_progress` takes the place of
+        the progress bar.
         """
+        self._shows_progress |= shows_progress
         self._listeners.append((f"The listener {listener!r}", listener))
 
     def add_step_callback(self, callback: StepCallback) -> None:
@@ -221,8 +227,8 @@ class Trainer:
             run.folder = new_run_folder(self.config.output_dir)
             keep_config(run.folder, self.config.as_plain(), run.identity)
         self._run = run
-        listeners = self._listeners or [("The progress bar", run_bar())]
-        return run.events(awaited=awaited), _Audience(listeners, run.folder, earlier)
+        bar = [] if self._shows_progress else [("The progress bar", run_bar())]
+        return run.events(awaited=awaited), _Audience([*bar, *self._listeners], run.folder, earlier)
 
     def _place(self, resume_from: str | Path | bool) -> Path:
         """The folder a checkpoint is looked for in."""

@@ -24,8 +24,8 @@ Choice = Literal["widget", "text", "off"]
 class TrainerLike(Protocol):
     """What a dashboard needs of a trainer. It must also be hashable and weakly referable, as plain classes are."""
 
-    def subscribe(self, fn: Callable[[Event], None], /) -> object:
-        """Call `fn` with every event, in order, on the main thread."""
+    def subscribe(self, fn: Callable[[Event], None], /, *, shows_progress: bool) -> object:
+        """Call `fn` with every event, in order, on the main thread, and draw no progress bar beside it."""
         ...
 
     def send(self, command: Command, /) -> object:
@@ -61,7 +61,7 @@ class Dashboard:
         self._screen = _screen(on_stop=None if trainer is None else self._ask_to_stop)
         if trainer is not None:
             _supersede(trainer, self)
-            trainer.subscribe(self.on_event)
+            trainer.subscribe(self.on_event, shows_progress=True)
 
     def show(self) -> None:
         """Put the dashboard into the output of the cell that is running."""

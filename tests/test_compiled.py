@@ -1,0 +1,77 @@
+"""compiled.py: the compiled pass takes the plain one's steps, for few shapes, and says when it cannot."""
+
+import numpy as np
+import pytest
+
+from tunebook import FastModel, Trainer, TrainingConfig, compiled
+from tunebook.compiled import commonest_shapes, padded_count
+from tunebook.events import Notice
+from tunebook.tensors import flat
+
+
+def trained(folder, rows, *, dropout=0.2, resume=False, stop_at=None, adapt=None, **settings):
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
+    FastModel.get_peft_model(model, r=4, lora_alpha=8, lora_dropout=dropout, **(adapt or {}))
+    args = TrainingConfig(**{"max_steps": 6, "learning_rate": 5e-3, "gradient_accumulation_steps": 2, **settings})
+    trainer = Trainer(model, train_dataset=rows, args=args)
+    told = []
+    trainer.subscribe(lambda event: told.append(event.text) if isinstance(event, Notice) else None)
+    if stop_at is not None:
+        trainer.add_step_callback(lambda step, *_: trainer.stop() if step == stop_at else None)
+    trainer.train(resume_from_checkpoint=resume)
+    weights = {name: np.array(value) for name, value in flat(model.module.trainable_parameters()).items()}
+    return trainer, weights, told
+
+
+def test_a_compiled_run_takes_the_steps_of_a_plain_one_dropout_and_noise_included(tiny_folder, rows):
+    settings = {"neftune_noise_alpha": 5, "lr_scheduler_type": "cosine"}
+    trainer, fast, _ = trained(tiny_folder, rows, compile=True, **settings)
+    assert trainer._run._stepper._value_and_grad.compiled
+    _, plain, _ = trained(tiny_folder, rows, compile=False, **settings)
+    assert all(np.allclose(fast[name], plain[name], atol=1e-6) for name in plain)
+
+
+def test_a_compiled_run_that_is_stopped_and_resumed_is_the_undisturbed_one_bit_for_bit(
+    tiny_folder, rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(compiled, "MOST_SHAPES", 2)  # so that compiled and plain passes take turns
+    trainer, whole, _ = trained(tiny_folder, rows, compile=True, output_dir=str(tmp_path / "whole"))
+    assert len(trainer._run._stepper._value_and_grad.compiled) == 2
+    trained(tiny_folder, rows, compile=True, output_dir=str(tmp_path / "out"), stop_at=3)
+    _, resumed, _ = trained(tiny_folder, rows, compile=True, output_dir=str(tmp_path / "out"), resume=True)
+    assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_no_more_shapes_are_compiled_than_the_limit(tiny_folder, rows, monkeypatch):
+    monkeypatch.setattr(compiled, "MOST_SHAPES", 3)
+    many = [
+        {"messages": [{"role": "user", "content": "the " * length}, {"role": "assistant", "content": "dog " * length}]}
+        for length in range(1, 40, 3)
+    ]
+    trainer, _, _ = trained(tiny_folder, many, compile=True, per_device_train_batch_size=1, max_steps=7)
+    run = trainer._run._stepper._value_and_grad
+    assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 3
+
+
+def test_the_sizes_are_two_an_octave_and_never_too_small():
+    assert sorted({padded_count(count) for count in range(1, 1025)}) == [64, 96, 128, 192, 256, 384, 512, 768, 1024]
+    assert all(count <= padded_count(count) < 1.51 * max(count, 43) for count in range(1, 5000))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_recomputed_layers_are_compiled_unless_they_drop_and_then_it_is_said(tiny_folder, rows, dropout):
+    adapt = {"use_gradient_checkpointing": True}
+    _, fast, told = trained(tiny_folder, rows, compile=True, dropout=dropout, adapt=adapt)
+    _, plain, _ = trained(tiny_folder, rows, dropout=dropout, adapt=adapt)
+    assert all(np.allclose(fast[name], plain[name], atol=1e-6) for name in plain)
+    assert any("The pass is not compiled: gradient_checkpointing redraws" in text for text in told) == bool(dropout)
+
+
+def test_without_a_compiler_the_run_goes_on_plainly_and_says_why(tiny_folder, rows, monkeypatch):
+    monkeypatch.setattr(compiled.mx, "compile", lambda function: _failing)
+    _, _, told = trained(tiny_folder, rows, compile=True, max_steps=1)
+    assert any("The pass is not compiled: g++: not found." in text for text in told)
+
+
+def _failing(*_):
+    raise RuntimeError("g++: not found")
