@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import datasets
 import numpy as np
@@ -342,6 +343,18 @@ def test_text_that_is_no_source_is_called_a_missing_path(text):
     assert len(str(raised.value)) < 300
 
 
+def test_an_empty_string_and_an_address_are_refused():
+    with pytest.raises(ValueError, match="train_dataset is an empty string"):
+        read_rows("")
+    with pytest.raises(ValueError, match=r"https://a\.b/c\.jsonl is an address; download"):
+        read_rows("https://a.b/c.jsonl")
+
+
+def test_a_module_that_only_has_the_name_of_a_library_is_no_obstacle(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", ModuleType("datasets"))
+    assert read_rows(iter(ROWS)) == ROWS
+
+
 def test_an_existing_path_wins_over_a_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "owner/name/a.jsonl", '{"text": "mine"}')
@@ -354,11 +367,32 @@ def test_a_hub_id_nobody_answers_for_is_one_sentence_with_the_next_move(monkeypa
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     for name in ("owner/not-cached-here", "owner/not-cached-here:train"):
         with pytest.raises(
-            FileNotFoundError, match=r"no path owner/not-cached-here.*could not be had from the hub"
+            FileNotFoundError, match=r"no path owner/not-cached-here.*the hub gave no data set owner/not"
         ) as raised:
             read_rows(name)
         assert "Check the spelling and the connection, or pass a local file or folder." in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+def test_a_hub_id_gives_the_split_behind_its_colon(tmp_path, monkeypatch):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for split in ("train", "test"):
+        parquet.write_table(pa.Table.from_pylist([{"text": split}]), folder / f"{split}.parquet")
+    # What the library keeps of a hub's data set it has loaded before; without a connection it is read from there.
+    datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    (built,) = (folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir())
+    built.rename(built.with_name("owner___tiny"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert list(read_rows("owner/tiny:test")) == [{"text": "test"}]
+    assert list(read_rows("owner/tiny:train[:100%]")) == [{"text": "train"}]
+    with pytest.raises(ValueError, match=r"owner/tiny holds 2 splits: .* Pass one of them, such as 'owner/tiny:train'"):
+        read_rows("owner/tiny")
+    with pytest.raises(
+        ValueError, match=r"data set owner/tiny:dev cannot be opened \(Unknown split .dev.*Name a split"
+    ):
+        read_rows("owner/tiny:dev")
 
 
 def test_of_several_splits_none_is_chosen_and_all_are_named(tmp_path):
@@ -457,21 +491,25 @@ def test_a_folder_without_rows_is_named_with_the_sub_folder_that_has_some(tmp_pa
 def test_memory_does_not_grow_with_the_rows_of_a_file(suffix, tmp_path):
     def peak_bytes(count: int) -> int:
         path = tmp_path / f"{count}.{suffix}"
-        pd.DataFrame({"text": [f"row {number} " * 5 for number in range(count)]}).pipe(
-            lambda frame: (
-                frame.to_csv(path, index=False)
-                if suffix == "csv"
-                else frame.to_json(path, orient="records", lines=True)
-            )
-        )
+        row = '{{"text": "row {}, of as many letters"}}\n' if suffix == "jsonl" else '"row {}, of as many letters"\n'
+        with path.open("w") as file:
+            file.writelines(row.format(number) for number in range(count + 1))  # the first names a CSV file's column
         tracemalloc.start()
         rows = read_rows(path)
-        assert sum(len(row) for row in rows) == count
+        assert sum(len(row) for row in rows) == len(rows) >= count
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
 
-    assert peak_bytes(100_000) - peak_bytes(20_000) < 2_000_000
+    assert peak_bytes(50_000) - peak_bytes(10_000) < 1_000_000
+
+
+def test_one_row_group_of_a_parquet_file_is_in_memory_at_a_time(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": [f"{number} " * 200 for number in range(8000)]}), path, row_group_size=100)
+    before = pa.total_allocated_bytes()
+    peak = max(pa.total_allocated_bytes() for _ in read_rows(path)) - before
+    assert peak < parquet.read_table(path).nbytes / 5
 
 
 def test_neither_the_kit_nor_a_list_of_rows_needs_the_heavy_libraries():

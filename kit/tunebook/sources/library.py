@@ -24,13 +24,13 @@ def from_hub(name: str) -> Rows:
         found = datasets.load_dataset(repository, split=split or None)
     except (ConnectionError, DatasetsError, FileNotFoundError) as error:
         raise FileNotFoundError(
-            f"There is no path {name}, and the data set {repository} could not be had from the hub ({_first(error)}). "
-            "Check the spelling and the connection, or pass a local file or folder."
+            f"There is no path {name}, and the hub gave no data set {repository} ({_one_line(error)}). Check the "
+            "spelling and the connection, or pass a local file or folder."
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"The hub's data set {name} cannot be opened ({_first(error)}). Name a split as '{repository}:train', or "
-            f"pass datasets.load_dataset({repository!r}, ...) with what it asks for."
+            f"The hub's data set {name} cannot be opened ({_one_line(error)}). Name a split as "
+            f"'{repository}:train', or pass datasets.load_dataset({repository!r}, ...) with what it asks for."
         ) from error
     return Indexed(only_split(found, repository, lambda split: f"'{repository}:{split}'"), name)
 
@@ -42,7 +42,7 @@ def from_saved(folder: Path) -> Rows:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder} looks like a folder of datasets.save_to_disk, but cannot be opened "
-            f"({type(error).__name__}: {_first(error)}). Save or copy it again."
+            f"({type(error).__name__}: {_one_line(error)}). Save or copy it again."
         ) from error
     return Indexed(only_split(found, str(folder), lambda split: repr(str(folder / split))), str(folder))
 
@@ -62,6 +62,5 @@ def only_split(found: Any, name: str, pick: Callable[[str], str]) -> Any:
     raise ValueError(f"{name} holds {len(found)} splits: {', '.join(found)}. Pass one of them, such as {pick(first)}.")
 
 
-def _first(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

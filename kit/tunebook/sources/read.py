@@ -68,8 +68,9 @@ def _open(source: Any, name: str) -> Sequence[Row]:
 
 def _is(source: Any, library: str, *kinds: str) -> bool:
     """Whether this is an object of a library, which is then imported already; so it is not imported to find out."""
-    module = sys.modules.get(library)
-    return module is not None and isinstance(source, tuple(vars(module)[kind] for kind in kinds))
+    names = vars(sys.modules[library]) if library in sys.modules else {}
+    # A user's own module may have the library's name, and none of its classes.
+    return isinstance(source, tuple(names[kind] for kind in kinds if kind in names))
 
 
 def _check_rows(rows: Iterable[Any], name: str) -> None:
@@ -82,6 +83,8 @@ def _read_text(source: str, name: str) -> Rows:
     """The rows of a path or hub id given as a string."""
     if not source:
         raise ValueError(f"{name} is an empty string; pass a path, a hub id or rows.")
+    if "://" in source:
+        raise ValueError(f"{source} is an address; download the file and pass its path, or give a hub id: owner/name.")
     path = Path(source).expanduser()
     if os.path.exists(path) or not HUB_ID.fullmatch(source) or source[0] in "./~" or has_data_suffix(path):
         return read_path(_existing(path))
