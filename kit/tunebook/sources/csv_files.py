@@ -21,8 +21,8 @@ def read_csv(path: Path) -> Rows:
     starts = array("Q")
     with path.open("rb") as file:
         records = _records(file, path)
-        _, _, columns = next(records, (1, 0, []))
-        _check_header(columns, path)
+        line, _, columns = next(records, (1, 0, []))
+        _check_header(columns, path, line)
         for line, start, cells in records:
             if len(cells) > len(columns):
                 raise ValueError(
@@ -67,14 +67,14 @@ def _said(error: csv.Error) -> str:
     return f"{error}. A cell with quotes, commas or line breaks stands in quotes, its own quotes written twice."
 
 
-def _check_header(columns: list[str], path: Path) -> None:
+def _check_header(columns: list[str], path: Path, line: int) -> None:
     twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
-        raise ValueError(f"{path}, line 1 names the column {twice[0]!r} twice. Rename one of them.")
+        raise ValueError(f"{path}, line {line} names the column {twice[0]!r} twice. Rename one of them.")
     other = next((separator for separator in ";\t|" if len(columns) == 1 and separator in columns[0]), None)
     if other is not None:
         raise ValueError(
-            f"{path}, line 1 names one column, {columns[0]!r}; its cells seem to be separated by {other!r}. "
+            f"{path}, line {line} names one column, {columns[0]!r}; its cells seem to be separated by {other!r}. "
             f"Pass pandas.read_csv({str(path)!r}, sep={other!r})."
         )
 

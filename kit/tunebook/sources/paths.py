@@ -7,7 +7,6 @@ formats or of several splits are refused: neither is chosen or mixed here.
 
 import os
 import re
-import reprlib
 from collections import defaultdict
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -47,7 +46,9 @@ def missing_path(path: Path) -> FileNotFoundError:
         path, folder = folder, folder.parent
     close = get_close_matches(path.name, sorted(entry.name for entry in folder.iterdir()), n=3)
     like = f"did you mean {' or '.join(close)}?" if close else "check the path, or give a hub id: owner/name."
-    return FileNotFoundError(f"There is no {reprlib.repr(path.name)} in {folder}; {like}")
+    # No name of a file is longer than 255 bytes; this is a text somebody took for a source.
+    name = path.name if len(path.name) <= 255 else path.name[:60] + "..."
+    return FileNotFoundError(f"There is no {name!r} in {folder}; {like}")
 
 
 def has_data_suffix(path: Path) -> bool:
@@ -71,9 +72,10 @@ READERS: dict[str, Callable[[Path], Rows]] = {
 
 def _read_file(path: Path) -> Rows:
     if not has_data_suffix(path):
+        ending = f"ends in {path.suffix}" if path.suffix else "has no suffix"
         raise ValueError(
-            f"{path} ends in {path.suffix or 'no suffix'!r}; {', '.join(READERS)} can be read. Convert it, or load it "
-            "with the library it is for and pass the rows."
+            f"{path} {ending}; {', '.join(READERS)} can be read. Convert it, or load it with the library it is for and "
+            "pass the rows."
         )
     return _not_empty(READERS[path.suffix.lower()](path))
 
@@ -87,7 +89,8 @@ def _not_empty(rows: Rows) -> Rows:
 def _read_folder(folder: Path) -> Rows:
     files = [path for path in folder.iterdir() if _is_data(path)]
     if not files:
-        within = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(map(_is_data, path.iterdir()))]
+        visible = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        within = [path for path in visible if any(_is_data(inside) for inside in path.iterdir())]
         move = f"Pass {within[0]}, which does." if within else "Check the path."
         raise ValueError(f"{folder} holds no {', '.join(READERS)} file. {move}")
     files.sort(key=lambda path: _natural(path.name))
