@@ -123,6 +123,29 @@ def test_a_dataset_is_read_by_index_and_not_copied():
     assert read == ["93"]
 
 
+class Numbered(Sequence):
+    """Rows that are made when they are asked for, as a library of somebody's own may do."""
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index: int):
+        if not 0 <= index < 9:
+            raise IndexError(index)
+        return {"text": str(index)} if index != self.broken else str(index)
+
+    broken = None
+
+
+def test_a_sequence_of_ones_own_is_read_by_index_and_checked_first(monkeypatch):
+    rows = read_rows(Numbered())
+    assert rows[-3:][1] == {"text": "7"}
+    assert not isinstance(rows, list)
+    monkeypatch.setattr(Numbered, "broken", 5)
+    with pytest.raises(TypeError, match="Row 5 of train_dataset is a str"):
+        read_rows(Numbered())
+
+
 def test_missing_values_of_a_frame_are_none_and_its_arrays_are_lists(tmp_path):
     frame = pd.DataFrame(
         {
@@ -164,7 +187,7 @@ def test_blank_lines_a_byte_order_mark_and_either_line_end_are_accepted(tmp_path
     text = ('{"text": "ä"}\n\n{"text": "b"}' + last).replace("\n", end)
     for name in ("a.jsonl", "a.json"):
         assert list(read_rows(written(tmp_path, name, mark + text.encode()))) == [{"text": "ä"}, {"text": "b"}]
-    array = ('[{"text": "ä"},\n{"text": "b"}]' + last).replace("\n", end)
+    array = ('\n [{"text": "ä"},\n{"text": "b"}]' + last).replace("\n", end)
     assert list(read_rows(written(tmp_path, "b.json", mark + array.encode()))) == [{"text": "ä"}, {"text": "b"}]
     table = ("text\nä\n\nb" + last.replace(" ", "")).replace("\n", end)
     assert list(read_rows(written(tmp_path, "a.csv", mark + table.encode()))) == [{"text": "ä"}, {"text": "b"}]
@@ -215,14 +238,21 @@ MALFORMED = {
     "no object": (
         "a.jsonl",
         '{"text": "a"}\n"b"\n',
-        r'a\.jsonl, line 2 holds a string, not an object such as \{"text"',
+        r'a\.jsonl, line 2 is a string, not an object such as \{"text"',
     ),
-    "an array as lines": ("a.jsonl", '{"a": 1}\n[{"a": 2}]\n', r"a\.jsonl, line 2 holds an array, not an object"),
+    "an array as lines": ("a.jsonl", '{"a": 1}\n[{"a": 2}]\n', r"a\.jsonl, line 2 is an array, not an object"),
     "no UTF-8": (
         "a.jsonl",
         b'{"text": "a"}\n{"text": "\xff"}\n',
         r"a\.jsonl, line 2 is not UTF-8: byte 24 .* 0xff\. Save",
     ),
+    "no UTF-8 on the first line": ("a.jsonl", b"\xef\xbb\xbf\xff\n", r"a\.jsonl, line 1 is not UTF-8: byte 3 .* 0xff"),
+    "half an emoji": (
+        "a.jsonl",
+        '{"a": "\\ud83d\\ude00"}\n{"a": "\\ud83d"}',
+        r"a\.jsonl, line 2 holds half a char.*, \\ud83d",
+    ),
+    "half an emoji in an array": ("a.json", '[{"a": ["\\ude00"]}]', r"a\.json, line 1, column 2: .* holds half a char"),
     "UTF-16": ("a.json", "[]".encode("utf-16"), r"a\.json, line 1 is not UTF-8: byte 0 of the file is 0x"),
     "no UTF-8 behind a mark": ("a.csv", b"\xef\xbb\xbfa\n\xe4\n", r"a\.csv, line 2 is not UTF-8: byte 5 .* 0xe4"),
     "a broken array": (

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .rows import Indexed, Rows
-from .text_files import Records, lines, stamp
+from .text_files import Line, Records, lines, stamp
+
+_UNESCAPED = json.JSONEncoder(ensure_ascii=False)  # made once, for it is asked about every row
 
 
 def read_json(path: Path) -> Rows:
@@ -40,20 +42,21 @@ def _read_lines(path: Path) -> Rows:
     with path.open("rb") as file:
         for line in lines(file, path):
             if not line.text.isspace():
-                try:
-                    value = json.loads(line.text.rstrip("\r\n"))
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path}, line {line.number}, column {error.colno} is not JSON: {error.msg}. "
-                        "Correct that line, or delete it."
-                    ) from None
-                if not isinstance(value, dict):
-                    raise ValueError(
-                        f'{path}, line {line.number} holds {_kind(value)}, not an object such as {{"text": ...}}. '
-                        "Correct that line, or delete it."
-                    )
+                _check_line(line, path)
                 starts.append(line.start)
         return Records(path, stamp(file), starts, lambda file: json.loads(file.readline()))
+
+
+def _check_line(line: Line, path: Path) -> None:
+    try:
+        value = json.loads(line.text.rstrip("\r\n"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {line.number}, column {error.colno} is not JSON: {error.msg}. "
+            "Correct that line, or delete it."
+        ) from None
+    if wrong := _what_is_wrong(value):
+        raise ValueError(f"{path}, line {line.number} {wrong}. Correct that line, or delete it.")
 
 
 def _read_array(path: Path) -> Rows:
@@ -66,11 +69,10 @@ def _read_array(path: Path) -> Rows:
             f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}. Correct it there."
         ) from None
     for index, value in enumerate(values):
-        if not isinstance(value, dict):
+        if wrong := _what_is_wrong(value):
             line, column = _place(text, index)
             raise ValueError(
-                f"{path}, line {line}, column {column}: element {index} of the array is {_kind(value)}, not an object "
-                'such as {"text": ...}. Correct it, or delete it.'
+                f"{path}, line {line}, column {column}: element {index} of the array {wrong}. Correct it, or delete it."
             )
     return Indexed(values, str(path))
 
@@ -90,6 +92,18 @@ def _skip(text: str, position: int) -> int:
     while text[position].isspace():
         position += 1
     return position
+
+
+def _what_is_wrong(value: Any) -> str | None:
+    """Why a JSON value is no row; None when it is one."""
+    if not isinstance(value, dict):
+        return f'is {_kind(value)}, not an object such as {{"text": ...}}'
+    try:
+        _UNESCAPED.encode(value).encode()
+    except UnicodeEncodeError as error:
+        # JSON can write one half of a character that takes two escapes; no tokenizer reads it.
+        return f"holds half a character, \\u{ord(error.object[error.start]):04x}"
+    return None
 
 
 def _kind(value: Any) -> str:

@@ -21,26 +21,25 @@ def hold_out(rows: Source, count: int | float, seed: int = 3407) -> tuple[Sequen
     A list is split into lists; of anything else the two are views, which read a row when asked for it.
     """
     source = read_rows(rows, "rows")
-    kinds, last = _distinct(source)
-    wanted = _how_many(count, len(last))
-    chosen = set(random.Random(seed).sample(range(len(last)), wanted))
+    kinds, first = _distinct(source)
+    wanted = _how_many(count, len(first))
+    chosen = set(random.Random(seed).sample(range(len(first)), wanted))
     train = array("Q", (place for place, kind in enumerate(kinds) if kind not in chosen))
-    held_out = array("Q", (last[kind] for kind in sorted(chosen)))
+    held_out = array("Q", (first[kind] for kind in sorted(chosen)))
     return _at(source, train), _at(source, held_out)
 
 
 def _distinct(rows: Sequence[Row]) -> "tuple[array[int], array[int]]":
-    """(for each row the number of its kind, for each kind the place of its last row), kinds in order of appearance."""
+    """(for each row the number of its kind, for each kind the place of its first row)."""
     numbers: dict[bytes, int] = {}
-    kinds, last = array("Q"), array("Q")
+    kinds, first = array("Q"), array("Q")
     for place, row in enumerate(rows):
         text = json.dumps(row, sort_keys=True, default=str)
         kind = numbers.setdefault(hashlib.blake2b(text.encode(), digest_size=16).digest(), len(numbers))
         kinds.append(kind)
-        if kind == len(last):
-            last.append(place)
-        last[kind] = place
-    return kinds, last
+        if kind == len(first):
+            first.append(place)
+    return kinds, first
 
 
 def _how_many(count: int | float, distinct: int) -> int:
