@@ -1,0 +1,11 @@
+"""Where rows come from: a file, a folder, a hub id or an object that yields dicts becomes a sequence of rows.
+
+`read_rows` opens a source and checks it, `hold_out` splits it. A row is a plain dict, one per training example; what
+its columns mean is `formats.py`'s business, and none is renamed, dropped or filled in here.
+"""
+
+from .read import read_rows
+from .rows import Row, Source
+from .split import hold_out
+
+__all__ = ["Row", "Source", "hold_out", "read_rows"]

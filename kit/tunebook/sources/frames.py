@@ -1,0 +1,30 @@
+"""A pandas frame -> rows of plain Python values; pandas itself is not imported.
+
+A missing value, whichever of pandas' kinds, is None, and the NumPy arrays that parquet's lists arrive as are lists.
+"""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from .rows import Row
+
+
+def frame_rows(frame: Any, name: str) -> list[Row]:
+    """The rows of a `pandas.DataFrame`, its index left out. Raises ValueError for columns that have no own name."""
+    columns = list(frame.columns)
+    for column, count in Counter(columns).items():
+        if not isinstance(column, str) or count > 1:
+            why = "occurs twice" if count > 1 else f"is a {type(column).__name__}, not a string"
+            raise ValueError(f"The column {column!r} of {name} {why}. Rename the frame's columns first.")
+    whole = frame.astype(object).where(frame.notna(), None)
+    return [{key: _plain(value) for key, value in row.items()} for row in whole.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

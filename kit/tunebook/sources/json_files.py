@@ -1,0 +1,113 @@
+"""Files of JSON -> rows: an object on every line, or one array of objects, whichever of the suffixes they have.
+
+Lines are parsed once when the file is opened, so that a broken one is found then, and again when they are read; an
+array is read whole. Values stay as they are.
+"""
+
+import json
+from array import array
+from pathlib import Path
+from typing import Any
+
+from .rows import Indexed, Rows
+from .text_files import Line, Records, lines, stamp
+
+_UNESCAPED = json.JSONEncoder(ensure_ascii=False)  # made once, for it is asked about every row
+
+
+def read_json(path: Path) -> Rows:
+    """A file with one array of objects, or with one object per line and perhaps blank lines between them.
+
+    Raises ValueError with the place that is wrong.
+    """
+    first = _first_line(path)
+    if first.startswith("["):
+        return _read_array(path)
+    if first == "{":
+        raise ValueError(
+            f"{path} begins with an object that goes on over several lines; rows are one array of objects, or one "
+            f"object per line. If a key of it holds the rows, pass json.load(open({str(path)!r}))[key]."
+        )
+    return _read_lines(path)
+
+
+def _first_line(path: Path) -> str:
+    """The first line that is not blank, without white space around it; "" when there is none."""
+    with path.open("rb") as file:
+        return next((line.text.strip() for line in lines(file, path) if not line.text.isspace()), "")
+
+
+def _read_lines(path: Path) -> Rows:
+    starts = array("Q")
+    with path.open("rb") as file:
+        for line in lines(file, path):
+            if not line.text.isspace():
+                _check_line(line, path)
+                starts.append(line.start)
+        return Records(path, stamp(file), starts, lambda file: json.loads(file.readline()))
+
+
+def _check_line(line: Line, path: Path) -> None:
+    try:
+        value = json.loads(line.text.rstrip("\r\n"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {line.number}, column {error.colno} is not JSON: {error.msg}. "
+            "Correct that line, or delete it."
+        ) from None
+    if wrong := _what_is_wrong(value):
+        raise ValueError(f"{path}, line {line.number} {wrong}. Correct that line, or delete it.")
+
+
+def _read_array(path: Path) -> Rows:
+    with path.open("rb") as file:
+        text = "".join(line.text for line in lines(file, path))
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}. Correct it there."
+        ) from None
+    for index, value in enumerate(values):
+        if wrong := _what_is_wrong(value):
+            line, column = _place(text, index)
+            raise ValueError(
+                f"{path}, line {line}, column {column}: element {index} of the array {wrong}. Correct it, or delete it."
+            )
+    return Indexed(values, str(path))
+
+
+def _place(text: str, index: int) -> tuple[int, int]:
+    """(line, column), 1-based, at which element `index` of the array in `text` begins."""
+    decode = json.JSONDecoder().raw_decode
+    position = _skip(text, text.index("[") + 1)
+    for _ in range(index):
+        position = _skip(text, decode(text, position)[1])
+        position = _skip(text, position + 1)  # the comma
+    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+
+
+def _skip(text: str, position: int) -> int:
+    """The first position from `position` on that is no white space."""
+    while text[position].isspace():
+        position += 1
+    return position
+
+
+def _what_is_wrong(value: Any) -> str | None:
+    """Why a JSON value is no row; None when it is one."""
+    if not isinstance(value, dict):
+        return f'is {_kind(value)}, not an object such as {{"text": ...}}'
+    try:
+        _UNESCAPED.encode(value).encode()
+    except UnicodeEncodeError as error:
+        # JSON can write one half of a character that takes two escapes; no tokenizer reads it.
+        return f"holds half a character, \\u{ord(error.object[error.start]):04x}"
+    return None
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value that is no object."""
+    if value is None:
+        return "null"
+    return {list: "an array", str: "a string", bool: "a boolean"}.get(type(value), "a number")

@@ -1,0 +1,99 @@
+"""`read_rows`: whatever people hold, opened as a sequence of rows and checked.
+
+The kind of a source is decided once, here. Rows stay where they are: a file is indexed and a `datasets.Dataset` is read
+by index; a list, a frame, and an iterable without an index are in memory as a whole.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from .frames import frame_rows
+from .paths import has_data_suffix, missing_path, read_path
+from .rows import Indexed, Row, Rows, Source
+
+# owner/name of the hub, with a split of `datasets` such as train or train[:100] behind a colon.
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:.+)?")
+
+
+def read_rows(source: Source, name: str = "train_dataset") -> Sequence[Row]:
+    """The rows of a path, a hub id, a list of dicts, a pandas frame, a `datasets` object or any iterable of dicts.
+
+    A path is a .json, .jsonl, .csv or .parquet file, a folder of such, or one `datasets.save_to_disk` wrote. An id is
+    "owner/name" or "owner/name:split"; an existing path of that name comes first. `name` is what errors call the rows
+    of an object. Rows are as the source has them: Arrow (parquet, `datasets`) gives every nested dict all keys of its
+    column, None where a row has none.
+
+    Raises FileNotFoundError for a path or id that is not there, TypeError for a row that is no mapping, and ValueError
+    for a file that cannot be read (file, line and column), for several splits, and when there are no rows.
+    """
+    rows = _open(source, name)
+    if not rows:
+        raise ValueError(f"{name} is empty; there is nothing to train on or to measure.")
+    return rows
+
+
+def _open(source: Any, name: str) -> Sequence[Row]:
+    if isinstance(source, Rows):
+        return source
+    if isinstance(source, str):
+        return _read_text(source, name)
+    if isinstance(source, os.PathLike):
+        return read_path(_existing(Path(source).expanduser()))
+    if _is(source, "pandas", "DataFrame"):
+        return frame_rows(source, name)
+    if _is(source, "datasets", "DatasetDict", "IterableDatasetDict"):
+        from .library import only_split
+
+        source = only_split(source, name, lambda split: f"{name}=splits[{split!r}]")
+    if _is(source, "datasets", "Dataset"):
+        _check_rows(islice(source, 1), name)  # a format such as "pandas" makes something else of every row
+        return Indexed(source, name)
+    if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
+        raise TypeError(
+            f"{name} is a {type(source).__name__}; pass a list of rows, each a dict such as {{'messages': ...}}, a "
+            "path or a hub id."
+        )
+    if isinstance(source, Sequence) and not isinstance(source, list | tuple):
+        _check_rows(source, name)
+        return Indexed(source, name)  # of a kind we do not know, and perhaps larger than memory
+    rows = list(source)
+    _check_rows(rows, name)
+    return rows
+
+
+def _is(source: Any, library: str, *kinds: str) -> bool:
+    """Whether this is an object of a library, which is then imported already; so it is not imported to find out."""
+    names = vars(sys.modules[library]) if library in sys.modules else {}
+    # A user's own module may have the library's name, and none of its classes.
+    return isinstance(source, tuple(names[kind] for kind in kinds if kind in names))
+
+
+def _check_rows(rows: Iterable[Any], name: str) -> None:
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise TypeError(f"Row {index} of {name} is a {type(row).__name__}; each row must be a dict.")
+
+
+def _read_text(source: str, name: str) -> Rows:
+    """The rows of a path or hub id given as a string."""
+    if not source:
+        raise ValueError(f"{name} is an empty string; pass a path, a hub id or rows.")
+    if "://" in source:
+        raise ValueError(f"{source} is an address; download the file and pass its path, or give a hub id: owner/name.")
+    path = Path(source).expanduser()
+    if os.path.exists(path) or not HUB_ID.fullmatch(source) or source[0] in "./~" or has_data_suffix(path):
+        return read_path(_existing(path))
+    from .library import from_hub  # imports `datasets`
+
+    return from_hub(source)
+
+
+def _existing(path: Path) -> Path:
+    if not os.path.exists(path):  # unlike Path.exists, it takes a name of any length
+        raise missing_path(path)
+    return path

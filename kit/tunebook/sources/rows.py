@@ -1,0 +1,101 @@
+"""Rows that stay where they are, on disk or in a library's memory, until one is asked for.
+
+A source says how many rows it has and reads the ones it is asked for; indexing, slicing and iterating come from that.
+Nothing is kept here but positions.
+"""
+
+import os
+from abc import abstractmethod
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
+from typing import Any, Protocol, final, overload
+
+Row = Mapping[str, Any]
+Source = Iterable[Any] | str | os.PathLike[str]  # pandas frames and `datasets` objects are iterables of their kind
+
+
+class Rows(Sequence[Row]):
+    """A sequence of rows that are read when asked for. A slice is a view and reads nothing."""
+
+    origin: str  # what the rows are of: a path, an id, the name of an argument
+
+    @abstractmethod
+    def pick(self, indices: Iterable[int]) -> Iterator[Row]:
+        """The rows at `indices`, one after another in that order; each index is in [0, len(self))."""
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Rows": ...
+    def __getitem__(self, index: int | slice) -> "Row | Rows":
+        if isinstance(index, slice):
+            return Picked(self, range(len(self))[index])
+        count = len(self)
+        if not -count <= index < count:
+            raise IndexError(f"Row {index} of {self.origin} was asked for; it holds {count} rows.")
+        return next(self.pick([index % count]))
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.pick(range(len(self)))
+
+    def __repr__(self):
+        return f"<{len(self)} rows of {self.origin}>"
+
+
+@final
+class Picked(Rows):
+    """The rows of `rows` at `places`, in that order."""
+
+    def __init__(self, rows: Rows, places: "range | array[int]"):
+        self.rows = rows
+        self.places = places
+        self.origin = rows.origin
+
+    def __len__(self):
+        return len(self.places)
+
+    def pick(self, indices: Iterable[int]) -> Iterator[Row]:
+        return self.rows.pick(self.places[index] for index in indices)
+
+
+@final
+class Joined(Rows):
+    """The rows of several sources, one source after another."""
+
+    def __init__(self, parts: Sequence[Rows], origin: str):
+        self.parts = parts
+        self.starts = [0, *accumulate(len(part) for part in parts)]  # the last is the number of rows
+        self.origin = origin
+
+    def __len__(self):
+        return self.starts[-1]
+
+    def pick(self, indices: Iterable[int]) -> Iterator[Row]:
+        # Neighbours of one part are asked for together, so that its file is opened once.
+        for number, group in groupby(indices, key=lambda index: bisect_right(self.starts, index) - 1):
+            start = self.starts[number]
+            yield from self.parts[number].pick(index - start for index in group)
+
+
+class TakesIndex(Protocol):
+    """What `Indexed` asks of a library's rows: `datasets.Dataset` and every Sequence are such."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@final
+class Indexed(Rows):
+    """Rows of an object that has a length and takes an index, whatever it makes of a slice."""
+
+    def __init__(self, rows: TakesIndex, origin: str):
+        self.rows = rows
+        self.origin = origin
+
+    def __len__(self):
+        return len(self.rows)
+
+    def pick(self, indices: Iterable[int]) -> Iterator[Row]:
+        return (self.rows[index] for index in indices)
