@@ -49,7 +49,7 @@ class Rehearsal:
         self._stop = False
         self._reason = EndReason.FINISHED
 
-    def subscribe(self, fn: Callable[[Event], None], *, shows_progress: bool = False) -> None:  # noqa: ARG002 - no bar
+    def subscribe(self, fn: Callable[[Event], None], *, shows_progress: bool = False) -> None:
         self._listeners.append(fn)
 
     def send(self, command: Command) -> None:
