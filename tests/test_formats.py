@@ -48,7 +48,7 @@ def test_a_tokenizer_without_a_template_is_refused_for_chats_and_fine_for_plain_
     tiny_tokenizer(tmp_path, chat_template=None)
     bare = TokenizerWrapper(AutoTokenizer.from_pretrained(tmp_path))
     with pytest.raises(ValueError, match="no chat template"):
-        to_examples([{"messages": TURNS}], bare)
+        list(to_examples([{"messages": TURNS}], bare))
     [example] = to_examples([{"prompt": "one plus one is", "completion": " two"}], bare)
     assert supervised(example) == [" two"]
 
@@ -68,7 +68,7 @@ def test_raw_text_is_supervised_whole(tokenizer):
 def test_rows_without_an_answer_are_counted_and_the_first_is_named(tokenizer):
     good, bad = {"messages": TURNS}, {"messages": TURNS[:2]}
     with pytest.raises(ValueError, match=r"2 of 4 rows .*first: row 1.*no assistant turn"):
-        to_examples([good, bad, good, bad], tokenizer)
+        list(to_examples([good, bad, good, bad], tokenizer))
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_rows_without_an_answer_are_counted_and_the_first_is_named(tokenizer):
 )
 def test_a_bad_row_says_what_is_wrong_with_it(tokenizer, row, complaint):
     with pytest.raises(ValueError, match=complaint):
-        to_examples([row], tokenizer)
+        list(to_examples([row], tokenizer))
 
 
 def test_mixed_rows_are_refused_with_the_counts_of_each(tokenizer):
     with pytest.raises(ValueError, match=r"2 of 3 look like 'messages', 1 of 3 look like 'text'"):
-        to_examples([{"messages": TURNS}, {"messages": TURNS}, {"text": "a"}], tokenizer)
+        list(to_examples([{"messages": TURNS}, {"messages": TURNS}, {"text": "a"}], tokenizer))
 
 
 def test_columns_that_fit_two_formats_need_a_choice(tokenizer):
     row = {"messages": TURNS, "text": "a"}
     with pytest.raises(ValueError, match="Pass format="):
-        to_examples([row], tokenizer)
-    assert to_examples([row], tokenizer, format="text")[0].text == "a"
+        list(to_examples([row], tokenizer))
+    assert [example.text for example in to_examples([row], tokenizer, format="text")] == ["a"]

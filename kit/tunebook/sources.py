@@ -1,6 +1,6 @@
 """Where rows come from: anything that yields dicts becomes a list of them, and some of them are held out.
 
-A row is a plain dict, one per training example; what its columns mean is `formats.py`'s business.
+A row is a plain dict, one per training example; what its columns mean is `formats/`'s business.
 """
 
 import json
