@@ -11,6 +11,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..examples import Example, Text
 from ..sources import Row
+from .conversations import as_messages
 from .markers import Markers, supervise_between
 from .reading import Reading
 from .recognition import FORMATS, Format, format_named, recognise
@@ -50,7 +51,8 @@ def reader(
 
     `rows` are gone through once to recognise their format, and not at all when `format` names a key of FORMATS.
     `formatting_func` is called with each row first and returns raw text, a list of messages, or another row.
-    `response_markers` (instruction_part, response_part) decide what is supervised in place of the chat template.
+    `train_on` is about conversations and answers; raw text is supervised whole. `response_markers`, a pair
+    (instruction_part, response_part), decide in place of the chat template, and in raw text.
     Raises ValueError for rows of no format or of several, and for settings that contradict one another; the function
     it returns raises ValueError for a template that does not let its answers be told exactly.
     """
@@ -91,12 +93,12 @@ def to_examples(
 def render_chat(messages: Sequence[Message], tokenizer: TokenizerWrapper, tools: Tools = None) -> Example:
     """One conversation as its template writes it, each assistant turn supervised."""
     template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
-    return Reading(tokenizer=tokenizer, template=template).chat(list(messages), tools)
+    return Reading(tokenizer=tokenizer, template=template).chat(as_messages(messages), tools)
 
 
 def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper) -> Example:
     """A conversation up to the point where the assistant speaks next; nothing is supervised."""
-    text = ChatTemplate(tokenizer).render(messages, add_generation_prompt=True)
+    text = ChatTemplate(tokenizer).render(as_messages(messages), add_generation_prompt=True)
     return Example(parts=(Text(text),), rendered=True)
 
 

@@ -1,6 +1,5 @@
 """Rows that bring their text as it shall be read, or their token ids."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,11 @@ def read_text(row: Row, reading: Reading) -> Example:
 def read_tokens(row: Row, reading: Reading) -> Example:
     """`{"input_ids": [...], "labels": [...]}`: labels are the ids, or -100 where not supervised; absent: all are.
 
-    Nothing is added, and `train_on` changes nothing but "everything", which supervises every id.
+    Nothing is added. Of `train_on` only "everything" has a meaning here: every id is supervised.
     """
-    ids = _integers(row["input_ids"], "input_ids")
+    if reading.response_markers is not None:
+        raise ValueError("response_markers are found in text, and these rows are token ids; mark them in 'labels'.")
+    ids = _integers(row.get("input_ids"), "input_ids")
     if not len(ids):
         raise BadRow("its column 'input_ids' is empty.")
     size = len(reading.tokenizer)
@@ -42,7 +43,7 @@ def read_tokens(row: Row, reading: Reading) -> Example:
     return Example(parts=(Tokens(tuple(ids.tolist()), tuple(supervised.tolist())),), rendered=True)
 
 
-def _integers(values: Sequence[Any], name: str) -> np.ndarray:
+def _integers(values: Any, name: str) -> np.ndarray:
     """(T,) int64."""
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):

@@ -29,19 +29,21 @@ class Reading:
                 "This tokenizer has no chat template, so a conversation cannot be rendered. Load an instruct model, "
                 "pass chat_template=... to from_pretrained, or give the rows a 'text' column."
             )
-        if self.response_markers is None or self.train_on == "everything":
+        if self.response_markers is None:
             return supervise(self.template, messages, tools, train_on=self.train_on, first_turn=first_turn)
         return Example(parts=self._between_markers(self.template.render(messages, tools)), rendered=True)
 
     def answer(self, prompt: str, completion: str) -> Example:
-        """Plain text of which the completion is supervised."""
+        """Plain text of which the completion is supervised, unless response markers say otherwise."""
+        if self.response_markers is not None:
+            return self.raw(prompt + completion)
         if self.train_on == "everything":
             return Example(parts=(Text(prompt + completion, supervised=True),), rendered=False)
         return Example(parts=(Text(prompt), Text(completion, supervised=True)), rendered=False)
 
     def raw(self, text: str) -> Example:
         """Plain text, supervised whole unless there are response markers."""
-        if self.response_markers is None or self.train_on == "everything":
+        if self.response_markers is None:
             return Example(parts=(Text(text, supervised=True),), rendered=False)
         return Example(parts=self._between_markers(text), rendered=False)
 

@@ -31,6 +31,7 @@ def supervise(
     refuses the conversation, ValueError when the template does not let its answers be told exactly.
     """
     whole = template.render(messages, tools)
+    _check_tools_are_rendered(template, whole, messages, tools)
     if train_on == "everything":
         return Example(parts=(Text(whole, supervised=True),), rendered=True)
     turns = [turn for turn in range(first_turn, len(messages)) if messages[turn]["role"] == "assistant"]
@@ -39,7 +40,6 @@ def supervise(
     turns = turns[-1:] if train_on == "last_assistant" else turns
     if not all(_says_something(messages[turn]) for turn in turns):
         raise BadRow("an assistant turn is empty, so there is no answer to learn; drop it.")
-    _check_tools_are_rendered(template, whole, messages, tools)
     spans = template.marked(messages, tools)
     if spans:
         spans = _of_turns(template, spans, messages, turns, tools)
@@ -111,10 +111,10 @@ def _by_content(
     if outline.count(SENTINEL) != 1:
         return None
     before, behind = outline.split(SENTINEL)
-    other = _going_on_otherwise(template, shape, turn, tools).rpartition(SENTINEL)[2]
-    start = _prompt_end(template, before, shape, turn, tools)
-    if whole[:start] != before[:start]:
-        raise _refused(template, turn, "renders the turns before it differently when its content changes")
+    _, found, other = _going_on_otherwise(template, shape, turn, tools).rpartition(SENTINEL)
+    if not found:
+        raise _refused(template, turn, "leaves its content out when the conversation goes on otherwise")
+    start = _prompt_end(template, whole, before, shape, turn, tools)
     if not messages[turn].get("content") and not whole[start:].endswith(behind):
         behind, other = behind.lstrip(), other.lstrip()  # what sets a content off from the tool calls after it
     if not whole[start:].endswith(behind):
@@ -128,23 +128,25 @@ def _by_prefixes(
     template: ChatTemplate, whole: str, messages: Sequence[Message], turn: int, tools: Tools
 ) -> Span | None:
     """The stretch between two renderings that are prefixes of the whole; None when they are not."""
-    start = _prompt_end(template, whole, messages, turn, tools)
+    start = _prompt_end(template, whole, whole, messages, turn, tools)
     behind, other = whole[start:], _going_on_otherwise(template, messages, turn, tools)[start:]
     if template.common_start(behind, other) < min(len(behind), len(other)) or not template.prompts_answers:
         return None
     return start, start + _closing(template, behind, other, turn, messages)
 
 
-def _prompt_end(template: ChatTemplate, before: str, messages: Sequence[Message], turn: int, tools: Tools) -> int:
-    """Where in `before` the template's own words end and the answer of `turn` begins.
+def _prompt_end(
+    template: ChatTemplate, whole: str, before: str, messages: Sequence[Message], turn: int, tools: Tools
+) -> int:
+    """Where in `whole` the template's own words end and the answer of `turn` begins.
 
-    `before` is a rendering of all `messages` at least up to the content of `turn`.
+    `before` is a rendering of `messages` that is like `whole` up to there, at least up to the content of `turn`.
     """
     if turn == 0:
         raise BadRow("its first turn is the assistant's; put a system or user turn before it.")
     prompt = template.render(messages[:turn], tools, add_generation_prompt=True)
     bare = template.render(messages[:turn], tools)
-    if before.startswith(prompt):
+    if whole.startswith(prompt):
         start = len(prompt)
     else:
         # The prompt ends in something this turn lacks, such as an empty think block, or earlier turns are rendered
@@ -153,13 +155,16 @@ def _prompt_end(template: ChatTemplate, before: str, messages: Sequence[Message]
         between = template.render(outlined, tools).partition(SENTINEL)[0].rpartition(NEXT_SENTINEL)[2]
         prompt = template.render(outlined[:turn], tools, add_generation_prompt=True).rpartition(NEXT_SENTINEL)[2]
         bare = template.render(outlined[:turn], tools).rpartition(NEXT_SENTINEL)[2]
-        if not before.endswith(between):
+        start = len(before) - len(between)
+        if not whole.startswith(prompt, start):
+            prompt = between[: template.common_start(between, prompt)]
+        if not before.endswith(between) or not whole.startswith(before[:start] + prompt):
             raise _refused(template, turn, "renders what precedes it differently when the turn before changes")
-        start = len(before) - len(between) + template.common_start(between, prompt)
+        start += len(prompt)
     ordinary = template.generation_prompt
     if ordinary and before.startswith(ordinary, start):
         start += len(ordinary)  # written before an answer that follows a tool's output, though not asked for there
-    if prompt == bare and messages[turn].get("content") == SENTINEL and before[start:].strip():
+    if bare.endswith(prompt) and messages[turn].get("content") == SENTINEL and before[start:].strip():
         raise _refused(template, turn, f"puts {before[start:]!r} before it and has no generation prompt")
     return start
 
@@ -186,8 +191,8 @@ def _closing(template: ChatTemplate, behind: str, other: str, turn: int, message
     if shared < min(len(behind), len(other)) and not template.ends_in_added_token(closing):
         # A turn may end in one token when it is the last and in another when it is not (gpt-oss).
         token = template.added_token_at_start(behind[shared:])
-        if not token or not template.added_token_at_start(other[shared:]):
-            raise _refused(template, turn, "ends it differently when it is the last turn, in no special token")
+        if token not in (*template.end_tokens, template.turn_end):
+            raise _refused(template, turn, "ends it differently when it is the last turn, in no end token")
         closing += token
     next_token = template.added_token_at_start(behind[shared:])
     if (

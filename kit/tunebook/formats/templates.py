@@ -120,6 +120,12 @@ class ChatTemplate:
         return prompted[self.common_start(bare, prompted) :]
 
     @cached_property
+    def turn_end(self) -> str:
+        """The added token right behind the content of a user's turn; nothing where there is none."""
+        bare = self.render([{"role": "user", "content": SENTINEL}])
+        return self.added_token_at_start(bare.rpartition(SENTINEL)[2])
+
+    @cached_property
     def prompts_answers(self) -> bool:
         """Whether all that stands before an answer is in the generation prompt; some templates have none."""
         asked, answered = {"role": "user", "content": "Q"}, {"role": "assistant", "content": SENTINEL}
