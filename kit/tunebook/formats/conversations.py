@@ -1,7 +1,9 @@
 """Rows that hold a conversation: OpenAI's `messages` and ShareGPT's `conversations`.
 
 Both become the messages a chat template takes: role, content as one string, and whatever else the turn carries (tool
-calls, a name), its empty fields left out. Unknown roles pass through: the template knows whether it has them.
+calls, a name). Fields that are None are left out, at every depth: Arrow gives each dict the keys of all its siblings,
+and templates test for presence. (A null that is meant survives in tool arguments written as JSON text.) Unknown roles
+pass through: the template knows whether it has them.
 """
 
 import json
@@ -52,18 +54,15 @@ def row_tools(row: Row) -> Tools:
         return None
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
         raise BadRow("its column 'tools' is not a list of dicts, each the JSON schema of one tool.")
-    return tools
+    return _without_none(tools)
 
 
 def _message(turn: Any, number: int) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
-    # Arrow gives every turn the fields of all turns; an absent one arrives as None, and templates test for presence.
-    message = {key: value for key, value in turn.items() if value is not None}
-    if "tool_calls" in message:
-        message["tool_calls"] = [_tool_call(call, number) for call in message["tool_calls"]]
-        if not message["tool_calls"]:
-            del message["tool_calls"]
+    message = _without_none(turn)
+    if calls := message.pop("tool_calls", None):
+        message["tool_calls"] = [_tool_call(call, number) for call in calls]
     if "content" in message:
         message["content"] = _as_string(message["content"], number)
     elif "tool_calls" not in message:
@@ -89,12 +88,18 @@ def _tool_call(call: Any, number: int) -> Mapping[str, Any]:
     """A tool call whose arguments are a dict: OpenAI sends JSON text, which templates would quote a second time."""
     if not isinstance(call, Mapping):
         raise BadRow(f"turn {number} has a tool call that is a {type(call).__name__}, not a dict.")
-    call = {key: value for key, value in call.items() if value is not None}
     if "function" in call:
         return {**call, "function": _tool_call(call["function"], number)}
-    if isinstance(call.get("arguments"), str):
-        call["arguments"] = _parsed(call["arguments"] or "{}", f"the arguments of a tool call in turn {number}")
-    return call
+    if not isinstance(call.get("arguments"), str):
+        return call
+    arguments = _parsed(call["arguments"] or "{}", f"the arguments of a tool call in turn {number}")
+    return {**call, "arguments": arguments}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _from_sharegpt(turn: Any, number: int) -> Any:

@@ -48,9 +48,9 @@ class ChatTemplate:
         try:
             return self.tokenizer.apply_chat_template(
                 [self._shaped(message) for message in messages],
-                tools=None if tools is None else list(tools),
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
+                **({} if tools is None else {"tools": list(tools)}),  # mlx-lm's own renderers know no tools=None
             )
         except (TemplateError, TypeError) as error:  # TypeError: such as adding a string to a list within the template
             raise BadRow(f"the chat template refuses it: {error}") from error
