@@ -368,3 +368,37 @@ def test_rows_are_recognised_in_one_pass_and_read_one_by_one(tokenizer):
     assert read(rows[7]).text == "row 7"
     assert reader(rows, tokenizer, "text")(rows[8]).text == "row 8"
     assert rows.reads == 52
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        # What follows an answer tells its length.
+        (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{{ m.content | length }}\n"
+            "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+            "what follows it differently",
+        ),
+        # An answer is opened by the length of the question, and the generation prompt by nothing alike.
+        (
+            "{% for m in messages %}<|im_start|>{{ loop.previtem.content | length if loop.previtem }}{{ m.role }}\n"
+            "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>0assistant\n{% endif %}",
+            "what precedes it differently",
+        ),
+        # An answer is hidden while it is the last turn.
+        (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if not loop.last or m.role == 'user' %}{{ m.content }}"
+            "{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+            "leaves its content out",
+        ),
+    ],
+)
+def test_a_template_whose_words_depend_on_the_answer_is_refused(tmp_path, template, why):
+    with pytest.raises(ValueError, match=why):
+        render_chat(TURNS, with_template(tmp_path, template))
+
+
+def test_a_tool_call_without_a_generation_prompt_is_refused(tmp_path):
+    template = TOOL_TEMPLATE.partition("{% if add_generation_prompt %}")[0]
+    with pytest.raises(ValueError, match="no generation prompt"):
+        render_chat(TOOL_TURNS[:2], with_template(tmp_path, template))
