@@ -385,6 +385,12 @@ def test_rows_are_recognised_in_one_pass_and_read_one_by_one(tokenizer):
             "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>0assistant\n{% endif %}",
             "what precedes it differently",
         ),
+        # A turn ends in other words when it is the last, and in no token.
+        (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ ' (end)' if loop.last else ' (more)' }}{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}",
+            "in no end token",
+        ),
         # An answer is hidden while it is the last turn.
         (
             "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if not loop.last or m.role == 'user' %}{{ m.content }}"

@@ -191,7 +191,7 @@ def _closing(template: ChatTemplate, behind: str, other: str, turn: int, message
     if shared < min(len(behind), len(other)) and not template.ends_in_added_token(closing):
         # A turn may end in one token when it is the last and in another when it is not (gpt-oss).
         token = template.added_token_at_start(behind[shared:])
-        if token not in (*template.end_tokens, template.turn_end):
+        if not token or token not in (*template.end_tokens, template.turn_end):
             raise _refused(template, turn, "ends it differently when it is the last turn, in no end token")
         closing += token
     next_token = template.added_token_at_start(behind[shared:])
