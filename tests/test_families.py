@@ -86,3 +86,17 @@ def test_generation_follows_the_likeliest_token_of_a_full_forward_pass(model):
             tokens.pop()
             break
     assert said == tokenizer.decode(tokens)[len("the quick brown") :]
+
+
+def test_rows_of_token_ids_are_encoded_as_they_stand(model):
+    [ours] = encoded(model, [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}])
+    assert ours.tokens.tolist() == [5, 6, 7]
+    assert ours.loss_mask.tolist() == [False, True, True]
+
+
+def test_raw_text_that_begins_with_bos_gets_no_second_one(tmp_path):
+    folder = tiny_model_folder(tmp_path / "llama", style="llama3")  # whose tokenizer opens every text with BOS
+    model, tokenizer = FastModel.from_pretrained(folder)
+    bare, opened = encoded(model, [{"text": "a line"}, {"text": f"{tokenizer.bos_token}a line"}])
+    assert bare.tokens.tolist() == opened.tokens.tolist()
+    assert (bare.tokens == tokenizer.bos_token_id).sum() == 1

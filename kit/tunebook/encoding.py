@@ -17,8 +17,8 @@ def encode_rows(
     A row longer than `max_seq_length` tokens is cut on the right; one whose whole answer is cut off is left out. Raises
     ValueError when none is left, and for rows `formats.to_examples` refuses.
     """
-    examples = to_examples(rows, loaded.tokenizer, format)
-    encoded = [loaded.family.encode(example, max_seq_length) for example in progress(examples, f"Tokenizing {name}")]
+    examples = progress(to_examples(rows, loaded.tokenizer, format), f"Tokenizing {name}", total=len(rows))
+    encoded = [loaded.family.encode(example, max_seq_length) for example in examples]
     kept = [row for row in encoded if row.supervised_tokens]
     cut = [row for row in kept if row.cut]
     if not kept:

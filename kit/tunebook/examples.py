@@ -1,7 +1,7 @@
 """The neutral example: what every data format becomes, and all that a model family ever sees of a row.
 
 An example is an ordered run of parts. Whether a part is supervised is decided once, where its text was rendered
-(`formats.py`), and is never guessed again further down.
+(`formats/`), and is never guessed again further down.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,29 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Example:
-    """One training row, as ordered parts."""
+class Tokens:
+    """A whole row that came tokenized; it stands alone in its example."""
 
-    parts: tuple[Text, ...]
-    rendered: bool  # True: a chat template wrote the special tokens; False: raw text, the family adds BOS and EOS
+    ids: tuple[int, ...]
+    supervised: tuple[bool, ...]  # one per id
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training row, as ordered parts: texts, or one `Tokens`."""
+
+    parts: tuple[Text | Tokens, ...]
+    rendered: bool  # True: the special tokens are there already; False: raw text, the family adds BOS and EOS
 
     @property
     def text(self) -> str:
-        """All parts joined."""
-        return "".join(part.text for part in self.parts)
+        """All parts joined. Raises ValueError for a tokenized row, which has no text."""
+        return "".join(part.text for part in texts(self))
+
+
+def texts(example: Example) -> tuple[Text, ...]:
+    """The parts of an example of text. Raises ValueError for a tokenized row."""
+    parts = tuple(part for part in example.parts if isinstance(part, Text))
+    if len(parts) < len(example.parts):
+        raise ValueError("This example came as token ids (columns input_ids, labels), so it has no text.")
+    return parts

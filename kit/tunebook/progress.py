@@ -4,7 +4,7 @@ They are text, not widgets: a widget is a broken box in a saved notebook once it
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -14,9 +14,12 @@ from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent,
 T = TypeVar("T")
 
 
-def progress(items: Sequence[T], what: str) -> "tqdm[T]":
-    """Iterate over `items` with a bar that shows only if it takes over two seconds, and goes when it is done."""
-    return tqdm(items, desc=what, delay=2, leave=False, file=sys.stdout)
+def progress(items: Iterable[T], what: str, total: int | None = None) -> "tqdm[T]":
+    """Iterate over `items` with a bar that shows only if it takes over two seconds, and goes when it is done.
+
+    `total` is how many there are, where they cannot be counted beforehand.
+    """
+    return tqdm(items, total=total, desc=what, delay=2, leave=False, file=sys.stdout)
 
 
 def bytes_bar(total: int, what: str) -> tqdm:

@@ -5,11 +5,12 @@ Greedy unless told otherwise. The model is put in eval mode for the time; its we
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from .examples import Example, Text
+from .examples import Example, Text, Tokens, texts
 from .formats import render_prompt
 from .loader import Loaded
 
@@ -38,11 +39,12 @@ def as_prompt(prompt: str | Sequence[Mapping[str, Any]], tokenizer: TokenizerWra
 
 def opening(example: Example) -> Prompt:
     """A training example up to where the model begins to write; a text it writes from the start, to a few words in."""
-    parts = []
-    for part in example.parts:
-        if part.supervised:
-            break
-        parts.append(part)
+    first = example.parts[0]
+    if isinstance(first, Tokens):
+        count = first.supervised.index(True) or 1
+        ids = Tokens(first.ids[:count], first.supervised[:count])
+        return Prompt(f"({count} token ids)", Example((ids,), rendered=True))
+    parts = list(takewhile(lambda part: not part.supervised, texts(example)))
     if not parts:
         start = example.text[:OPENING_CHARACTERS]
         parts = [Text(start.rsplit(" ", 1)[0] if len(example.text) > OPENING_CHARACTERS else start)]

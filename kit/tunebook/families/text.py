@@ -14,7 +14,7 @@ from mlx_lm import stream_generate
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..examples import Example
+from ..examples import Example, Tokens, texts
 from .base import Batch, Encoded, Family
 
 
@@ -73,17 +73,23 @@ def _head(module: nn.Module, hidden: mx.array) -> mx.array:
 
 
 def _tokenize(example: Example, tokenizer: TokenizerWrapper, ends: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) token ids and (T,) supervision of an example's whole text.
+    """(T,) token ids and (T,) supervision of an example's whole text, or of the tokens it came as.
 
     The text is tokenized in one piece, as it stands, and a token belongs to the part its first character is in. A
-    rendered chat brings its own special tokens; raw text gets the tokenizer's opening ones and, when it `ends`, EOS.
+    rendered chat brings its own special tokens; raw text gets the tokenizer's opening ones, unless it begins with BOS,
+    and, when it `ends`, EOS.
     """
-    encoding = tokenizer.backend_tokenizer.encode(example.text, add_special_tokens=not example.rendered)
+    first = example.parts[0]
+    if isinstance(first, Tokens):
+        return np.array(first.ids, dtype=np.int32), np.array(first.supervised, dtype=bool)
+    parts, text = texts(example), example.text
+    opens = not example.rendered and not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
+    encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=opens)
     tokens, starts = list(encoding.ids), [start for start, _ in encoding.offsets]
-    part_starts = np.cumsum([0, *(len(part.text) for part in example.parts[:-1])])
-    part_of = np.searchsorted(part_starts, starts, side="right") - 1  # (T,) index into example.parts
-    supervised = [example.parts[part].supervised for part in part_of]
+    part_starts = np.cumsum([0, *(len(part.text) for part in parts[:-1])])
+    part_of = np.searchsorted(part_starts, starts, side="right") - 1  # (T,) index into parts
+    supervised = [parts[part].supervised for part in part_of]
     if ends and not example.rendered and tokens[-1:] != [tokenizer.eos_token_id]:
         tokens.append(tokenizer.eos_token_id)
-        supervised.append(example.parts[-1].supervised)
+        supervised.append(parts[-1].supervised)
     return np.array(tokens, dtype=np.int32), np.array(supervised, dtype=bool)

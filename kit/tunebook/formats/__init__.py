@@ -1,0 +1,119 @@
+"""Rows -> examples: which columns mean what, and which of the text the model is trained to write.
+
+`reader` makes the function that reads one row, `to_examples` reads them all. Supervision is decided here, where the
+text is rendered, and is never guessed at: what cannot be told exactly is refused.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ..examples import Example, Text
+from ..sources import Row
+from .conversations import as_messages
+from .markers import Markers, supervise_between
+from .reading import Reading
+from .recognition import FORMATS, Format, format_named, recognise
+from .rows import BadRow, BadRows
+from .supervision import TrainOn
+from .templates import ChatTemplate, Message, Tools
+
+__all__ = [
+    "FORMATS",
+    "BadRow",
+    "BadRows",
+    "Format",
+    "FormattingFunc",
+    "Markers",
+    "TrainOn",
+    "reader",
+    "recognise",
+    "render_chat",
+    "render_prompt",
+    "supervise_between",
+    "to_examples",
+]
+
+FormattingFunc = Callable[[Row], str | list[dict[str, Any]] | Row]
+
+
+def reader(
+    rows: Sequence[Row],
+    tokenizer: TokenizerWrapper,
+    format: str | None = None,
+    *,
+    train_on: TrainOn = "assistant",
+    response_markers: Markers | None = None,
+    formatting_func: FormattingFunc | None = None,
+) -> Callable[[Row], Example]:
+    """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
+
+    `rows` are gone through once to recognise their format, and not at all when `format` names a key of FORMATS.
+    `formatting_func` is called with each row first and returns raw text, a list of messages, or another row.
+    `train_on` is about conversations and answers; raw text is supervised whole. `response_markers`, a pair
+    (instruction_part, response_part), decide in place of the chat template, and in raw text.
+    Raises ValueError for rows of no format or of several, and for settings that contradict one another; the function
+    it returns raises ValueError for a template that does not let its answers be told exactly.
+    """
+    if train_on not in ("assistant", "last_assistant", "everything"):
+        raise ValueError(f"train_on is {train_on!r}; choose 'assistant', 'last_assistant' or 'everything'.")
+    if response_markers is not None and train_on == "everything":
+        raise ValueError("response_markers and train_on='everything' are both given; choose one.")
+    name = format if format is not None else recognise(_formatted(row, formatting_func) for row in rows)
+    read = format_named(name).read
+    reading = Reading(
+        tokenizer=tokenizer,
+        template=ChatTemplate(tokenizer) if tokenizer.has_chat_template else None,
+        train_on=train_on,
+        response_markers=response_markers,
+    )
+    return lambda row: read(_formatted(row, formatting_func), reading)
+
+
+def to_examples(
+    rows: Sequence[Row], tokenizer: TokenizerWrapper, format: str | None = None, **options: Any
+) -> Iterator[Example]:
+    """The rows as examples, in order and one at a time; `options` are those of `reader`.
+
+    A bad row yields nothing; once all rows are read, ValueError says how many there were, the first, and what is wrong
+    with them. Whoever consumes examples while they come learns of bad rows at the end.
+    """
+    read, bad = reader(rows, tokenizer, format, **options), BadRows()
+    for index, row in enumerate(rows):
+        try:
+            example = read(row)
+        except BadRow as error:
+            bad.add(index, error)
+        else:
+            yield example
+    bad.check(len(rows))
+
+
+def render_chat(messages: Sequence[Message], tokenizer: TokenizerWrapper, tools: Tools = None) -> Example:
+    """One conversation as its template writes it, each assistant turn supervised."""
+    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
+    return Reading(tokenizer=tokenizer, template=template).chat(as_messages(messages), tools)
+
+
+def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper) -> Example:
+    """A conversation up to the point where the assistant speaks next; nothing is supervised."""
+    text = ChatTemplate(tokenizer).render(as_messages(messages), add_generation_prompt=True)
+    return Example(parts=(Text(text),), rendered=True)
+
+
+def _formatted(row: Row, formatting_func: FormattingFunc | None) -> Row:
+    """What `formatting_func` makes of a row, as a row of one of the formats."""
+    if formatting_func is None:
+        return row
+    made = formatting_func(row)
+    if isinstance(made, str):
+        return {"text": made}
+    if isinstance(made, list) and made and all(isinstance(turn, Mapping) for turn in made):
+        return {"messages": made}
+    if isinstance(made, Mapping):
+        return made
+    raise ValueError(
+        f"formatting_func returned a {type(made).__name__}; it must return, for one row, a string, a list of messages, "
+        "or a row."
+    )

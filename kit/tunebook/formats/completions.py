@@ -1,0 +1,62 @@
+"""Rows that hold a question and its answer: prompt and completion, and Alpaca's instruction, input and output.
+
+With a chat template they are one exchange of a conversation; without one, plain text in which the answer is supervised.
+"""
+
+from typing import Any
+
+from ..examples import Example
+from ..sources import Row
+from .conversations import as_messages, row_tools
+from .reading import Reading
+from .rows import BadRow, column
+
+# The prompts Stanford Alpaca was trained with (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+ALPACA_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+
+
+def read_prompt_completion(row: Row, reading: Reading) -> Example:
+    """`{"prompt": ..., "completion": ...}`: two strings, or two lists of messages of which the second is answered for.
+
+    Strings are one chat turn each; without a chat template they are plain text.
+    """
+    prompt, completion = (column(row, name, str, list, tuple) for name in ("prompt", "completion"))
+    if isinstance(prompt, str) != isinstance(completion, str):
+        raise BadRow("one of 'prompt' and 'completion' is a string and the other a list of messages.")
+    if isinstance(prompt, str):
+        return _exchange(prompt, completion, reading) if reading.template else reading.answer(prompt, completion)
+    return reading.chat(as_messages([*prompt, *completion]), row_tools(row), first_turn=len(prompt))
+
+
+def read_alpaca(row: Row, reading: Reading) -> Example:
+    """`{"instruction": ..., "input": ..., "output": ...}`, whose input may be empty or absent.
+
+    Instruction and input are the user's turn, a blank line between them; without a chat template they are put as
+    Stanford Alpaca's were.
+    """
+    instruction, output = column(row, "instruction", str), column(row, "output", str)
+    given = _optional_text(row, "input")
+    if reading.template:
+        return _exchange(f"{instruction}\n\n{given}" if given else instruction, output, reading)
+    form = ALPACA_WITH_INPUT if given else ALPACA_WITHOUT_INPUT
+    return reading.answer(form.format(instruction=instruction, input=given), output)
+
+
+def _exchange(question: str, answer: str, reading: Reading) -> Example:
+    return reading.chat([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+
+
+def _optional_text(row: Row, name: str) -> Any:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRow(f"its column '{name}' is a {type(value).__name__}, not a str.")
+    return value or ""

@@ -1,0 +1,122 @@
+"""Rows that hold a conversation: OpenAI's `messages` and ShareGPT's `conversations`.
+
+Both become the messages a chat template takes: role, content as one string, and whatever else the turn carries (tool
+calls, a name). Fields that are None are left out, at every depth: Arrow gives each dict the keys of all its siblings,
+and templates test for presence. (A null that is meant survives in tool arguments written as JSON text.) Unknown roles
+pass through: the template knows whether it has them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..examples import Example
+from ..sources import Row
+from .reading import Reading
+from .rows import BadRow, column
+from .templates import Message, Tools
+
+# ShareGPT's own names for who speaks, and those of sets made after it (Hermes function calling, LLaMA-Factory).
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+
+
+def read_messages(row: Row, reading: Reading) -> Example:
+    """`{"messages": [{"role": ..., "content": ...}, ...]}`, and `tools` where the model may call some."""
+    return reading.chat(as_messages(column(row, "messages", list, tuple)), row_tools(row))
+
+
+def read_sharegpt(row: Row, reading: Reading) -> Example:
+    """`{"conversations": [{"from": "human", "value": ...}, ...]}`, or the same with role and content."""
+    turns = [_from_sharegpt(turn, number) for number, turn in enumerate(column(row, "conversations", list, tuple))]
+    return reading.chat(as_messages(turns), row_tools(row))
+
+
+def as_messages(turns: Sequence[Any]) -> list[Message]:
+    """The turns of a conversation as a chat template takes them. Raises BadRow for one that is no message."""
+    return [_message(turn, number) for number, turn in enumerate(turns)]
+
+
+def row_tools(row: Row) -> Tools:
+    """The optional column `tools`: a list of JSON schemas, or that list as JSON text; None where there are none."""
+    tools = row.get("tools")
+    if isinstance(tools, str) and tools.strip():
+        tools = _parsed(tools, "its column 'tools'")
+    if not tools:
+        return None
+    if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise BadRow("its column 'tools' is not a list of dicts, each the JSON schema of one tool.")
+    return _without_none(tools)
+
+
+def _message(turn: Any, number: int) -> Message:
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
+        raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
+    message = _without_none(turn)
+    if calls := message.pop("tool_calls", None):
+        message["tool_calls"] = [_tool_call(call, number) for call in calls]
+    if "content" in message:
+        message["content"] = _as_string(message["content"], number)
+    elif "tool_calls" not in message:
+        raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
+    return message
+
+
+def _as_string(content: Any, number: int) -> str:
+    """Content as one string: the texts of a list of parts are joined as they stand."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | tuple):
+        raise BadRow(f"the content of turn {number} is a {type(content).__name__}, not a string.")
+    for part in content:
+        if not isinstance(part, Mapping):
+            raise BadRow(f"the content of turn {number} holds a {type(part).__name__} among its parts.")
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise BadRow(f"the content of turn {number} has a part of type {part.get('type')!r}; this is a text model.")
+    return "".join(part["text"] for part in content)
+
+
+def _tool_call(call: Any, number: int) -> Mapping[str, Any]:
+    """A tool call whose arguments are a dict: OpenAI sends JSON text, which templates would quote a second time."""
+    if not isinstance(call, Mapping):
+        raise BadRow(f"turn {number} has a tool call that is a {type(call).__name__}, not a dict.")
+    if "function" in call:
+        return {**call, "function": _tool_call(call["function"], number)}
+    if not isinstance(call.get("arguments"), str):
+        return call
+    arguments = _parsed(call["arguments"] or "{}", f"the arguments of a tool call in turn {number}")
+    return {**call, "arguments": arguments}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _from_sharegpt(turn: Any, number: int) -> Any:
+    if not isinstance(turn, Mapping):
+        raise BadRow(f"turn {number} is a {type(turn).__name__}, not a dict with 'from' and 'value'.")
+    role, content = (turn.get(new) if turn.get(new) is not None else turn.get(old) for new, old in _SHAREGPT_KEYS)
+    rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    if not isinstance(role, str):
+        raise BadRow(f"turn {number} has neither 'from' nor 'role'.")
+    return {**rest, "role": ROLES.get(role.lower(), role.lower()), "content": content}
+
+
+_SHAREGPT_KEYS = (("role", "from"), ("content", "value"))
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRow(f"{what} are not valid JSON: {error}.") from error

@@ -1,0 +1,67 @@
+"""The formats there are, and which of them a set of rows has: told from the columns of all rows together.
+
+To add a format, add an entry to FORMATS.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..examples import Example
+from ..sources import Row
+from .completions import read_alpaca, read_prompt_completion
+from .conversations import read_messages, read_sharegpt
+from .plain import read_text, read_tokens
+from .reading import Reading
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of row: the columns it is recognised by, and how one row is read."""
+
+    columns: tuple[str, ...]
+    read: Callable[[Row, Reading], Example]
+
+
+FORMATS: dict[str, Format] = {
+    "messages": Format(("messages",), read_messages),
+    "sharegpt": Format(("conversations",), read_sharegpt),
+    "prompt_completion": Format(("prompt", "completion"), read_prompt_completion),
+    "alpaca": Format(("instruction", "output"), read_alpaca),
+    "text": Format(("text",), read_text),
+    "tokens": Format(("input_ids",), read_tokens),
+}
+
+
+def recognise(rows: Iterable[Row]) -> str:
+    """The one format every row has the columns of, in one pass that keeps no row.
+
+    Raises ValueError with the counts of each when there is not exactly one.
+    """
+    counts: Counter[str] = Counter()
+    columns: set[str] = set()
+    total = 0
+    for row in rows:
+        total += 1
+        columns.update(row)
+        counts.update(name for name, kind in FORMATS.items() if _has_columns(row, kind))
+    complete = [name for name, count in counts.items() if count == total]
+    if len(complete) == 1:
+        return complete[0]
+    known = "; ".join(f"{name}: {', '.join(kind.columns)}" for name, kind in FORMATS.items())
+    seen = ", ".join(f"{count} of {total} look like '{name}'" for name, count in counts.most_common()) or "none fits"
+    raise ValueError(
+        f"Cannot tell the format of these rows: {seen}. Their columns are {', '.join(sorted(columns)) or 'none'}; the "
+        f"formats and their columns are {known}. Pass format='...' to choose one, or formatting_func=... to make one."
+    )
+
+
+def format_named(name: str) -> Format:
+    """The format of that name. Raises ValueError with the names there are."""
+    if name not in FORMATS:
+        raise ValueError(f"format is {name!r}; choose one of {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _has_columns(row: Row, kind: Format) -> bool:
+    return all(row.get(column) is not None for column in kind.columns)
