@@ -108,17 +108,17 @@ def test_samples_have_a_file_of_their_own_and_are_there_once_after_a_resume(tiny
 
 def test_the_opening_of_a_conversation_ends_where_the_answer_begins(model):
     row = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}
-    prompt = opening(to_examples([row], model.loaded.tokenizer)[0])
+    prompt = opening(next(to_examples([row], model.loaded.tokenizer)))
     assert prompt.example.text == as_prompt("Why?", model.loaded.tokenizer).example.text
     assert not any(part.supervised for part in prompt.example.parts)
 
 
 def test_the_opening_of_raw_text_is_its_first_words(model):
     text = "the quick brown fox jumps over the lazy dog and then the dog sleeps in the sun until noon"
-    prompt = opening(to_examples([{"text": text}], model.loaded.tokenizer)[0])
+    prompt = opening(next(to_examples([{"text": text}], model.loaded.tokenizer)))
     assert text.startswith(f"{prompt.shown} ")
     assert 40 < len(prompt.shown) <= 60
-    assert opening(to_examples([{"text": "short"}], model.loaded.tokenizer)[0]).shown == "short"
+    assert opening(next(to_examples([{"text": "short"}], model.loaded.tokenizer))).shown == "short"
 
 
 def test_without_a_chat_template_a_string_is_text_to_go_on_from(tmp_path):
