@@ -39,7 +39,7 @@ def main() -> None:
 
     model, _ = FastModel.from_pretrained(options.model)
     FastModel.get_peft_model(model)
-    rows, _ = encode_rows(samples.python_docs()[: options.rows], model.loaded, max_seq_length=2048)
+    rows = encode_rows(samples.python_docs()[: options.rows], model.loaded, max_seq_length=2048).rows
     batch = model.family.collate(rows, padded_width(max(len(row.tokens) for row in rows), 2048))
     positions = supervised_positions(batch)
     share = positions.size / (batch["tokens"].size - options.rows)

@@ -6,7 +6,7 @@ from tunebook.evaluation import score, score_now
 
 @pytest.fixture
 def encoded(tuned, rows):
-    return encode_rows(rows, tuned.loaded, max_seq_length=128)[0]
+    return encode_rows(rows, tuned.loaded, max_seq_length=128).rows
 
 
 def test_the_score_does_not_depend_on_the_batch_size(tuned, encoded):
@@ -31,7 +31,7 @@ def test_dropout_is_off_while_scoring_and_on_again_after(model, rows):
 
     FastModel.get_peft_model(model, r=4, lora_dropout=0.5)
     model.module.train()
-    encoded, _ = encode_rows(rows, model.loaded, max_seq_length=128)
+    encoded = encode_rows(rows, model.loaded, max_seq_length=128).rows
     twice = [score_now(model.module, model.family, encoded, batch_size=4, max_seq_length=128).loss for _ in range(2)]
     assert twice[0] == twice[1]
     assert model.module.training

@@ -9,8 +9,8 @@ from tunebook.examples import Example, Text
 from tunebook.formats import to_examples
 
 
-def encoded(model, rows, length=128):
-    return [model.family.encode(example, length) for example in to_examples(rows, model.loaded.tokenizer)]
+def encoded(model, rows):
+    return model.family.encode(list(to_examples(rows, model.loaded.tokenizer)))
 
 
 def test_token_ids_are_those_transformers_gives_the_same_conversation(model, rows, tiny_folder):
@@ -38,12 +38,6 @@ def test_eos_ends_raw_text_once_and_is_never_added_to_a_chat(model, rows):
         assert ours.tokens[-1] == eos
         assert (ours.tokens == eos).sum() == 1
     assert (encoded(model, rows)[0].tokens == eos).sum() == 2  # one per turn
-
-
-def test_a_long_row_is_cut_and_says_by_how_much(model, rows):
-    [whole], [short] = encoded(model, rows[3:4]), encoded(model, rows[3:4], length=10)
-    assert short.cut == len(whole.tokens) - 10
-    assert np.array_equal(short.tokens, whole.tokens[:10])
 
 
 def test_padding_is_never_supervised(model, rows):

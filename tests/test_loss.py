@@ -10,7 +10,7 @@ from tunebook.loss import summed_loss, supervised_positions
 
 @pytest.fixture
 def batch(tuned, rows):
-    encoded, _ = encode_rows(rows[:4], tuned.loaded, max_seq_length=128)
+    encoded = encode_rows(rows[:4], tuned.loaded, max_seq_length=128).rows
     return tuned.family.collate(encoded, width=65)
 
 
@@ -66,7 +66,7 @@ def test_its_gradient_is_the_slope_of_the_loss(tuned, batch):
 
 
 def test_padding_changes_nothing(tuned, rows):
-    encoded, _ = encode_rows(rows[:4], tuned.loaded, max_seq_length=128)
+    encoded = encode_rows(rows[:4], tuned.loaded, max_seq_length=128).rows
     losses = []
     for width in (65, 97):
         batch = tuned.family.collate(encoded, width)

@@ -70,7 +70,7 @@ def test_thirty_steps_are_those_of_mlx_lm_where_no_row_is_padded(tiny_folder, tm
     ours = [step.loss for step in trainer.train().steps]
 
     stock, theirs = adapted(tiny_folder), Losses()
-    encoded, _ = encode_rows(rows, stock.loaded, max_seq_length=WIDTH)
+    encoded = encode_rows(rows, stock.loaded, max_seq_length=WIDTH).rows
     stock.module.train()
     train(
         model=stock.module,
@@ -102,7 +102,7 @@ def nats_by_hand(module, tokens):
 
 
 def test_a_padded_row_has_the_loss_of_its_own_tokens_and_not_of_the_padding_mlx_lm_adds(tuned):
-    encoded, _ = encode_rows([{"text": "the quick brown fox"}], tuned.loaded, max_seq_length=128)
+    encoded = encode_rows([{"text": "the quick brown fox"}], tuned.loaded, max_seq_length=128).rows
     [row] = encoded
     by_hand = nats_by_hand(tuned.module, row.tokens)
     batch = tuned.family.collate(encoded, WIDTH)
@@ -120,7 +120,8 @@ def test_a_padded_row_has_the_loss_of_its_own_tokens_and_not_of_the_padding_mlx_
 def test_a_row_with_nothing_supervised_is_nan_there_and_left_out_here(tuned):
     row = {"messages": [{"role": "user", "content": "why " * 40}, {"role": "assistant", "content": "so"}]}
     short = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "so"}]}
-    encoded, notices = encode_rows([row, short], tuned.loaded, max_seq_length=WIDTH)
+    made = encode_rows([row, short], tuned.loaded, max_seq_length=WIDTH)
+    encoded, notices = made.rows, made.notices
     assert len(encoded) == 1
     assert any("left out" in notice for notice in notices)
     tokens = mx.zeros((1, WIDTH), dtype=mx.int32)

@@ -30,12 +30,14 @@ PICTURE = """
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic runtime progress
-    formats     : examples sources
+    formats     : config examples sources
     families    : examples
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     adapters    : config norms tensors
-    encoding    : formats families loader progress sources
+    encoded     : families
+    token_cache : loader runtime sources
+    encoding    : atomic encoded examples families formats loader progress sources token_cache
     batches     : config
     loss        : families
     optim       : config norms tensors
@@ -45,10 +47,11 @@ PICTURE = """
     compiled    : batches config families
     step        : compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
-    loop        : events config runtime interrupts runs loader adapters batches families step endings \
+    preparation : batches config encoded encoding families formats loader sampling sources
+    loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs \
-                  loader encoding batches families evaluation sampling loop progress tensors
+                  loader batches evaluation preparation loop progress tensors
     export      : atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
     fast_model  : config families sources loader norms adapters sampling export
     demo        : events runs

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .sources import hold_out as hold_out
     from .trainer import Trainer as Trainer
     from .trainer import TrainResult as TrainResult
+    from .trainer import train_on_responses_only as train_on_responses_only
 
 load_fast_blas()
 
@@ -33,6 +34,7 @@ _ON_FIRST_USE = {
     "hold_out": "sources",
     "load_run": "runs",
     "samples": "samples",
+    "train_on_responses_only": "trainer",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "hold_out",
     "load_run",
     "samples",
+    "train_on_responses_only",
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 Schedule = Literal["linear", "cosine", "constant"]
 Optim = Literal["adamw", "adafactor", "lion", "sgd", "muon"]
 Order = Literal["shuffle", "sequential", "length_sorted", "torch_randperm", "length_grouped"]
+TrainOn = Literal["assistant", "last_assistant", "everything"]
 Clipping = Literal["max_grad_norm", "max_grad_leaf_norm", "max_grad_value"]
 
 
@@ -80,6 +81,8 @@ class TrainingConfig:
     max_grad_norm: float | Literal["auto"] | None = "auto"  # L2 norm of all together; "auto": 1.0 if no other is on
     max_grad_leaf_norm: float | None = None  # L2 norm of each tensor by itself
     max_grad_value: float | None = None  # absolute value of each element
+    train_on: TrainOn = "assistant"  # whose turns of a conversation are supervised; raw text always is, whole
+    hold_out: float = 0.05  # share of the rows to measure with when no eval_dataset is given; 0: none
     max_seq_length: int | None = None  # tokens; None: the length the model was loaded with
     eval_steps: int | None = None  # evaluate every n optimizer steps; None: only at the start and the end
     per_device_eval_batch_size: int | None = None  # None: as in training
@@ -137,10 +140,12 @@ class TrainingConfig:
                 adam_beta1=self.adam_beta1,
                 adam_beta2=self.adam_beta2,
                 min_lr_rate=self.min_lr_rate,
+                hold_out=self.hold_out,
                 warmup_ratio=self.warmup_ratio,
             ),
             _one_of(Schedule, lr_scheduler_type=self.lr_scheduler_type),
             _one_of(Optim, optim=self.optim),
+            _one_of(TrainOn, train_on=self.train_on),
             _one_of(Order, dataset_order=self.dataset_order),
             _one_at_most(
                 "each sets the length of the run", num_train_epochs=self.num_train_epochs, max_steps=self.max_steps

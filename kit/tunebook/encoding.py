@@ -1,39 +1,182 @@
-"""Rows -> token ids and loss masks, once, before training, with an account of everything that was cut or left out."""
+"""Rows -> token ids and loss masks, once, before training, with an account of everything that was cut or left out.
 
-from collections.abc import Sequence
+Rows are read, rendered and tokenized a few hundred at a time. Of a large set the result goes to the cache folder, keyed
+by all it follows from, and is read from there: memory stays flat, and the next time nothing is tokenized.
+"""
 
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import encoded
+from .atomic import new_folder
+from .examples import Example, Text
 from .families.base import Encoded
-from .formats import to_examples
+from .formats import BadRow, BadRows, FormattingFunc, Markers, TrainOn, formatted, reader
 from .loader import Loaded
 from .progress import progress
 from .sources import Row
+from .token_cache import cached_folder, key_of, prune
+
+AT_ONCE = 512  # rows tokenized together
+CACHED_ROWS = 1000  # a set of as many is kept on the disk
+
+T = TypeVar("T")
+
+
+@dataclass
+class Account:
+    """What became of the rows of a source."""
+
+    name: str  # what errors and notices call the source
+    max_seq_length: int
+    rows: int = 0  # read
+    cut: int = 0  # cut on the right
+    longest_cut: int = 0  # tokens
+    in_pieces: int = 0  # raw texts that were cut into several rows
+    left_out: list[int] = field(default_factory=list)  # rows of which nothing supervised was left
+
+    @property
+    def notices(self) -> list[str]:
+        """A sentence about each kind of row that did not fit."""
+        beyond = f"of {self.rows} rows of {self.name} are longer than {self.max_seq_length} tokens"
+        said = []
+        if self.cut:
+            said.append(
+                f"{self.cut} {beyond} and were cut on the right, the longest by {self.longest_cut}; their answers do "
+                "not end, and the model is not shown how to end them."
+            )
+        if self.in_pieces:
+            said.append(f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost.")
+        if self.left_out:
+            said.append(
+                f"{len(self.left_out)} of {self.rows} rows of {self.name} were left out, the first row "
+                f"{self.left_out[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
+            )
+        return said
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """The rows of one source as numbers."""
+
+    rows: Sequence[Encoded]  # in the source's order; a raw text may be several, a row left out is none
+    account: Account
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences about what did not fit."""
+        return self.account.notices
 
 
 def encode_rows(
-    rows: Sequence[Row], loaded: Loaded, *, max_seq_length: int, format: str | None = None, name: str = "rows"
-) -> tuple[list[Encoded], list[str]]:
-    """(encoded rows, sentences about what did not fit).
+    rows: Sequence[Row],
+    loaded: Loaded,
+    *,
+    max_seq_length: int,
+    name: str = "rows",
+    format: str | None = None,
+    train_on: TrainOn = "assistant",
+    response_markers: Markers | None = None,
+    formatting_func: FormattingFunc | None = None,
+) -> EncodedSet:
+    """Encode every row of `rows`; the last four arguments are those of `formats.reader`.
 
-    A row longer than `max_seq_length` tokens is cut on the right; one whose whole answer is cut off is left out. Raises
-    ValueError when none is left, and for rows `formats.to_examples` refuses.
+    A row longer than `max_seq_length` tokens is cut on the right, and left out when its whole answer is; raw text is
+    cut into pieces instead. Raises ValueError when no row is left, and for rows `formats.reader` refuses.
     """
-    examples = progress(to_examples(rows, loaded.tokenizer, format), f"Tokenizing {name}", total=len(rows))
-    encoded = [loaded.family.encode(example, max_seq_length) for example in examples]
-    kept = [row for row in encoded if row.supervised_tokens]
-    cut = [row for row in kept if row.cut]
-    if not kept:
+    account = Account(name=name, max_seq_length=max_seq_length)
+
+    def encode() -> Iterator[Encoded]:
+        read = reader(
+            rows,
+            loaded.tokenizer,
+            format,
+            train_on=train_on,
+            response_markers=response_markers,
+            formatting_func=formatting_func,
+        )
+        return _encoded(rows, loaded, read, account)
+
+    if len(rows) < CACHED_ROWS:
+        result = EncodedSet(list(encode()), account)
+    else:
+        settings = [format, train_on, response_markers, max_seq_length]
+        key = key_of((formatted(row, formatting_func) for row in rows), loaded, settings)
+        result = _through_cache(cached_folder(key), encode, account)
+    if not result.rows:
         raise ValueError(
             f"No row of {name} keeps a token of its answer within {max_seq_length} tokens; raise max_seq_length."
         )
-    notices = []
-    if cut:
-        notices.append(
-            f"{len(cut)} of {len(rows)} rows of {name} are longer than {max_seq_length} tokens and were cut on the "
-            f"right, the longest by {max(row.cut for row in cut)}; their answers do not end."
-        )
-    if len(kept) < len(rows):
-        notices.append(
-            f"{len(rows) - len(kept)} of {len(rows)} rows of {name} were left out: within {max_seq_length} tokens "
-            "nothing of their answer remains."
-        )
-    return kept, notices
+    return result
+
+
+def _through_cache(folder: Path, encode: Callable[[], Iterator[Encoded]], account: Account) -> EncodedSet:
+    """What `folder` holds; filled with what `encode` gives, and its account, when it holds nothing whole."""
+    with contextlib.suppress(FileNotFoundError, ValueError):  # nothing there, or not what was written
+        return _read(folder, account.name)
+    with new_folder(folder) as partial:
+        facts: dict[str, Any] = {}
+
+        def accounted() -> Iterator[Encoded]:
+            yield from encode()
+            facts.update(asdict(account))
+
+        encoded.write_rows(partial, accounted(), facts)
+    prune(folder)
+    return _read(folder, account.name)
+
+
+def _read(folder: Path, name: str) -> EncodedSet:
+    rows, facts = encoded.read_rows(folder)
+    return EncodedSet(rows, Account(**{**facts, "name": name}))
+
+
+def _encoded(
+    rows: Sequence[Row], loaded: Loaded, read: Callable[[Row], Example], account: Account
+) -> Iterator[Encoded]:
+    """The rows that are trained on, one after another; `account` is complete when the last one was given."""
+    bad = BadRows()
+    numbered = enumerate(progress(rows, f"Tokenizing {account.name}", total=len(rows)))
+    for some in _chunks(numbered, AT_ONCE):
+        examples: dict[int, Example] = {}
+        for number, row in some:
+            try:
+                examples[number] = read(row)
+            except BadRow as error:
+                bad.add(number, error)
+        whole = loaded.family.encode(list(examples.values()))
+        for (number, example), row in zip(examples.items(), whole, strict=True):
+            yield from _fitted(replace(row, number=number), example, account)
+    account.rows = len(rows)
+    bad.check(len(rows))
+
+
+def _fitted(row: Encoded, example: Example, account: Account) -> Iterator[Encoded]:
+    """`row` within the length, in pieces or cut, or nothing when nothing of it is supervised then."""
+    longest, length = account.max_seq_length, len(row.tokens)
+    is_raw = not example.rendered and all(isinstance(part, Text) and part.supervised for part in example.parts)
+    if length > longest and is_raw and longest > 1:
+        account.in_pieces += 1
+        # Each piece begins with the last token of the one before, so that every token is predicted once.
+        for start in range(0, length - 1, longest - 1):
+            place = slice(start, start + longest)
+            yield replace(row, tokens=row.tokens[place], loss_mask=row.loss_mask[place])
+        return
+    cut = max(0, length - longest)
+    kept = replace(row, tokens=row.tokens[:longest], loss_mask=row.loss_mask[:longest], cut=cut) if cut else row
+    if not kept.supervised_tokens:
+        account.left_out.append(row.number)
+        return
+    account.cut += cut > 0
+    account.longest_cut = max(account.longest_cut, cut)
+    yield kept
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some

@@ -9,7 +9,7 @@ import asyncio
 import time
 import traceback
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -23,6 +23,7 @@ from .adapters import parameter_counts
 from .batches import Window, padding_share, total_steps, windows
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainingConfig
+from .encoded import lengths_of
 from .endings import STEPS_NOT_FINITE, closing_sentence, explained
 from .evaluation import best_of, patience_is_lost, score
 from .events import (
@@ -59,8 +60,8 @@ class Run:
 
     loaded: Loaded
     config: TrainingConfig
-    train_rows: list[Encoded]
-    eval_rows: list[Encoded]
+    train_rows: Sequence[Encoded]
+    eval_rows: Sequence[Encoded]
     max_seq_length: int
     prompts: list[Prompt] = field(default_factory=list)  # what samples are taken of
     folder: Path | None = None  # where checkpoints go; None: there are none
@@ -144,7 +145,7 @@ class Run:
         yield from self._evaluate()
         if self.config.sample_steps is not None and self.step == 0:
             yield from self._sample()
-        for window in islice(windows([len(row.tokens) for row in self.train_rows], self.config), self.step, None):
+        for window in islice(windows(lengths_of(self.train_rows), self.config), self.step, None):
             yield from self._between_steps()
             if self._stopping:
                 return EndReason.STOPPED
@@ -349,9 +350,7 @@ class Run:
             total_parameters=total,
             train_rows=len(self.train_rows),
             eval_rows=len(self.eval_rows),
-            padding_share=padding_share(
-                [len(row.tokens) for row in self.train_rows], self.config, max_seq_length=self.max_seq_length
-            ),
+            padding_share=padding_share(lengths_of(self.train_rows), self.config, max_seq_length=self.max_seq_length),
             awaited=awaited,
             config=self.config.as_plain(),
         )

@@ -7,31 +7,27 @@ subscribed, and answer an interrupt; they differ only in whether the caller wait
 import asyncio
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from .batches import padding_notice, total_steps
+from .batches import total_steps
 from .checkpoint import check_is_of, find_checkpoint
 from .config import TrainingConfig
-from .encoding import encode_rows
 from .evaluation import Score, score_now
 from .events import Command, EndReason, EvalEvent, Event, Notice, RunEnded, SampleEvent, StepEvent, Working
-from .families.base import Encoded
-from .formats import to_examples
+from .formats import FormattingFunc, Markers
 from .interrupts import on_terminate
 from .loader import Loaded
 from .loop import Run
+from .preparation import Sources, prepare
 from .progress import run_bar
 from .runs import event_log, keep_config, new_run_folder, rewind
-from .sampling import Prompt, as_prompt, opening
-from .sources import Row, read_rows
+from .sources import Source
 from .tensors import flat
-
-SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
 
 ResumeFrom = bool | str | Path | None
 Listener = Callable[[Event], None]
@@ -64,8 +60,10 @@ class TrainResult:
 class Trainer:
     """Trains the trainable parameters of a loaded model.
 
-    Every row is rendered, tokenized and checked here, before the first step. `format` names one of
-    `formats.FORMATS` when the columns do not tell. Raises ValueError for rows that cannot be trained on.
+    Every row is read, rendered, tokenized and checked here, before the first step. A dataset is anything
+    `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id. `format` names one of
+    `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row first;
+    `response_markers` are as for `train_on_responses_only`. Raises ValueError for rows that cannot be trained on.
     """
 
     def __init__(
@@ -73,10 +71,12 @@ class Trainer:
         model: HoldsModel,
         tokenizer: TokenizerWrapper | None = None,
         *,
-        train_dataset: Iterable[Row],
-        eval_dataset: Iterable[Row] | None = None,
+        train_dataset: Source,
+        eval_dataset: Source | None = None,
         args: TrainingConfig | None = None,
         format: str | None = None,
+        formatting_func: FormattingFunc | None = None,
+        response_markers: Markers | None = None,
     ):
         self.loaded = model.loaded
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
@@ -85,22 +85,27 @@ class Trainer:
         if self.config.gradient_checkpointing is None:
             self.config = replace(self.config, gradient_checkpointing=model.gradient_checkpointing)
         self.max_seq_length = self.config.max_seq_length or self.loaded.max_seq_length
-        self.notices: list[str] = []  # what was cut or left out of the rows
-        train, held_out = (
-            read_rows(train_dataset),
-            [] if eval_dataset is None else read_rows(eval_dataset, "eval_dataset"),
+        self.prepare(
+            Sources(
+                train=train_dataset,
+                held_out=eval_dataset,
+                format=format,
+                formatting_func=formatting_func,
+                response_markers=response_markers,
+            )
         )
-        self.train_rows = self._encode(train, "train_dataset", format)
-        self.eval_rows = self._encode(held_out, "eval_dataset", format) if held_out else []
-        self.prompts = self._prompts(held_out or train, format)
-        self.total_steps = total_steps(len(self.train_rows), self.config)
-        lengths = [len(row.tokens) for row in self.train_rows]
-        if said := padding_notice(lengths, self.config, max_seq_length=self.max_seq_length):
-            self.notices.append(said)
-        self._check_evaluation()
         self._shows_progress = False
         self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
         self._run: Run | None = None
+
+    def prepare(self, sources: Sources) -> None:
+        """Read the rows of `sources` in place of those before; the next run trains on them."""
+        self.sources = sources
+        self.data = prepare(sources, self.loaded, self.config, self.max_seq_length)
+        self.train_rows = self.data.train.rows
+        self.eval_rows = self.data.held_out.rows if self.data.held_out else []
+        self.total_steps = total_steps(len(self.train_rows), self.config)
+        self._check_evaluation()
 
     def subscribe(self, listener: Listener, *, shows_progress: bool = False) -> None:
         """Have `listener(event)` called with every event of every run, in order, on the training thread.
@@ -187,21 +192,12 @@ class Trainer:
             if wanted
         ]
         if waiting and not self.eval_rows:
-            raise ValueError(f"{' and '.join(waiting)} need held-out rows; pass eval_dataset=....")
+            raise ValueError(
+                f"{' and '.join(waiting)} need held-out rows; pass eval_dataset=..., or more rows, of which some are "
+                "held out."
+            )
         if waiting and self.config.eval_steps is None:
             raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
-
-    def _encode(self, rows: Sequence[Row], name: str, format: str | None) -> list[Encoded]:
-        encoded, notices = encode_rows(rows, self.loaded, max_seq_length=self.max_seq_length, format=format, name=name)
-        self.notices += notices
-        return encoded
-
-    def _prompts(self, rows: Sequence[Row], format: str | None) -> list[Prompt]:
-        """What samples are taken of: the prompts that were given, else the openings of the first rows."""
-        tokenizer = self.loaded.tokenizer
-        if self.config.sample_prompts:
-            return [as_prompt(prompt, tokenizer) for prompt in self.config.sample_prompts]
-        return [opening(example) for example in to_examples(rows[:SAMPLED_ROWS], tokenizer, format)]
 
     def _start(self, resume_from: ResumeFrom, *, awaited: bool) -> "tuple[Generator[Event, None, None], _Audience]":
         """The generator of a new or resumed run, and those to tell of it."""
@@ -213,8 +209,8 @@ class Trainer:
             train_rows=self.train_rows,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
-            prompts=self.prompts,
-            notices=list(self.notices),
+            prompts=self.data.prompts,
+            notices=list(self.data.notices),
         )
         earlier: list[Event] = []
         if resume_from:
@@ -237,6 +233,16 @@ class Trainer:
         if self.config.output_dir is None:
             raise ValueError("There is no output_dir to find the latest checkpoint in; set it, or pass a path.")
         return Path(self.config.output_dir)
+
+
+def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response_part: str) -> Trainer:
+    """Have a trainer supervise what follows each `response_part`, up to the next `instruction_part`.
+
+    For templates whose answers cannot be told from the template itself; where they can, that is done already. The rows
+    are read again, and the same trainer is returned. Raises ValueError when no row has a `response_part`.
+    """
+    trainer.prepare(replace(trainer.sources, response_markers=(instruction_part, response_part)))
+    return trainer
 
 
 class _Audience:

@@ -23,8 +23,9 @@ class TokenView:
 
     def __init__(self, model: HoldsModel, rows: Sequence[Row], *, format: str | None = None):
         loaded = model.loaded
-        encoded, self.notices = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length, format=format)
-        self.rows = [(_caption(row), list(_stretches(row, loaded.tokenizer.decode))) for row in encoded]
+        encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length, format=format)
+        self.notices = encoded.notices
+        self.rows = [(_caption(row), list(_stretches(row, loaded.tokenizer.decode))) for row in encoded.rows]
 
     def __repr__(self):
         texts = [

@@ -58,7 +58,7 @@ def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Ro
     llama.cpp where `xllamacpp` is installed, else by our reader and mlx-lm, and the result says which it was.
     """
     path = Path(path)
-    encoded, _ = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length)
+    encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length).rows
     here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
     if path.suffix == ".gguf":
         reader, there = _loss_of_gguf(path, encoded)

@@ -24,6 +24,7 @@ class Encoded:
     tokens: np.ndarray  # (T,) int32
     loss_mask: np.ndarray  # (T,) bool; True where the token is one the model is trained to predict
     cut: int = 0  # tokens left out because the row was longer than max_seq_length
+    number: int = 0  # of the row in its source
 
     @property
     def supervised_tokens(self) -> int:
@@ -35,8 +36,8 @@ class Family(ABC):
     """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` is final."""
 
     @abstractmethod
-    def encode(self, example: Example, max_seq_length: int) -> Encoded:
-        """Token ids and loss mask of one example, cut on the right to `max_seq_length`."""
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Token ids and loss mask of each example, at its full length."""
 
     @abstractmethod
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:

@@ -13,6 +13,7 @@ import numpy as np
 from mlx_lm import stream_generate
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers import Encoding
 
 from ..examples import Example, Tokens, texts
 from .base import Batch, Encoded, Family
@@ -26,10 +27,11 @@ class TextFamily(Family):
         self.tokenizer = tokenizer
         self.splits = trunk_and_head_agree(module)  # False: `hidden` already holds logits, and `head` passes them on
 
-    def encode(self, example: Example, max_seq_length: int) -> Encoded:
-        tokens, supervised = _tokenize(example, self.tokenizer)
-        kept = slice(0, max_seq_length)
-        return Encoded(tokens=tokens[kept], loss_mask=supervised[kept], cut=max(0, len(tokens) - max_seq_length))
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        return [
+            Encoded(tokens=tokens, loss_mask=supervised)
+            for tokens, supervised in _tokenize(examples, self.tokenizer, ends=True)
+        ]
 
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
         tokens = np.zeros((len(rows), width), dtype=np.int32)
@@ -49,7 +51,7 @@ class TextFamily(Family):
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
     ) -> Iterator[str]:
-        tokens, _ = _tokenize(prompt, self.tokenizer, ends=False)
+        ((tokens, _),) = _tokenize([prompt], self.tokenizer, ends=False)
         sampler = make_sampler(temp=temperature, top_p=top_p)
         for piece in stream_generate(module, self.tokenizer, tokens.tolist(), max_tokens=max_tokens, sampler=sampler):
             yield piece.text
@@ -72,24 +74,38 @@ def _head(module: nn.Module, hidden: mx.array) -> mx.array:
     return module["lm_head"](hidden) if "lm_head" in module else module["model"]["embed_tokens"].as_linear(hidden)
 
 
-def _tokenize(example: Example, tokenizer: TokenizerWrapper, ends: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) token ids and (T,) supervision of an example's whole text, or of the tokens it came as.
+def _tokenize(
+    examples: Sequence[Example], tokenizer: TokenizerWrapper, *, ends: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(T,) token ids and (T,) supervision of the whole text of each example, or of the tokens it came as.
 
-    The text is tokenized in one piece, as it stands, and a token belongs to the part its first character is in. A
+    A text is tokenized in one piece, as it stands, and a token belongs to the part its first character is in. A
     rendered chat brings its own special tokens; raw text gets the tokenizer's opening ones, unless it begins with BOS,
     and, when it `ends`, EOS.
     """
-    first = example.parts[0]
-    if isinstance(first, Tokens):
-        return np.array(first.ids, dtype=np.int32), np.array(first.supervised, dtype=bool)
-    parts, text = texts(example), example.text
-    opens = not example.rendered and not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
-    encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=opens)
-    tokens, starts = list(encoding.ids), [start for start, _ in encoding.offsets]
-    part_starts = np.cumsum([0, *(len(part.text) for part in parts[:-1])])
-    part_of = np.searchsorted(part_starts, starts, side="right") - 1  # (T,) index into parts
-    supervised = [parts[part].supervised for part in part_of]
-    if ends and not example.rendered and tokens[-1:] != [tokenizer.eos_token_id]:
-        tokens.append(tokenizer.eos_token_id)
-        supervised.append(parts[-1].supervised)
-    return np.array(tokens, dtype=np.int32), np.array(supervised, dtype=bool)
+    encodings: dict[int, Encoding] = {}
+    for opens in (False, True):  # the tokenizer takes many texts at once, and shares them among the cores
+        alike = [index for index, example in enumerate(examples) if _opens(example, tokenizer) is opens]
+        batch = [examples[index].text for index in alike]
+        encodings |= zip(alike, tokenizer.backend_tokenizer.encode_batch(batch, add_special_tokens=opens), strict=True)
+    for index, example in enumerate(examples):
+        first = example.parts[0]
+        if isinstance(first, Tokens):
+            yield np.array(first.ids, dtype=np.int32), np.array(first.supervised, dtype=bool)
+            continue
+        parts, encoding = texts(example), encodings[index]
+        tokens, starts = encoding.ids, [start for start, _ in encoding.offsets]
+        part_starts = np.cumsum([0, *(len(part.text) for part in parts[:-1])])
+        part_of = np.searchsorted(part_starts, starts, side="right") - 1  # (T,) index into parts
+        supervised = [parts[part].supervised for part in part_of]
+        if ends and not example.rendered and tokens[-1:] != [tokenizer.eos_token_id]:
+            tokens.append(tokenizer.eos_token_id)
+            supervised.append(parts[-1].supervised)
+        yield np.array(tokens, dtype=np.int32), np.array(supervised, dtype=bool)
+
+
+def _opens(example: Example, tokenizer: TokenizerWrapper) -> bool | None:
+    """Whether the tokenizer is to open a text with its special tokens; None for what came as tokens."""
+    if isinstance(example.parts[0], Tokens):
+        return None
+    return not example.rendered and not (tokenizer.bos_token and example.text.startswith(tokenizer.bos_token))

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..config import TrainOn
 from ..examples import Example, Text
 from ..sources import Row
 from .conversations import as_messages
@@ -16,7 +17,6 @@ from .markers import Markers, supervise_between
 from .reading import Reading
 from .recognition import FORMATS, Format, format_named, recognise
 from .rows import BadRow, BadRows
-from .supervision import TrainOn
 from .templates import ChatTemplate, Message, Tools
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "FormattingFunc",
     "Markers",
     "TrainOn",
+    "formatted",
     "reader",
     "recognise",
     "render_chat",
@@ -60,7 +61,7 @@ def reader(
         raise ValueError(f"train_on is {train_on!r}; choose 'assistant', 'last_assistant' or 'everything'.")
     if response_markers is not None and train_on == "everything":
         raise ValueError("response_markers and train_on='everything' are both given; choose one.")
-    name = format if format is not None else recognise(_formatted(row, formatting_func) for row in rows)
+    name = format if format is not None else recognise(formatted(row, formatting_func) for row in rows)
     read = format_named(name).read
     reading = Reading(
         tokenizer=tokenizer,
@@ -68,7 +69,7 @@ def reader(
         train_on=train_on,
         response_markers=response_markers,
     )
-    return lambda row: read(_formatted(row, formatting_func), reading)
+    return lambda row: read(formatted(row, formatting_func), reading)
 
 
 def to_examples(
@@ -90,19 +91,7 @@ def to_examples(
     bad.check(len(rows))
 
 
-def render_chat(messages: Sequence[Message], tokenizer: TokenizerWrapper, tools: Tools = None) -> Example:
-    """One conversation as its template writes it, each assistant turn supervised."""
-    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
-    return Reading(tokenizer=tokenizer, template=template).chat(as_messages(messages), tools)
-
-
-def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper) -> Example:
-    """A conversation up to the point where the assistant speaks next; nothing is supervised."""
-    text = ChatTemplate(tokenizer).render(as_messages(messages), add_generation_prompt=True)
-    return Example(parts=(Text(text),), rendered=True)
-
-
-def _formatted(row: Row, formatting_func: FormattingFunc | None) -> Row:
+def formatted(row: Row, formatting_func: FormattingFunc | None) -> Row:
     """What `formatting_func` makes of a row, as a row of one of the formats."""
     if formatting_func is None:
         return row
@@ -117,3 +106,15 @@ def _formatted(row: Row, formatting_func: FormattingFunc | None) -> Row:
         f"formatting_func returned a {type(made).__name__}; it must return, for one row, a string, a list of messages, "
         "or a row."
     )
+
+
+def render_chat(messages: Sequence[Message], tokenizer: TokenizerWrapper, tools: Tools = None) -> Example:
+    """One conversation as its template writes it, each assistant turn supervised."""
+    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
+    return Reading(tokenizer=tokenizer, template=template).chat(as_messages(messages), tools)
+
+
+def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper) -> Example:
+    """A conversation up to the point where the assistant speaks next; nothing is supervised."""
+    text = ChatTemplate(tokenizer).render(as_messages(messages), add_generation_prompt=True)
+    return Example(parts=(Text(text),), rendered=True)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..config import TrainOn
 from ..examples import Example, Text
 from .markers import Markers, supervise_between
-from .supervision import TrainOn, supervise
+from .supervision import supervise
 from .templates import ChatTemplate, Message, Tools
 
 

@@ -8,13 +8,11 @@ told exactly is refused, never guessed at.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
+from ..config import TrainOn
 from ..examples import Example, Text
 from .rows import BadRow
 from .templates import NEXT_SENTINEL, SENTINEL, ChatTemplate, Message, Span, Tools
-
-TrainOn = Literal["assistant", "last_assistant", "everything"]
 
 
 def supervise(

@@ -1,0 +1,77 @@
+"""How long 100,000 short conversations take from a file to planned batches, and from the cache the second time.
+
+    python bench/data.py [--rows 100000] [--json]
+
+Each figure is taken in a process of its own, with the tokenizer of SmolLM2-135M. The memory is the process's largest
+resident set beyond what it had once the model was loaded; run it with --rows 20000 too, to see what grows.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)  # what a child does
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(Path(options.measure))))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rows.jsonl"
+        with file.open("w") as out:
+            for number in range(options.rows):
+                question = f"What is {number} plus {number + 1}, and why?"
+                answer = f"It is {2 * number + 1}, because adding {number} and {number + 1} gives that."
+                turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+                out.write(json.dumps({"messages": turns}) + "\n")
+        found = {}
+        for which in ("first time", "from the cache"):
+            command = [sys.executable, __file__, "--measure", str(file)]
+            environment = {"TUNEBOOK_CACHE": f"{scratch}/cache", "PATH": "/usr/bin:/bin"}
+            # The models stay where they are; only what is tokenized gets a cache of its own.
+            child = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            found[which] = json.loads(child.stdout.splitlines()[-1])
+    if options.json:
+        print(json.dumps({"rows": options.rows, **found}))
+        return
+    print(f"{options.rows} rows       seconds   MB beyond the model")
+    for which, figures in found.items():
+        print(f"{which:<16}{figures['seconds']:>10.1f}{figures['mb']:>22.0f}")
+
+
+def measure(file: Path) -> dict[str, float]:
+    """Seconds and MB from the path to the first windows of a run."""
+    from itertools import islice
+
+    from tunebook import FastModel, TrainingConfig
+    from tunebook.batches import windows
+    from tunebook.encoded import lengths_of
+    from tunebook.preparation import Sources, prepare
+
+    model, _ = FastModel.from_pretrained(MODEL, max_seq_length=512)
+    before, began = largest_mb(), time.perf_counter()
+    data = prepare(Sources(train=file), model.loaded, TrainingConfig(), 512)
+    planned = list(islice(windows(lengths_of(data.train.rows), TrainingConfig()), 10))
+    assert len(planned) == 10
+    return {"seconds": time.perf_counter() - began, "mb": largest_mb() - before}
+
+
+def largest_mb() -> float:
+    """The process's largest resident set so far; macOS counts it in bytes, Linux in KiB."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / 1e6 if sys.platform == "darwin" else size * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

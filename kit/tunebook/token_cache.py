@@ -1,0 +1,64 @@
+"""Where encoded rows are kept between sessions, under a key of everything they follow from.
+
+The key is a hash of the rows themselves, the tokenizer, the chat template, the settings, the versions of what renders
+and tokenizes, and the code of the rooms that do: an entry can be missing, but never stale.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import runtime
+from .loader import Loaded
+from .sources import Row
+
+FOLDER = "tokenized"
+KEPT = 20  # entries; the one used longest ago goes first
+
+_LIBRARIES = ("tokenizers", "transformers", "jinja2", "mlx-lm")
+_CODE = ("encoding.py", "examples.py", "formats", "families")  # rooms that decide what a row becomes
+
+
+def key_of(rows: Iterable[Row], loaded: Loaded, settings: list[Any]) -> str:
+    """The key of `rows`, encoded for a model with plain `settings`."""
+    tokenizer = loaded.tokenizer
+    template = json.dumps(tokenizer.chat_template)
+    digest = hashlib.sha256()
+    _add(digest, [settings, _code(), [version(name) for name in _LIBRARIES], template, sorted(tokenizer.eos_token_ids)])
+    _add(digest, tokenizer.backend_tokenizer.to_str())
+    if "strftime_now" in template:  # such a template writes today's date into every row
+        _add(digest, time.strftime("%Y-%m-%d"))
+    for row in rows:
+        _add(digest, row)
+    return digest.hexdigest()[:24]
+
+
+def cached_folder(key: str) -> Path:
+    """Where the rows of `key` are, or are to be written."""
+    return runtime.cache_folder() / FOLDER / key
+
+
+def prune(used: Path) -> None:
+    """Note that `used` was used now, and remove all but the newest entries."""
+    used.touch()
+    entries = [path for path in used.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    for old in sorted(entries, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)  # another process may be removing it too
+
+
+def _add(digest: "hashlib._Hash", value: Any) -> None:
+    # `repr` of what JSON does not know may hold an address, and then the entry is never found again; so be it.
+    digest.update(json.dumps(value, sort_keys=True, default=repr).encode() + b"\n")
+
+
+@cache
+def _code() -> str:
+    here = Path(__file__).parent
+    files = [file for name in _CODE for file in ([here / name] if name.endswith(".py") else (here / name).glob("*.py"))]
+    return hashlib.sha256(b"\n".join(file.read_bytes() for file in sorted(files))).hexdigest()
