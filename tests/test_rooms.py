@@ -15,7 +15,8 @@ PICTURE = """
     config      :
     interrupts  :
     examples    :
-    sources     :
+    hub         :
+    sources     : hub
     samples     :
     progress    : events
     bridges     : events
@@ -29,7 +30,7 @@ PICTURE = """
     neftune     : variants
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
-    fetch       : atomic runtime progress
+    fetch       : atomic hub runtime progress
     formats     : config examples sources
     families    : examples
     gguf        : atomic progress tensors

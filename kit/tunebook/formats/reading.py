@@ -7,8 +7,12 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..config import TrainOn
 from ..examples import Example, Text
 from .markers import Markers, supervise_between
+from .rows import BadRow
 from .supervision import supervise
 from .templates import ChatTemplate, Message, Tools
+
+# Who speaks in OpenAI's messages, and in those of Llama 3.1 (ipython) and GLM (observation).
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +34,21 @@ class Reading:
                 "This tokenizer has no chat template, so a conversation cannot be rendered. Load an instruct model, "
                 "pass chat_template=... to from_pretrained, or give the rows a 'text' column."
             )
+        self._check_roles(messages)
         if self.response_markers is None:
             return supervise(self.template, messages, tools, train_on=self.train_on, first_turn=first_turn)
         return Example(parts=self._between_markers(self.template.render(messages, tools)), rendered=True)
+
+    def _check_roles(self, messages: list[Message]) -> None:
+        """Raise BadRow for a role that is nobody's: many templates write any, and a misspelt one is never trained."""
+        assert self.template is not None
+        for number, message in enumerate(messages):
+            role = message["role"]
+            if role not in ROLES and role not in (self.template.source or ""):
+                raise BadRow(
+                    f"turn {number} has the role {role!r}, which is none of {', '.join(ROLES)} and not in the chat "
+                    "template; correct it."
+                )
 
     def answer(self, prompt: str, completion: str) -> Example:
         """Plain text of which the completion is supervised, unless response markers say otherwise."""

@@ -4,13 +4,16 @@ Its own cache is used and filled. Of several splits none is chosen here: the err
 imports the library, which takes a second; nothing imports it before it is needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets import config
 from datasets.exceptions import DatasetsError
 
+from ..hub import why_silent
 from .rows import Indexed, Rows
 
 
@@ -21,7 +24,8 @@ def from_hub(name: str) -> Rows:
     """
     repository, _, split = name.partition(":")
     try:
-        found = datasets.load_dataset(repository, split=split or None)
+        with _offline_if_nobody_answers():
+            found = datasets.load_dataset(repository, split=split or None)
     except (ConnectionError, DatasetsError, FileNotFoundError) as error:
         raise FileNotFoundError(
             f"There is no path {name}, and the hub gave no data set {repository} ({_one_line(error)}). Check the "
@@ -60,6 +64,17 @@ def only_split(found: Any, name: str, pick: Callable[[str], str]) -> Any:
         raise ValueError(f"{name} holds no split; there is nothing to read.")
     first = "train" if "train" in found else next(iter(found))
     raise ValueError(f"{name} holds {len(found)} splits: {', '.join(found)}. Pass one of them, such as {pick(first)}.")
+
+
+@contextmanager
+def _offline_if_nobody_answers() -> Iterator[None]:
+    """Set the library's own switch, so that it looks into its cache at once; it would try for half a minute first."""
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or why_silent() is not None
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
 
 
 def _one_line(error: BaseException) -> str:
