@@ -26,7 +26,7 @@ def test_without_an_eval_dataset_some_rows_are_held_out_and_not_trained_on(model
     train, held_out = decoded(trainer, trainer.train_rows), decoded(trainer, trainer.eval_rows)
     assert (len(train), len(held_out)) == (95, 5)
     assert not set(train) & set(held_out)
-    assert any("5 of the rows are held out to measure with" in text for text in trainer.data.notices)
+    assert any("5 of the 100 rows are held out to measure with" in text for text in trainer.data.notices)
     again = Trainer(model, train_dataset=MANY)
     assert decoded(again, again.eval_rows) == held_out
     other = Trainer(model, train_dataset=MANY, args=TrainingConfig(seed=1))
@@ -117,3 +117,13 @@ def test_markers_that_are_nowhere_are_refused(model, rows):
     trainer = Trainer(model, train_dataset=rows)
     with pytest.raises(ValueError, match="12 of 12 rows cannot be trained on"):
         train_on_responses_only(trainer, instruction_part="[INST]", response_part="[/INST]")
+
+
+def test_a_row_is_called_by_its_number_in_the_data_set_however_it_was_split(model):
+    trainer = Trainer(model, train_dataset=MANY)
+    numbers = [row.number for row in trainer.train_rows] + [row.number for row in trainer.eval_rows]
+    assert sorted(numbers) == list(range(100))
+    for row in (*trainer.train_rows, *trainer.eval_rows):
+        assert f"It is {row.number}." in trained(trainer, row)
+    with pytest.raises(ValueError, match=r"first: row 77"):
+        Trainer(model, train_dataset=[*MANY[:77], {"messages": [MANY[0]["messages"][0]]}, *MANY[78:]])

@@ -82,11 +82,13 @@ def encode_rows(
     train_on: TrainOn = "assistant",
     response_markers: Markers | None = None,
     formatting_func: FormattingFunc | None = None,
+    places: Sequence[int] | None = None,
 ) -> EncodedSet:
-    """Encode every row of `rows`; the last four arguments are those of `formats.reader`.
+    """Encode every row of `rows`; `format` to `formatting_func` are those of `formats.reader`.
 
     A row longer than `max_seq_length` tokens is cut on the right, and left out when its whole answer is; raw text is
-    cut into pieces instead. Raises ValueError when no row is left, and for rows `formats.reader` refuses.
+    cut into pieces instead. Where `rows` are part of a source, `places` says which: its numbers are the ones reported.
+    Raises ValueError when no row is left, and for rows `formats.reader` refuses.
     """
     account = Account(name=name, max_seq_length=max_seq_length)
 
@@ -99,12 +101,12 @@ def encode_rows(
             response_markers=response_markers,
             formatting_func=formatting_func,
         )
-        return _encoded(rows, loaded, read, account)
+        return _encoded(rows, range(len(rows)) if places is None else places, loaded, read, account)
 
     if len(rows) < CACHED_ROWS:
         result = EncodedSet(list(encode()), account)
     else:
-        settings = [format, train_on, response_markers, max_seq_length]
+        settings = [format, train_on, response_markers, max_seq_length, places and list(places)]
         key = key_of((formatted(row, formatting_func) for row in rows), loaded, settings)
         result = _through_cache(cached_folder(key), encode, account)
     if not result.rows:
@@ -136,11 +138,11 @@ def _read(folder: Path, name: str) -> EncodedSet:
 
 
 def _encoded(
-    rows: Sequence[Row], loaded: Loaded, read: Callable[[Row], Example], account: Account
+    rows: Sequence[Row], places: Sequence[int], loaded: Loaded, read: Callable[[Row], Example], account: Account
 ) -> Iterator[Encoded]:
     """The rows that are trained on, one after another; `account` is complete when the last one was given."""
     bad = BadRows()
-    numbered = enumerate(progress(rows, f"Tokenizing {account.name}", total=len(rows)))
+    numbered = zip(places, progress(rows, f"Tokenizing {account.name}", total=len(rows)), strict=True)
     for some in _chunks(numbered, AT_ONCE):
         examples: dict[int, Example] = {}
         for number, row in some:

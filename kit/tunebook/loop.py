@@ -227,14 +227,14 @@ class Run:
 
     def _not_applied(self, outcome: Outcome, window: Window) -> str:
         """What is told of a step that is not finite: which of its rows are to blame, as far as their loss shows."""
-        rows = sorted(number for numbers in window for number in numbers)
-        guilty = [number for number in rows if self._stepper.not_finite(self.train_rows[number])]
+        rows = [self.train_rows[index] for indices in window for index in indices]
+        guilty = [row for row in rows if self._stepper.not_finite(row)]
         blame = (
             f"{len(guilty)} of its {len(rows)} rows alone give such a loss" if guilty else "None of its rows does alone"
         )
         return (
             f"Step {self.step} was not applied: its loss is {outcome.loss} and its gradient norm {outcome.grad_norm}. "
-            f"{blame}; its training rows: {', '.join(map(str, guilty or rows))}."
+            f"{blame}; its training rows: {', '.join(map(str, sorted(row.number for row in guilty or rows)))}."
         )
 
     def _evaluate(self) -> Generator[Event, None, None]:

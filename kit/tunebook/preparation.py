@@ -16,7 +16,7 @@ from .families.base import Encoded
 from .formats import FormattingFunc, Markers, to_examples
 from .loader import Loaded
 from .sampling import Prompt, as_prompt, opening
-from .sources import Row, Source, hold_out, read_rows
+from .sources import Row, Source, held_out_places, read_rows, rows_at
 
 MOST_HELD_OUT = 64  # rows held out when nobody says how many; more make a loss steadier and every evaluation slower
 SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
@@ -45,19 +45,8 @@ class Prepared:
 
 def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
     """Open, split and encode. Raises as `sources.read_rows` and `encoding.encode_rows` do."""
-    notices: list[str] = []
-    train = read_rows(sources.train, "train_dataset")
-    if sources.held_out is not None:
-        held_out = read_rows(sources.held_out, "eval_dataset")
-    else:
-        train, held_out = _split(train, config)
-        if held_out:
-            notices.append(
-                f"{len(held_out)} of the rows are held out to measure with, and not trained on; pass eval_dataset to "
-                "choose them, or TrainingConfig(hold_out=0) to train on all."
-            )
 
-    def encode(rows: Sequence[Row], name: str) -> EncodedSet:
+    def encode(rows: Sequence[Row], name: str, places: Sequence[int] | None = None) -> EncodedSet:
         return encode_rows(
             rows,
             loaded,
@@ -67,36 +56,44 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
             train_on=config.train_on,
             response_markers=sources.response_markers,
             formatting_func=sources.formatting_func,
+            places=places,
         )
 
-    train_set = encode(train, "train_dataset")
-    held_out_set = encode(held_out, "eval_dataset") if held_out else None
-    notices += train_set.notices + (held_out_set.notices if held_out_set else [])
-    given = sources.held_out is not None  # what was split here has no rows in common
-    if given and held_out_set and (both := _in_both(train_set.rows, held_out_set.rows)):
+    rows = read_rows(sources.train, "train_dataset")
+    notices: list[str] = []
+    if sources.held_out is not None:
+        to_measure = read_rows(sources.held_out, "eval_dataset")
+        train, held_out = encode(rows, "train_dataset"), encode(to_measure, "eval_dataset")
+        if both := _in_both(train.rows, held_out.rows):
+            notices.append(
+                f"{both} of the {len(held_out.rows)} held-out rows are trained on as well, so their loss measures "
+                "memory; split with hold_out(rows, n)."
+            )
+    elif (split := _split(rows, config)) is not None:
+        to_train, to_measure = (rows_at(rows, places) for places in split)
+        train, held_out = encode(to_train, "train_dataset", split[0]), encode(to_measure, "train_dataset", split[1])
         notices.append(
-            f"{both} of the {len(held_out_set.rows)} held-out rows are trained on as well, so their loss measures "
-            "memory; split with hold_out(rows, n)."
+            f"{len(to_measure)} of the {len(rows)} rows are held out to measure with, and not trained on; pass "
+            "eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
         )
-    if said := padding_notice(lengths_of(train_set.rows), config, max_seq_length=max_seq_length):
+    else:
+        to_measure, train, held_out = rows, encode(rows, "train_dataset"), None
+    notices += train.notices + (held_out.notices if held_out else [])
+    if said := padding_notice(lengths_of(train.rows), config, max_seq_length=max_seq_length):
         notices.append(said)
-    return Prepared(
-        train=train_set,
-        held_out=held_out_set,
-        prompts=_prompts(held_out or train, sources, loaded, config),
-        notices=notices,
-    )
+    prompts = _prompts(to_measure, sources, loaded, config)
+    return Prepared(train=train, held_out=held_out, prompts=prompts, notices=notices)
 
 
-def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[Row], Sequence[Row]]:
-    """(train, held out); nothing is held out where that would be less than a row, or all there is."""
+def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:
+    """Places of the rows to train on and of those to hold out; None where that is less than a row, or all there is."""
     wanted = min(MOST_HELD_OUT, int(config.hold_out * len(rows)))
-    if wanted:
-        try:
-            return hold_out(rows, wanted, config.seed)
-        except ValueError:  # hardly any two rows are distinct
-            pass
-    return rows, []
+    if not wanted:
+        return None
+    try:
+        return held_out_places(rows, wanted, config.seed)
+    except ValueError:  # hardly any two rows are distinct
+        return None
 
 
 def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:

@@ -6,6 +6,6 @@ its columns mean is `formats.py`'s business, and none is renamed, dropped or fil
 
 from .read import read_rows
 from .rows import Row, Source
-from .split import hold_out
+from .split import held_out_places, hold_out, rows_at
 
-__all__ = ["Row", "Source", "hold_out", "read_rows"]
+__all__ = ["Row", "Source", "held_out_places", "hold_out", "read_rows", "rows_at"]

@@ -6,7 +6,6 @@ Nothing is kept here but positions.
 
 import os
 from abc import abstractmethod
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
@@ -48,7 +47,7 @@ class Rows(Sequence[Row]):
 class Picked(Rows):
     """The rows of `rows` at `places`, in that order."""
 
-    def __init__(self, rows: Rows, places: "range | array[int]"):
+    def __init__(self, rows: Rows, places: Sequence[int]):
         self.rows = rows
         self.places = places
         self.origin = rows.origin

@@ -21,12 +21,24 @@ def hold_out(rows: Source, count: int | float, seed: int = 3407) -> tuple[Sequen
     A list is split into lists; of anything else the two are views, which read a row when asked for it.
     """
     source = read_rows(rows, "rows")
-    kinds, first = _distinct(source)
+    train, held_out = held_out_places(source, count, seed)
+    return rows_at(source, train), rows_at(source, held_out)
+
+
+def held_out_places(rows: Sequence[Row], count: int | float, seed: int = 3407) -> "tuple[array[int], array[int]]":
+    """What `hold_out` decides: (places of the rows to train on, places of those held out), each in order."""
+    kinds, first = _distinct(rows)
     wanted = _how_many(count, len(first))
     chosen = set(random.Random(seed).sample(range(len(first)), wanted))
     train = array("Q", (place for place, kind in enumerate(kinds) if kind not in chosen))
-    held_out = array("Q", (first[kind] for kind in sorted(chosen)))
-    return _at(source, train), _at(source, held_out)
+    return train, array("Q", (first[kind] for kind in sorted(chosen)))
+
+
+def rows_at(rows: Sequence[Row], places: Sequence[int]) -> Sequence[Row]:
+    """The rows at `places`: a list of a list, and of anything else a view."""
+    if isinstance(rows, list):
+        return [rows[place] for place in places]
+    return Picked(rows if isinstance(rows, Rows) else Indexed(rows, "rows"), places)
 
 
 def _distinct(rows: Sequence[Row]) -> "tuple[array[int], array[int]]":
@@ -51,9 +63,3 @@ def _how_many(count: int | float, distinct: int) -> int:
             "between 0 and 1."
         )
     return wanted
-
-
-def _at(rows: Sequence[Row], places: "array[int]") -> Sequence[Row]:
-    if isinstance(rows, list):
-        return [rows[place] for place in places]
-    return Picked(rows if isinstance(rows, Rows) else Indexed(rows, "rows"), places)
