@@ -38,6 +38,7 @@ PICTURE = """
     encoding    : formats families loader progress sources
     batches     : config
     loss        : families
+    packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss tensors
     identity    : config loader adapters families tensors
