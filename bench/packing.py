@@ -1,6 +1,6 @@
 """What packing saves on rows of very unequal length, against two orders that pad.
 
-    python bench/packing.py [--model NAME] [--rows 192] [--repeats 3] [--json]
+    python bench/packing.py [--model NAME] [--rows 96] [--repeats 3] [--json]
 
 Takes forward and backward passes over an epoch of the same documents of random tokens, log-normal in length, in the
 orders `shuffle` and `length_grouped` and packed, in turn, with about as many documents in a batch. Prints for each its
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--model", help="a model to load and give adapters; a small Llama of random weights if not given"
     )
-    parser.add_argument("--rows", type=int, default=192)
+    parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=8, help="documents in a batch that is not packed")
     parser.add_argument("--max-seq-length", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)

@@ -23,7 +23,7 @@ SHORT = (23, 5, 11)  # tokens of the documents that end a long row in the proof
 def pack(rows: Sequence[Encoded], max_seq_length: int, *, seed: int) -> list[Encoded]:
     """`rows` put together into as few rows of at most `max_seq_length` tokens as best-fit decreasing finds.
 
-    That is at most 11/9 of the fewest possible, and one more (Johnson et al. 1974, doi 10.1137/0203025). Each document
+    That is at most 11/9 of the fewest possible and 4 more (Johnson et al. 1974, doi 10.1137/0203025). Each document
     but its first token, which nothing predicts, stays as supervised as it was. Rows of one length are told apart by
     `seed` alone, so that neighbours in a file do not all meet; the packed rows, and the documents in each, are in the
     order of `rows`. Raises ValueError for rows that are too long or packed already.

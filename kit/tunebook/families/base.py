@@ -50,7 +50,8 @@ class Family(ABC):
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         """(B, T-1, D): the states from which tokens 1..T-1 are predicted.
 
-        Tokens see those of their own segment alone. Raises ValueError for segments in a model that cannot do so.
+        With "segments" a token sees those of its own alone, for models `packing.why_not_packed` finds nothing wrong
+        with. Raises ValueError where the layers carry other state than attention has.
         """
 
     @abstractmethod

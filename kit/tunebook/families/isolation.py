@@ -33,11 +33,12 @@ def isolating_caches(module: nn.Module, segments: mx.array) -> list["IsolatingCa
     whose layers remember more than keys and values.
     """
     caches = make_prompt_cache(module)
-    others = {type(cache).__name__ for cache in caches} - {KVCache.__name__, RotatingKVCache.__name__}
+    others = {type(cache) for cache in caches} - {KVCache, RotatingKVCache}
     if others:
+        names = ", ".join(sorted(other.__name__ for other in others))
         raise ValueError(
-            f"its layers keep state of their own from token to token ({', '.join(sorted(others))}), and only attention "
-            "can be divided by document"
+            f"its layers keep state of their own from token to token ({names}), and only attention can be divided by "
+            "document"
         )
     return [IsolatingCache(segments)] * len(caches)
 
