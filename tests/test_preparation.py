@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from tunebook import Trainer, TrainingConfig, train_on_responses_only
+from tests.tiny import tiny_model_folder
+from tunebook import FastModel, Trainer, TrainingConfig, train_on_responses_only
+from tunebook.tensors import flat
 
 MANY = [
     {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"It is {n}."}]}
@@ -127,3 +130,37 @@ def test_a_row_is_called_by_its_number_in_the_data_set_however_it_was_split(mode
         assert f"It is {row.number}." in trained(trainer, row)
     with pytest.raises(ValueError, match=r"first: row 77"):
         Trainer(model, train_dataset=[*MANY[:77], {"messages": [MANY[0]["messages"][0]]}, *MANY[78:]])
+
+
+def test_packed_rows_are_fewer_and_take_the_steps_of_the_rows_alone(tiny_folder):
+    """One step over all documents: packed into a few rows, or each in its own, the weights come out the same."""
+
+    def trained_with(**settings):
+        model, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=128)
+        FastModel.get_peft_model(model, r=4)
+        args = TrainingConfig(
+            **{"max_steps": 1, "warmup_steps": 0, "hold_out": 0, "per_device_train_batch_size": 2, **settings}
+        )
+        trainer = Trainer(model, train_dataset=MANY[:24], args=args)
+        loss = trainer.train().steps[0].loss
+        return (
+            trainer,
+            loss,
+            {name: np.array(value) for name, value in flat(model.module.trainable_parameters()).items()},
+        )
+
+    alone, loss_alone, expected = trained_with(gradient_accumulation_steps=12)
+    packed, loss_packed, found = trained_with(gradient_accumulation_steps=12, packing=True)
+    assert len(packed.train_rows) < len(alone.train_rows) / 2
+    assert loss_packed == pytest.approx(loss_alone, rel=1e-5)
+    assert all(np.allclose(found[name], expected[name], atol=1e-5) for name in expected)
+    assert any("24 rows were packed into" in text for text in packed.data.notices)
+
+
+def test_a_model_that_would_mix_the_documents_is_refused_with_the_reason(tmp_path):
+    folder = tiny_model_folder(tmp_path, max_position_embeddings=512)
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
+    norm = model.module["model"]["norm"]
+    model.module["model"]["norm"] = lambda states: norm(states + states.mean(axis=1, keepdims=True))  # sees them all
+    with pytest.raises(ValueError, match=r"packing is on, but .* cannot be packed: .*Set it off"):
+        Trainer(model, train_dataset=MANY, args=TrainingConfig(packing=True))

@@ -41,6 +41,7 @@ PICTURE = """
     encoding    : atomic encoded examples families formats loader progress sources token_cache
     batches     : config
     loss        : families
+    packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss tensors
     identity    : config loader adapters families tensors
@@ -48,7 +49,7 @@ PICTURE = """
     compiled    : batches config families
     step        : compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
-    preparation : batches config encoded encoding families formats loader sampling sources
+    preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs \

@@ -83,6 +83,7 @@ class TrainingConfig:
     max_grad_value: float | None = None  # absolute value of each element
     train_on: TrainOn = "assistant"  # whose turns of a conversation are supervised; raw text always is, whole
     hold_out: float = 0.05  # share of the rows to measure with when no eval_dataset is given; 0: none
+    packing: bool = False  # put short training rows together, each trained as if alone; together they count as one row
     max_seq_length: int | None = None  # tokens; None: the length the model was loaded with
     eval_steps: int | None = None  # evaluate every n optimizer steps; None: only at the start and the end
     per_device_eval_batch_size: int | None = None  # None: as in training
@@ -147,6 +148,9 @@ class TrainingConfig:
             _one_of(Optim, optim=self.optim),
             _one_of(TrainOn, train_on=self.train_on),
             _one_of(Order, dataset_order=self.dataset_order),
+            ["packing and neftune_noise_alpha are both on; the noise would depend on what a row is packed with."]
+            if self.packing and self.neftune_noise_alpha
+            else [],
             _one_at_most(
                 "each sets the length of the run", num_train_epochs=self.num_train_epochs, max_steps=self.max_steps
             ),

@@ -56,6 +56,8 @@ def _rows(rows: Sequence[Encoded]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(len(row.tokens).to_bytes(8, "little") + row.tokens.tobytes() + row.loss_mask.tobytes())
+        if row.segments is not None:
+            digest.update(row.segments.tobytes())
     return digest.hexdigest()[:12]
 
 

@@ -6,7 +6,7 @@ sentence about everything that was left out, cut or found odd.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .batches import padding_notice
 from .config import TrainingConfig
@@ -15,6 +15,7 @@ from .encoding import EncodedSet, encode_rows
 from .families.base import Encoded
 from .formats import FormattingFunc, Markers, to_examples
 from .loader import Loaded
+from .packing import pack, packing_notice, why_not_packed
 from .sampling import Prompt, as_prompt, opening
 from .sources import Row, Source, held_out_places, read_rows, rows_at
 
@@ -79,6 +80,9 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
     else:
         to_measure, train, held_out = rows, encode(rows, "train_dataset"), None
     notices += train.notices + (held_out.notices if held_out else [])
+    if config.packing:
+        train = replace(train, rows=_packed(train.rows, loaded, config, max_seq_length))
+        notices.append(packing_notice(train.rows, max_seq_length=max_seq_length))
     if said := padding_notice(lengths_of(train.rows), config, max_seq_length=max_seq_length):
         notices.append(said)
     prompts = _prompts(to_measure, sources, loaded, config)
@@ -94,6 +98,13 @@ def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], 
         return held_out_places(rows, wanted, config.seed)
     except ValueError:  # hardly any two rows are distinct
         return None
+
+
+def _packed(rows: Sequence[Encoded], loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Sequence[Encoded]:
+    """Raises ValueError for a model that would not train on packed documents as on each alone."""
+    if (reason := why_not_packed(loaded.family, loaded.module, max_seq_length=max_seq_length)) is not None:
+        raise ValueError(f"TrainingConfig.packing is on, but {loaded.name} cannot be packed: {reason}. Set it off.")
+    return pack(rows, max_seq_length, seed=config.seed)
 
 
 def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:

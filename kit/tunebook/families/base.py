@@ -24,7 +24,8 @@ class Encoded:
     tokens: np.ndarray  # (T,) int32
     loss_mask: np.ndarray  # (T,) bool; True where the token is one the model is trained to predict
     cut: int = 0  # tokens left out because the row was longer than max_seq_length
-    number: int = 0  # of the row in its source
+    number: int = 0  # of the row in its source; of a packed row, of its first document
+    segments: np.ndarray | None = None  # (T,) int32, the document each token of a packed row is of; None: it is one
 
     @property
     def supervised_tokens(self) -> int:
@@ -41,11 +42,18 @@ class Family(ABC):
 
     @abstractmethod
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
-        """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask."""
+        """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask.
+
+        When a row is packed the batch also has "segments" (B, T) int32.
+        """
 
     @abstractmethod
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
-        """(B, T-1, D): the states from which tokens 1..T-1 are predicted."""
+        """(B, T-1, D): the states from which tokens 1..T-1 are predicted.
+
+        With "segments" a token sees those of its own alone, for models `packing.why_not_packed` finds nothing wrong
+        with. Raises ValueError where the layers carry other state than attention has.
+        """
 
     @abstractmethod
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:

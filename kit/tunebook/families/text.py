@@ -17,6 +17,7 @@ from tokenizers import Encoding
 
 from ..examples import Example, Tokens, texts
 from .base import Batch, Encoded, Family
+from .isolation import isolating_caches, padded_segments
 
 
 @final
@@ -39,11 +40,17 @@ class TextFamily(Family):
         for index, row in enumerate(rows):
             tokens[index, : len(row.tokens)] = row.tokens
             loss_mask[index, : len(row.tokens)] = row.loss_mask
-        return {"tokens": mx.array(tokens), "loss_mask": mx.array(loss_mask)}
+        batch = {"tokens": mx.array(tokens), "loss_mask": mx.array(loss_mask)}
+        if any(row.segments is not None for row in rows):
+            batch["segments"] = mx.array(padded_segments(rows, width))
+        return batch
 
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         inputs = batch["tokens"][:, :-1]  # (B, T-1)
-        return module["model"](inputs) if self.splits else module(inputs)
+        called = module["model"] if self.splits else module
+        if "segments" not in batch:
+            return called(inputs)
+        return called(inputs, cache=isolating_caches(module, batch["segments"][:, :-1]))
 
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
         return _head(module, hidden) if self.splits else hidden
