@@ -32,7 +32,7 @@ PICTURE = """
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
     formats     : config examples sources
-    families    : examples
+    families    : examples tensors
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     adapters    : config norms tensors
@@ -40,10 +40,10 @@ PICTURE = """
     token_cache : loader runtime sources
     encoding    : atomic encoded examples families formats loader progress sources token_cache
     batches     : config
-    loss        : families
+    loss        : families tensors
     packing     : families loss tensors
     optim       : config norms tensors
-    evaluation  : batches events families loss tensors
+    evaluation  : batches events families loss
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config families

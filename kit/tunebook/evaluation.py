@@ -13,8 +13,7 @@ import mlx.nn as nn
 from .batches import padded_width
 from .events import EvalEvent
 from .families.base import Encoded, Family
-from .loss import summed_loss, supervised_positions
-from .tensors import number
+from .loss import measured_nats, supervised_positions
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,6 @@ def score(
     Rows are taken longest first, so that a batch pads little and a lack of memory shows at once. The module is put in
     eval mode for the time and its mode restored, also when the caller gives up in the middle.
     """
-    loss = summed_loss(family)
     order = sorted(rows, key=lambda row: -len(row.tokens))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     nats, tokens, was_training = 0.0, 0, module.training
@@ -42,7 +40,7 @@ def score(
             module.eval()
             batch = family.collate(some, padded_width(len(some[0].tokens), max_seq_length))
             positions = supervised_positions(batch)
-            nats += number(loss(module, batch, positions))
+            nats += measured_nats(family, module, batch, positions)
             tokens += positions.size
             module.train(was_training)
             yield done, len(batches)

@@ -1,17 +1,23 @@
 """Next-token loss: the sum of nats over the supervised tokens of a batch, and nothing that was not needed for it.
 
-Only the hidden states that predict a supervised token go through the output head. With a quarter of the tokens
-supervised that is a quarter of the logits, which on a large vocabulary is most of the time and memory of a step
-(`bench/loss.py`). Dividing is left to the caller: sums add up over micro-batches, means do not.
+Only the hidden states that predict a supervised token go through the output head, a few at a time: logits take four
+bytes for every entry of the vocabulary, and with a large one they and their gradient would be most of the memory of a
+step (`bench/loss.py`). Dividing is left to the caller: sums add up over micro-batches, means do not.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from .families.base import Batch, Family
+from .tensors import number
+
+LOGIT_BYTES = 64_000_000  # of logits in float32 that are made at a time
+FEWEST_ROWS = 64  # that are sent through the head together; with fewer, reading the head's weights takes the time
 
 
 def supervised_positions(batch: Batch) -> mx.array:
@@ -23,15 +29,86 @@ def supervised_positions(batch: Batch) -> mx.array:
 def summed_loss(family: Family) -> Callable[..., mx.array]:
     """`loss(module, batch, positions, weights=None) -> nats`, a float32 scalar: the sum over `positions`.
 
-    `positions` (N,) hold at least one; `weights` (N,) float32 are what each counts, None all of them 1.
+    `positions` (N,) hold at least one; `weights` (N,) float32 are what each counts, None all of them 1. Where the head
+    is not trained the gradient for the hidden states is found together with the loss, piece by piece. That evaluates
+    them, which inside mx.compile is not possible: a compiled caller gives weights, and all logits are made at once.
     """
 
     def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
-        hidden = family.hidden(module, batch)  # (B, T-1, D)
-        chosen = hidden.reshape(-1, hidden.shape[-1])[positions]  # (N, D)
-        logits = family.head(module, chosen).astype(mx.float32)  # (N, V); MLX on the CPU sums in the input's own type
-        targets = batch["tokens"][:, 1:].reshape(-1)[positions]  # (N,)
-        nats = nn.losses.cross_entropy(logits, targets)  # (N,)
+        hidden, targets = _supervised(family, module, batch, positions)
+        rows = _rows_at_once(family, module, hidden)
+        if weights is None and rows < targets.size and family.head_is_fixed(module):
+            return _in_pieces(family, module, hidden, targets, rows)
+        nats = _nats(family, module, hidden, targets)  # (N,)
         return (nats if weights is None else nats * weights).sum()
 
     return loss
+
+
+def measured_nats(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> float:
+    """The same sum where no gradient is wanted."""
+    hidden, targets = _supervised(family, module, batch, positions)
+    rows = _rows_at_once(family, module, hidden)
+    return sum(
+        number(_nats(family, module, hidden[piece], targets[piece]).sum()) for piece in _pieces(targets.size, rows)
+    )
+
+
+def _supervised(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[mx.array, mx.array]:
+    """((N, D) states that predict a supervised token, (N,) those tokens)."""
+    hidden = family.hidden(module, batch)  # (B, T-1, D)
+    return hidden.reshape(-1, hidden.shape[-1])[positions], batch["tokens"][:, 1:].reshape(-1)[positions]
+
+
+def _nats(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array:
+    """(N,) float32 losses of states (N, D)."""
+    logits = family.head(module, hidden).astype(mx.float32)  # (N, V); MLX on the CPU sums in the input's own type
+    return nn.losses.cross_entropy(logits, targets)
+
+
+def _in_pieces(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array, rows: int) -> mx.array:
+    """The summed loss of states (N, D), `rows` of them at a time, with a gradient for the states alone.
+
+    Each piece is evaluated before the next is begun, and its gradient kept as plain numbers: inside a transformation
+    MLX keeps whatever an array was made of, all logits among it, for as long as the array is there.
+    """
+
+    @mx.custom_function
+    def together(hidden: mx.array) -> tuple[mx.array, mx.array]:
+        states, nats, slopes = _apart(hidden), 0.0, []
+        for piece in _pieces(targets.size, rows):
+            wanted = targets[piece]
+            found, slope = mx.value_and_grad(lambda some, wanted=wanted: _nats(family, module, some, wanted).sum())(
+                states[piece]
+            )
+            mx.eval(found, slope)
+            nats += number(found)
+            slopes.append(_numbers(slope))
+        return mx.array(nats), mx.array(np.concatenate(slopes)).astype(hidden.dtype)
+
+    @together.vjp
+    def backward(_: mx.array, cotangents: tuple[mx.array, mx.array], outputs: tuple[mx.array, mx.array]) -> mx.array:
+        return (cotangents[0] * outputs[1]).astype(outputs[1].dtype)
+
+    nats, _ = cast("tuple[mx.array, mx.array]", together(hidden))
+    return nats
+
+
+def _rows_at_once(family: Family, module: nn.Module, hidden: mx.array) -> int:
+    vocabulary = family.head(module, hidden[:1]).shape[-1]  # only its shape is asked for, so nothing is computed
+    return max(FEWEST_ROWS, LOGIT_BYTES // (4 * vocabulary))
+
+
+def _pieces(count: int, rows: int) -> Iterator[slice]:
+    """`count` in as few stretches of at most `rows` as can be, all about as long."""
+    pieces = math.ceil(count / rows)
+    return (slice(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces))
+
+
+def _apart(array: mx.array) -> mx.array:
+    """The numbers of `array`, with no memory of what they were made of."""
+    return mx.array(_numbers(array)).astype(array.dtype)
+
+
+def _numbers(array: mx.array) -> np.ndarray:
+    return np.array(array.astype(mx.float32))  # NumPy has no bfloat16; float32 holds every half-precision number

@@ -22,7 +22,7 @@ from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
 from .loader import Loaded
-from .loss import summed_loss, supervised_positions
+from .loss import measured_nats, summed_loss, supervised_positions
 from .neftune import noisy_embeddings
 from .recompute import drops, recomputed_layers
 from .tensors import number
@@ -59,8 +59,7 @@ class Stepper:
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
         self._rate = optim.learning_rate(config, total_steps)
-        self._loss = summed_loss(loaded.family)
-        self._value_and_grad = nn.value_and_grad(loaded.module, self._loss)
+        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
         if config.compile and (reason := self._cannot_compile()) is not None:
             self.notices.append(f"The pass is not compiled: {reason}.")
         elif config.compile:
@@ -120,7 +119,7 @@ class Stepper:
         """Whether the loss of one row, alone and with nothing dropped, is NaN or infinite."""
         self._module.eval()
         batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
-        return not math.isfinite(number(self._loss(self._module, batch, supervised_positions(batch))))
+        return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
 
     def _cannot_compile(self) -> str | None:
         if self._config.gradient_checkpointing and drops(self._module):

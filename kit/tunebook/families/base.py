@@ -60,6 +60,10 @@ class Family(ABC):
         """(..., D) -> (..., V): logits of the given states."""
 
     @abstractmethod
+    def head_is_fixed(self, module: nn.Module) -> bool:
+        """Whether `head` uses nothing of `module` that is trained."""
+
+    @abstractmethod
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
     ) -> Iterator[str]:

@@ -16,6 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Encoding
 
 from ..examples import Example, Tokens, texts
+from ..tensors import flat
 from .base import Batch, Encoded, Family
 from .isolation import isolating_caches, padded_segments
 
@@ -54,6 +55,12 @@ class TextFamily(Family):
 
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
         return _head(module, hidden) if self.splits else hidden
+
+    def head_is_fixed(self, module: nn.Module) -> bool:
+        if not self.splits:  # what `hidden` gives is logits then, made by the whole model
+            return not flat(module.trainable_parameters())
+        used = module["lm_head"] if "lm_head" in module else module["model"]["embed_tokens"]
+        return not flat(used.trainable_parameters())
 
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
