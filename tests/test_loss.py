@@ -95,7 +95,8 @@ def test_pieces_give_the_loss_and_the_gradients_of_all_logits_at_once(tuned, bat
     assert measured_nats(tuned.family, tuned.module, batch, positions) == pytest.approx(nats.item(), rel=1e-6)
     plain = dict(tree_flatten(plain))
     for name, gradient in tree_flatten(ours):
-        assert mx.allclose(gradient, plain[name], rtol=1e-5, atol=1e-6), name
+        distance = mx.linalg.norm((gradient - plain[name]).reshape(-1)) / mx.linalg.norm(plain[name].reshape(-1))
+        assert distance.item() < 1e-5, name
 
 
 HEADS = {
