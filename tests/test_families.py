@@ -1,11 +1,14 @@
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten, tree_map
 from transformers import AutoTokenizer
 
-from tests.tiny import tiny_model_folder
-from tunebook import FastModel
+from tests.tiny import ARCHITECTURES, tiny_model_folder
+from tunebook import FastModel, loss
 from tunebook.examples import Example, Text
+from tunebook.families.seam import find_head, projection, rest_of_the_model
 from tunebook.formats import to_examples
 
 
@@ -48,25 +51,104 @@ def test_padding_is_never_supervised(model, rows):
     assert mask.sum() == sum(row.loss_mask.sum() for row in encoded(model, rows))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3"])
-def test_trunk_and_head_give_the_models_own_logits_once_the_probe_has_passed(architecture, tmp_path, rows):
-    model, _ = FastModel.from_pretrained(tiny_model_folder(tmp_path / architecture, architecture))
+# Models of mlx-lm as changes to the tiny Llama's config, with how their hidden states become logits.
+SEAMS = {
+    "llama": ({}, projection),
+    "untied llama": ({"tie_word_embeddings": False}, projection),
+    "qwen2": ({}, projection),
+    "qwen3": ({}, projection),
+    "gemma3": ({}, projection),
+    "phi3": ({}, projection),
+    "smollm3": ({}, projection),
+    "gemma2": ({"model_type": "gemma2", "final_logit_softcapping": 3.0}, rest_of_the_model),
+    "cohere": ({"model_type": "cohere"}, rest_of_the_model),
+    "granite": (
+        {
+            "model_type": "granite",
+            "logits_scaling": 4.0,
+            "attention_multiplier": 0.25,
+            "embedding_multiplier": 2.0,
+            "residual_multiplier": 0.5,
+            "mlp_bias": False,
+        },
+        rest_of_the_model,
+    ),
+    "qwen3_moe": (
+        {
+            "model_type": "qwen3_moe",
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": True,
+        },
+        projection,
+    ),
+    "gpt2": (
+        {
+            "model_type": "gpt2",
+            "n_ctx": 512,
+            "n_embd": 64,
+            "n_head": 4,
+            "n_layer": 2,
+            "n_positions": 512,
+            "layer_norm_epsilon": 1e-5,
+        },
+        None,
+    ),
+}
+
+
+def tiny(name, folder):
+    changes, _ = SEAMS[name]
+    return FastModel.from_pretrained(tiny_model_folder(folder, name if name in ARCHITECTURES else "llama", **changes))[
+        0
+    ]
+
+
+@pytest.mark.parametrize("name", SEAMS)
+def test_hidden_states_and_head_give_the_models_own_logits(name, tmp_path, rows):
+    model = tiny(name, tmp_path)
     batch = model.family.collate(encoded(model, rows), width=65)
     apart = model.family.head(model.module, model.family.hidden(model.module, batch))
-    assert model.family.splits
+    assert find_head(model.module) is SEAMS[name][1]
     assert mx.allclose(apart, model.module(batch["tokens"][:, :-1]), atol=1e-4)
 
 
-def test_a_model_that_scales_its_logits_outside_the_seam_is_called_whole(model):
-    from tunebook.families.text import trunk_and_head_agree
+@pytest.mark.parametrize("name", SEAMS)
+def test_the_loss_by_the_seam_has_the_value_and_gradients_of_the_plain_one(name, tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(loss, "LOGIT_BYTES", 1)
+    monkeypatch.setattr(loss, "FEWEST_ROWS", 16)
+    model = tiny(name, tmp_path)
+    FastModel.get_peft_model(model, r=4)
+    mx.random.seed(0)
+    trained = model.module.trainable_parameters()
+    model.module.update(tree_map(lambda array: array + 0.05 * mx.random.normal(array.shape), trained))
+    batch = model.family.collate(encoded(model, rows[:4]), width=65)
+    positions = loss.supervised_positions(batch)
 
-    class Scaled(type(model.module)):
+    def plain(module, batch, _):
+        logits = module(batch["tokens"][:, :-1]).astype(mx.float32)
+        return (nn.losses.cross_entropy(logits, batch["tokens"][:, 1:]) * batch["loss_mask"][:, 1:]).sum()
+
+    value, gradients = nn.value_and_grad(model.module, plain)(model.module, batch, positions)
+    found, ours = nn.value_and_grad(model.module, loss.summed_loss(model.family))(model.module, batch, positions)
+    assert found.item() == pytest.approx(value.item(), rel=1e-5)
+    gradients = dict(tree_flatten(gradients))
+    whole = mx.sqrt(sum((gradient**2).sum() for gradient in gradients.values())).item()
+    for path, gradient in tree_flatten(ours):
+        assert mx.linalg.norm((gradient - gradients[path]).reshape(-1)).item() < 1e-5 * whole, path
+
+
+def test_a_model_whose_head_does_more_than_either_way_shows_is_called_whole(model):
+    class Odd(type(model.module)):
         def __call__(self, tokens):
-            return super().__call__(tokens) * 0.5
+            return super().__call__(tokens) * (1.0 + tokens[0, 0])  # scaled by what the trunk was given
 
-    assert trunk_and_head_agree(model.module)
-    model.module.__class__ = Scaled
-    assert not trunk_and_head_agree(model.module)
+    assert find_head(model.module) is projection
+    model.module.__class__ = Odd
+    assert find_head(model.module) is None
 
 
 def test_generation_follows_the_likeliest_token_of_a_full_forward_pass(model):

@@ -32,7 +32,7 @@ PICTURE = """
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
     formats     : config examples sources
-    families    : examples tensors
+    families    : examples tensors variants
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     adapters    : config norms tensors

@@ -19,6 +19,7 @@ from ..examples import Example, Tokens, texts
 from ..tensors import flat
 from .base import Batch, Encoded, Family
 from .isolation import isolating_caches, padded_segments
+from .seam import find_head
 
 
 @final
@@ -27,7 +28,7 @@ class TextFamily(Family):
 
     def __init__(self, module: nn.Module, tokenizer: TokenizerWrapper):
         self.tokenizer = tokenizer
-        self.splits = trunk_and_head_agree(module)  # False: `hidden` already holds logits, and `head` passes them on
+        self._head = find_head(module)  # None: `hidden` already holds logits, and `head` passes them on
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         return [
@@ -48,16 +49,16 @@ class TextFamily(Family):
 
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         inputs = batch["tokens"][:, :-1]  # (B, T-1)
-        called = module["model"] if self.splits else module
+        called = module if self._head is None else module["model"]
         if "segments" not in batch:
             return called(inputs)
         return called(inputs, cache=isolating_caches(module, batch["segments"][:, :-1]))
 
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
-        return _head(module, hidden) if self.splits else hidden
+        return hidden if self._head is None else self._head(module, hidden)
 
     def head_is_fixed(self, module: nn.Module) -> bool:
-        if not self.splits:  # what `hidden` gives is logits then, made by the whole model
+        if self._head is None:  # what `hidden` gives is logits then, made by the whole model
             return not flat(module.trainable_parameters())
         used = module["lm_head"] if "lm_head" in module else module["model"]["embed_tokens"]
         return not flat(used.trainable_parameters())
@@ -69,23 +70,6 @@ class TextFamily(Family):
         sampler = make_sampler(temp=temperature, top_p=top_p)
         for piece in stream_generate(module, self.tokenizer, tokens.tolist(), max_tokens=max_tokens, sampler=sampler):
             yield piece.text
-
-
-def trunk_and_head_agree(module: nn.Module) -> bool:
-    """Whether head(trunk(tokens)) equals module(tokens) on a probe of eight tokens.
-
-    Models that scale or cap their logits (Gemma 2, Cohere, Granite) do so outside the seam and fail the probe.
-    """
-    if "model" not in module or "embed_tokens" not in module["model"]:
-        return False
-    probe = mx.arange(1, 9)[None]  # (1, 8)
-    whole, apart = module(probe), _head(module, module["model"](probe))
-    return whole.shape == apart.shape and bool(mx.allclose(whole, apart, rtol=1e-3, atol=1e-3))
-
-
-def _head(module: nn.Module, hidden: mx.array) -> mx.array:
-    """The output projection: the model's own where it has one, else its embedding read backwards."""
-    return module["lm_head"](hidden) if "lm_head" in module else module["model"]["embed_tokens"].as_linear(hidden)
 
 
 def _tokenize(

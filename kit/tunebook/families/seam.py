@@ -1,0 +1,50 @@
+"""Where a model's trunk ends and its output head begins, so that logits are made for a few positions only.
+
+mlx-lm's models do not promise such a seam. Two ways to send hidden states through the head are tried, and the one that
+is used was proven on a probe.
+"""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..variants import Call, varied
+
+Head = Callable[[nn.Module, mx.array], mx.array]  # (module, hidden (..., D)) -> logits (..., V)
+
+
+def find_head(module: nn.Module) -> Head | None:
+    """How hidden states become the model's logits; None when neither way gives what the whole model does."""
+    if "model" not in module or "embed_tokens" not in module["model"]:
+        return None
+    tokens = mx.arange(1, 9)[None]  # (1, 8)
+    whole, states = module(tokens), module["model"](tokens)
+    for head in (projection, rest_of_the_model):
+        logits = head(module, states)
+        if logits.shape == whole.shape and mx.allclose(logits, whole, rtol=1e-3, atol=1e-3):
+            return head
+    return None
+
+
+def projection(module: nn.Module, hidden: mx.array) -> mx.array:
+    """The output projection: the model's own where it has one, else its embedding read backwards."""
+    return module["lm_head"](hidden) if "lm_head" in module else module["model"]["embed_tokens"].as_linear(hidden)
+
+
+def rest_of_the_model(module: nn.Module, hidden: mx.array) -> mx.array:
+    """What the whole model does behind its trunk: its scale or cap on logits too (Gemma 2, Cohere, Granite)."""
+    _given.append(hidden.reshape(1, -1, hidden.shape[-1]))
+    try:
+        with varied([module["model"]], _giving):
+            logits = module(mx.zeros((1, 1), mx.int32))  # (1, N, V); the trunk does not look at the tokens
+    finally:
+        _given.pop()
+    return logits.reshape(*hidden.shape[:-1], -1)
+
+
+_given: list[mx.array] = []  # the states a trunk stands in for; a list, so that the call below is always the same one
+
+
+def _giving(_: Call) -> Call:
+    return lambda *_args, **_options: _given[-1]
