@@ -67,10 +67,10 @@ print(f"{len(train_rows)} rows to train on, {len(held_out_rows)} held out")
 
 # %% [markdown]
 # Look before you train: this is what the model reads, special tokens and all, and the marked part is what it learns to
-# write.
+# write. Whatever is odd about the rows is said above them.
 
 # %%
-widgets.TokenView(model, train_rows[:3])
+widgets.TokenView(model, train_rows)
 
 # %% [markdown]
 # ## 5. Before
@@ -152,6 +152,7 @@ tunebook.ExportTable([lora, merged, *gguf_files])
 
 # %% [markdown]
 # ## Where next
-# Change a number in the choices and run again from the model cell. Put your own rows in place of `python_docs()`: a
-# list of `{"messages": [...]}`, `{"prompt": ..., "completion": ...}` or `{"text": ...}`. To chat with the result:
-# `ollama run` or `llama-cli -m` on a file in `quickstart/gguf`, or `mlx_lm.chat --model quickstart/merged`.
+# Change a number in the choices and run again from the model cell. Put your own data in place of `python_docs()`: the
+# path of a .jsonl, .csv or .parquet file, a hub id, a pandas frame or a list, with columns such as `messages`, `prompt`
+# and `completion`, or `text`. To chat with the result: `ollama run` or `llama-cli -m` on a file in `quickstart/gguf`, or
+# `mlx_lm.chat --model quickstart/merged`.
