@@ -38,6 +38,7 @@ PICTURE = """
     encoded     : families
     token_cache : loader runtime sources
     encoding    : atomic encoded examples families formats loader progress sources token_cache
+    datacheck   : encoding families
     batches     : config
     loss        : families
     optim       : config norms tensors

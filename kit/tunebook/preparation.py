@@ -38,6 +38,7 @@ class Prepared:
     """What a run trains on, measures with and samples from."""
 
     train: EncodedSet
+    train_rows: Sequence[Row]  # what `train` was made of; `Encoded.number` counts these
     held_out: EncodedSet | None
     prompts: list[Prompt]
     notices: list[str]
@@ -82,6 +83,7 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
         notices.append(said)
     return Prepared(
         train=train_set,
+        train_rows=train,
         held_out=held_out_set,
         prompts=_prompts(held_out or train, sources, loaded, config),
         notices=notices,
