@@ -34,9 +34,13 @@ class Finding:
     remedy: str  # one line that names the argument or function to use
 
     def __str__(self):
+        return f"{self.text} {self.where} {self.remedy}"
+
+    @property
+    def where(self) -> str:
+        """'(rows 3, 14, …)'."""
         more = ", …" if self.count > len(self.numbers) else ""
-        rows = f"{'row' if self.count == 1 else 'rows'} {', '.join(map(str, self.numbers))}{more}"
-        return f"{self.text} ({rows}) {self.remedy}"
+        return f"({'row' if self.count == 1 else 'rows'} {', '.join(map(str, self.numbers))}{more})"
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,7 @@ def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper
     yield from finding(
         "duplicate",
         columns.copies,
-        "{rows} that repeat an earlier row exactly, and weigh again.",
+        "{rows} repeating an earlier row exactly: each copy weighs again.",
         "Keep one of each in train_dataset, unless that is meant.",
     )
 
