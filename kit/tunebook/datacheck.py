@@ -19,7 +19,7 @@ Kind = Literal["left_out", "cut", "empty_answer", "no_end", "double_bos", "unkno
 
 AT_ONCE = 1024  # rows looked at together
 NAMED_ROWS = 5  # row numbers a finding gives
-BINS = 24  # bars of the histogram up to max_seq_length, or to the longest row where that is much shorter
+BINS = 24  # bars of the histogram up to max_seq_length, or to the longest row where that is less than half of it
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -292,10 +292,11 @@ def _digest(row: Encoded) -> bytes:
 
 
 def _histogram(lengths: np.ndarray, limit: int) -> Histogram:
-    """Up to twice `limit`: one row of a million tokens must not flatten all others."""
+    """Up to `limit`, or to the longest row where that is far from it; and not far beyond, where one row is enormous."""
     longest = int(lengths.max())
-    width = max(1, -(-min(limit, longest) // BINS))
-    bars = min(-(-longest // width), 2 * BINS)
+    reach = limit if 2 * longest >= limit else longest
+    width = max(1, -(-reach // BINS))
+    bars = min(-(-max(longest, reach) // width), 2 * BINS)
     counts = np.bincount(np.minimum((lengths - 1) // width, bars - 1), minlength=bars)
     return Histogram(width=width, counts=tuple(counts.tolist()))
 

@@ -17,6 +17,8 @@ HEAD, TAIL = 700, 300  # tokens shown of a longer row
 FIRST = 3  # rows shown because they come first
 FEW = 6  # so few rows are all shown
 
+_REMARKED = ("left out", "copies")  # orders whose rows say so themselves
+
 
 class EncodedLike(Protocol):
     """A row as numbers."""
@@ -41,7 +43,6 @@ class Page:
     tokens: int
     trained: int
     cut: int
-    left_out: bool
     head: tuple[Piece, ...]
     hidden_tokens: int  # between head and tail
     hidden_trained: int
@@ -50,9 +51,7 @@ class Page:
     @property
     def caption(self) -> str:
         """'180 tokens, 46 of them trained'."""
-        if self.left_out:
-            return f"left out of training: none of its first {self.tokens:,} tokens is trained"
-        return f"{self.tokens:,} tokens, {self.trained:,} of them trained"
+        return f"{self.tokens:,} tokens, {f'{self.trained:,}' if self.trained else 'none'} of them trained"
 
     @property
     def gap(self) -> str:
@@ -92,13 +91,11 @@ class Book:
         self._entry = np.argsort(every, kind="stable")  # (pages,) index into rows, and then into left_out
         self._numbers = every[self._entry]  # (pages,)
         page = np.argsort(self._entry, kind="stable")  # the other way round
-        alike = np.bincount(first_alike, minlength=len(rows))[first_alike] > 1
-        by_kind = np.lexsort((np.arange(len(rows)), first_alike))
         orders = {
             "longest": np.argsort(-(lengths + cuts), kind="stable"),
             "most cut": np.argsort(-cuts, kind="stable")[: np.count_nonzero(cuts)],
             "left out": np.arange(len(rows), len(every)),
-            "duplicated": by_kind[alike[by_kind]],
+            "copies": np.flatnonzero(first_alike != np.arange(len(rows))),
             **{name: np.flatnonzero(marks) for name, marks in odd.items()},
         }
         self.orders = {name: page[entries] for name, entries in orders.items()}  # of pages, the most telling first
@@ -123,11 +120,10 @@ class Book:
         return Page(
             index=index,
             number=row.number,
-            why=why or self._is_copy(entry),
+            why=" · ".join(filter(None, [why, self._remark(entry)])),
             tokens=len(tokens),
             trained=sum(trained),
             cut=row.cut,
-            left_out=left_out,
             head=self._pieces(tokens[:head], trained[:head]),
             hidden_tokens=tail - head,
             hidden_trained=sum(trained[head:tail]),
@@ -138,18 +134,16 @@ class Book:
         """A handful of pages worth a look, each with the reason: the first, and the most telling of every order."""
         reasons: dict[int, list[str]] = {index: [] for index in range(len(self) if len(self) <= FEW else FIRST)}
         for name, order in self.orders.items():
-            if name == "duplicated" and len(order):
-                copy = next(index for index in order.tolist() if self._is_copy(int(self._entry[index])))
-                reasons.setdefault(copy, []).append(self._is_copy(int(self._entry[copy])))
-            elif len(order):
-                reasons.setdefault(int(order[0]), []).append(name)
-        return [self.page(index, why=" · ".join(why)) for index, why in reasons.items()]
+            for index in order[:1].tolist():
+                reasons.setdefault(index, []).extend([] if name in _REMARKED else [name])
+        return [self.page(index, " · ".join(why)) for index, why in reasons.items()]
 
-    def _is_copy(self, entry: int) -> str:
-        """'a copy of row 3', or nothing."""
-        if entry >= len(self._rows) or self._first_alike[entry] == entry:
-            return ""
-        return f"a copy of row {self._rows[int(self._first_alike[entry])].number}"
+    def _remark(self, entry: int) -> str:
+        """'left out', 'a copy of row 3', or nothing."""
+        if entry >= len(self._rows):
+            return "left out"
+        first = int(self._first_alike[entry])
+        return "" if first == entry else f"a copy of row {self._rows[first].number}"
 
     def _pieces(self, tokens: list[int], trained: list[bool]) -> tuple[Piece, ...]:
         return tuple(pieces(tokens, trained, decode=self._decode, special=self._special))

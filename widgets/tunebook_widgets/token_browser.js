@@ -78,7 +78,7 @@ function buildView(name, orders) {
     "section",
     { class: "tunebook-tokens", tabindex: "0", "aria-label": `Rows of ${name}. Left and right arrow turn the pages.` },
     node("div", { class: "tunebook-bar" }, previous, next, place, form, complaint),
-    node("div", { class: "tunebook-bar", role: "group", "aria-label": "Next row by" }, ...buttons.map(([, button]) => button)),
+    node("div", { class: "tunebook-bar", role: "group", "aria-label": "Next row by" }, node("span", { class: "tunebook-count" }, "Next by"), ...buttons.map(([, button]) => button)),
     node("p", { class: "tunebook-row-title" }, title, " ", why, " ", count),
     row,
     spoken,
@@ -88,7 +88,8 @@ function buildView(name, orders) {
 
 function token([text, ids, trained, special]) {
   const title = ids.length === 1 ? `token ${ids[0]}` : `tokens ${ids.join(" ")}`;
-  return node(special ? "kbd" : "span", { title, ...(trained && { class: "tunebook-trained" }) }, text);
+  const kinds = [special && "tunebook-key", trained && "tunebook-trained"].filter(Boolean);
+  return node(special ? "kbd" : "span", { title, class: kinds.join(" ") }, text);
 }
 
 function note(text) {

@@ -19,6 +19,10 @@ STYLE = Path(__file__).parent / "tokens.css"
 _HEIGHT = 72  # units of the drawing; 10 are a bar's width
 # What is left of the colour where the style sheet is dropped; translucent, so that it suits either theme.
 _TRAINED = "background-color: rgba(0, 150, 136, 0.2)"
+_LEGEND = (
+    f'<p class="tunebook-legend">The model learns to write the <ins style="{_TRAINED}">marked</ins> tokens and only '
+    'reads the rest. Each <kbd class="tunebook-key">key</kbd> is one special token, ↵ a newline that is learnt.</p>'
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,7 @@ def static_html(card: Card, pages: Sequence[Page]) -> str:
             *(f"<p>{escape(fact)}</p>" for fact in facts),
             _picture(card.bars),
             _findings(card.findings),
-            f'<p class="tunebook-legend">The model learns to write the <ins style="{_TRAINED}"><span>marked</span></ins> '
-            "tokens and only reads the rest. Each <kbd>key</kbd> is one special token, ↵ a newline that is learnt."
-            "</p>",
+            _LEGEND,
             *(_page(page, group, is_open=place == 0) for place, page in enumerate(pages)),
             "</div>",
         ]
@@ -79,22 +81,19 @@ def _picture(bars: Bars) -> str:
         height = max(_HEIGHT * count / tallest, 1.5) if count else 0
         beyond = ' class="tunebook-beyond"' if place * bars.width >= bars.limit else ""
         drawn.append(f'<rect{beyond} x="{10 * place + 1}" y="{_HEIGHT - height:.4g}" width="8" height="{height:.4g}"/>')
-    line, label = "", f"{bars.end:,} tokens"
+    line, limit, end = "", "", f"{bars.end:,} tokens; max_seq_length {bars.limit:,} is further right"
     if bars.limit <= bars.end:
         at = 10 * bars.limit / bars.width
         line = f'<line x1="{at:.5g}" x2="{at:.5g}" y1="0" y2="{_HEIGHT}"/>'
-        place = 100 * at / across
-        side = f"right: {100 - place:.4g}%; text-align: right" if place > 50 else f"left: {place:.4g}%"
-        label = "" if place > 85 else label
-        line_label = f'<span class="tunebook-limit" style="{side}">max_seq_length {bars.limit:,}</span>'
-    else:
-        line_label = ""
+        right = 100 * (1 - at / across)
+        limit = f'<span class="tunebook-limit" style="right: {right:.4g}%">max_seq_length {bars.limit:,}</span>'
+        end = f"{bars.end:,} tokens" if right > 15 else ""  # else the two would lie over one another
     said = f"Histogram of {sum(bars.counts):,} rows by length, up to {bars.end:,} tokens; the limit is {bars.limit:,}."
     return (
         f'<svg class="tunebook-bars" viewBox="0 0 {across} {_HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="{said}">{"".join(drawn)}{line}</svg>'
         # Shown by the style sheet alone, like the drawing it belongs to.
-        f'<div class="tunebook-scale" hidden aria-hidden="true"><span>1</span>{line_label}<span>{label}</span></div>'
+        f'<div class="tunebook-scale" hidden aria-hidden="true"><span>1</span>{limit}<span>{end}</span></div>'
     )
 
 
@@ -121,7 +120,7 @@ def _text(pieces: Iterable[Piece]) -> str:
 
 def _piece(piece: Piece) -> str:
     if piece.special:
-        return f"<kbd>{escape(piece.text)}</kbd>"
+        return f'<kbd class="tunebook-key">{escape(piece.text)}</kbd>'
     return f"<span>{escape(shown(piece))}</span>"
 
 

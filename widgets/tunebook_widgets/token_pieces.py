@@ -4,21 +4,18 @@ A piece shows what is in the data and does none of it: control characters and th
 become symbols. Nothing is left out; the ids of all pieces, one after another, are the ids that came in.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from unicodedata import category
 
 Decode = Callable[[Sequence[int]], str]
 
 UNFINISHED = "\ufffd"  # how a decoder writes bytes that are no whole character (yet)
 MOST_BYTES = 4  # of a character in UTF-8, and so of tokens it may be spread over
 
-# Control characters but tab and newline, and the invisible ones of Unicode's category Cf, with its line separators.
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
+# Unicode's categories of control, format (invisible, or turning the direction), surrogate and separating characters.
+_ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +50,11 @@ def pieces(tokens: Sequence[int], trained: Sequence[bool], *, decode: Decode, sp
 
 def visible(text: str) -> str:
     """`text` with a symbol for every character that is invisible or acts on what is around it; tab and newline stay."""
-    return _HIDDEN.sub(_symbol, text)
+    return "".join(_symbol(char) if category(char) in _ACTING and char not in "\t\n" else char for char in text)
 
 
-def _symbol(match: re.Match[str]) -> str:
-    code = ord(match.group())
+def _symbol(char: str) -> str:
+    code = ord(char)
     if code < 0x20:
         return chr(0x2400 + code)  # Unicode's pictures of the control characters: ␛ is 0x1b
     return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"

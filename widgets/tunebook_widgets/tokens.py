@@ -57,9 +57,9 @@ class TokenView:
         if not isinstance(model, Trainer):
             if rows is None:
                 raise ValueError("TokenView was given a model and no rows; pass TokenView(model, rows), or a trainer.")
-            source = read_rows(rows, "rows")
+            source = read_rows(rows, "data")
             limit = max_seq_length or model.loaded.max_seq_length
-            encoded = encode_rows(source, model.loaded, max_seq_length=limit, **reading.arguments)
+            encoded = encode_rows(source, model.loaded, max_seq_length=limit, name="data", **reading.arguments)
         elif rows is not None or max_seq_length is not None or reading != _Reading():
             raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
         else:
