@@ -64,7 +64,7 @@ def test_cut_rows_are_measured_and_the_remedy_names_a_length_that_keeps_all(insp
     longer = [int(length) for length in whole.columns.length if length > 40]
     finding = only(report)
     assert (finding.kind, finding.count) == ("cut", len(longer))
-    assert f"{sum(longer) - 40 * len(longer)} tokens lost, {max(longer) - 40} of one row" in finding.text
+    assert f"{sum(longer) - 40 * len(longer)} tokens lost, at most {max(longer) - 40} of a row" in finding.text
     assert f"TrainingConfig(max_seq_length={max(longer)})" in finding.remedy
     assert inspect(rows, max(longer)).findings == ()
 

@@ -214,6 +214,7 @@ def test_a_saved_card_can_be_read_with_no_kernel_and_no_trust(chromium, lab, scr
         assert card.locator("pre").first.inner_text() == text
         assert card.locator("pre ins").first.evaluate(UNDERLINED) == "underline"
         assert "1 row left out" in card.inner_text()
+        assert "64.\n\n1 row left out" in card.inner_text()  # nothing of the drawing is left behind
         assert card.locator("details").count() == len(KINDS)
         card.locator("summary").nth(1).click()
         expect(card.locator("pre").nth(1)).to_be_visible()

@@ -6,7 +6,7 @@ finding says how many rows it is about, where the first ones are, and what to do
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, final
 
 import numpy as np
@@ -164,13 +164,13 @@ def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper
             f"{_rows(len(account.left_out))} left out: within {limit:,} tokens nothing of the answer remains.",
             "Raise TrainingConfig(max_seq_length=...), or shorten what comes before the answer.",
         )
-    most = int((columns.length + columns.cut).max())
-    lost = int(columns.cut.sum())
+    longest = int((columns.length + columns.cut).max())
+    lost, most = int(columns.cut.sum()), int(columns.cut.max())
     yield from finding(
         "cut",
         columns.cut > 0,
-        f"{{rows}} cut on the right at {limit:,} tokens: {lost:,} tokens lost, {int(columns.cut.max()):,} of one row.",
-        f"TrainingConfig(max_seq_length={most}) keeps them whole; or drop them, for their answers do not end.",
+        f"{{rows}} cut on the right at {limit:,} tokens: {lost:,} tokens lost, at most {most:,} of a row.",
+        f"TrainingConfig(max_seq_length={longest}) keeps them whole; or drop them, for their answers do not end.",
     )
     yield from finding(
         "empty_answer",
@@ -240,7 +240,7 @@ def _columns(rows: Sequence[Encoded], meanings: _Meanings) -> Columns:
         parts.append(_chunk_columns(some, np.array(alike), meanings))
     whole = Columns(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Columns)))
     goes_on = np.append(whole.number[1:] == whole.number[:-1], False)  # a piece of raw text that others follow
-    return Columns(**{**vars(whole), "no_end": whole.no_end & ~goes_on})
+    return replace(whole, no_end=whole.no_end & ~goes_on)
 
 
 def _chunk_columns(rows: Sequence[Encoded], first_alike: np.ndarray, meanings: _Meanings) -> Columns:

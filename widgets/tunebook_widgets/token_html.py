@@ -92,8 +92,8 @@ def _picture(bars: Bars) -> str:
     return (
         f'<svg class="tunebook-bars" viewBox="0 0 {across} {_HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="{said}">{"".join(drawn)}{line}</svg>'
-        # Shown by the style sheet alone, like the drawing it belongs to.
-        f'<div class="tunebook-scale" hidden aria-hidden="true"><span>1</span>{limit}<span>{end}</span></div>'
+        # Shown by the style sheet alone, like the drawing it belongs to. JupyterLab drops attributes without a value.
+        f'<div class="tunebook-scale" hidden="hidden" aria-hidden="true"><span>1</span>{limit}<span>{end}</span></div>'
     )
 
 

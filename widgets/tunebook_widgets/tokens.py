@@ -22,13 +22,6 @@ from .token_book import Book, Page
 from .token_browser import TokenBrowser
 from .token_html import Bars, Card, shown, static_html
 
-_ODD = {  # what the kinds of row that only the check knows are called here
-    "empty answer": "empty_answer",
-    "no end token": "no_end",
-    "two BOS": "double_bos",
-    "unknown token": "unknown_token",
-}
-
 
 class TokenView:
     """Show a trainer's rows as they will be trained, or any rows as a model would read them.
@@ -107,7 +100,12 @@ def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out
         lengths=columns.length,
         cuts=columns.cut,
         first_alike=columns.first_alike,
-        odd={name: vars(columns)[kind] for name, kind in _ODD.items()},
+        odd={
+            "empty answer": columns.empty_answer,
+            "no end token": columns.no_end,
+            "two BOS": columns.double_bos,
+            "unknown token": columns.unknown_token,
+        },
         decode=tokenizer.decode,
         special=set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids),
     )
