@@ -2,7 +2,10 @@ import time
 
 import numpy as np
 import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from transformers import PreTrainedTokenizerFast
 
+from tests.tiny import tiny_tokenizer
 from tunebook import datacheck
 from tunebook.encoded import read_rows, write_rows
 from tunebook.encoding import Account, EncodedSet, encode_rows
@@ -118,6 +121,13 @@ def test_two_bos_tokens_and_unknown_tokens_are_found(inspect, model):
     double, unknown = inspect(rows).findings
     assert (double.kind, double.numbers) == ("double_bos", (1,))
     assert (unknown.kind, unknown.numbers) == ("unknown_token", (2,))
+
+
+def test_a_token_that_is_unknown_and_end_in_one_is_not_called_unknown(model, rows, tmp_path):
+    tiny_tokenizer(tmp_path)
+    like_gpt2 = PreTrainedTokenizerFast.from_pretrained(tmp_path, unk_token="<|im_end|>")
+    encoded = encode_rows(rows, model.loaded, max_seq_length=128)
+    assert datacheck.inspect(encoded, TokenizerWrapper(like_gpt2)).findings == ()
 
 
 def test_a_finding_names_five_rows_and_counts_all(inspect, rows):

@@ -20,6 +20,9 @@ SETUP = """from tunebook import FastModel
 from tunebook_widgets import TokenView
 model, _ = FastModel.from_pretrained({folder!r})
 view = TokenView(model, {rows!r}, max_seq_length=64)"""
+HOSTILE_VIEW = """turns = [{{"role": "user", "content": {0!r}}}, {{"role": "assistant", "content": {0!r}}}]
+hostile = TokenView(model, [{{"messages": turns}}], max_seq_length=1024)
+hostile"""
 UNDERLINED = "(e) => getComputedStyle(e).textDecorationLine"
 HOSTILE_ELEMENTS = "img, script, iframe, svg[onload], [onerror], [onclick]"
 
@@ -187,8 +190,20 @@ def test_the_card_and_the_browser_work_in_jupyterlab(chromium, lab, screenshots,
             page.keyboard.press("ArrowLeft")
             page.wait_for_timeout(30)
         live.screenshot(path=screenshots / "tokens-browser.png")
-        assert page.evaluate("window.hit") is None
-        assert page.locator(f"{CARD} :is({HOSTILE_ELEMENTS})").count() == 0
+
+
+def test_hostile_rows_do_nothing_in_jupyterlab(chromium, lab, screenshots, tiny_folder):
+    cells = (HOSTILE_VIEW.format(HOSTILE), "hostile.browse()")
+    with _notebook(chromium, lab, "hostile.ipynb", tiny_folder, cells=cells) as notebook:
+        notebook.run_all()
+        notebook.wait_until_done(seconds=60)
+        for output in (1, 2):
+            row = notebook.outputs(output).locator("pre").first
+            expect(row).to_be_visible()
+            assert row.text_content().count("<script>window.hit = 1</script>") == 2
+            assert notebook.outputs(output).locator(HOSTILE_ELEMENTS).count() == 0
+        notebook.page.screenshot(path=screenshots / "tokens-hostile.png")
+        assert notebook.page.evaluate("window.hit") is None
 
 
 def test_a_saved_card_can_be_read_with_no_kernel_and_no_trust(chromium, lab, screenshots, tiny_folder):

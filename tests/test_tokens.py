@@ -13,9 +13,10 @@ from tunebook import Trainer, TrainingConfig, train_on_responses_only
 from tunebook.encoding import encode_rows
 from tunebook.families.base import Encoded
 from tunebook_widgets import TokenView
-from tunebook_widgets.token_book import HEAD, TAIL, Book
+from tunebook_widgets.token_book import HEAD, TAIL, Book, Page
 from tunebook_widgets.token_browser import TokenBrowser
-from tunebook_widgets.token_pieces import pieces, visible
+from tunebook_widgets.token_html import Bars, Card, static_html
+from tunebook_widgets.token_pieces import Piece, pieces, visible
 
 
 class Seen(HTMLParser):
@@ -94,6 +95,23 @@ def test_no_token_and_no_supervision_is_lost_on_random_bytes(model):
         trained = [rng.random() < 0.5 for _ in ids]
         made = cut_up(tokenizer, ids, trained)
         assert [(token, piece.trained) for piece in made for token in piece.ids] == list(zip(ids, trained, strict=True))
+
+
+def test_a_character_that_only_looks_unfinished_takes_no_more_tokens_than_a_character_may(model):
+    ids = model.loaded.tokenizer.encode("\ufffd" * 20, add_special_tokens=False)
+    made = cut_up(model.loaded.tokenizer, ids)
+    assert "".join(piece.text for piece in made) == "\ufffd" * 20
+    assert [len(piece.ids) for piece in made] == [3] * 20  # one for each byte in UTF-8
+
+
+def test_bytes_that_are_no_character_are_pieces_of_their_own(model):
+    tokenizer = model.loaded.tokenizer
+    first, *rest = tokenizer.encode("日", add_special_tokens=False)
+    a = tokenizer.encode("a", add_special_tokens=False)
+    made = cut_up(tokenizer, [first, *a, first, 2, first, *rest, *rest])
+    strays = ["\ufffd"] * len(rest)
+    assert [piece.text for piece in made] == ["\ufffd", "a", "\ufffd", "<|im_end|>", "日", *strays]
+    assert [piece.text for piece in made if piece.special] == ["<|im_end|>"]
 
 
 def test_blanks_between_words_survive_a_decoder_that_drops_the_first():
@@ -237,6 +255,17 @@ def test_hostile_text_of_a_conversation_stays_text(model):
     assert "\x1b" not in repr(view)
 
 
+def test_a_single_token_that_is_markup_stays_text():
+    piece = Piece(HOSTILE, (5,), trained=True, special=False)
+    key = Piece(HOSTILE, (6,), trained=False, special=True)
+    page = Page(0, 0, HOSTILE, 2, 1, 0, (piece, key), 0, 0, ())
+    html = Seen(static_html(Card([HOSTILE, HOSTILE], Bars(1, [1], 1), [(HOSTILE, HOSTILE)]), [page]))
+    assert html.rows == [HOSTILE * 2]
+    assert html.trained == [HOSTILE]
+    assert {tag for tag, _ in html.elements}.isdisjoint({"script", "img"})
+    assert [tag for tag, _ in html.elements].count("svg") == 1
+
+
 def test_a_huge_row_is_shown_by_its_ends_with_the_count_between(model):
     ids = [7 + index % 200 for index in range(5000)]
     labels = [-100] * 2500 + ids[2500:]
@@ -298,6 +327,15 @@ def test_a_left_out_row_of_a_trainer_is_the_right_one_after_some_were_held_out(m
     assert ["why why" in "".join(piece.text for piece in page.head) for page in left_out] == [True]
 
 
+def test_a_left_out_row_of_a_trainer_is_marked_as_the_trainer_marks_it(model, rows):
+    turn = lambda role, content: {"role": role, "content": content}  # noqa: E731
+    short, long = [turn("user", "why?"), turn("assistant", "so")], [turn("user", "why " * 90), turn("assistant", "so")]
+    args = TrainingConfig(hold_out=0, max_seq_length=64, train_on="last_assistant")
+    trainer = Trainer(model, train_dataset=[*rows, {"messages": short + long}], args=args)
+    (page,) = [page for page in TokenView(trainer)._book.chosen() if page.why == "left out"]
+    assert page.trained == 0
+
+
 def test_a_trainer_takes_no_second_opinion_and_a_model_needs_rows(model, rows):
     trainer = Trainer(model, train_dataset=rows)
     with pytest.raises(ValueError, match="pass TokenView\\(trainer\\) and nothing else"):
@@ -341,6 +379,12 @@ def test_leafing_by_length_goes_from_the_longest_to_the_shortest_and_round(model
         browser._receive(browser, {"go": "order", "name": "longest"}, [])
         reached.append(lengths[browser.page["number"]])
     assert reached == [*sorted(lengths, reverse=True), max(lengths)]
+
+
+def test_among_cut_rows_the_one_that_was_longest_comes_first(model):
+    ids = [7 + index % 200 for index in range(90)]
+    view = TokenView(model, [{"input_ids": ids[:size]} for size in (50, 70, 90, 60, 80)], max_seq_length=40)
+    assert [int(view._book.page(int(index)).number) for index in view._book.orders["longest"]] == [2, 4, 1, 3, 0]
 
 
 def test_an_order_begins_anew_once_another_way_was_taken(odd):

@@ -40,12 +40,34 @@ def pieces(tokens: Sequence[int], trained: Sequence[bool], *, decode: Decode, sp
     for place, token in enumerate(tokens):
         waiting.append(token)
         is_last = place + 1 == len(tokens) or trained[place + 1] != trained[place]
-        text = decode([*before, *waiting])[len(decode(before)) :] if before else decode(waiting)
-        if text.endswith(UNFINISHED) and not is_last and len(waiting) < MOST_BYTES:
+        goes_on = not is_last and _text(before, waiting, decode).endswith(UNFINISHED)
+        if goes_on and len(waiting) < MOST_BYTES:
             continue
-        made.append(Piece(visible(text), tuple(waiting), trained[place], token in special))
-        before, waiting = waiting, []
+        while waiting:
+            count = _first(before, waiting, decode)
+            ids, text = waiting[:count], _text(before, waiting[:count], decode)
+            made.append(Piece(visible(text), tuple(ids), trained[place], count == 1 and ids[0] in special))
+            before, waiting = ids, waiting[count:]
+            if goes_on:
+                break  # the rest may be the beginning of a character
     return made
+
+
+def _text(before: list[int], ids: list[int], decode: Decode) -> str:
+    """What `ids` add to the text of `before`."""
+    return decode([*before, *ids])[len(decode(before)) :] if before else decode(ids)
+
+
+def _first(before: list[int], ids: list[int], decode: Decode) -> int:
+    """How many of `ids` are a piece of their own: the fewest that mean the same with the others behind them or not.
+
+    Bytes that are no character, and a U+FFFD that was in the data, only look unfinished.
+    """
+    whole = _text(before, ids, decode)
+    for count in range(1, len(ids)):
+        if _text(before, ids[:count], decode) + decode(ids[count:]) == whole:
+            return count
+    return len(ids)
 
 
 def visible(text: str) -> str:
