@@ -12,7 +12,6 @@ from unicodedata import category
 Decode = Callable[[Sequence[int]], str]
 
 UNFINISHED = "\ufffd"  # how a decoder writes bytes that are no whole character (yet)
-MOST_BYTES = 4  # of a character in UTF-8, and so of tokens it may be spread over
 
 # Unicode's categories of control, format (invisible, or turning the direction), surrogate and separating characters.
 _ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -40,16 +39,13 @@ def pieces(tokens: Sequence[int], trained: Sequence[bool], *, decode: Decode, sp
     for place, token in enumerate(tokens):
         waiting.append(token)
         is_last = place + 1 == len(tokens) or trained[place + 1] != trained[place]
-        goes_on = not is_last and _text(before, waiting, decode).endswith(UNFINISHED)
-        if goes_on and len(waiting) < MOST_BYTES:
+        if not is_last and _text(before, waiting, decode).endswith(UNFINISHED):
             continue
         while waiting:
             count = _first(before, waiting, decode)
             ids, text = waiting[:count], _text(before, waiting[:count], decode)
             made.append(Piece(visible(text), tuple(ids), trained[place], count == 1 and ids[0] in special))
             before, waiting = ids, waiting[count:]
-            if goes_on:
-                break  # the rest may be the beginning of a character
     return made
 
 
