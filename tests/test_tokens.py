@@ -125,11 +125,9 @@ def test_blanks_between_words_survive_a_decoder_that_drops_the_first():
 
 
 @pytest.mark.parametrize("char", "\x00\x07\x08\r\x1b\x7f\x85\x9b\u00ad\u061c\u200b\u200f\u202a\u202e\u2028\u2066\ufeff")
-def test_a_character_that_acts_or_hides_becomes_a_symbol(char):
+def test_a_character_that_acts_or_hides_is_written_as_its_number(char):
     shown = visible(f"a{char}b")
-    assert shown[0] + shown[-1] == "ab"
-    assert char not in shown
-    assert shown[1:-1].isprintable()
+    assert shown == f"a⟨U+{ord(char):04X}⟩b"
 
 
 def test_ordinary_text_of_any_script_is_left_alone():
@@ -248,9 +246,8 @@ def test_hostile_text_of_a_conversation_stays_text(model):
     turns = [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": HOSTILE}]
     view = TokenView(model, [{"messages": turns}], max_seq_length=1024)
     (row,) = seen(view).rows
-    plain = HOSTILE.translate(
-        {0x1B: "␛", 0x07: "␇", **{code: f"⟨U+{code:04X}⟩" for code in (0x202E, 0x202C, 0x200B, 0x2066)}}
-    )
+    acting = (0x1B, 0x07, 0x202E, 0x202C, 0x200B, 0x2066)
+    plain = HOSTILE.translate({code: f"⟨U+{code:04X}⟩" for code in acting})
     assert row.count(plain) == 2
     assert "\x1b" not in repr(view)
 

@@ -97,6 +97,11 @@ class DataReport:
     @property
     def facts(self) -> list[str]:
         """Sentences on what the set is, odd or not."""
+        lengths = (
+            f"Every row has {self.longest:,} tokens"
+            if self.shortest == self.longest
+            else f"A row has {self.shortest:,} to {self.longest:,} tokens, half of them at most {self.median:,}"
+        )
         became = "" if self.encoded_rows == self.source_rows else f", {self.encoded_rows:,} once encoded"
         pieces = (
             [f"{_rows(self.in_pieces)} of raw text did not fit and came in pieces; no token is lost."]
@@ -106,8 +111,7 @@ class DataReport:
         return [
             f"{self.name}: {_rows(self.source_rows)}{became}, {self.tokens:,} tokens, {self.trained_tokens:,} of them "
             f"trained ({self.trained_share:.1%}).",
-            f"A row has {self.shortest:,} to {self.longest:,} tokens, half of them at most {self.median:,}; "
-            f"max_seq_length is {self.max_seq_length:,}.",
+            f"{lengths}; max_seq_length is {self.max_seq_length:,}.",
             *pieces,
         ]
 

@@ -1,7 +1,7 @@
 """Token ids -> pieces of text that can be looked at: one per token, or per character where a character takes several.
 
 A piece shows what is in the data and does none of it: control characters and those that turn the direction of writing
-become symbols. Nothing is left out; the ids of all pieces, one after another, are the ids that came in.
+are named, not written. Nothing is left out; the ids of all pieces, one after another, are the ids that came in.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,12 +67,10 @@ def _first(before: list[int], ids: list[int], decode: Decode) -> int:
 
 
 def visible(text: str) -> str:
-    """`text` with a symbol for every character that is invisible or acts on what is around it; tab and newline stay."""
-    return "".join(_symbol(char) if category(char) in _ACTING and char not in "\t\n" else char for char in text)
+    """`text` with ⟨U+001B⟩ in place of a character that is invisible or acts on what is around it.
 
-
-def _symbol(char: str) -> str:
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's pictures of the control characters: ␛ is 0x1b
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+    Tab and newline stay.
+    """
+    return "".join(
+        f"⟨U+{ord(char):04X}⟩" if category(char) in _ACTING and char not in "\t\n" else char for char in text
+    )
