@@ -6,7 +6,7 @@ sentence about everything that was left out, cut or found odd.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .batches import padding_notice
 from .config import TrainingConfig
@@ -39,6 +39,8 @@ class Prepared:
     """What a run trains on, measures with and samples from."""
 
     train: EncodedSet
+    rows: Sequence[Row]  # the training source as it was opened; `Encoded.number` counts these
+    batched: Sequence[Encoded]  # what batches are made of: the rows of `train`, or those packed
     held_out: EncodedSet | None
     prompts: list[Prompt]
     notices: list[str]
@@ -80,13 +82,14 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
     else:
         to_measure, train, held_out = rows, encode(rows, "train_dataset"), None
     notices += train.notices + (held_out.notices if held_out else [])
+    batched = train.rows
     if config.packing:
-        train = replace(train, rows=_packed(train.rows, loaded, config, max_seq_length))
-        notices.append(packing_notice(train.rows, max_seq_length=max_seq_length))
-    if said := padding_notice(lengths_of(train.rows), config, max_seq_length=max_seq_length):
+        batched = _packed(train.rows, loaded, config, max_seq_length)
+        notices.append(packing_notice(batched, max_seq_length=max_seq_length))
+    if said := padding_notice(lengths_of(batched), config, max_seq_length=max_seq_length):
         notices.append(said)
     prompts = _prompts(to_measure, sources, loaded, config)
-    return Prepared(train=train, held_out=held_out, prompts=prompts, notices=notices)
+    return Prepared(train=train, rows=rows, batched=batched, held_out=held_out, prompts=prompts, notices=notices)
 
 
 def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:

@@ -102,7 +102,7 @@ class Trainer:
         """Read the rows of `sources` in place of those before; the next run trains on them."""
         self.sources = sources
         self.data = prepare(sources, self.loaded, self.config, self.max_seq_length)
-        self.train_rows = self.data.train.rows
+        self.train_rows = self.data.batched
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
         self.total_steps = total_steps(len(self.train_rows), self.config)
         self._check_evaluation()

@@ -154,5 +154,5 @@ tunebook.ExportTable([lora, merged, *gguf_files])
 # ## Where next
 # Change a number in the choices and run again from the model cell. Put your own data in place of `python_docs()`: the
 # path of a .jsonl, .csv or .parquet file, a hub id, a pandas frame or a list, with columns such as `messages`, `prompt`
-# and `completion`, or `text`. To chat with the result: `ollama run` or `llama-cli -m` on a file in `quickstart/gguf`, or
-# `mlx_lm.chat --model quickstart/merged`.
+# and `completion`, or `text`. To chat with the result: `ollama run` or `llama-cli -m` on a file in `quickstart/gguf`,
+# or `mlx_lm.chat --model quickstart/merged`.

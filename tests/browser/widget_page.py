@@ -1,4 +1,4 @@
-"""The live view in a bare page, without a notebook or a kernel: its script, its style and the traits of one LiveView.
+"""A live view in a bare page, without a notebook or a kernel: its script, its style and the traits of one widget.
 
 The page holds the script's view of a widget (`get`, `on`, `off`, `send`), so what the browser draws and sends can be
 looked at alone. What was sent is in `window.sent`.
@@ -7,11 +7,13 @@ looked at alone. What was sent is in `window.sent`.
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page
 
 import tunebook_widgets
 from tunebook_widgets.live import LiveView
+from tunebook_widgets.token_browser import TokenBrowser
 
 _SOURCE = Path(tunebook_widgets.__file__).parent
 
@@ -33,6 +35,23 @@ _START = """async ([script, traits]) => {
     await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
 }"""
 
+_START_TOKENS = """async ([script, traits]) => {
+    const listeners = [];
+    window.sent = [];
+    const model = {
+        get: (name) => traits[name],
+        on: (_name, listener) => listeners.push(listener),
+        off: () => {},
+        send: async (content) => {
+            window.sent.push(content);
+            traits.page = await window.answer(content);
+            listeners.forEach((listener) => listener());
+        },
+    };
+    const module = await import(URL.createObjectURL(new Blob([script], {type: "text/javascript"})));
+    module.default.render({model, el: document.body});
+}"""
+
 
 def open_widget(browser: Browser, view: LiveView, *, width: int = 1000) -> Page:
     """A page that shows `view` as it is now; close its context when done."""
@@ -50,3 +69,18 @@ def traits_of(view: LiveView) -> dict[str, object]:
         "sealed": base64.b64encode(view.sealed).decode(),
         "recent": base64.b64encode(view.recent).decode(),
     }
+
+
+def open_token_browser(browser: Browser, widget: TokenBrowser, *, width: int = 1000) -> Page:
+    """A page that shows `widget`, which answers what the page sends; close its context when done."""
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        widget._receive(widget, message, [])
+        return json.loads(json.dumps(widget.page))
+
+    page.expose_function("answer", answer)
+    page.set_content(f"<style>{(_SOURCE / 'tokens.css').read_text()}</style>")
+    traits = {"name": widget.name, "total": widget.total, "orders": widget.orders, "page": widget.page}
+    page.evaluate(_START_TOKENS, [(_SOURCE / "token_browser.js").read_text(), json.loads(json.dumps(traits))])
+    return page

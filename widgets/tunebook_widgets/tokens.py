@@ -1,60 +1,140 @@
 """`TokenView`: rows exactly as the model reads them, the tokens it is trained to write marked.
 
-What comes in are a model and rows; what goes out is static HTML, with plain text beside it for places that show none.
-The rows are encoded by the kit, as for training: the mask that is shown is the one the loss uses.
+What comes in are a trainer, or a model and rows; what goes out is static HTML, with plain text beside it for places
+that show none, and on request a live browser of all rows. The kit encodes and checks the rows, as for training: the
+mask that is shown is the one the loss uses.
 """
 
-import html
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
-from tunebook.encoding import encode_rows
+from tunebook.datacheck import DataReport, inspect
+from tunebook.encoding import EncodedSet, encode_rows
 from tunebook.families.base import Encoded
-from tunebook.sources import Row
-from tunebook.trainer import HoldsModel
+from tunebook.formats import FormattingFunc, Markers, TrainOn, reader
+from tunebook.loader import Loaded
+from tunebook.sources import Row, Source, read_rows
+from tunebook.trainer import HoldsModel, Trainer
 
-# Told apart by an underline too, so that it does not rest on colour; translucent, so that it suits either theme.
-_TRAINED = "background-color: rgba(0, 150, 136, 0.22); border-bottom: 2px solid rgb(0, 150, 136)"
-_BOX = "border: 1px solid rgba(128, 128, 128, 0.35); padding: 8px; margin: 4px 0px 12px 0px; white-space: pre-wrap"
+from .token_book import Book, Page
+from .token_browser import TokenBrowser
+from .token_html import Bars, Card, shown, static_html
 
 
 class TokenView:
-    """Show rows in a notebook: `TokenView(model, train_rows[:3])`. `format` is as for the Trainer."""
+    """Show a trainer's rows as they will be trained, or any rows as a model would read them.
 
-    def __init__(self, model: HoldsModel, rows: Sequence[Row], *, format: str | None = None):
-        loaded = model.loaded
-        encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length, format=format)
-        self.notices = encoded.notices
-        self.rows = [(_caption(row), list(_stretches(row, loaded.tokenizer.decode))) for row in encoded.rows]
+        TokenView(trainer)
+        TokenView(model, train_rows[:3])
+
+    Rows are anything `sources.read_rows` opens, and the other arguments are those of the Trainer and TrainingConfig;
+    a trainer brings its own. As the last expression of a cell it shows what the set is like and a handful of rows, and
+    stays in the saved notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check
+    found. Raises ValueError as the Trainer does for rows that cannot be trained on.
+    """
+
+    def __init__(
+        self,
+        model: HoldsModel | Trainer,
+        rows: Source | None = None,
+        *,
+        format: str | None = None,
+        train_on: TrainOn = "assistant",
+        response_markers: Markers | None = None,
+        formatting_func: FormattingFunc | None = None,
+        max_seq_length: int | None = None,
+    ):
+        reading = _Reading(format, train_on, response_markers, formatting_func)
+        if not isinstance(model, Trainer):
+            if rows is None:
+                raise ValueError("TokenView was given a model and no rows; pass TokenView(model, rows), or a trainer.")
+            source = read_rows(rows, "data")
+            limit = max_seq_length or model.loaded.max_seq_length
+            encoded = encode_rows(source, model.loaded, max_seq_length=limit, name="data", **reading.arguments)
+        elif rows is not None or max_seq_length is not None or reading != _Reading():
+            raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
+        else:
+            sources = model.sources
+            reading = _Reading(sources.format, model.config.train_on, sources.response_markers, sources.formatting_func)
+            source, encoded = model.data.rows, model.data.train
+        self.report: DataReport = inspect(encoded, model.loaded.tokenizer)
+        self._book = _book(encoded, self.report, model.loaded, _left_out_reader(source, encoded, model.loaded, reading))
 
     def __repr__(self):
-        texts = [
-            f"{caption}\n" + "".join(f"⟦{text}⟧" if trained else text for text, trained in stretches)
-            for caption, stretches in self.rows
-        ]
-        return "\n\n".join([*self.notices, *texts])
+        return "\n\n".join([str(self.report), *map(_plain, self._book.chosen())])
+
+    def browse(self) -> TokenBrowser:
+        """A widget to leaf through all rows, those that are left out among them; it needs the kernel."""
+        return TokenBrowser(self._book, self.report.name)
 
     def _repr_html_(self) -> str:
-        legend = (
-            f'The model is trained to write the <span style="{_TRAINED}">marked</span> tokens and only reads the rest.'
-        )
-        boxes = [
-            f'<b>{caption}</b><pre style="{_BOX}">' + "".join(_span(*stretch) for stretch in stretches) + "</pre>"
-            for caption, stretches in self.rows
-        ]
-        return "".join([f"<p>{legend}</p>", *(f"<p>{html.escape(notice)}</p>" for notice in self.notices), *boxes])
+        report = self.report
+        bars = Bars(report.histogram.width, report.histogram.counts, report.max_seq_length)
+        findings = [(f"{finding.text} {finding.where}", finding.remedy) for finding in report.findings]
+        return static_html(Card(report.facts, bars, findings), self._book.chosen())
 
 
-def _caption(row: Encoded) -> str:
-    return f"{len(row.tokens)} tokens, {row.supervised_tokens} of them trained"
+@dataclass(frozen=True)
+class _Reading:
+    """How rows become examples: the arguments `formats.reader` and `encode_rows` share."""
+
+    format: str | None = None
+    train_on: TrainOn = "assistant"
+    response_markers: Markers | None = None
+    formatting_func: FormattingFunc | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return vars(self)
 
 
-def _span(text: str, trained: bool) -> str:
-    return f'<span style="{_TRAINED}">{html.escape(text)}</span>' if trained else html.escape(text)
+def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out: Callable[[int], Encoded]) -> Book:
+    columns, tokenizer = report.columns, loaded.tokenizer
+    return Book(
+        encoded.rows,
+        encoded.account.left_out,
+        read_left_out,
+        numbers=columns.number,
+        lengths=columns.length,
+        cuts=columns.cut,
+        first_alike=columns.first_alike,
+        odd={
+            "empty answer": columns.empty_answer,
+            "no end token": columns.no_end,
+            "two BOS": columns.double_bos,
+            "unknown token": columns.unknown_token,
+        },
+        decode=tokenizer.decode,
+        special=set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids),
+    )
 
 
-def _stretches(row: Encoded, decode) -> Iterator[tuple[str, bool]]:
-    """(text, trained) of each run of like tokens, decoded together: one character may be several tokens."""
-    pairs = zip(row.tokens.tolist(), row.loss_mask.tolist(), strict=True)
-    for trained, run in groupby(pairs, key=lambda pair: pair[1]):
-        yield decode([token for token, _ in run]), trained
+def _left_out_reader(
+    source: Sequence[Row], encoded: EncodedSet, loaded: Loaded, reading: _Reading
+) -> Callable[[int], Encoded]:
+    """A function that encodes a row the set does not hold, within the set's length."""
+    limit = encoded.account.max_seq_length
+
+    @cache  # telling the format of the rows takes a pass over them
+    def read() -> Callable[[Row], Any]:
+        return reader(source, loaded.tokenizer, **reading.arguments)
+
+    def read_left_out(number: int) -> Encoded:
+        (whole,) = loaded.family.encode([read()(source[number])])
+        cut = max(0, len(whole.tokens) - limit)
+        return replace(whole, tokens=whole.tokens[:limit], loss_mask=whole.loss_mask[:limit], cut=cut, number=number)
+
+    return read_left_out
+
+
+def _plain(page: Page) -> str:
+    """A page for a terminal, trained text in brackets."""
+    head, tail = (
+        "".join(f"⟦{shown(piece)}⟧" if piece.trained else piece.text for piece in pieces).replace("⟧⟦", "")
+        for pieces in (page.head, page.tail)
+    )
+    why = f" [{page.why}]" if page.why else ""
+    gap = f"\n{page.gap}\n" if page.gap else ""
+    return f"Row {page.number}{why}, {page.caption}:\n{head}{gap}{tail}{page.cut_note}"
