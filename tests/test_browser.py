@@ -12,7 +12,7 @@ from tests.browser import rehearsal
 from tests.browser.lab import LabNotebook
 from tests.browser.rehearsal import Rehearsal
 from tests.browser.widget_page import open_widget, traits_of
-from tunebook.events import Notice, RunStarted, StepEvent
+from tunebook.events import Notice, RunStarted, SampleEvent, StepEvent
 from tunebook_widgets.live import LiveView
 from tunebook_widgets.progress import Progress
 
@@ -67,20 +67,37 @@ def test_a_log_scale_gives_every_decade_the_same_height_and_leaves_out_zero(chro
 def test_markup_in_a_notice_or_a_model_name_stays_text(chromium):
     run = _run([1.0, 2.0], model="<img src=x onerror=window.hit=1>")
     run.add(Notice(step=2, text="<script>window.hit=1</script><b>bold</b>"))
+    run.add(SampleEvent(step=2, prompt="<i>Why?</i>", text="<iframe srcdoc='<script>top.hit=1</script>'>", seconds=1.0))
     page = open_widget(chromium, _view(run))
     shown = page.locator(LIVE).inner_text()
-    elements = page.locator(f"{LIVE} img, {LIVE} script, .tunebook-notices b").count()
+    elements = page.locator(
+        f"{LIVE} img, {LIVE} script, {LIVE} iframe, .tunebook-samples i, .tunebook-notices b"
+    ).count()
     hit = page.evaluate("window.hit")
     page.context.close()
     assert "<script>window.hit=1</script><b>bold</b>" in shown
     assert "<img src=x onerror=window.hit=1>" in shown
+    assert "<i>Why?</i>" in shown
+    assert "<iframe srcdoc='<script>top.hit=1</script>'>" in shown
     assert (elements, hit) == (0, None)
 
 
-def test_without_notices_there_is_no_empty_box(chromium):
+def test_without_notices_or_samples_there_is_no_empty_box(chromium):
     page = open_widget(chromium, _view(_run([1.0, 2.0])))
     expect(page.locator(".tunebook-notices")).to_be_hidden()
+    expect(page.locator(".tunebook-samples")).to_be_hidden()
     page.context.close()
+
+
+def test_the_latest_answer_to_every_prompt_is_shown(chromium):
+    run = _run([1.0, 2.0])
+    for step in (0, 2):
+        for prompt in ("Why?", "Who?"):
+            run.add(SampleEvent(step=step, prompt=prompt, text=f"after {step}", seconds=1.0))
+    page = open_widget(chromium, _view(run))
+    shown = page.locator(".tunebook-samples li").all_inner_texts()
+    page.context.close()
+    assert ["".join(text.split()) for text in shown] == ["step2Why?after2", "step2Who?after2"]
 
 
 def test_the_arrow_keys_move_a_crosshair_that_both_charts_share(chromium):

@@ -30,6 +30,7 @@ from tunebook.events import (
     Notice,
     RunEnded,
     RunStarted,
+    SampleEvent,
     StepEvent,
     Working,
 )
@@ -260,11 +261,37 @@ def test_markup_in_a_frozen_run_stays_text():
     attack = '<img src=x onerror=alert(1)> & "quoted" <script>alert(2)</script>'
     run = _started(total=1, model=attack)
     run.add(Notice(step=1, text=attack))
+    run.add(SampleEvent(step=1, prompt=attack, text=attack, seconds=1.0))
     run.add(_step(1, total=1))
     run.add(_ended(1, 1, EndReason.FAILED, attack))
     page = _Page(frozen_table(run)["text/html"])
-    assert page.tags <= {"p", "strong", "table", "tbody", "tr", "th", "td", "ul", "li"}
-    assert page.text.count(attack) == 3
+    assert page.tags <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    assert page.text.count(attack) == 5
+
+
+@pytest.mark.parametrize("reason", EndReason)
+def test_there_are_words_for_every_way_a_run_can_end(reason):
+    run = _started(total=9)
+    run.add(_step(3, total=9))
+    run.add(_ended(3, 9, reason))
+    sentence = frozen_table(run)["text/plain"].splitlines()[0]
+    assert sentence.endswith(".")
+    assert "9" in sentence
+
+
+def test_a_saved_notebook_keeps_what_the_model_wrote_at_first_and_at_last():
+    run = _started(total=4)
+    for step in (0, 2, 4):
+        for prompt in ("Why?", "Who?"):
+            run.add(SampleEvent(step=step, prompt=prompt, text=f"{prompt} after {step}", seconds=1.0))
+    run.add(_ended(4, 4))
+    text = frozen_table(run)["text/plain"]
+    assert [line for line in text.splitlines() if "→" in line] == [
+        "step 0: 'Why?' → 'Why? after 0'",
+        "step 4: 'Why?' → 'Why? after 4'",
+        "step 0: 'Who?' → 'Who? after 0'",
+        "step 4: 'Who?' → 'Who? after 4'",
+    ]
 
 
 def test_only_the_last_notices_are_kept_and_the_others_counted():

@@ -35,6 +35,7 @@ function render({ model, el }) {
   function showState() {
     showHeader(view, state, local);
     showNumbers(view, state, run);
+    showSamples(view, state);
     showNotices(view, state);
     showClock();
     announce(headlineOf(state, local), state.phase !== local.announcedPhase);
@@ -74,7 +75,7 @@ function render({ model, el }) {
   }
 
   view.stop.addEventListener("click", () => {
-    local.stopPressedAt = isEvaluating(state) ? state.step : state.step + 1;
+    local.stopPressedAt = isBetweenSteps(state) ? state.step : state.step + 1;
     showHeader(view, state, local);
     announce(headlineOf(state, local), true);
     model.send({ command: "stop" });
@@ -161,6 +162,7 @@ function buildView() {
     charts.grad.root,
     tooltip,
   );
+  const samples = node("ul", { class: "tunebook-samples", "aria-label": "What the model writes", hidden: "" });
   const notices = node("ul", { class: "tunebook-notices", "aria-label": "Notices" });
   const root = node(
     "section",
@@ -171,10 +173,11 @@ function buildView() {
     progress,
     node("dl", { class: "tunebook-numbers" }, ...Object.values(numbers).map((each) => each.root)),
     plots,
+    samples,
     notices,
     spoken,
   );
-  return { root, stop, title, phase, headline, reason, progress, fill, numbers, charts, plots, tooltip, notices, spoken };
+  return { root, stop, title, phase, headline, reason, progress, fill, numbers, charts, plots, tooltip, samples, notices, spoken };
 }
 
 function number(label) {
@@ -214,8 +217,9 @@ function node(tag, attributes, ...children) {
   return made;
 }
 
-function isEvaluating(state) {
-  return state.working?.[0] === "evaluating";
+/** Whether the work in hand is none of a step: an evaluation, a sample, a pause. */
+function isBetweenSteps(state) {
+  return state.working !== null && state.working !== undefined && state.working[0] !== "training";
 }
 
 function headlineOf(state, local) {
@@ -227,13 +231,14 @@ function showHeader(view, state, local) {
   const stopping = state.phase === "stopping" || (local.stopPressedAt !== null && state.phase === "running");
   const phase = stopping ? "stopping" : (state.phase ?? "running");
   view.root.dataset.phase = phase;
-  const [, batches, of] = state.working ?? [];
-  const running = isEvaluating(state) ? `Evaluating ${batches} of ${of}` : "Training";
+  const [work, finished, of] = state.working ?? [];
+  const running =
+    { evaluating: `Evaluating ${finished} of ${of}`, sampling: "Writing a sample", paused: "Paused" }[work] ?? "Training";
   view.phase.textContent = { running, stopping: "Stopping", ended: "Done" }[phase];
   view.title.textContent = state.model ?? "";
   view.title.title = state.model ?? "";
   view.headline.textContent = headlineOf(state, local);
-  const part = state.working && !isEvaluating(state) ? batches / of : 0; // of the step in progress
+  const part = state.working && !isBetweenSteps(state) ? finished / of : 0; // of the step in progress
   const done = state.total_steps ? (state.step + part) / state.total_steps : 0;
   view.fill.style.width = `${100 * Math.min(done, 1)}%`;
   view.progress.setAttribute("aria-valuenow", state.step ?? 0);
@@ -289,6 +294,20 @@ function showNotices(view, state) {
   if (view.notices.childElementCount === lines.length && view.notices.textContent === lines.map((l) => l.textContent).join("")) return;
   view.notices.replaceChildren(...lines);
   view.notices.scrollTop = view.notices.scrollHeight;
+}
+
+function showSamples(view, state) {
+  const lines = (state.samples ?? []).map(([step, prompt, text]) =>
+    node(
+      "li",
+      {},
+      node("span", { class: "tunebook-notice-step" }, `step ${count(step)}`),
+      node("span", { class: "tunebook-prompt" }, prompt),
+      node("q", {}, text),
+    ),
+  );
+  view.samples.hidden = lines.length === 0;
+  view.samples.replaceChildren(...lines);
 }
 
 function showTooltip(view, run, state, index, steps) {

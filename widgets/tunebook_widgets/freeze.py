@@ -54,10 +54,12 @@ def frozen_table(run: Progress) -> Bundle:
         f"<tr><th {_LEFT}>{html.escape(name)}</th><td {_LEFT}>{html.escape(value)}</td></tr>" for name, value in rows
     )
     items = "".join(f"<li>{html.escape(text)}</li>" for text in notices)
+    plain = [f"step {step}: {prompt!r} → {text!r}" for step, prompt, text in _samples(run)]
     return {
         "text/html": f"<p><strong>{html.escape(sentence)}</strong></p><table><tbody>{cells}</tbody></table>"
+        + _samples_table(run)
         + (f"<ul>{items}</ul>" if items else ""),
-        "text/plain": "\n".join([sentence, *(f"  {name:<16}{value}" for name, value in rows), *notices]),
+        "text/plain": "\n".join([sentence, *(f"  {name:<16}{value}" for name, value in rows), *plain, *notices]),
     }
 
 
@@ -73,6 +75,22 @@ def debiased_ema(values: np.ndarray, decay: float) -> np.ndarray:
             weight = decay * weight + (1 - decay)
             smooth[index] = average / weight
     return smooth
+
+
+def _samples(run: Progress) -> list[tuple[int, str, str]]:
+    """(step, prompt, text) of what the model wrote at first and at last, prompt by prompt."""
+    first = {sample.prompt: sample for sample in reversed(run.samples)}
+    shown = [sample for last in run.last_samples for sample in (first[last.prompt], last)]
+    return list(dict.fromkeys((sample.step, sample.prompt, sample.text) for sample in shown))
+
+
+def _samples_table(run: Progress) -> str:
+    rows = "".join(
+        f"<tr><td {_LEFT}>{step}</td><td {_LEFT}>{html.escape(prompt)}</td><td {_LEFT}>{html.escape(text)}</td></tr>"
+        for step, prompt, text in _samples(run)
+    )
+    heads = "".join(f"<th {_LEFT}>{name}</th>" for name in ("Step", "Prompt", "What the model wrote"))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
 
 
 def _table_rows(run: Progress) -> list[tuple[str, str]]:

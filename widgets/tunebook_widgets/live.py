@@ -21,6 +21,7 @@ StopButton = Literal["heard", "unheard", "absent"]
 
 _RECENT_ROWS = 512  # rows resent with every update; older ones are resent once per this many steps
 _NOTICES_SHOWN = 20
+_SAMPLES_SHOWN = 4
 
 
 class LiveView(anywidget.AnyWidget):
@@ -83,6 +84,7 @@ def state_of(run: Progress, *, can_send: bool) -> dict[str, Any]:
         "best_eval": [best.step, best.loss] if best else None,
         "clip_norm": run.clip_norm,
         "ema_decay": run.ema_decay,
+        "samples": [[sample.step, sample.prompt, sample.text] for sample in run.last_samples[-_SAMPLES_SHOWN:]],
         "notices": [[notice.step, notice.text] for notice in run.notices[hidden:]],
         "hidden_notices": hidden,
     }

@@ -8,7 +8,18 @@ from collections import deque
 
 import numpy as np
 
-from tunebook.events import Command, CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent, Working
+from tunebook.events import (
+    Command,
+    CommandReceived,
+    EvalEvent,
+    Event,
+    Notice,
+    RunEnded,
+    RunStarted,
+    SampleEvent,
+    StepEvent,
+    Working,
+)
 
 # One column for each field of a StepEvent that changes from step to step, in the order `Progress.rows` has them.
 COLUMNS = ("step", "loss", "lr", "tokens_sec", "peak_gb", "elapsed", "num_tokens", "grad_norm")
@@ -23,6 +34,7 @@ class Progress:
         self.started: RunStarted | None = None  # None too when the trainer only speaks the step callback
         self.last: StepEvent | None = None
         self.evals: list[EvalEvent] = []
+        self.samples: list[SampleEvent] = []
         self.notices: list[Notice] = []
         self.working: Working | None = None  # what is being computed now, as far as is known
         self.stop_heard_at: int | None = None  # the last step completed when a stop was heard
@@ -41,6 +53,9 @@ class Progress:
                 self._add_step(event)
             case EvalEvent():
                 self.evals.append(event)
+                self.working = None
+            case SampleEvent():
+                self.samples.append(event)
                 self.working = None
             case Notice():
                 self.notices.append(event)
@@ -62,6 +77,11 @@ class Progress:
     @property
     def running(self) -> bool:
         return self.ended is None and (self.started is not None or self.last is not None)
+
+    @property
+    def last_samples(self) -> list[SampleEvent]:
+        """What the model wrote when it was last asked, one for each prompt."""
+        return list({sample.prompt: sample for sample in self.samples}.values())
 
     @property
     def best_eval(self) -> EvalEvent | None:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 
-from tunebook.events import CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, StepEvent
+from tunebook.events import CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 
 from .progress import Progress
 from .wording import about, duration, headline, loss, rate, verdict
@@ -38,6 +38,8 @@ class TerminalScreen:
                     self._write(log_line(run, event))
             case EvalEvent():
                 self._write(f"step {event.step}: held-out loss {loss(event.loss)} over {event.rows:,} rows")
+            case SampleEvent():
+                self._write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():
                 self._write(f"step {event.step}: {event.text}")
             case RunStarted():

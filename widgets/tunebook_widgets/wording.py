@@ -37,6 +37,7 @@ def verdict(run: Progress) -> str:
     how = {
         EndReason.FINISHED: f"Finished all {end.total_steps:,} steps",
         EndReason.STOPPED: f"Stopped after step {end.step:,} of {end.total_steps:,}",
+        EndReason.EARLY_STOPPED: f"Stopped early, after step {end.step:,} of {end.total_steps:,},",
         EndReason.INTERRUPTED: f"Interrupted after step {end.step:,} of {end.total_steps:,}",
         EndReason.NOT_FINITE: f"Not finite any more after step {end.step:,} of {end.total_steps:,}",
         EndReason.FAILED: f"Failed after step {end.step:,} of {end.total_steps:,}",
