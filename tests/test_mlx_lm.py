@@ -52,9 +52,11 @@ def adapted(folder):
 
 
 def test_thirty_steps_are_those_of_mlx_lm_where_no_row_is_padded(tiny_folder, tmp_path):
-    """Every row is cut to the full width, so mlx-lm has no padding to train on by mistake."""
-    rows = [{"text": " ".join(f"{word} {number}" for word in ("fox", "dog", "sun", "tune") * 9)} for number in range(4)]
+    """Every row has the full width, so mlx-lm has no padding to train on by mistake."""
+    texts = [" ".join(f"{word} {number}" for word in ("fox", "dog", "sun", "tune") * 9) for number in range(4)]
     model = adapted(tiny_folder)
+    rows = [{"input_ids": model.loaded.tokenizer.encode(text)[:WIDTH]} for text in texts]
+    assert {len(row["input_ids"]) for row in rows} == {WIDTH}
     args = TrainingConfig(
         per_device_train_batch_size=4,
         gradient_accumulation_steps=1,
