@@ -181,7 +181,7 @@ class Run:
 
     def _do_as_asked(self) -> Generator[Event, None, None]:
         asked, self._asked = self._asked, set()
-        for command in sorted(asked):
+        for command in sorted(asked):  # evaluate, sample, save: a checkpoint holds the score asked for with it
             if (reason := self._cannot(command)) is not None:
                 yield Notice(step=self.step, text=f"Asked to {command}, but {reason}.")
             elif command is Command.EVALUATE:
