@@ -10,6 +10,7 @@ from tests.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.fetch import ModelNotFound
 from tunebook.gguf import UnsupportedArchitecture, write_gguf
+from tunebook.loader import load
 
 TOKENS = mx.array([[5, 17, 99, 4, 250]])
 
@@ -95,10 +96,19 @@ def test_a_folder_without_weights_says_what_is_missing_and_what_is_there(tiny_fo
         FastModel.from_pretrained(tmp_path)
 
 
-def test_a_folder_of_adapters_is_recognised_as_one(tuned, tmp_path):
+def test_adapters_that_do_not_say_what_they_are_for_are_refused(tuned, tmp_path):
+    tuned.save_pretrained(tmp_path / "lora")
+    settings = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    del settings["base_model_name_or_path"]
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="does not say what model its adapters are for"):
+        FastModel.from_pretrained(tmp_path / "lora")
+
+
+def test_a_folder_of_adapters_alone_is_no_model(tuned, tmp_path):
     tuned.save_pretrained(tmp_path / "lora")
     with pytest.raises(FileNotFoundError, match="looks like an adapter"):
-        FastModel.from_pretrained(tmp_path / "lora")
+        load(tmp_path / "lora")
 
 
 def test_a_gguf_of_an_architecture_without_a_rule_is_refused_with_those_that_have_one(tmp_path):

@@ -35,7 +35,9 @@ PICTURE = """
     families    : examples tensors variants
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
-    adapters    : config norms tensors
+    peft_format :
+    parity      :
+    adapters    : config norms peft_format tensors
     encoded     : families
     token_cache : loader runtime sources
     encoding    : atomic encoded examples families formats loader progress sources token_cache
@@ -55,7 +57,7 @@ PICTURE = """
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs \
                   loader batches evaluation preparation loop progress tensors
-    export      : atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
+    export      : peft_format atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
     fast_model  : config families sources loader norms adapters sampling export
     demo        : events runs
 """

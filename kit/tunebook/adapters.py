@@ -17,8 +17,10 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from .config import LoraConfig
 from .norms import keep_norms_in_float32
+from .peft_format import from_peft
 from .tensors import flat
 
+MLX_FILE, PEFT_FILE = "adapters.safetensors", "adapter_model.safetensors"
 LEAVES = ("lora_a", "lora_b", "m")  # what the parameters of an adapter are called; m is DoRA's magnitude
 
 _ADAPTABLE = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
@@ -90,12 +92,11 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
 def load_adapters(module: nn.Module, folder: Path | str) -> None:
     """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
 
-    It reads what `export.lora` and mlx-lm write. Raises ValueError, with names and shapes, unless every tensor in the
-    file has its place in the model and every adapter its tensors.
+    It reads what `export.lora`, mlx-lm and PEFT write. They are trainable then, and nothing else is. Raises ValueError,
+    with names and shapes, unless every tensor in the file has its place in the model and every adapter its tensors.
     """
-    folder = Path(folder)
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    tensors = cast("dict[str, mx.array]", mx.load(str(folder / "adapters.safetensors")))
+    settings, tensors = _saved(Path(folder))
+    module.freeze()
     linear_to_lora_layers(
         module,
         len(_layers(module)) if settings["num_layers"] < 0 else settings["num_layers"],
@@ -113,9 +114,33 @@ def load_adapters(module: nn.Module, folder: Path | str) -> None:
     if strangers:
         more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         raise ValueError(f"The adapters in {folder} are not this model's: {'; '.join(strangers[:5])}{more}.")
+    whole = {name.rpartition(".")[0] for name in tensors if not is_adapter(name)}
+    for path, part in _modules(module):
+        if path in whole:
+            part.unfreeze()
+    keep_norms_in_float32(module)
     module.load_weights(list(tensors.items()), strict=False)
     module.train(module.training)
     mx.eval(module.parameters())
+
+
+def base_of_adapters(folder: Path) -> str | None:
+    """The model the adapters saved in `folder` are for; None when it holds none, or a whole model."""
+    if not (folder / "adapter_config.json").is_file() or (folder / "config.json").exists():
+        return None
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    base = settings.get("base_model_name_or_path") or settings.get("model")  # mlx-lm's own command line calls it model
+    if not base:
+        raise ValueError(f"{folder} does not say what model its adapters are for; load that and call load_adapters.")
+    return base
+
+
+def _saved(folder: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
+    """(settings, tensors) of saved adapters, by mlx-lm's names."""
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    if "peft_type" in settings:
+        return from_peft(settings, cast("dict[str, mx.array]", mx.load(str(folder / PEFT_FILE))))
+    return settings, cast("dict[str, mx.array]", mx.load(str(folder / MLX_FILE)))
 
 
 def _dropout(layer: nn.Module) -> float:

@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from . import adapters
 from .config import LoraConfig
 from .export.gguf import notes_on, save_gguf
-from .export.lora import save_lora
+from .export.lora import AdapterFormat, save_lora
 from .export.merged import save_merged
 from .export.report import Export
 from .export.verify import verify_export
@@ -70,15 +70,19 @@ class FastModel:
     ) -> "tuple[FastModel, TokenizerWrapper]":
         """A hub id, a model folder or a .gguf file -> (model, tokenizer); see `loader.load` for what is raised.
 
-        The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything.
+        The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything. A folder
+        of saved adapters, in mlx-lm's format or PEFT's, brings its base model and its adapters, trainable as they were.
         """
+        base = adapters.base_of_adapters(Path(name)) if Path(name).is_dir() else None  # None: these are no adapters
         if full_finetuning and (load_in_4bit or load_in_8bit):
             raise ValueError(
                 "full_finetuning needs weights that can be changed; leave out load_in_4bit / load_in_8bit."
             )
+        if full_finetuning and base is not None:
+            raise ValueError(f"{name} holds adapters; leave out full_finetuning, or merge them and load the result.")
         mx.random.seed(random_state)
         loaded = load(
-            name,
+            base or name,
             max_seq_length=max_seq_length,
             dtype=dtype,
             load_in_4bit=load_in_4bit,
@@ -89,7 +93,9 @@ class FastModel:
             text_only=text_only,
             chat_template=chat_template,
         )
-        if full_finetuning:
+        if base is not None:
+            adapters.load_adapters(loaded.module, Path(name))
+        elif full_finetuning:
             keep_norms_in_float32(loaded.module)
         else:
             loaded.module.freeze()
@@ -169,14 +175,20 @@ class FastModel:
         """The whole answer as a string; arguments as for `stream`."""
         return "".join(self.stream(prompt, **options))
 
-    def save_pretrained(self, folder: Path | str, *, verify_with: Sequence[Row] | None = None) -> Export:
-        """Save the adapters as mlx-lm does; `verify_with` are rows to compare the loss on once they are read back."""
+    def save_pretrained(
+        self, folder: Path | str, *, format: AdapterFormat = "mlx", verify_with: Sequence[Row] | None = None
+    ) -> Export:
+        """Save the adapters as mlx-lm ("mlx") or PEFT ("peft") does; `from_pretrained(folder)` goes on from either.
+
+        `verify_with` are rows to compare the loss on once they are read back.
+        """
         whole = adapters.trained_whole(self.module)
         note = (
             f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "
             "use save_pretrained_merged.",
         )
-        return self._export("lora", save_lora(self.loaded, folder), verify_with, note if whole else ())
+        saved = save_lora(self.loaded, folder, format)
+        return self._export("lora", saved, verify_with, note if whole and format == "mlx" else ())
 
     def save_pretrained_merged(
         self,

@@ -2,7 +2,7 @@
 
 `python -m tunebook.export.reader MODEL ROWS.npz [--adapter FOLDER]` prints one line of JSON. Of our own code it uses
 only the platform room, for its speed: what it measures is what a stranger would get from the files. The one exception
-are adapters with whole modules beside them, which mlx-lm does not open.
+are adapters mlx-lm does not open: PEFT's, and those with whole modules beside them.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.nda
     from ..adapters import load_adapters
     from ..tensors import number
 
-    if adapter is not None and has_whole_modules(Path(adapter)):
+    if adapter is not None and not is_for_mlx_lm(Path(adapter)):
         module = mlx_lm.load(model)[0]
         load_adapters(module, adapter)
     else:
@@ -54,9 +54,10 @@ def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.nda
     return nats / count, count
 
 
-def has_whole_modules(adapter: Path) -> bool:
-    """Whether a folder of adapters holds modules that were trained whole."""
-    return "modules_to_save" in json.loads((adapter / "adapter_config.json").read_text())
+def is_for_mlx_lm(adapter: Path) -> bool:
+    """Whether stock mlx-lm opens a folder of adapters: its own format, and no module in it that was trained whole."""
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    return "peft_type" not in settings and "modules_to_save" not in settings
 
 
 if __name__ == "__main__":

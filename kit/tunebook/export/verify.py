@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..families.base import Encoded
 from ..gguf import llama_cpp, read_gguf
 from ..loader import Loaded
 from ..sources import Row
-from .reader import has_whole_modules
+from .reader import is_for_mlx_lm
 
 # nats per supervised token an export may differ by; quantizing to 8 bits costs a little, fewer bits cost more.
 TOLERANCE = {"lora": 0.02, "merged": 0.02, "f32": 0.02, "f16": 0.02, "bf16": 0.02, "q8_0": 0.05}
@@ -63,8 +64,7 @@ def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Ro
     if path.suffix == ".gguf":
         reader, there = _loss_of_gguf(path, encoded)
     elif kind == "lora":
-        reader = f"tunebook on {_mlx_lm()}" if has_whole_modules(path) else _mlx_lm()
-        there = _loss_in_fresh_process(encoded, loaded.folder, adapter=path)
+        reader, there = _loss_of_adapters(path, loaded.folder, encoded)
     else:
         reader, there = _mlx_lm(), _loss_in_fresh_process(encoded, path)
     return Verification(
@@ -74,6 +74,16 @@ def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Ro
         tolerance=TOLERANCE.get(kind, TOLERANCE_BELOW_8_BITS),
         tokens=here.tokens,
     )
+
+
+def _loss_of_adapters(path: Path, base: Path, rows: Sequence[Encoded]) -> tuple[str, float]:
+    """(who opened them, the loss): PEFT for its own where it is installed, else stock mlx-lm, else our reader."""
+    is_peft = "peft_type" in json.loads((path / "adapter_config.json").read_text())
+    if is_peft and all(find_spec(name) for name in ("torch", "transformers", "peft")):
+        loss = _loss_in_fresh_process(rows, base, adapter=path, reader="tunebook.parity.reader")
+        return f"PEFT {version('peft')} and transformers {version('transformers')}", loss
+    reader = _mlx_lm() if is_for_mlx_lm(path) else f"tunebook on {_mlx_lm()}"
+    return reader, _loss_in_fresh_process(rows, base, adapter=path)
 
 
 def _mlx_lm() -> str:
@@ -95,17 +105,19 @@ def _targets(row: Encoded) -> list[int]:
     return [position for position in np.flatnonzero(row.loss_mask).tolist() if position > 0]
 
 
-def _loss_in_fresh_process(rows: Sequence[Encoded], model: Path, adapter: Path | None = None) -> float:
+def _loss_in_fresh_process(
+    rows: Sequence[Encoded], model: Path, adapter: Path | None = None, reader: str = "tunebook.export.reader"
+) -> float:
     """Raises RuntimeError with the child's own words when it cannot open the export."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "rows.npz"
         arrays = {f"tokens_{index}": row.tokens for index, row in enumerate(rows)}
         arrays |= {f"mask_{index}": row.loss_mask for index, row in enumerate(rows)}
         np.savez(file, allow_pickle=False, **arrays)
-        command = [sys.executable, "-m", "tunebook.export.reader", str(model), str(file)]
+        command = [sys.executable, "-m", reader, str(model), str(file)]
         if adapter is not None:
             command += ["--adapter", str(adapter)]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
-        raise RuntimeError(f"mlx-lm could not open {adapter or model}:\n{child.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"{reader} could not open {adapter or model}:\n{child.stderr.strip()[-2000:]}")
     return json.loads(child.stdout.splitlines()[-1])["loss"]

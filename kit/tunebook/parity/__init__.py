@@ -1,0 +1,1 @@
+"""The same weights in another framework, compared. The only rooms that may import torch; nothing imports them."""
