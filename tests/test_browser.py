@@ -82,6 +82,25 @@ def test_markup_in_a_notice_or_a_model_name_stays_text(chromium):
     assert (elements, hit) == (0, None)
 
 
+def test_the_buttons_send_their_commands_once_and_wait_for_the_run(chromium):
+    run, sent = _run([1.0, 2.0], total=9), []
+    view = LiveView(on_command=sent.append)
+    view.publish(run)
+    page = open_widget(chromium, view)
+    messages = "window.sent"
+    buttons = page.locator(".tunebook-actions button")
+    assert buttons.all_inner_texts() == ["Pause", "Evaluate", "Sample"]
+    buttons.nth(1).focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # already asked
+    buttons.nth(0).click()
+    asked = page.evaluate(messages)
+    waiting = buttons.nth(1).get_attribute("aria-disabled")
+    page.context.close()
+    assert asked == [{"command": "evaluate"}, {"command": "pause"}]
+    assert waiting == "true"
+
+
 def test_without_notices_or_samples_there_is_no_empty_box(chromium):
     page = open_widget(chromium, _view(_run([1.0, 2.0])))
     expect(page.locator(".tunebook-notices")).to_be_hidden()
@@ -272,7 +291,7 @@ def _brightness(color: str) -> float:
 
 
 def _view(run: Progress) -> LiveView:
-    view = LiveView(on_stop=Rehearsal().train)
+    view = LiveView(on_command=Rehearsal().send)
     view.publish(run)
     return view
 

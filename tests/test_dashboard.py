@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from PIL import Image
 from tests.browser import rehearsal
 from tests.browser.rehearsal import Rehearsal
 from tunebook.events import (
+    CheckpointSaved,
     Command,
     CommandReceived,
     EndReason,
@@ -92,17 +94,52 @@ def test_the_best_held_out_loss_is_the_lowest_and_not_the_last():
 
 def test_a_press_of_stop_reaches_the_trainer_and_nothing_else_does():
     pressed = []
-    view = LiveView(lambda: pressed.append("stop"))
-    for content in ({"command": "halt"}, {"stop": True}, "stop", {"command": "stop"}):
+    view = LiveView(pressed.append)
+    for content in ({"command": "halt"}, {"stop": True}, "stop", {"command": "stop"}, {"command": "sample"}):
         view._handle_custom_msg(content, [])  # ipywidgets' entry for a message from the browser
-    assert pressed == ["stop"]
+    assert pressed == [Command.STOP, Command.SAMPLE]
+
+
+def test_only_what_a_run_can_do_is_offered_and_a_pause_can_be_ended():
+    view, run = LiveView(lambda command: None), _started(total=9)
+    view.publish(run)
+    assert view.state["offered"] == ["pause", "evaluate", "sample"]  # it has no folder to save in
+    run.add(CommandReceived(step=0, command=Command.PAUSE))
+    view.publish(run)
+    assert view.state["offered"][0] == "resume"
+    assert view.state["headline"] == "Paused before the first step"
+    run.add(CommandReceived(step=0, command=Command.RESUME))
+    view.publish(run)
+    assert view.state["offered"][0] == "pause"
+    saving = Progress()
+    saving.add(replace(run.started, config={"output_dir": "runs"}, eval_rows=0))
+    view.publish(saving)
+    assert view.state["offered"] == ["pause", "sample", "save"]
+
+
+def test_what_was_asked_for_is_pending_until_it_is_done_or_said_to_be_impossible():
+    run = _started(total=9)
+    done = {
+        Command.EVALUATE: EvalEvent(step=1, loss=1.0, rows=1, tokens=1, seconds=1.0),
+        Command.SAMPLE: SampleEvent(step=1, prompt="Why?", text="So.", seconds=1.0),
+        Command.SAVE: CheckpointSaved(step=1, path="step-00001"),
+    }
+    for command in done:
+        run.add(CommandReceived(step=1, command=command))
+    assert run.pending == set(done)
+    for command, event in done.items():
+        run.add(event)
+        assert command not in run.pending
+    run.add(CommandReceived(step=1, command=Command.SAVE))
+    run.add(Notice(step=1, text="Asked to save, but step 1 is saved already."))
+    assert not run.pending
 
 
 @pytest.mark.parametrize(
     ("awaited", "has_trainer", "button"), [(True, True, "heard"), (False, True, "unheard"), (True, False, "absent")]
 )
 def test_the_stop_button_promises_only_what_can_be_kept(awaited, has_trainer, button):
-    view = LiveView((lambda: None) if has_trainer else None)
+    view = LiveView((lambda command: None) if has_trainer else None)
     view.publish(_started(total=3, awaited=awaited))
     assert view.state["stop"] == button
 
@@ -137,7 +174,7 @@ def test_with_slow_steps_nothing_is_held_back():
 
 
 def test_a_step_costs_less_than_a_millisecond_with_ten_thousand_behind_it():
-    screen, run = NotebookScreen(live=True, on_stop=lambda: None), _started(total=20_000)
+    screen, run = NotebookScreen(live=True, on_command=lambda command: None), _started(total=20_000)
     screen.begin(run)
     for step in range(1, 10_001):
         run.add(_step(step, total=20_000))

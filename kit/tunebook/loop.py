@@ -195,8 +195,14 @@ class Run:
         """Why there is nothing to do for a command; None when there is."""
         if command is Command.EVALUATE and not self.eval_rows:
             return "there are no held-out rows; give the Trainer an eval_dataset"
+        if command is Command.EVALUATE and self.evals and self.evals[-1].step == self.step:
+            return f"step {self.step} was scored already"
+        if command is Command.SAMPLE and self._sampled_step == self.step:
+            return f"samples of step {self.step} were taken already"
         if command is Command.SAVE and self.folder is None:
             return "there is no folder to save in; set TrainingConfig.output_dir"
+        if command is Command.SAVE and self._saved_step == self.step:
+            return f"step {self.step} is saved already"
         return None
 
     def _take_step(self, window: Window) -> Generator[Event, None, None]:

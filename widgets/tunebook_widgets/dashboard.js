@@ -12,6 +12,7 @@ export default { render };
 function render({ model, el }) {
   const view = buildView();
   const local = {
+    asked: new Set(), // commands whose button was pressed in this page and that the run has not acknowledged
     stopPressedAt: null, // the step in progress when Stop was pressed in this page
     clock: { elapsed: 0, at: performance.now() }, // the run's own time, and when this page heard it
     cursor: null, // index of the step under the crosshair
@@ -23,8 +24,15 @@ function render({ model, el }) {
   let state = {};
   let run = emptyRun(model.get("columns"));
 
+  function ask(command) {
+    local.asked.add(command);
+    showActions(view, state, local, ask);
+    model.send({ command });
+  }
+
   function takeIn() {
     state = model.get("state");
+    local.asked.clear();
     run = readRun(model, state);
     if (state.elapsed !== local.clock.elapsed) local.clock = { elapsed: state.elapsed, at: performance.now() };
     if (local.cursor !== null && local.cursor >= run.count) local.cursor = null;
@@ -34,6 +42,7 @@ function render({ model, el }) {
 
   function showState() {
     showHeader(view, state, local);
+    showActions(view, state, local, ask);
     showNumbers(view, state, run);
     showSamples(view, state);
     showNotices(view, state);
@@ -129,6 +138,7 @@ function render({ model, el }) {
 
 function buildView() {
   const stop = node("button", { class: "tunebook-stop", type: "button" }, "Stop");
+  const actions = node("div", { class: "tunebook-actions", role: "group", "aria-label": "Between two steps", hidden: "" });
   const title = node("span", { class: "tunebook-model" });
   const phase = node("span", { class: "tunebook-phase" });
   const headline = node("p", { class: "tunebook-headline" });
@@ -167,7 +177,7 @@ function buildView() {
   const root = node(
     "section",
     { class: "tunebook-dashboard", "aria-label": "Training run" },
-    node("header", { class: "tunebook-header" }, node("div", { class: "tunebook-title" }, phase, title), stop),
+    node("header", { class: "tunebook-header" }, node("div", { class: "tunebook-title" }, phase, title), actions, stop),
     headline,
     reason,
     progress,
@@ -177,7 +187,7 @@ function buildView() {
     notices,
     spoken,
   );
-  return { root, stop, title, phase, headline, reason, progress, fill, numbers, charts, plots, tooltip, samples, notices, spoken };
+  return { root, stop, actions, title, phase, headline, reason, progress, fill, numbers, charts, plots, tooltip, samples, notices, spoken };
 }
 
 function number(label) {
@@ -245,6 +255,37 @@ function showHeader(view, state, local) {
   view.progress.setAttribute("aria-valuemin", 0);
   view.progress.setAttribute("aria-valuemax", state.total_steps ?? 0);
   showStop(view, state, phase);
+}
+
+const ACTIONS = {
+  pause: ["Pause", "Take no further step until resumed"],
+  resume: ["Resume", "Go on with the next step"],
+  evaluate: ["Evaluate", "Measure the held-out loss after this step"],
+  sample: ["Sample", "See what the model writes after this step"],
+  save: ["Save", "Write a checkpoint after this step"],
+};
+
+function showActions(view, state, local, ask) {
+  const offered = state.stop === "heard" && state.phase === "running" ? (state.offered ?? []) : [];
+  view.actions.hidden = offered.length === 0;
+  const names = offered.join();
+  if (view.actions.dataset.offered !== names) {
+    const focused = view.actions.contains(document.activeElement) ? document.activeElement.dataset.place : null;
+    view.actions.dataset.offered = names;
+    view.actions.replaceChildren(
+      ...offered.map((command, place) => {
+        const [label, title] = ACTIONS[command];
+        const button = node("button", { type: "button", title, "data-command": command, "data-place": place }, label);
+        button.addEventListener("click", () => button.getAttribute("aria-disabled") === "true" || ask(command));
+        return button;
+      }),
+    );
+    view.actions.querySelector(`[data-place="${focused}"]`)?.focus(); // Pause becomes Resume under the finger
+  }
+  for (const button of view.actions.children) {
+    const { command } = button.dataset;
+    button.setAttribute("aria-disabled", String(local.asked.has(command) || (state.pending ?? []).includes(command)));
+  }
 }
 
 function showStop(view, state, phase) {

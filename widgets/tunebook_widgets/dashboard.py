@@ -1,7 +1,7 @@
 """`Dashboard`: give it a trainer and it shows the run, live in a notebook or as log lines in a terminal.
 
-It subscribes to the trainer's events and sends one command back, stop. It never touches the model, prints nothing
-from a button press, and leaves a picture and a table in the notebook when the run ends, however it ends.
+It subscribes to the trainer's events and sends back the commands of its buttons. It never touches the model, prints
+nothing from a button press, and leaves a picture and a table in the notebook when the run ends, however it ends.
 """
 
 import os
@@ -58,7 +58,7 @@ class Dashboard:
         self._run = Progress()
         self._retired = False
         self._trainer = trainer
-        self._screen = _screen(on_stop=None if trainer is None else self._ask_to_stop)
+        self._screen = _screen(on_command=None if trainer is None else self._ask)
         if trainer is not None:
             _supersede(trainer, self)
             trainer.subscribe(self.on_event, shows_progress=True)
@@ -125,10 +125,10 @@ class Dashboard:
             RunEnded(step=last.step, total_steps=last.total_steps, reason=reason, message="", elapsed=last.elapsed)
         )
 
-    def _ask_to_stop(self) -> None:
-        """Pass on a press of Stop, unless it crossed the end of the run on its way."""
+    def _ask(self, command: Command) -> None:
+        """Pass on the press of a button, unless it crossed the end of the run on its way."""
         if self._trainer is not None and self._run.running:
-            self._trainer.send(Command.STOP)
+            self._trainer.send(command)
 
     def _retire(self) -> None:
         self._retired = True
@@ -152,7 +152,7 @@ def _supersede(trainer: TrainerLike, dashboard: Dashboard) -> None:
         older._retire()
 
 
-def _screen(on_stop: Callable[[], object] | None) -> Screen | None:
+def _screen(on_command: Callable[[Command], object] | None) -> Screen | None:
     """The screen for this process: what TUNEBOOK_UI says, else what there is to show a run on."""
     choice = os.environ.get("TUNEBOOK_UI")
     if choice not in (None, *get_args(Choice)):
@@ -162,7 +162,7 @@ def _screen(on_stop: Callable[[], object] | None) -> Screen | None:
         return None
     if choice == "text" or not isinstance(shell, ZMQInteractiveShell):
         return TerminalScreen()
-    return NotebookScreen(live=choice == "widget" or _someone_is_there(shell), on_stop=on_stop)
+    return NotebookScreen(live=choice == "widget" or _someone_is_there(shell), on_command=on_command)
 
 
 def _someone_is_there(shell: ZMQInteractiveShell) -> bool:

@@ -1,7 +1,8 @@
 """The live view: one anywidget whose traits hold all the browser needs, drawn by dashboard.js and dashboard.css.
 
 Everything crosses as traits, never as one-off messages: a second view, a reloaded page or a front end that was slow to
-start reads the same traits and misses nothing. The browser sends one thing back, `{"command": "stop"}`.
+start reads the same traits and misses nothing. The browser sends one kind of thing back, `{"command": "stop"}` or
+another of `events.Command`.
 """
 
 import math
@@ -12,6 +13,8 @@ from typing import Any, Literal
 import anywidget
 import numpy as np
 import traitlets
+
+from tunebook.events import Command
 
 from .progress import COLUMNS, Progress
 from .wording import headline
@@ -37,9 +40,9 @@ class LiveView(anywidget.AnyWidget):
     recent = traitlets.Bytes().tag(sync=True)  # the rows after those, in the same layout
     state = traitlets.Dict().tag(sync=True)  # everything that is small, see `state_of`
 
-    def __init__(self, on_stop: Callable[[], object] | None = None):
+    def __init__(self, on_command: Callable[[Command], object] | None = None):
         super().__init__()
-        self._on_stop = on_stop
+        self._on_command = on_command
         self._sealed_rows = 0
         self.on_msg(self._receive)
 
@@ -54,11 +57,12 @@ class LiveView(anywidget.AnyWidget):
                 self.sealed = _bytes(run.rows())
                 self._sealed_rows = run.steps
             self.recent = _bytes(run.rows(self._sealed_rows))
-            self.state = state_of(run, can_send=self._on_stop is not None)
+            self.state = state_of(run, can_send=self._on_command is not None)
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        if content == {"command": "stop"} and self._on_stop is not None:
-            self._on_stop()
+        asked = content.get("command") if isinstance(content, dict) else None
+        if self._on_command is not None and asked in list(Command):
+            self._on_command(Command(asked))
 
 
 def state_of(run: Progress, *, can_send: bool) -> dict[str, Any]:
@@ -70,6 +74,9 @@ def state_of(run: Progress, *, can_send: bool) -> dict[str, Any]:
         "model": run.started.model if run.started else "",
         "awaited": bool(run.started and run.started.awaited),
         "stop": _stop_button(run, can_send),
+        "paused": run.paused,
+        "offered": _offered(run),
+        "pending": sorted(run.pending),
         "working": [run.working.what, run.working.done, run.working.total] if run.working else None,
         "step": last.step if last else 0,
         "total_steps": run.total_steps,
@@ -94,6 +101,16 @@ def _stop_button(run: Progress, can_send: bool) -> StopButton:
     if not can_send or run.started is None:
         return "absent"
     return "heard" if run.started.awaited else "unheard"
+
+
+def _offered(run: Progress) -> list[str]:
+    """What can be asked of a run between two steps, besides to stop: what there is nothing to do for is left out."""
+    if run.started is None:
+        return []
+    offered = [Command.RESUME if run.paused else Command.PAUSE]
+    offered += [Command.EVALUATE] if run.started.eval_rows else []
+    offered += [Command.SAMPLE]
+    return [*offered, Command.SAVE] if run.started.config.get("output_dir") else list(offered)
 
 
 def _bytes(rows: np.ndarray) -> bytes:

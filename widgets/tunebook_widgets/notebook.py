@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from IPython.display import display, update_display
 
-from tunebook.events import Event, RunEnded
+from tunebook.events import Command, Event, RunEnded
 
 from .freeze import Bundle, frozen_picture, frozen_table
 from .live import LiveView
@@ -24,9 +24,9 @@ _EMPTY: Bundle = {"text/html": "", "text/plain": ""}
 class NotebookScreen:
     """Owns the outputs of one dashboard. With `live=False` nobody is watching and only the end of a run is shown."""
 
-    def __init__(self, *, live: bool, on_stop: Callable[[], object] | None):
+    def __init__(self, *, live: bool, on_command: Callable[[Command], object] | None):
         self._live = live
-        self._on_stop = on_stop
+        self._on_command = on_command
         self._throttle = Throttle()
         self._view: LiveView | None = None
         self._shown = False
@@ -42,7 +42,7 @@ class NotebookScreen:
         """Show a run that has just started: where the dashboard already is, else in the cell that is running now."""
         older = self._view
         if self._live:
-            self._view = LiveView(self._on_stop)
+            self._view = LiveView(self._on_command)
             self._view.publish(run)
         self._put(run, update_display if self._shown else display)
         self._shown = True

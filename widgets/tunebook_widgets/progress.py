@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 
 from tunebook.events import (
+    CheckpointSaved,
     Command,
     CommandReceived,
     EvalEvent,
@@ -37,6 +38,8 @@ class Progress:
         self.samples: list[SampleEvent] = []
         self.notices: list[Notice] = []
         self.working: Working | None = None  # what is being computed now, as far as is known
+        self.paused = False
+        self.pending: set[Command] = set()  # heard, and not yet done
         self.stop_heard_at: int | None = None  # the last step completed when a stop was heard
         self.ended: RunEnded | None = None
         self.total_steps = 0
@@ -53,16 +56,25 @@ class Progress:
                 self._add_step(event)
             case EvalEvent():
                 self.evals.append(event)
+                self.pending.discard(Command.EVALUATE)
                 self.working = None
             case SampleEvent():
                 self.samples.append(event)
+                self.pending.discard(Command.SAMPLE)
                 self.working = None
             case Notice():
                 self.notices.append(event)
+                self.pending.clear()  # it may say why what was asked for is not done
             case Working():
                 self.working = event
+            case CheckpointSaved():
+                self.pending.discard(Command.SAVE)
             case CommandReceived(command=Command.STOP):
                 self.stop_heard_at = event.step
+            case CommandReceived(command=Command.PAUSE | Command.RESUME):
+                self.paused = event.command is Command.PAUSE
+            case CommandReceived():
+                self.pending.add(event.command)
             case RunEnded():
                 self.ended = event
 
