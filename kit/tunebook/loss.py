@@ -16,8 +16,8 @@ import numpy as np
 from .families.base import Batch, Family
 from .tensors import number
 
-LOGIT_BYTES = 64_000_000  # of logits in float32 that are made at a time
-FEWEST_ROWS = 64  # that are sent through the head together; with fewer, reading the head's weights takes the time
+LOGIT_BYTES = 32_000_000  # of logits in float32 that are made at a time
+FEWEST_ROWS = 32  # that are sent through the head together; with fewer, reading the head's weights takes the time
 
 
 def supervised_positions(batch: Batch) -> mx.array:
@@ -30,8 +30,8 @@ def summed_loss(family: Family) -> Callable[..., mx.array]:
     """`loss(module, batch, positions, weights=None) -> nats`, a float32 scalar: the sum over `positions`.
 
     `positions` (N,) hold at least one; `weights` (N,) float32 are what each counts, None all of them 1. Where the head
-    is not trained the gradient for the hidden states is found together with the loss, piece by piece. That evaluates
-    them, which inside mx.compile is not possible: a compiled caller gives weights, and all logits are made at once.
+    is not trained and there are no weights, the gradient for the hidden states is found together with the loss, piece
+    by piece; else all logits are made at once.
     """
 
     def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
@@ -69,22 +69,23 @@ def _nats(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array
 def _in_pieces(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array, rows: int) -> mx.array:
     """The summed loss of states (N, D), `rows` of them at a time, with a gradient for the states alone.
 
-    Each piece is evaluated before the next is begun, and its gradient kept as plain numbers: inside a transformation
-    MLX keeps whatever an array was made of, all logits among it, for as long as the array is there.
+    Each piece depends on the gradient of the one before, or MLX would make the logits of all of them first. Nothing is
+    evaluated here: that would keep every array the states were made of, where the whole step keeps a third of them.
     """
 
     @mx.custom_function
     def together(hidden: mx.array) -> tuple[mx.array, mx.array]:
-        states, nats, slopes = _apart(hidden), 0.0, []
+        nats, slopes, done = mx.array(0.0), [], []
         for piece in _pieces(targets.size, rows):
             wanted = targets[piece]
+            (states,) = mx.depends([hidden[piece]], done) if done else (hidden[piece],)
             found, slope = mx.value_and_grad(lambda some, wanted=wanted: _nats(family, module, some, wanted).sum())(
-                states[piece]
+                states
             )
-            mx.eval(found, slope)
-            nats += number(found)
-            slopes.append(_numbers(slope))
-        return mx.array(nats), mx.array(np.concatenate(slopes)).astype(hidden.dtype)
+            nats = nats + found
+            slopes.append(slope)
+            done = [nats, slope]
+        return nats, mx.concatenate(slopes)
 
     @together.vjp
     def backward(_: mx.array, cotangents: tuple[mx.array, mx.array], outputs: tuple[mx.array, mx.array]) -> mx.array:
@@ -103,12 +104,3 @@ def _pieces(count: int, rows: int) -> Iterator[slice]:
     """`count` in as few stretches of at most `rows` as can be, all about as long."""
     pieces = math.ceil(count / rows)
     return (slice(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces))
-
-
-def _apart(array: mx.array) -> mx.array:
-    """The numbers of `array`, with no memory of what they were made of."""
-    return mx.array(_numbers(array)).astype(array.dtype)
-
-
-def _numbers(array: mx.array) -> np.ndarray:
-    return np.array(array.astype(mx.float32))  # NumPy has no bfloat16; float32 holds every half-precision number
