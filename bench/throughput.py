@@ -5,6 +5,8 @@
 Both train the same random weights and rows in one process, with the same adapters, optimizer, type and BLAS: some steps
 of ours, then mlx-lm's, then ours again, each after steps that are not counted. Rows all have the same length, so that
 mlx-lm compiles its step once. Memory is what a step adds to the weights that were there before.
+
+On two cores of an AMD EPYC: smollm2 1.29 times mlx-lm's speed in 0.78 times its memory, gemma3 2.37 times in 0.37.
 """
 
 import argparse
