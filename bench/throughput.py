@@ -12,7 +12,7 @@ On two cores of an AMD EPYC: smollm2 1.29 times mlx-lm's speed in 0.78 times its
 import argparse
 import json
 import statistics
-import time
+from pathlib import Path
 
 import tunebook  # before MLX: it loads the fast BLAS
 
@@ -30,8 +30,8 @@ from tunebook import LoraConfig, TrainingConfig, runtime  # noqa: E402
 from tunebook.adapters import add_adapters  # noqa: E402
 from tunebook.families.base import Encoded  # noqa: E402
 from tunebook.families.text import TextFamily  # noqa: E402
-from tunebook.loss import summed_loss, supervised_positions  # noqa: E402
-from tunebook.optim import make_optimizer, update  # noqa: E402
+from tunebook.loader import Loaded  # noqa: E402
+from tunebook.step import Stepper  # noqa: E402
 
 SHAPES = {
     "smollm2": (
@@ -116,21 +116,26 @@ def main() -> None:
 
 
 def our_block(module: nn.Module, rows: list[Encoded], steps: int) -> tuple[list[float], float]:
-    """(seconds of each counted step, peak GB beyond what was held before)."""
-    family = TextFamily(module, tokenizer=None)  # the rows come as tokens
-    config = TrainingConfig()
-    optimizer = make_optimizer(config, module)
-    value_and_grad = nn.value_and_grad(module, summed_loss(family))
-    module.train()
+    """(seconds of each counted step, peak GB beyond what was held before); the step is the Trainer's own."""
+    width = len(rows[0].tokens)
+    loaded = Loaded(
+        name="random",
+        source="",
+        folder=Path(),
+        config={},
+        module=module,
+        tokenizer=None,  # the rows come as tokens
+        family=TextFamily(module, tokenizer=None),
+        checkpoint_dtype=mx.float32,
+        dtype=mx.float32,
+        max_seq_length=width,
+    )
     seconds, before = [], started()
-    for _ in range(steps + 1):
-        began = time.perf_counter()
-        batch = family.collate(rows, len(rows[0].tokens))
-        positions = supervised_positions(batch)
-        nats, gradients = value_and_grad(module, batch, positions)
-        update(module, gradients, optimizer, rate=1e-5, weight_decay=0.001)
-        mx.eval(nats, module.trainable_parameters(), optimizer.state)
-        seconds.append(time.perf_counter() - began)
+    stepper = Stepper(loaded, TrainingConfig(), rows, total_steps=steps + 1, max_seq_length=width)
+    for step in range(1, steps + 2):
+        stepper.begin(step)
+        stepper.add(rows, alone=True)
+        seconds.append(stepper.finish().seconds)
     return seconds[1:], mx.get_peak_memory() / 1e9 - before
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tunebook import FastModel, Trainer, TrainingConfig, compiled
+from tunebook import FastModel, Trainer, TrainingConfig, compiled, loss
 from tunebook.compiled import commonest_shapes, padded_count
 from tunebook.events import Notice
 from tunebook.tensors import flat
@@ -42,6 +42,14 @@ def test_a_compiled_run_that_is_stopped_and_resumed_is_the_undisturbed_one_bit_f
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
 
 
+def test_a_compiled_run_too_makes_logits_a_few_rows_at_a_time(tiny_folder, rows, monkeypatch):
+    monkeypatch.setattr(loss, "LOGIT_BYTES", 1)
+    monkeypatch.setattr(loss, "FEWEST_ROWS", 16)
+    _, fast, _ = trained(tiny_folder, rows, compile=True)
+    _, plain, _ = trained(tiny_folder, rows, compile=False)
+    assert all(np.allclose(fast[name], plain[name], atol=1e-6) for name in plain)
+
+
 def test_no_more_shapes_are_compiled_than_the_limit(tiny_folder, rows, monkeypatch):
     monkeypatch.setattr(compiled, "MOST_SHAPES", 3)
     many = [
@@ -64,7 +72,9 @@ def test_recomputed_layers_are_compiled_unless_they_drop_and_then_it_is_said(tin
     _, fast, told = trained(tiny_folder, rows, compile=True, dropout=dropout, adapt=adapt)
     _, plain, _ = trained(tiny_folder, rows, dropout=dropout, adapt=adapt)
     assert all(np.allclose(fast[name], plain[name], atol=1e-6) for name in plain)
-    assert any("The pass is not compiled: gradient_checkpointing redraws" in text for text in told) == bool(dropout)
+    said = [text for text in told if text.startswith("The pass is not compiled: gradient_checkpointing redraws")]
+    assert len(said) == bool(dropout)
+    assert all(text.endswith("set one off.") for text in said)
 
 
 def test_without_a_compiler_the_run_goes_on_plainly_and_says_why(tiny_folder, rows, monkeypatch):

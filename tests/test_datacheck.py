@@ -180,7 +180,7 @@ def test_every_column_agrees_with_a_plain_loop_over_random_rows(model):
 
 def test_rows_on_the_disk_give_the_same_report_as_rows_in_memory(model, tmp_path):
     encoded = _random_set(model, [5, 9, 30, 7] * 600, limit=20)  # more than are looked at together
-    write_rows(tmp_path, encoded.rows, {})
+    write_rows(tmp_path, encoded.rows, lambda: {})
     on_disk = EncodedSet(read_rows(tmp_path)[0], encoded.account)
     tokenizer = model.loaded.tokenizer
     assert datacheck.inspect(on_disk, tokenizer) == datacheck.inspect(encoded, tokenizer)

@@ -97,6 +97,11 @@ def test_a_run_with_it_takes_the_steps_of_a_run_without(tiny_folder, rows):
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+def test_a_word_that_is_no_switch_is_refused(model):
+    with pytest.raises(ValueError, match="use_gradient_checkpointing is 'off'; choose True or False"):
+        FastModel.get_peft_model(model, use_gradient_checkpointing="off")
+
+
 @pytest.mark.parametrize(
     ("loaded_with", "configured", "used"),
     [(False, None, False), (True, None, True), ("unsloth", None, True), (True, False, False), (False, True, True)],

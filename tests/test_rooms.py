@@ -36,7 +36,6 @@ PICTURE = """
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :
-    parity      :
     adapters    : config norms peft_format tensors
     encoded     : families
     token_cache : loader runtime sources
@@ -49,7 +48,7 @@ PICTURE = """
     evaluation  : batches events families loss
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
-    compiled    : batches config families
+    compiled    : batches config encoded families
     step        : compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families formats loader packing sampling sources
@@ -58,6 +57,7 @@ PICTURE = """
     trainer     : events config interrupts checkpoint sources formats runs \
                   loader batches evaluation preparation loop progress tensors
     export      : peft_format atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
+    parity      : export
     fast_model  : config families sources loader norms adapters sampling export
     demo        : events runs
 """

@@ -16,6 +16,7 @@ import numpy as np
 
 from .batches import padded_width, steps_per_epoch, windows
 from .config import TrainingConfig
+from .encoded import lengths_of
 from .families.base import Batch, Encoded
 
 MOST_SHAPES = 12
@@ -48,8 +49,8 @@ class CompiledPass:
 
 def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int) -> set[Shape]:
     """The shapes most batches of the first epoch have, `MOST_SHAPES` at most."""
-    epoch = islice(windows([len(row.tokens) for row in rows], config), steps_per_epoch(len(rows), config))
-    batches = [[rows[number] for number in numbers] for window in epoch for numbers in window]
+    epoch = islice(windows(lengths_of(rows), config), steps_per_epoch(len(rows), config))
+    batches = ([rows[number] for number in numbers] for window in epoch for numbers in window)
     shapes = Counter(
         (
             len(batch),

@@ -4,7 +4,6 @@ Rows are read a few at a time, once, and only a few numbers per row are kept. No
 finding says how many rows it is about, where the first ones are, and what to do.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, final
@@ -240,7 +239,7 @@ def _columns(rows: Sequence[Encoded], meanings: _Meanings) -> Columns:
     parts: list[Columns] = []
     for start in range(0, len(rows), AT_ONCE):
         some = rows[start : start + AT_ONCE]
-        alike = [first_of.setdefault(_digest(row), start + place) for place, row in enumerate(some)]
+        alike = [first_of.setdefault(row.digest, start + place) for place, row in enumerate(some)]
         parts.append(_chunk_columns(some, np.array(alike), meanings))
     whole = Columns(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Columns)))
     goes_on = np.append(whole.number[1:] == whole.number[:-1], False)  # a piece of raw text that others follow
@@ -289,10 +288,6 @@ def _chunk_columns(rows: Sequence[Encoded], first_alike: np.ndarray, meanings: _
         if meanings.unknown is None
         else np.logical_or.reduceat(tokens == meanings.unknown, starts),
     )
-
-
-def _digest(row: Encoded) -> bytes:
-    return hashlib.blake2b(row.tokens.tobytes() + row.loss_mask.tobytes(), digest_size=16).digest()
 
 
 def _histogram(lengths: np.ndarray, limit: int) -> Histogram:

@@ -6,7 +6,7 @@ written once and never changed.
 
 import json
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, final, overload
 
@@ -17,8 +17,8 @@ from .families.base import Encoded
 TOKENS, MASKS, INDEX, FACTS = "tokens.int32", "masks.bool", "index.npz", "facts.json"
 
 
-def write_rows(folder: Path, rows: Iterable[Encoded], facts: dict[str, Any]) -> None:
-    """Write `rows` into an empty folder as they come; `facts`, plain values, are written last, as they are by then."""
+def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[str, Any]]) -> None:
+    """Write `rows` into an empty folder as they come; `facts`, plain values, are asked for when all are written."""
     starts, numbers, cuts = array("q", [0]), array("q"), array("q")
     with (folder / TOKENS).open("wb") as tokens, (folder / MASKS).open("wb") as masks:
         for row in rows:
@@ -28,7 +28,7 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: dict[str, Any]) -> 
             numbers.append(row.number)
             cuts.append(row.cut)
     np.savez(folder / INDEX, starts=np.array(starts), numbers=np.array(numbers), cuts=np.array(cuts))
-    (folder / FACTS).write_text(json.dumps(facts))
+    (folder / FACTS).write_text(json.dumps(facts()))
 
 
 def read_rows(folder: Path) -> tuple["EncodedRows", dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from . import encoded
 from .atomic import new_folder
@@ -121,13 +121,7 @@ def _through_cache(folder: Path, encode: Callable[[], Iterator[Encoded]], accoun
     with contextlib.suppress(FileNotFoundError, ValueError):  # nothing there, or not what was written
         return _read(folder, account.name)
     with new_folder(folder) as partial:
-        facts: dict[str, Any] = {}
-
-        def accounted() -> Iterator[Encoded]:
-            yield from encode()
-            facts.update(asdict(account))
-
-        encoded.write_rows(partial, accounted(), facts)
+        encoded.write_rows(partial, encode(), lambda: asdict(account))
     prune(folder)
     return _read(folder, account.name)
 

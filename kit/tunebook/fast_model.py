@@ -121,8 +121,11 @@ class FastModel:
 
         Trainable are the adapters and, whole, the modules `modules_to_save` names; nothing else stays so.
         `use_gradient_checkpointing` is what `TrainingConfig.gradient_checkpointing` is taken to be unless it is set;
-        "unsloth" means True. Raises ValueError for a model loaded with full_finetuning, where nothing is to be adapted.
+        "unsloth", as its notebooks have it, means True. Raises ValueError for anything else, and for a model loaded
+        with full_finetuning, where nothing is to be adapted.
         """
+        if use_gradient_checkpointing not in (True, False, "unsloth"):
+            raise ValueError(f"use_gradient_checkpointing is {use_gradient_checkpointing!r}; choose True or False.")
         config = LoraConfig(
             r=r,
             target_modules=_names(target_modules),

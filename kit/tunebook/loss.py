@@ -30,17 +30,17 @@ def summed_loss(family: Family) -> Callable[..., mx.array]:
     """`loss(module, batch, positions, weights=None) -> nats`, a float32 scalar: the sum over `positions`.
 
     `positions` (N,) hold at least one; `weights` (N,) float32 are what each counts, None all of them 1. Where the head
-    is not trained and there are no weights, the gradient for the hidden states is found together with the loss, piece
-    by piece; else all logits are made at once.
+    is not trained, the gradient for the hidden states is found together with the loss, piece by piece; else all logits
+    are made at once.
     """
 
     def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
         hidden, targets = _supervised(family, module, batch, positions)
         rows = _rows_at_once(family, module, hidden)
-        if weights is None and rows < targets.size and family.head_is_fixed(module):
-            return _in_pieces(family, module, hidden, targets, rows)
-        nats = _nats(family, module, hidden, targets)  # (N,)
-        return (nats if weights is None else nats * weights).sum()
+        weights = mx.ones(targets.shape) if weights is None else weights
+        if rows < targets.size and family.head_is_fixed(module):
+            return _in_pieces(family, module, hidden, targets, weights, rows)
+        return (_nats(family, module, hidden, targets) * weights).sum()
 
     return loss
 
@@ -66,7 +66,9 @@ def _nats(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array
     return nn.losses.cross_entropy(logits, targets)
 
 
-def _in_pieces(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array, rows: int) -> mx.array:
+def _in_pieces(
+    family: Family, module: nn.Module, hidden: mx.array, targets: mx.array, weights: mx.array, rows: int
+) -> mx.array:
     """The summed loss of states (N, D), `rows` of them at a time, with a gradient for the states alone.
 
     Each piece depends on the gradient of the one before, or MLX would make the logits of all of them first. Nothing is
@@ -77,11 +79,10 @@ def _in_pieces(family: Family, module: nn.Module, hidden: mx.array, targets: mx.
     def together(hidden: mx.array) -> tuple[mx.array, mx.array]:
         nats, slopes, done = mx.array(0.0), [], []
         for piece in _pieces(targets.size, rows):
-            wanted = targets[piece]
             (states,) = mx.depends([hidden[piece]], done) if done else (hidden[piece],)
-            found, slope = mx.value_and_grad(lambda some, wanted=wanted: _nats(family, module, some, wanted).sum())(
-                states
-            )
+            found, slope = mx.value_and_grad(
+                lambda some, piece=piece: (_nats(family, module, some, targets[piece]) * weights[piece]).sum()
+            )(states)
             nats = nats + found
             slopes.append(slope)
             done = [nats, slope]

@@ -4,7 +4,6 @@ What comes in is whatever a person passes to the Trainer; what goes out are enco
 sentence about everything that was left out, cut or found odd.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,14 +111,10 @@ def _packed(rows: Sequence[Encoded], loaded: Loaded, config: TrainingConfig, max
 
 def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:
     """How many held-out rows are, token for token, training rows too."""
-    digests = [_digest(row) for row in held_out]
+    digests = [row.digest for row in held_out]
     wanted = set(digests)
-    trained = {digest for row in train if (digest := _digest(row)) in wanted}
+    trained = {digest for row in train if (digest := row.digest) in wanted}
     return sum(digest in trained for digest in digests)
-
-
-def _digest(row: Encoded) -> bytes:
-    return hashlib.blake2b(row.tokens.tobytes() + row.loss_mask.tobytes(), digest_size=16).digest()
 
 
 def _prompts(rows: Sequence[Row], sources: Sources, loaded: Loaded, config: TrainingConfig) -> list[Prompt]:

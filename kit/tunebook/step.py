@@ -123,8 +123,7 @@ class Stepper:
 
     def _cannot_compile(self) -> str | None:
         if self._config.gradient_checkpointing and drops(self._module):
-            return "gradient_checkpointing redraws the dropout of each layer, which a compiled pass cannot; set one of "
-            "them off"
+            return "gradient_checkpointing redraws each layer's dropout, which a compiled pass cannot; set one off"
         return why_not_here()
 
     def _as_trained(self) -> ExitStack:

@@ -7,18 +7,19 @@ are adapters mlx-lm does not open: PEFT's, and those with whole modules beside t
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from .. import runtime  # first: it loads the fast BLAS that MLX then finds
 
+Measure = Callable[[str, str | None, list[tuple[np.ndarray, np.ndarray]]], tuple[float, int]]
 
-def main() -> None:
-    """Parse the command line, measure, print `{"loss": nats per supervised token, "tokens": how many}`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tunebook.export.reader", description="The loss stock mlx-lm gives some rows."
-    )
+
+def answer(measure: Measure) -> None:
+    """Parse the command line, `measure`, print `{"loss": nats per supervised token, "tokens": how many}`."""
+    parser = argparse.ArgumentParser(description="The loss another program gives some rows.")
     parser.add_argument("model")
     parser.add_argument("rows", help="an .npz of tokens_0, mask_0, tokens_1, ...")
     parser.add_argument("--adapter")
@@ -61,4 +62,4 @@ def is_for_mlx_lm(adapter: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    answer(measure)

@@ -55,8 +55,9 @@ class Verification:
 def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Row]) -> Verification:
     """Open the export at `path` elsewhere and compare its loss on `rows` with the live model's.
 
-    `kind` is "lora", "merged" or a GGUF type. Folders are opened by stock mlx-lm in a fresh process; a .gguf by
-    llama.cpp where `xllamacpp` is installed, else by our reader and mlx-lm, and the result says which it was.
+    `kind` is "lora", "merged" or a GGUF type. Folders are opened by stock mlx-lm in a fresh process, adapters for PEFT
+    by PEFT where it is installed; a .gguf by llama.cpp where `xllamacpp` is installed, else by our reader and mlx-lm.
+    The result says which it was.
     """
     path = Path(path)
     encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length).rows

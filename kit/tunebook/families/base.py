@@ -3,6 +3,7 @@
 Shapes: B rows, T tokens, D width, V vocabulary.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ class Encoded:
     def supervised_tokens(self) -> int:
         """How many tokens enter the loss; the first token is predicted from nothing and never does."""
         return int(self.loss_mask[1:].sum())
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes, the same for rows of the same tokens and mask."""
+        return hashlib.blake2b(self.tokens.tobytes() + self.loss_mask.tobytes(), digest_size=16).digest()
 
 
 class Family(ABC):

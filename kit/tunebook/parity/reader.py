@@ -4,25 +4,9 @@
 that are meant for the other framework. It needs the extra `parity`.
 """
 
-import argparse
-import json
-
 import numpy as np
 
-
-def main() -> None:
-    """Parse the command line, measure, print `{"loss": nats per supervised token, "tokens": how many}`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tunebook.parity.reader", description="The loss transformers and PEFT give some rows."
-    )
-    parser.add_argument("model")
-    parser.add_argument("rows", help="an .npz of tokens_0, mask_0, tokens_1, ...")
-    parser.add_argument("--adapter")
-    options = parser.parse_args()
-    with np.load(options.rows) as file:
-        rows = [(file[f"tokens_{index}"], file[f"mask_{index}"]) for index in range(len(file.files) // 2)]
-    loss, tokens = measure(options.model, options.adapter, rows)
-    print(json.dumps({"loss": loss, "tokens": tokens}))
+from ..export.reader import answer
 
 
 def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
@@ -47,4 +31,4 @@ def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.nda
 
 
 if __name__ == "__main__":
-    main()
+    answer(measure)
