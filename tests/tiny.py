@@ -75,6 +75,30 @@ ARCHITECTURES = {
         "head_dim": 32,
         "hidden_act": "silu",
     },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "attention_bias": False,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 96,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "norm_topk_prob": True,
+    },
+    "gemma2": {
+        "model_type": "gemma2",
+        "architectures": ["Gemma2ForCausalLM"],
+        "attention_bias": False,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "sliding_window": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+    },
     "gemma3": {
         "model_type": "gemma3_text",
         "architectures": ["Gemma3ForCausalLM"],
@@ -165,7 +189,7 @@ def tiny_model_folder(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # transformers gives every qwen2 model Qwen's splitting, whatever its tokenizer.json says.
-    own_style: Style = "qwen2" if architecture in ("qwen2", "qwen3") else "smollm"
+    own_style: Style = "qwen2" if architecture.startswith("qwen") else "smollm"
     tokenizer = tiny_tokenizer(folder, chat_template=chat_template, style=style or own_style)
     config = {
         **_COMMON,
@@ -182,7 +206,7 @@ def tiny_model_folder(
     parameters = dict(tree_flatten(bare.parameters()))
     keys = mx.random.split(mx.random.key(seed), len(parameters))
     weights = {
-        name: _random(name, array.shape, key, zero_centred_norms=architecture == "gemma3")
+        name: _random(name, array.shape, key, zero_centred_norms=architecture.startswith("gemma"))
         for (name, array), key in zip(parameters.items(), keys, strict=True)
     }
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})

@@ -39,8 +39,10 @@ def save_gguf(loaded: Loaded, folder: Path | str, quantizations: Sequence[str]) 
 
 def notes_on(written: WrittenGguf) -> tuple[str, ...]:
     """What a file could not say or could not hold as asked, in sentences."""
-    if not written.fallbacks:
-        return written.notices
-    names = ", ".join(written.fallbacks[:3]) + (", ..." if len(written.fallbacks) > 3 else "")
-    rest = f"{len(written.fallbacks)} tensors are stored as f16, for their rows do not divide into blocks: {names}."
-    return (*written.notices, rest)
+    return (*written.notices, *(_on_fallbacks(written, kind) for kind in dict.fromkeys(written.fallbacks.values())))
+
+
+def _on_fallbacks(written: WrittenGguf, kind: str) -> str:
+    names = [name for name, stored in written.fallbacks.items() if stored == kind]
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} tensors are stored as {kind}, for their rows do not divide into blocks: {listed}."
