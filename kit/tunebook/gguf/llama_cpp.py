@@ -27,11 +27,16 @@ def is_installed() -> bool:
 
 
 def target_log_probs(
-    path: Path | str, token_ids: Sequence[int], positions: Sequence[int] | None = None, *, threads: int = 1
+    path: Path | str,
+    token_ids: Sequence[int],
+    positions: Sequence[int] | None = None,
+    *,
+    adapter: Path | str | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """(len(positions),) fp64, in nats: log p(token_ids[i] | token_ids[:i]) for every i in `positions`.
 
-    The prefix is exactly these ids: no bos is added. By default all positions from 1 on are scored. Ascending
+    `adapter` is a .gguf of LoRA adapters, put on the model in `path`. The prefix is exactly these ids: no bos is added. By default all positions from 1 on are scored. Ascending
     positions are quick (about 40 ms each on SmolLM2-135M and one CPU core), for llama.cpp keeps the prefix it has seen.
     Two of its threads are faster only on cores nobody else uses: they wait for each other by spinning.
     """
@@ -40,6 +45,8 @@ def target_log_probs(
     if bad := [i for i in positions if not 1 <= i < len(token_ids)]:
         raise ValueError(f"positions holds {bad[:5]}; they must be 1 to {len(token_ids) - 1} for these token_ids.")
     question = {"context": len(token_ids) + 1, "token_ids": token_ids, "positions": list(positions)}
+    if adapter is not None:
+        question["adapter"] = str(adapter)
     return np.array(_ask(path, threads, question), dtype=np.float64)
 
 
@@ -83,8 +90,8 @@ def _answer(server: Any, question: dict[str, Any]) -> list:
     return [_log_prob(server, ids[:i], ids[i], sampled=letter) for i in question["positions"]]
 
 
-def _server(path: str, *, context: int, threads: int) -> Any:
-    """A llama.cpp server for one file. It is quiet, on the CPU, and keeps its attention cache in fp32."""
+def _server(path: str, *, adapter: str | None, context: int, threads: int) -> Any:
+    """A llama.cpp server for one file, and an adapter on it. It is quiet, on the CPU, and keeps its attention cache in fp32."""
     xllamacpp: Any = importlib.import_module("xllamacpp")  # a compiled module, which declares no types
     params = xllamacpp.CommonParams()
     params.model.path = path
@@ -99,6 +106,8 @@ def _server(path: str, *, context: int, threads: int) -> Any:
     params.fit_params = False
     params.warmup = False
     params.ui = False
+    if adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     params.verbosity = -1
     return xllamacpp.Server(params)
 
@@ -144,7 +153,7 @@ def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> float:
 if __name__ == "__main__":
     asked = json.loads(sys.stdin.read())
     try:
-        running = _server(asked["path"], context=asked["context"], threads=asked["threads"])
+        running = _server(asked["path"], adapter=asked.get("adapter"), context=asked["context"], threads=asked["threads"])
         print("\n" + json.dumps(_answer(running, asked)), flush=True)
     except (RuntimeError, ValueError) as error:
         print(error, file=sys.stderr, flush=True)
