@@ -16,10 +16,11 @@ from ..adapters import describe, trained_whole
 from ..gguf import check_architecture
 from ..gguf.adapter import Factors, write_adapter
 from ..loader import Loaded
+from .gguf import name_of
 
 
-def save_gguf_adapter(loaded: Loaded, path: Path | str) -> Path:
-    """Write the adapters to `path`, which appears whole or not at all, and return it.
+def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
+    """Write the adapters to `folder/NAME.lora.gguf`, which appears whole or not at all, and return it.
 
     Raises ValueError when the model has none, and UnsupportedArchitecture or ValueError for what such a file cannot
     hold, before anything is written.
@@ -28,24 +29,24 @@ def save_gguf_adapter(loaded: Loaded, path: Path | str) -> Path:
     settings = describe(loaded.module)
     if settings is None:
         raise ValueError("This model has no adapters to save; call FastModel.get_peft_model before training.")
-    _refuse(loaded, settings)
-    lora = settings["lora_parameters"]
+    lora, name = settings["lora_parameters"], name_of(loaded)
     layers: dict[str, Any] = dict(loaded.module.named_modules())
+    _refuse(loaded, layers)
     return write_adapter(
         loaded.config,
         {module: _factors(layers[module]) for module in lora["keys"]},
-        path,
+        Path(folder) / f"{name.lower()}.lora.gguf",
         alpha=lora["scale"] * lora["rank"],
-        name=f"{loaded.name} adapters",
+        name=f"{name} adapters",
         base=loaded.name,
         tied="lm_head" not in layers,
     )
 
 
-def _refuse(loaded: Loaded, settings: dict[str, Any]) -> None:
+def _refuse(loaded: Loaded, layers: dict[str, Any]) -> None:
     reasons = []
-    if settings["fine_tune_type"] != "lora":
-        reasons.append(f"it has no place for the magnitudes of {settings['fine_tune_type'].upper()}")
+    if any("m" in layer for layer in layers.values() if "lora_a" in layer):
+        reasons.append("it has no place for the magnitudes of DoRA")
     if whole := trained_whole(loaded.module):
         reasons.append(f"modules_to_save trained {len(whole)} tensors whole ({whole[0]})")
     if reasons:

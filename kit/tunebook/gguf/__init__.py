@@ -8,14 +8,15 @@ knows llama.cpp.
 from .mixtures import QUANTIZATIONS
 from .reader import read_gguf
 from .rules import UnsupportedArchitecture
-from .writer import WrittenGguf, check_architecture, check_quantization, write_gguf
+from .writer import WrittenGguf, check_architecture, check_quantizations, check_tokenizer, write_gguf
 
 __all__ = [
     "QUANTIZATIONS",
     "UnsupportedArchitecture",
     "WrittenGguf",
     "check_architecture",
-    "check_quantization",
+    "check_quantizations",
+    "check_tokenizer",
     "read_gguf",
     "write_gguf",
 ]

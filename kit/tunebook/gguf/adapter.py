@@ -34,8 +34,8 @@ def write_adapter(
 ) -> Path:
     """Write the `factors` of each adapted module, by its path in the model, as fp32 to `path`, whole or not at all.
 
-    `config` is the base model's config.json, `base` its name; `tied` says that its embedding is its head. Raises UnsupportedArchitecture for a module llama.cpp
-    adapts nothing of, before anything is written.
+    `config` is the base model's config.json, `base` its name; `tied` says that its embedding is its head. Raises
+    UnsupportedArchitecture for a module that llama.cpp adapts nothing of, before anything is written.
     """
     path = Path(path)
     architecture = architecture_of_config(config)
@@ -43,13 +43,11 @@ def write_adapter(
     names = _names(architecture, config["num_hidden_layers"], factors)
     if EMBEDDING in factors and tied:
         raise UnsupportedArchitecture(
-            "The adapter of a tied embedding changes the head too, and llama.cpp applies it to the embedding alone. Use "
-            "save_pretrained_gguf, which merges it."
+            "The adapter of a tied embedding changes the head too, and llama.cpp applies it to the embedding alone. "
+            "Use save_pretrained_gguf, which merges it."
         )
     tensors = [
-        tensor
-        for module, pair in factors.items()
-        for tensor in _pair(names[module][0], names[module][1], pair, config)
+        tensor for module, pair in factors.items() for tensor in _pair(names[module][0], names[module][1], pair, config)
     ]
     with new_file(path) as partial:
         writer = gguf.GGUFWriter(partial, architecture.name)

@@ -66,7 +66,5 @@ def refuse_variants(architecture: Architecture, config: dict) -> None:
         reasons.append(f"config.json has no {', '.join(sorted(set(missing)))}")
     if not missing:
         reasons += architecture.refuse(config)
-    if "quantization" in config or "quantization_config" in config:
-        reasons.append("its weights are already quantized; save it in 16 bits first (merged_16bit)")
     if reasons:
         raise UnsupportedArchitecture(f"This {config['model_type']} model has no faithful GGUF: {'; '.join(reasons)}.")

@@ -1,8 +1,8 @@
 """Rope scaling in config.json and in GGUF: linear and YaRN as keys, Llama 3's as the tensor `rope_freqs.weight`.
 
-Every other kind is refused, because a model read without its scaling still speaks, only worse the longer the text. Among
-them is Phi-3's longrope: mlx-lm (0.32) computes with the long factors alone where transformers and llama.cpp use the
-short ones for short texts, so a file could not agree with the model it was made from.
+Every other kind is refused, because a model read without its scaling still speaks, only worse the longer the text.
+Among them is Phi-3's longrope: mlx-lm (0.32) computes with the long factors alone where transformers and llama.cpp use
+the short ones for short texts, so a file could not agree with the model it was made from.
 """
 
 import numpy as np

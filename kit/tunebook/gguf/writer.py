@@ -6,6 +6,7 @@ the names and the types follow llama.cpp's own converter and quantizer.
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +46,19 @@ def check_architecture(config: dict) -> None:
     scaling_to_gguf(architecture, whole)
 
 
-def check_quantization(quantization: str) -> None:
-    """Raise ValueError for a kind of file that cannot be written at all, ModuleNotFoundError for one not here."""
-    if quantization not in KINDS:
-        raise ValueError(f"quantization {quantization!r} cannot be written; supported are {', '.join(QUANTIZATIONS)}.")
-    if is_k_quant(quantization):
+def check_tokenizer(folder: Path, config: dict) -> None:
+    """Raise ValueError unless `write_gguf` can write the tokenizer in `folder`."""
+    vocabulary_of_folder(folder, rows=config["vocab_size"], end_ids=_end_ids(folder, config))
+
+
+def check_quantizations(quantizations: Sequence[str]) -> None:
+    """Raise ValueError for kinds of file that nobody can write, ModuleNotFoundError for those we cannot here."""
+    unknown = [kind for kind in quantizations if kind not in KINDS]
+    if unknown or not quantizations:
+        raise ValueError(
+            f"Cannot write GGUF type {', '.join(unknown) or '(none)'}; choose from {', '.join(QUANTIZATIONS)}."
+        )
+    if any(is_k_quant(kind) for kind in quantizations):
         check_k_quants()
 
 
@@ -61,9 +70,11 @@ def write_gguf(folder: Path | str, path: Path | str, quantization: str, name: st
     ValueError or ModuleNotFoundError before anything is written, DiskFull later.
     """
     folder, path = Path(folder), Path(path)
-    check_quantization(quantization)
+    check_quantizations([quantization])
     config = json.loads((folder / "config.json").read_text())
     check_architecture(config)
+    if "quantization" in config or "quantization_config" in config:
+        raise ValueError(f"The weights in {folder} are already quantized; save them in 16 bits first (merged_16bit).")
     architecture = architecture_of_config(config)
     config = completed(config, architecture)
     plan, notices = planned(architecture, config, gathered(stored_tensors(folder)), quantization)
