@@ -1,7 +1,7 @@
 """An fp32 array becomes the bytes of a ggml type: by NumPy (the `gguf` package), K-quants by ggml's own C (libgguf)."""
 
 import importlib
-import importlib.util
+from importlib.util import find_spec
 from typing import Any
 
 import gguf
@@ -19,7 +19,7 @@ _BY_LIBGGUF = (
 
 def check_k_quants() -> None:
     """Raise ModuleNotFoundError, with what to install, unless K-quants can be made: libgguf is optional."""
-    if importlib.util.find_spec("libgguf") is None:
+    if find_spec("libgguf") is None:
         raise ModuleNotFoundError(
             "K-quants (q4_k_m and the like) need libgguf, which is not installed: pip install 'tunebook[kquants]'. "
             "Without it there are q8_0, q5_1, q5_0, q4_1 and q4_0."
