@@ -79,7 +79,7 @@ def test_the_types_chosen_are_the_types_written(wide, tmp_path):
     assert written.fallbacks == {}
 
 
-@pytest.mark.parametrize("kind", ["q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k"])
+@pytest.mark.parametrize("kind", ["q2_k", "q3_k_m"])  # all five types are in these two
 def test_llama_cpp_and_our_reader_agree_on_what_a_k_quant_file_holds(wide, tmp_path, kind):
     pytest.importorskip("xllamacpp")
     path = write_gguf(wide, tmp_path / "wide.gguf", kind).path

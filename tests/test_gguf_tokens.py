@@ -1,4 +1,4 @@
-"""The tokenizer and the chat template inside a .gguf: llama.cpp cuts and renders as transformers does, or is said not to.
+"""The tokenizer and chat template in a .gguf: llama.cpp cuts and renders as transformers does, or we say where not.
 
 Each kind of tokenizer is trained on the spot, on text in many scripts, with the pre-tokenizer of the released models.
 """
@@ -6,12 +6,12 @@ Each kind of tokenizer is trained on the spot, on text in many scripts, with the
 import json
 import random
 import unicodedata
+from datetime import datetime
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from tests.tiny import tiny_model_folder, tiny_tokenizer
 from tunebook import FastModel
@@ -111,3 +111,41 @@ def test_tokenizers_llama_cpp_only_approximates_are_exact_in_plain_letters_and_t
     assert "accented letters or combining marks" in written.notices[0]
     ids = AutoTokenizer.from_pretrained(folder)(TEXTS)["input_ids"]
     assert AutoTokenizer.from_pretrained(read_gguf(written.path, tmp_path / "back"))(TEXTS)["input_ids"] == ids
+
+
+TEMPLATES = Path(str(distribution("trl").locate_file("trl/chat_templates")))
+CONVERSATIONS = (
+    [{"role": "user", "content": "Hi  there, ünï <b>&amp;</b> \"quoted\" 'x'\n\n```py\n1\n```"}],
+    [
+        {"role": "system", "content": "Be brief.\nAnd kind."},
+        {"role": "user", "content": "  What?  "},
+        {"role": "assistant", "content": " This.\n"},
+        {"role": "user", "content": "日本語 🎵"},
+    ],
+)
+
+
+@pytest.mark.parametrize("name", ["llama3_1", "qwen2_5", "qwen3", "gemma3", "phi3"])
+def test_llama_cpp_writes_conversations_as_transformers_does(tmp_path, name):
+    pytest.importorskip("xllamacpp")
+    template = (TEMPLATES / f"{name}.jinja").read_text()
+    folder = tiny_model_folder(tmp_path / "model", chat_template=template)
+    path = write_gguf(folder, tmp_path / "model.gguf", "q8_0").path
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    today = datetime.now().strftime("%d %b %Y")  # llama.cpp hands it to the template, transformers does not
+    expected = [
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, date_string=today)
+        for messages in CONVERSATIONS
+    ]
+    assert llama_cpp.render_all(path, CONVERSATIONS) == expected
+
+
+def test_a_tokenizer_without_a_place_in_gguf_is_refused_before_anything_is_merged(tmp_path):
+    folder = tiny_model_folder(tmp_path / "model")
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    spec["pre_tokenizer"] = {"type": "Whitespace"}
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    model, _ = FastModel.from_pretrained(folder)
+    with pytest.raises(ValueError, match="has no name in GGUF"):
+        model.save_pretrained_gguf(tmp_path / "gguf")
+    assert not (tmp_path / "gguf").exists()
