@@ -7,6 +7,7 @@ import pytest
 
 from tests.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
+from tunebook.export.gguf_adapter import verify_gguf_adapter
 from tunebook.gguf import UnsupportedArchitecture, llama_cpp, write_gguf
 
 IDS = [5, 17, 99, 4, 250, 301, 7, 60, 61, 62]
@@ -72,6 +73,24 @@ def test_the_file_says_what_it_is_and_what_it_is_for(tuned, tmp_path):
     assert fields["adapter.type"] == "lora"
     assert fields["adapter.lora.alpha"] == 8.0
     assert fields["general.base_model.0.name"] == tuned.loaded.name
+
+
+def test_the_adapter_is_read_back_on_a_gguf_of_its_base_and_a_wrong_one_fails(tuned, tmp_path, rows):
+    pytest.importorskip("xllamacpp")
+    export = tuned.save_pretrained(tmp_path / "lora", format="gguf", verify_with=rows[:2])
+    assert export.verification is not None
+    assert export.verification.passed
+    for _, layer in tuned.module.named_modules():
+        if "lora_b" in layer:
+            layer.lora_b = layer.lora_b * -1
+    assert not verify_gguf_adapter(export.path, tuned.loaded, rows[:2]).passed
+
+
+def test_a_base_that_is_quantized_here_is_nothing_to_compare_with(tiny_folder, tmp_path, rows):
+    model, _ = FastModel.from_pretrained(tiny_folder, load_in_4bit=True)
+    tune(model)
+    with pytest.raises(ValueError, match="quantized here"):
+        model.save_pretrained(tmp_path / "lora", format="gguf", verify_with=rows[:1])
 
 
 @pytest.mark.parametrize(

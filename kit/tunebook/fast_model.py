@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from . import adapters
 from .config import LoraConfig
 from .export.gguf import notes_on, save_gguf
-from .export.gguf_adapter import save_gguf_adapter
+from .export.gguf_adapter import save_gguf_adapter, verify_gguf_adapter
 from .export.lora import AdapterFormat, save_lora
 from .export.merged import save_merged
 from .export.report import Export
@@ -192,7 +192,9 @@ class FastModel:
         compare the loss on once they are read back.
         """
         if format == "gguf":
-            return self._export("lora", save_gguf_adapter(self.loaded, folder), verify_with)
+            saved = save_gguf_adapter(self.loaded, folder)
+            check = None if verify_with is None else verify_gguf_adapter(saved, self.loaded, verify_with)
+            return Export(kind="lora", path=saved, verification=check)
         whole = adapters.trained_whole(self.module)
         note = (
             f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "

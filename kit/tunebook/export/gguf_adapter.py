@@ -4,6 +4,9 @@ It holds low-rank factors and nothing else: DoRA and modules that were trained w
 file (`gguf.py`) instead.
 """
 
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,15 @@ import numpy as np
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRASwitchLinear
 
 from ..adapters import describe, trained_whole
-from ..gguf import check_architecture
+from ..encoding import encode_rows
+from ..evaluation import score_now
+from ..families.base import Encoded
+from ..gguf import check_architecture, llama_cpp, write_gguf
 from ..gguf.adapter import Factors, write_adapter
 from ..loader import Loaded
+from ..sources import Row
 from .gguf import name_of
+from .verify import TOLERANCE, Verification
 
 
 def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
@@ -41,6 +49,40 @@ def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
         base=loaded.name,
         tied="lm_head" not in layers,
     )
+
+
+def verify_gguf_adapter(adapter: Path, loaded: Loaded, rows: Sequence[Row]) -> Verification:
+    """Compare the loss llama.cpp finds with the adapter on a GGUF of the base with the live model's, on `rows`."""
+    encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length).rows
+    here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
+    return Verification(
+        reader=f"llama.cpp (xllamacpp {version('xllamacpp')}), on an f16 base",
+        loss_here=here.loss,
+        loss_there=loss_with_adapter(loaded, adapter, encoded),
+        tolerance=TOLERANCE["lora"],
+        tokens=here.tokens,
+    )
+
+
+def loss_with_adapter(loaded: Loaded, adapter: Path, rows: Sequence[Encoded]) -> float:
+    """The loss llama.cpp finds with the adapter on a GGUF of the base, in nats per supervised token.
+
+    The base is written as f16 from its own folder to a scratch folder. Raises ValueError for a base that is quantized
+    here: a file of it would be another model.
+    """
+    if "quantization" in loaded.config:
+        raise ValueError(
+            f"{loaded.name} is quantized here, and a GGUF of it would differ by more than the adapter; nothing can be "
+            "compared. Leave out verify_with."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        base = write_gguf(loaded.folder, Path(scratch) / "base.gguf", "f16").path
+        log_probs = [
+            llama_cpp.target_log_probs(base, row.tokens.tolist(), targets, adapter=adapter)
+            for row in rows
+            if (targets := [int(position) for position in np.flatnonzero(row.loss_mask) if position > 0])
+        ]
+    return -float(np.mean(np.concatenate(log_probs)))
 
 
 def _refuse(loaded: Loaded, layers: dict[str, Any]) -> None:
