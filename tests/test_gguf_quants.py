@@ -1,6 +1,7 @@
 """K-quant files: the type of every tensor is llama.cpp's own choice, the numbers are what llama.cpp computes with."""
 
 import json
+import tracemalloc
 
 import gguf
 import mlx.core as mx
@@ -99,6 +100,18 @@ def test_files_of_more_bits_are_larger(wide):
 
     sizes = [size(kind) for kind in (*K_QUANTS, "q8_0", "f16", "f32")]
     assert sizes == sorted(set(sizes))
+
+
+def test_a_file_is_written_in_the_memory_of_a_few_matrices(wide, tmp_path):
+    write_gguf(wide, tmp_path / "first.gguf", "f16")  # what is imported and cached stays out of the count
+    matrix = 4 * 512 * 256  # bytes of the largest tensor, the embedding, in fp32
+    tracemalloc.start()
+    try:
+        size = write_gguf(wide, tmp_path / "second.gguf", "f16").size_bytes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * matrix < size
 
 
 def test_more_bits_keep_more_of_a_matrix():
