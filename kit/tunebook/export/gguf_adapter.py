@@ -55,10 +55,11 @@ def verify_gguf_adapter(adapter: Path, loaded: Loaded, rows: Sequence[Row]) -> V
     """Compare the loss llama.cpp finds with the adapter on a GGUF of the base with the live model's, on `rows`."""
     encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length).rows
     here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
+    there = loss_with_adapter(loaded, adapter, encoded)
     return Verification(
         reader=f"llama.cpp (xllamacpp {version('xllamacpp')}), on an f16 base",
         loss_here=here.loss,
-        loss_there=loss_with_adapter(loaded, adapter, encoded),
+        loss_there=there,
         tolerance=TOLERANCE["lora"],
         tokens=here.tokens,
     )

@@ -1,8 +1,8 @@
 """Which type each tensor of a file gets: the kinds of file that can be asked for, and llama.cpp's K-quant mixtures.
 
 A K-quant file is a mixture: the tensors that cost a model most when they are coarse get more bits. The rules for them
-are llama.cpp's, `llama_tensor_get_type_impl` and `tensor_type_fallback` of src/llama-quant.cpp as of release v0.5.0
-(October 2026), without an importance matrix. Nothing is encoded here.
+are llama.cpp's, `llama_tensor_get_type_impl` and `tensor_type_fallback` of src/llama-quant.cpp as of release v0.5.0,
+without an importance matrix. Nothing is encoded here.
 """
 
 from collections.abc import Callable

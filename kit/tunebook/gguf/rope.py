@@ -53,7 +53,9 @@ def scaling_from_gguf(architecture: Architecture, keys: dict, factors: np.ndarra
             "rope_type": "yarn",
             "type": "yarn",
             "factor": float(keys["rope.scaling.factor"]),
-            "original_max_position_embeddings": int(keys["rope.scaling.original_context_length"]),
+            "original_max_position_embeddings": int(
+                keys.get("rope.scaling.original_context_length", keys["context_length"])  # as llama.cpp does
+            ),
         }
     context = int(keys.get("rope.scaling.original_context_length", _LLAMA3_CONTEXT))
     return _llama3_from_factors(np.asarray(factors), config, context)
