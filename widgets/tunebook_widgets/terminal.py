@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tunebook.events import CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 
+from .freeze import frozen_table
 from .progress import Progress
 from .wording import about, duration, headline, loss, rate, verdict
 
@@ -26,8 +27,17 @@ class TerminalScreen:
     def begin(self, run: Progress) -> None:
         """Nothing: the first event says it."""
 
+    def bring_back(self, run: Progress, mode: str) -> None:
+        """Print what is kept of a run that is over."""
+        del mode
+        self._write(frozen_table(run)["text/plain"])
+
     def retire(self, run: Progress) -> None:
         """Nothing: what is printed stays."""
+
+    @property
+    def picks(self) -> list[dict[str, str]]:
+        return []
 
     def update(self, run: Progress, event: Event) -> None:
         match event:
