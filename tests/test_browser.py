@@ -458,7 +458,7 @@ def test_a_run_is_paused_sampled_slowed_and_resumed_from_the_page(chromium, lab,
         page = notebook.page
         button = lambda name: page.locator(f'.tunebook-actions [data-command="{name}"]')  # noqa: E731
         headline = page.locator(".tunebook-headline")
-        expect(headline).to_contain_text(re.compile(r"Step [2-9] of 400"), timeout=20_000)
+        expect(headline).to_contain_text(re.compile(r"Step \d+ of 400"), timeout=20_000)
         button("pause").click()
         expect(headline).to_contain_text("Paused after step", timeout=3000)
         paused = headline.inner_text()

@@ -42,10 +42,10 @@ class Reattach:
         kernel = Kernel.instance()
         if subshell_id is None and kernel._main_asyncio_lock.locked():
             session: Any = kernel.session
-            identities, message = session.feed_identities(frames, copy=False)
-            message = session.deserialize(message, content=True, copy=False)
-            if message["header"]["msg_type"] in ANSWERED:
-                await _answer(kernel, identities, message)
+            identities, parts = session.feed_identities(frames, copy=False)
+            # Only looked at: a message that is deserialized twice is refused as a replay of itself.
+            if session.unpack(parts[1].bytes)["msg_type"] in ANSWERED:  # signature, header, ...
+                await _answer(kernel, identities, session.deserialize(parts, content=True, copy=False))
                 return
         await kernel.shell_main(subshell_id, frames)
 
