@@ -446,7 +446,7 @@ def test_a_page_loaded_again_during_a_run_finds_it_going_on_with_all_its_steps_a
         notebook.save()
         page.reload(wait_until="domcontentloaded")
         expect(page.locator(".tunebook-headline")).to_contain_text(re.compile(r"Step \d+ of 300"), timeout=15_000)
-        expect(page.locator("canvas").first).to_have_attribute("aria-label", re.compile("first 2.4"))
+        expect(page.locator("canvas").first).to_have_attribute("aria-label", re.compile("first 2.565"))
         page.screenshot(path=screenshots / "lab-reloaded.png")
         page.locator(".tunebook-stop").click()
         expect(page.locator(".tunebook-headline")).to_contain_text("Stopped after step", timeout=5000)

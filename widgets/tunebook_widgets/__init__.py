@@ -7,12 +7,13 @@ a machine that has no MLX; views that need a model are imported when first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .compare import compare
 from .dashboard import Dashboard, replay
 
 if TYPE_CHECKING:
     from tunebook_widgets.tokens import TokenView as TokenView
 
-__all__ = ["Dashboard", "TokenView", "replay"]
+__all__ = ["Dashboard", "TokenView", "compare", "replay"]
 
 
 def __getattr__(name: str) -> Any:

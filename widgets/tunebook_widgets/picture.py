@@ -144,7 +144,7 @@ def _draw_rate(axes: Axes, run: Progress) -> None:
     axes.plot(run.column("step"), run.column("lr"), color=PLUM, linewidth=1.2, marker=_marker(run))
     for change in run.rates:
         axes.axvline(change.step + 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.1e}".replace("e-0", "e−") if rate else "0"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2e}".replace("e-0", "e−") if rate else "0"))
     title(axes, "Learning rate")
 
 
@@ -162,11 +162,11 @@ def _draw_memory(axes: Axes, run: Progress) -> None:
             axes.plot(step, values, color=OCHRE, linewidth=1.2, linestyle=dash, marker=_marker(run), label=label)
     limit = run.started.memory_limit_gb if run.started else None
     if limit is not None and run.steps and limit < 4 * np.nanmax(run.column("peak_gb")):
-        axes.axhline(limit, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), label="device")
+        axes.axhline(limit, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     title(axes, "Memory  (GB)" if limit is None else f"Memory  (GB of {limit:.1f})")
     if run.steps:
         place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
-        axes.legend(fontsize=7, labelcolor=MUTED, ncols=4, columnspacing=1, handlelength=1.6, **place)
+        axes.legend(fontsize=7, labelcolor=MUTED, ncols=3, columnspacing=1, handlelength=1.6, **place)
 
 
 def _draw_bands(axes: Axes, run: Progress) -> None:

@@ -86,7 +86,7 @@ export function tickLabel(value, gap) {
   const size = Math.abs(value);
   if (size < gap * 1e-6) return "0";
   if (size < 1e-3 || size >= 1e5) {
-    const digits = gap < 10 ** Math.floor(Math.log10(size)) * 0.99 ? 1 : 0;
+    const digits = Math.min(Math.max(Math.ceil(Math.log10(size) - Math.log10(gap) - 1e-9), 0), 2);
     return value.toExponential(digits).replace("-", "−");
   }
   const whole = (number) => Math.abs(number - Math.round(number)) < 1e-6;
