@@ -149,8 +149,7 @@ def _folder_names(runs: list[Recorded]) -> list[str]:
     """The names of the run folders, with as much of the path before them as tells them apart."""
     folders = [log_of(run).resolve() for run in runs]
     folders = [path.parent if path.suffix == ".jsonl" else path for path in folders]
-    for depth in range(1, 1 + max(len(folder.parts) for folder in folders)):
-        names = ["/".join(folder.parts[-depth:]) for folder in folders]
-        if len(set(names)) == len(names):
-            break
-    return names
+    depth, deepest = 1, max(len(folder.parts) for folder in folders)
+    while depth < deepest and len({folder.parts[-depth:] for folder in folders}) < len(folders):
+        depth += 1
+    return ["/".join(folder.parts[-depth:]) for folder in folders]
