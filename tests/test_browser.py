@@ -97,18 +97,22 @@ def test_a_log_scale_gives_every_decade_the_same_height_and_leaves_out_zero(chro
 def test_markup_in_a_notice_or_a_model_name_stays_text(chromium):
     run = _run([1.0, 2.0], model="<img src=x onerror=window.hit=1>")
     run.add(Notice(step=2, text="<script>window.hit=1</script><b>bold</b>"))
-    run.add(SampleEvent(step=2, prompt="<i>Why?</i>", text="<iframe srcdoc='<script>top.hit=1</script>'>", seconds=1.0))
+    for step, text in [(0, "<u>base</u>"), (2, "<iframe srcdoc='<script>top.hit=1</script>'>")]:
+        run.add(SampleEvent(step=step, prompt="<i>Why?</i>", text=text, seconds=1.0))
+    run.add(_ended(2))
     page = open_widget(chromium, _view(run))
+    page.get_by_role("button", name="Compare base and tuned blind").click()
     shown = page.locator(LIVE).inner_text()
     elements = page.locator(
-        f"{LIVE} img, {LIVE} script, {LIVE} iframe, .tunebook-samples i, .tunebook-notices b"
+        f"{LIVE} img, {LIVE} script, {LIVE} iframe, .tunebook-samples :is(i, u), .tunebook-notices b"
     ).count()
     hit = page.evaluate("window.hit")
     page.context.close()
     assert "<script>window.hit=1</script><b>bold</b>" in shown
     assert "<img src=x onerror=window.hit=1>" in shown
     assert "<i>Why?</i>" in shown
-    assert "<iframe srcdoc='<script>top.hit=1</script>'>" in shown
+    assert shown.count("<iframe srcdoc='<script>top.hit=1</script>'>") == 2  # with its changes, and to be chosen
+    assert shown.count("<u>base</u>") == 2
     assert (elements, hit) == (0, None)
 
 

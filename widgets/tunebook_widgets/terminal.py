@@ -4,7 +4,17 @@ import math
 import time
 from collections.abc import Callable
 
-from tunebook.events import CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from tunebook.events import (
+    CommandReceived,
+    EvalEvent,
+    Event,
+    LearningRateChanged,
+    Notice,
+    RunEnded,
+    RunStarted,
+    SampleEvent,
+    StepEvent,
+)
 
 from .freeze import frozen_table
 from .progress import Progress
@@ -52,6 +62,8 @@ class TerminalScreen:
                 self._write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():
                 self._write(f"step {event.step}: {event.text}")
+            case LearningRateChanged():
+                self._write(f"step {event.step}: learning_rate is {rate(event.learning_rate)} from now on")
             case RunStarted():
                 self._write(f"Training {event.model}: {event.total_steps:,} steps, {event.train_rows:,} rows.")
             case CommandReceived():
