@@ -85,6 +85,17 @@ def test_from_a_checkpoint_of_choice_a_later_change_is_not_made_again(tiny_folde
     assert result.steps[-1].lr == pytest.approx(5 * changed[2].steps[-1].lr)
 
 
+def test_a_checkpoint_asked_for_together_with_a_learning_rate_holds_it(tiny_folder, rows, tmp_path):
+    trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 3, "save")
+    trainer = asking(trainer, 3, "learning_rate", 1e-3)
+    first = trainer.train()
+    (saved,) = [folder for folder in checkpoint_folders(first.run_folder) if folder.name == "step-00004"]
+    resumed = make(tiny_folder, rows, tmp_path, **PLAIN).train(resume_from_checkpoint=saved)
+    assert [step.lr for step in resumed.steps] == [step.lr for step in first.steps]
+    changes = [event for event in read_events(first.run_folder) if isinstance(event, LearningRateChanged)]
+    assert changes == [LearningRateChanged(step=4, learning_rate=1e-3)]
+
+
 def test_a_discarded_run_leaves_the_weights_as_it_found_them_and_no_checkpoint_more(tiny_folder, rows, tmp_path):
     trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 4, Command.DISCARD)
     found = weights(trainer)

@@ -195,9 +195,9 @@ class Run:
             yield Working(step=self.step, what="paused", done=self.step, total=self.total_steps)
             yield from self._listen()
             yield from self._do_as_asked()
-        yield from self._take_up_learning_rate()
 
     def _do_as_asked(self) -> Generator[Event, None, None]:
+        yield from self._take_up_learning_rate()  # first: a checkpoint asked for with it holds it
         asked, self._asked = self._asked, set()
         for command in sorted(asked):  # evaluate, sample, save: a checkpoint holds the score asked for with it
             if (reason := self._cannot(command)) is not None:

@@ -18,7 +18,7 @@ from .progress import Progress
 from .recorded import Recorded, log_of, recorded_run
 from .wording import duration, loss
 
-# Of Okabe and Ito's colour-blind-safe palette; where the colours begin again, so does another dash.
+# Of Okabe and Ito's colour-blind-safe palette; a dash of its own besides tells each run from its neighbours.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _HEIGHT_INCHES = 4.6
@@ -92,7 +92,7 @@ def _picture(comparison: Comparison) -> bytes:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
     for place, (name, run) in enumerate(zip(comparison.names, comparison.runs, strict=True)):
         color = _COLORS[place % len(_COLORS)]
-        dash = _DASHES[place // len(_COLORS) % len(_DASHES)]
+        dash = _DASHES[place % len(_DASHES)]
         _draw(upper, lower, run, name, color, dash)
     title(upper, "Loss, smoothed, and held-out  (nats per trained token)", small=False)
     title(lower, "Gradient norm, smoothed")
