@@ -53,7 +53,7 @@ from .tensors import flat
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
 
-DISCARD_SHARE = 0.25  # up to which share of all parameters the trained ones are kept as they were, for a discard
+DISCARD_SHARE = 0.1  # up to which share of all parameters the trained ones are kept as they were, for a discard
 
 CACHE_STEPS = 50  # how often the memory MLX keeps for reuse is given back; batches of new shapes make it grow
 

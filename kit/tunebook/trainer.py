@@ -138,7 +138,7 @@ class Trainer:
         """
         request = Request(Command(command), value)
         if self._run is None:
-            raise RuntimeError(f"Nothing is being trained, so nobody hears {request.command!r}.")
+            raise RuntimeError(f"Nothing is being trained, so nobody hears '{request.command}'.")
         self._run.commands.append(request)
 
     def stop(self) -> None:
