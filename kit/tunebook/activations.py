@@ -64,7 +64,7 @@ def _swiglu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tupl
 
 
 @mx.custom_function
-def _gelu(x: mx.array, unused: mx.array) -> tuple[mx.array, mx.array]:
+def _gelu(x: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
     bend = mx.tanh(GELU_SCALE * x * (1 + GELU_CUBE * x * x))
     return 0.5 * x * (1 + bend), bend
 
