@@ -13,6 +13,7 @@ PICTURE = """
     atomic      :
     events      :
     config      :
+    torchless   :
     interrupts  :
     examples    :
     hub         :

@@ -3,7 +3,7 @@
     from tunebook import FastModel, Trainer, TrainingConfig
 
 This is the contents page. Light names are here at once; names that need MLX are imported when first used, after the
-fast BLAS has been found for it.
+fast BLAS has been found for it, and without torch.
 """
 
 from importlib import import_module
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .blas import load_fast_blas
 from .config import LoraConfig, TrainingConfig
+from .torchless import torch_unseen
 
 if TYPE_CHECKING:
     from . import samples as samples
@@ -55,7 +56,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
-    room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
+    with torch_unseen():
+        room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
     if name == "samples":
         return room
     return room.load if name == "load_run" else getattr(room, name)
