@@ -47,6 +47,8 @@ PICTURE = """
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss
+    probing     : families loss recompute tensors variants
+    memory      : adapters batches config encoded families loader loss optim probing runtime tensors
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families

@@ -36,7 +36,7 @@ def summed_loss(family: Family) -> Callable[..., mx.array]:
 
     def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
         hidden, targets = _supervised(family, module, batch, positions)
-        rows = _rows_at_once(family, module, hidden)
+        rows = rows_at_once(family, module, hidden)
         weights = mx.ones(targets.shape) if weights is None else weights
         if rows < targets.size and family.head_is_fixed(module):
             return _in_pieces(family, module, hidden, targets, weights, rows)
@@ -48,10 +48,16 @@ def summed_loss(family: Family) -> Callable[..., mx.array]:
 def measured_nats(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> float:
     """The same sum where no gradient is wanted."""
     hidden, targets = _supervised(family, module, batch, positions)
-    rows = _rows_at_once(family, module, hidden)
+    rows = rows_at_once(family, module, hidden)
     return sum(
         number(_nats(family, module, hidden[piece], targets[piece]).sum()) for piece in _pieces(targets.size, rows)
     )
+
+
+def rows_at_once(family: Family, module: nn.Module, hidden: mx.array) -> int:
+    """How many of the states (N, D) are sent through a fixed head together; nothing is computed to tell."""
+    vocabulary = family.head(module, hidden[:1]).shape[-1]
+    return max(FEWEST_ROWS, LOGIT_BYTES // (4 * vocabulary))
 
 
 def _supervised(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[mx.array, mx.array]:
@@ -94,11 +100,6 @@ def _in_pieces(
 
     nats, _ = cast("tuple[mx.array, mx.array]", together(hidden))
     return nats
-
-
-def _rows_at_once(family: Family, module: nn.Module, hidden: mx.array) -> int:
-    vocabulary = family.head(module, hidden[:1]).shape[-1]  # only its shape is asked for, so nothing is computed
-    return max(FEWEST_ROWS, LOGIT_BYTES // (4 * vocabulary))
 
 
 def _pieces(count: int, rows: int) -> Iterator[slice]:
