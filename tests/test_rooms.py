@@ -57,7 +57,7 @@ PICTURE = """
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
                   evaluation sampling tensors checkpoint identity
-    trainer     : events config interrupts checkpoint sources formats runs \
+    trainer     : events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation loop progress tensors
     export      : peft_format atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
     parity      : export

@@ -14,6 +14,7 @@ from .config import LoraConfig, TrainingConfig
 from .torchless import torch_unseen
 
 if TYPE_CHECKING:
+    from . import memory as memory
     from . import samples as samples
     from .checkup import doctor as doctor
     from .export.report import ExportTable as ExportTable
@@ -34,6 +35,7 @@ _ON_FIRST_USE = {
     "doctor": "checkup",
     "hold_out": "sources",
     "load_run": "runs",
+    "memory": "memory",
     "samples": "samples",
     "train_on_responses_only": "trainer",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "doctor",
     "hold_out",
     "load_run",
+    "memory",
     "samples",
     "train_on_responses_only",
 ]
@@ -58,6 +61,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
     with torch_unseen():
         room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
-    if name == "samples":
+    if name in ("memory", "samples"):
         return room
     return room.load if name == "load_run" else getattr(room, name)

@@ -22,10 +22,13 @@ from .families.base import Encoded
 from .loader import Loaded
 from .loss import rows_at_once
 from .optim import make_optimizer
-from .probing import LayerCost, LossCost, a_state, layer_costs, loss_cost, trained_outside
+from .probing import LayerCost, LossCost, a_state, layer_costs, layers_of, loss_cost, trained_outside
 from .tensors import flat
 
 UPDATED_AT_ONCE = 10  # tensors MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
+PIECES_AT_ONCE = (
+    2  # of the loss: MLX allocates up to ten operations ahead, and a piece has four of a logit array's size
+)
 WORTH_SAYING = 0.02  # share of the total a remedy must save
 FEWEST_TOKENS = 256  # below which a shorter max_seq_length is not suggested
 LOWEST_RANK = 8  # below which a smaller rank is not
@@ -140,7 +143,7 @@ def estimate(
     """What training `model` takes, with the parameters that are trainable now.
 
     The batch is the largest that the encoded `rows` give, or rows of `longest` tokens (None: max_seq_length), all of
-    them supervised. With `gradient_checkpointing` "auto" it is on where the run would not fit without. Raises
+    them supervised. With `gradient_checkpointing` "auto" or None it is on where the run would not fit without. Raises
     ValueError when nothing is trainable.
     """
     config, loaded = config or TrainingConfig(), model.loaded
@@ -151,9 +154,46 @@ def estimate(
     facts = _facts(loaded, config, batch.tokens)
     switch = config.gradient_checkpointing
     found = _put_together(facts, batch, checkpointing=switch is True)
-    if switch == "auto" and not found.fits:
+    if switch in ("auto", None) and not found.fits:
         found = _put_together(facts, batch, checkpointing=True)
     return replace(found, remedies=_remedies(found, facts, config, _rank(loaded.module)))
+
+
+def settled(model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encoded]) -> tuple[TrainingConfig, list[str]]:
+    """`config` with gradient checkpointing on or off where it was "auto", and a sentence where memory is short."""
+    chooses = config.gradient_checkpointing == "auto"
+    if _surely_fits(model.loaded, config, rows):
+        return replace(config, gradient_checkpointing=False) if chooses else config, []
+    need = estimate(model, config, rows=rows)
+    config = replace(config, gradient_checkpointing=need.gradient_checkpointing)
+    if not need.fits:
+        advice = "; or ".join(map(str, need.remedies[:3]))
+        return config, [
+            f"This run may need {_readable(need.total)}, and there are {_readable(need.device)}. Most of it: "
+            f"{', '.join(need.largest(3))}. To need less: {advice or 'take a smaller model'}."
+        ]
+    if chooses and need.gradient_checkpointing:
+        without = estimate(model, replace(config, gradient_checkpointing=False), rows=rows)
+        return config, [
+            f"Gradient checkpointing is on: without it this run may need {_readable(without.total)} of the "
+            f"{_readable(need.device)} there are, with it {_readable(need.total)}."
+        ]
+    return config, []
+
+
+def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded]) -> bool:
+    """Whether a bound far above any estimate is within what there is, so that a small run need not be measured.
+
+    It takes 16 float32 numbers for each parameter; for each token 8 for every row and column of a matrix (a layer
+    keeps one or two); and for each layer and token 12 scores per token and head of 16 numbers, or states of that size.
+    """
+    batch = _largest(rows, config, config.max_seq_length or loaded.max_seq_length)
+    parameters = flat(loaded.module.parameters()).values()
+    depth, width = len(layers_of(loaded.module)), a_state(loaded.family, loaded.module).shape[-1]
+    sides = sum(value.size // value.shape[-1] + value.size // value.shape[-2] for value in parameters if value.ndim > 1)
+    scores = 3 * width * depth * (batch.tokens + 1024)
+    bound = 64 * sum(value.size for value in parameters) + batch.rows * batch.tokens * (32 * sides + scores)
+    return bound <= runtime.training_limit_gb() * 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +261,7 @@ def _put_together(facts: _Facts, batch: Batch, *, checkpointing: bool) -> Estima
         layer = max((one + other for one, other in zip(kept, working, strict=True)), default=0)
         activations = facts.depth * rows * tokens * facts.state
     positions = rows * tokens if facts.every_token else batch.supervised
-    at_once = positions if facts.together is None else min(positions, facts.together)
+    at_once = positions if facts.together is None else min(positions, PIECES_AT_ONCE * facts.together)
     # Around the head lie the states of all positions, gathered, and their gradient: twice, for the pieces of it.
     loss = round(facts.loss.position * at_once) + 3 * positions * facts.state + facts.head
     return Estimate(

@@ -63,7 +63,7 @@ def layer_costs(family: Family, module: nn.Module, longest: int) -> list[LayerCo
     """The cost of each kind of layer there is; probed with rows of at most `longest` tokens."""
     if not _layers_give_states(family, module):
         return [_cost_of_all(family, module, longest)]
-    costs = []
+    costs, dtype = [], a_state(family, module).dtype
     for layers in _kinds(module):
         many = min(DEPTHS[1], len(layers))
         few = min(DEPTHS[0], many - 1)
@@ -72,7 +72,7 @@ def layer_costs(family: Family, module: nn.Module, longest: int) -> list[LayerCo
         low = [_layers_peak(family, module, layers[:few], length) for length in lengths]
         kept = [(more - less) / (many - few) for more, less in zip(high, low, strict=True)]
         working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
-        between = _between_adapters(layers[0])
+        between = _between_adapters(layers[0], dtype)
         kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
         costs.append(LayerCost(count=len(layers), kept=_through(lengths, kept), working=_through(lengths, working)))
     return costs
@@ -204,13 +204,17 @@ def _trained_matrices(part: nn.Module) -> Arrays:
     return {name: value for name, value in own if isinstance(value, mx.array) and value.ndim >= 2}
 
 
-def _between_adapters(layer: nn.Module) -> int:
-    """Bytes per token that scales do not stand for: what goes from A to B, and A's input where dropout changes it."""
+def _between_adapters(layer: nn.Module, dtype: mx.Dtype) -> int:
+    """Bytes per token that scales do not stand for: what goes from A to B, and A's input where it has to be made.
+
+    It is made by dropout, and by a change of type where the states are not of the adapters' float32.
+    """
     size = 0
     for part in layer.modules():
-        if "lora_a" in _trained_matrices(part) and isinstance(part["dropout"], nn.Dropout):
+        if "lora_a" in _trained_matrices(part):
             inputs, rank = part["lora_a"].shape[-2:]
-            size += (rank + (inputs if drops(part) else 0)) * part["lora_a"].itemsize
+            made = drops(part) or part["lora_a"].dtype != dtype
+            size += (rank + (inputs if made else 0)) * part["lora_a"].itemsize
     return size
 
 
