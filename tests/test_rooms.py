@@ -48,8 +48,9 @@ PICTURE = """
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss
-    probing     : families loss recompute tensors variants
-    memory      : adapters batches config encoded families loader loss optim probing runtime tensors
+    probing     : attention families loss recompute runtime tensors variants
+    footprint   : adapters config loader loss optim probing runtime tensors
+    memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families

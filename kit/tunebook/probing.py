@@ -16,6 +16,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
+from . import runtime
+from .attention import block_attention
 from .families.base import Encoded, Family
 from .loss import summed_loss, supervised_positions
 from .recompute import drops
@@ -24,7 +26,7 @@ from .variants import Call, varied
 
 DEPTHS = (2, 4)  # layers at work in two probes: the ends of a stack keep less than its middle
 LONGEST = 512  # tokens of the longest made-up row
-WORK = 2e11  # operations in all probes of one kind of layer: a second or two on a CPU
+WORK = {"cpu": 2e11, "metal": 5e12, "cuda": 2e13}  # operations in the probes of a kind of layer: a second or two
 SUPERVISED = (16, 32)  # positions in two probes of the loss, few enough to go through the head together
 
 Arrays = dict[str, mx.array]
@@ -59,23 +61,16 @@ class LossCost:
     position: float  # bytes for each supervised position that is in the head with others
 
 
-def layer_costs(family: Family, module: nn.Module, longest: int) -> list[LayerCost]:
-    """The cost of each kind of layer there is; probed with rows of at most `longest` tokens."""
-    if not _layers_give_states(family, module):
-        return [_cost_of_all(family, module, longest)]
-    costs, dtype = [], a_state(family, module).dtype
-    for layers in _kinds(module):
-        many = min(DEPTHS[1], len(layers))
-        few = min(DEPTHS[0], many - 1)
-        lengths = _lengths(longest, layers[:many])
-        high = [_layers_peak(family, module, layers[:many], length) for length in lengths]
-        low = [_layers_peak(family, module, layers[:few], length) for length in lengths]
-        kept = [(more - less) / (many - few) for more, less in zip(high, low, strict=True)]
-        working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
-        between = _between_adapters(layers[0], dtype)
-        kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
-        costs.append(LayerCost(count=len(layers), kept=_through(lengths, kept), working=_through(lengths, working)))
-    return costs
+def layer_costs(family: Family, module: nn.Module, longest: int, *, recomputed: bool) -> list[LayerCost]:
+    """The cost of each kind of layer there is; probed with rows of at most `longest` tokens.
+
+    `recomputed` is the cost when attention's scores are made again, as they are with gradient checkpointing; that a
+    layer then keeps its input alone is for the caller to reckon.
+    """
+    with block_attention(module, recomputed=recomputed):
+        if not _layers_give_states(family, module):
+            return [_cost_of_all(family, module, longest)]
+        return _cost_of_each(family, module, longest)
 
 
 def loss_cost(family: Family, module: nn.Module) -> LossCost:
@@ -114,6 +109,22 @@ def _kinds(module: nn.Module) -> list[list[nn.Module]]:
     return list(kinds.values())
 
 
+def _cost_of_each(family: Family, module: nn.Module, longest: int) -> list[LayerCost]:
+    costs, dtype = [], a_state(family, module).dtype
+    for layers in _kinds(module):
+        many = min(DEPTHS[1], len(layers))
+        few = min(DEPTHS[0], many - 1)
+        lengths = _lengths(longest, layers[:many])
+        high = [_layers_peak(family, module, layers[:many], length) for length in lengths]
+        low = [_layers_peak(family, module, layers[:few], length) for length in lengths]
+        kept = [(more - less) / (many - few) for more, less in zip(high, low, strict=True)]
+        working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
+        between = _between_adapters(layers[0], dtype)
+        kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
+        costs.append(LayerCost(count=len(layers), kept=_through(lengths, kept), working=_through(lengths, working)))
+    return costs
+
+
 def _cost_of_all(family: Family, module: nn.Module, longest: int) -> LayerCost:
     """Where layers cannot be left out: all of them together, what they take divided among them as if all were kept."""
     layers = layers_of(module)
@@ -126,8 +137,8 @@ def _cost_of_all(family: Family, module: nn.Module, longest: int) -> LayerCost:
 def _lengths(longest: int, layers: Sequence[nn.Module]) -> list[int]:
     """Three lengths, as long as `WORK` allows; a parameter and token takes 6 operations, forward and backward."""
     parameters = sum(value.size for layer in layers for value in flat(layer.parameters()).values())
-    most = min(longest, LONGEST, WORK / (6 * parameters * 2 * (1 + 1 / 2 + 1 / 4)))
-    return [max(8 * share, int(most * share / 4) // 8 * 8) for share in (1, 2, 4)]
+    most = min(longest, LONGEST, WORK[runtime.backend()] / (6 * parameters * 2 * (1 + 1 / 2 + 1 / 4)))
+    return [max(16 * share, int(most * share / 4) // 8 * 8) for share in (1, 2, 4)]
 
 
 def _through(lengths: Sequence[int], values: Sequence[float]) -> Polynomial:
