@@ -21,7 +21,7 @@ import tunebook
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
-import throughput
+import shapes
 from pathlib import Path
 from mlx_lm.models import gemma3_text
 from mlx_lm.tuner.trainer import TrainingArgs, train
@@ -32,8 +32,13 @@ from tunebook.families.text import TextFamily
 from tunebook.loader import Loaded
 from tunebook.step import Stepper
 
+def started():
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    return mx.get_active_memory() / 1e9
+
 kind, tokens, vocabulary, layers = {kind!r}, {tokens}, {vocabulary}, {layers}
-settings = throughput.SHAPES["gemma3"][1] | {{"vocab_size": vocabulary, "num_hidden_layers": layers}}
+settings = shapes.SHAPES["gemma3"] | {{"vocab_size": vocabulary, "num_hidden_layers": layers}}
 module = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(settings))
 add_adapters(module, LoraConfig(r=16))
 mx.eval(module.parameters())
@@ -46,13 +51,13 @@ if kind.startswith("ours"):
                     checkpoint_dtype=mx.float32, dtype=mx.float32, max_seq_length=tokens + 1)
     config = TrainingConfig(gradient_checkpointing=recomputed)
     stepper = Stepper(loaded, config, [row], total_steps=2, max_seq_length=tokens + 1)
-    before = throughput.started()
+    before = started()
     for step in (1, 2):
         stepper.begin(step)
         stepper.add([row], alone=True)
         stepper.finish()
 else:
-    before = throughput.started()
+    before = started()
     args = TrainingArgs(batch_size=1, iters=2, max_seq_length=tokens + 1, steps_per_report=10, steps_per_save=10**9,
                         adapter_file="/dev/null", grad_checkpoint=recomputed)
     train(module, optim.AdamW(learning_rate=1e-5), [(numbers.tolist(), 0)], args=args)

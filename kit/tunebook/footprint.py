@@ -19,7 +19,7 @@ from .probing import LayerCost, LossCost, a_state, layer_costs, loss_cost, train
 from .tensors import flat
 
 UPDATED_AT_ONCE = 10  # tensors MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
-PIECES_AT_ONCE = 2  # of the loss: MLX allocates about ten operations ahead, a piece has four of its logits' size
+PIECES_AT_ONCE = 2.5  # of the loss: MLX allocates about ten operations ahead, a piece has four of its logits' size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int) -> Facts:
     loss = loss_cost(family, module)
     layers, recomputed = (layer_costs(family, module, longest, recomputed=again) for again in (False, True))
     hidden = a_state(family, module)
-    fixed = family.head_is_fixed(module)
+    head = family.head_layer(module)
     return Facts(
         frozen=everything - own,
         quantized={bits: _quantized(module, bits) for bits in (8, 4)},
@@ -162,13 +162,13 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int) -> Facts:
         # A new value and its float32 form, of the tensors that are being updated; Lion's moments wait until the end.
         update=(8 if half else 4) * sum(sizes[:UPDATED_AT_ONCE]) + (4 * sum(sizes) if config.optim == "lion" else 0),
         embedding=max(0, round(loss.constant) - outside),
-        head=0 if fixed else outside,
+        head=_bytes(flat(head.trainable_parameters())) if head is not None else 0,
         layers=layers,
         recomputed=recomputed,
         depth=sum(kind.count for kind in layers),
         loss=loss,
-        together=rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1])) if fixed else None,
-        every_token=family.head(module, hidden) is hidden,
+        together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1])),
+        every_token=head is None,
         state=hidden.shape[-1] * hidden.itemsize,
         device=round(runtime.training_limit_gb() * 1e9),
     )
