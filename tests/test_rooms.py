@@ -13,6 +13,7 @@ PICTURE = """
     atomic      :
     events      :
     config      :
+    torchless   :
     interrupts  :
     examples    :
     hub         :
@@ -48,6 +49,9 @@ PICTURE = """
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss
+    probing     : attention families loss recompute runtime tensors variants
+    footprint   : adapters config loader loss optim probing runtime tensors
+    memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families
@@ -56,7 +60,7 @@ PICTURE = """
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
                   evaluation sampling tensors checkpoint identity
-    trainer     : events config interrupts checkpoint sources formats runs \
+    trainer     : events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation loop progress tensors
     export      : peft_format atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
     parity      : export

@@ -109,6 +109,7 @@ class Stepper:
         applied = math.isfinite(loss) and math.isfinite(grad_norm)
         if applied:
             optim.update(self._module, gradients, self.optimizer, rate=rate, weight_decay=config.weight_decay)
+            del gradients  # so that each is given back as soon as it was used
             mx.eval(self._module.trainable_parameters(), self.optimizer.state)
         return Outcome(
             loss=loss,
