@@ -149,7 +149,7 @@ def test_an_export_of_another_model_fails_its_verification(tuned, tmp_path, rows
     for _, layer in tuned.module.named_modules():
         if "lora_b" in layer:
             layer.lora_b = layer.lora_b * -1
-    assert not verify_export(tmp_path / "merged", "merged", tuned.loaded, rows[:3]).passed
+    assert not verify_export(tmp_path / "merged", tuned, rows[:3]).passed
 
 
 def test_a_gguf_file_is_read_back_without_llama_cpp_too(tuned, tmp_path, rows, monkeypatch):
@@ -157,14 +157,15 @@ def test_a_gguf_file_is_read_back_without_llama_cpp_too(tuned, tmp_path, rows, m
 
     [export] = tuned.save_pretrained_gguf(tmp_path, quantization_method="f16")
     monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
-    check = verify_export(export.path, "f16", tuned.loaded, rows[:3])
+    check = verify_export(export.path, tuned, rows[:3])
     assert check.passed
     assert check.reader.startswith("our reader")
 
 
 def test_several_gguf_types_come_from_one_merge_and_the_scratch_folder_is_gone(tuned, tmp_path):
     exports = tuned.save_pretrained_gguf(tmp_path / "gguf", quantization_method=["F16", "q8_0"])
-    assert sorted(path.name for path in (tmp_path / "gguf").iterdir()) == ["llama.f16.gguf", "llama.q8_0.gguf"]
+    assert sorted(path.name for path in (tmp_path / "gguf").glob("*.gguf")) == ["llama.f16.gguf", "llama.q8_0.gguf"]
+    assert not [path for path in (tmp_path / "gguf").iterdir() if path.is_dir()]
     assert exports[1].bytes < exports[0].bytes
 
 

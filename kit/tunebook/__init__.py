@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import samples as samples
     from .checkup import doctor as doctor
     from .export.report import ExportTable as ExportTable
+    from .export.verify import verify_export as verify_export
     from .fast_model import FastModel as FastModel
     from .runs import load as load_run
     from .sources import hold_out as hold_out
@@ -35,6 +36,7 @@ _ON_FIRST_USE = {
     "load_run": "runs",
     "samples": "samples",
     "train_on_responses_only": "trainer",
+    "verify_export": "export.verify",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "load_run",
     "samples",
     "train_on_responses_only",
+    "verify_export",
 ]
 
 

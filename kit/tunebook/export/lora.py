@@ -20,8 +20,15 @@ from ..tensors import flat, save_tensors
 AdapterFormat = Literal["mlx", "peft"]
 
 
-def save_lora(loaded: Loaded, folder: Path | str, format: AdapterFormat = "mlx") -> Path:
-    """Write the adapters' tensors and `adapter_config.json`.
+def save_lora(
+    loaded: Loaded,
+    folder: Path | str,
+    format: AdapterFormat = "mlx",
+    *,
+    base: str | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write the adapters' tensors, `adapter_config.json`, which names `base` or the model, and `card` as README.md.
 
     Raises ValueError when the model has no adapters, and for those PEFT or transformers would not find the place of.
     """
@@ -32,7 +39,7 @@ def save_lora(loaded: Loaded, folder: Path | str, format: AdapterFormat = "mlx")
     arrays = {
         name: array for name, array in flat(loaded.module.parameters()).items() if is_adapter(name) or name in whole
     }
-    document = {"base_model_name_or_path": loaded.name, **adapters}
+    document = {"base_model_name_or_path": base or loaded.name, **adapters}
     if whole:
         document["modules_to_save"] = sorted({name.rpartition(".")[0] for name in whole})
     file = MLX_FILE
@@ -45,6 +52,8 @@ def save_lora(loaded: Loaded, folder: Path | str, format: AdapterFormat = "mlx")
     with new_folder(folder) as partial:
         save_tensors(partial / file, arrays)
         (partial / "adapter_config.json").write_text(json.dumps(document, indent=2) + "\n")
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
