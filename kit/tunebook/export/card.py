@@ -23,24 +23,33 @@ _LIBRARIES: dict[Form, Literal["mlx", "peft", "gguf"]] = {
     "lora": "mlx",
     "peft": "peft",
     "merged": "mlx",
-    "merged in few bits": "mlx",
+    "merged for mlx-lm": "mlx",
     "gguf": "gguf",
 }
 
 
 def model_card(
-    loaded: Loaded, events: Sequence[Event], form: Form, *, place: str, hub: bool = False, files: Sequence[str] = ()
+    loaded: Loaded,
+    events: Sequence[Event],
+    form: Form,
+    *,
+    place: str,
+    hub: bool = False,
+    stored: str | None = None,
+    files: Sequence[str] = (),
 ) -> str:
     """Markdown with the front matter the Hugging Face hub reads.
 
     `events` are those of the latest run, none when it is not known. `place` is what the code on the card opens: a
-    folder's name or, with `hub`, a repository's id. `files` are the names of GGUF files.
+    folder's name or, with `hub`, a repository's id. `stored` says in what type whole weights are, `files` are the names
+    of GGUF files.
     """
     base = hub_id(loaded.name)
     front = [f"base_model: {json.dumps(base)}"] if base else []
     front += [f"library_name: {_LIBRARIES[form]}", "pipeline_tag: text-generation", "tags:", MARK]
     front += [f"- {tag}" for tag in dict.fromkeys((_LIBRARIES[form], *(["lora"] if form in ("lora", "peft") else [])))]
-    facts = [*_of_model(loaded), *_of_run(events), *_versions()]
+    kept = [("stored as", stored)] if stored else []
+    facts = [*_of_model(loaded), *kept, *_of_run(events), *_versions()]
     sections = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {place.rpartition('/')[2]}",

@@ -27,6 +27,9 @@ class Quantization:
     bits: int
     group_size: int
 
+    def __str__(self):
+        return f"{self.bits} bits ({self.mode}, groups of {self.group_size})"
+
 
 QUANTIZATIONS = {
     "merged_8bit": Quantization(mode="affine", bits=8, group_size=64),

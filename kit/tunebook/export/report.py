@@ -63,7 +63,7 @@ class ExportTable(tuple[Export, ...]):
         return as_html(HEADINGS, self.rows(), self._notes(), self._commands())
 
     def _notes(self) -> list[str]:
-        return [note for export in self for note in export.said]
+        return list(dict.fromkeys(note for export in self for note in export.said))
 
     def _commands(self) -> list[str]:
         return [command for export in self for command in export.commands]

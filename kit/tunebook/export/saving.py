@@ -18,6 +18,7 @@ from .card import hub_id, is_ours, model_card, short_name
 from .gguf import notes_on, save_gguf
 from .lora import AdapterFormat, save_lora
 from .merged import save_merged
+from .names import names_of_mlx_lm
 from .ollama import write_modelfile
 from .quantize import QUANTIZATIONS, adapters_lost
 from .report import Export
@@ -74,18 +75,27 @@ def export_merged(
     if save_method not in get_args(SaveMethod):
         raise ValueError(f"save_method is {save_method!r}; choose one of {', '.join(get_args(SaveMethod))}.")
     loaded, folder, quantization = model.loaded, Path(folder), QUANTIZATIONS.get(save_method)
-    form = "merged" if quantization is None else "merged in few bits"
-    card = model_card(loaded, model.run_events, form, place=repo_id or folder.name, hub=repo_id is not None)
-    save_merged(loaded, folder, _float_type(loaded, dtype), quantization=quantization, card=card)
-    lost = None if quantization is None else adapters_lost(loaded.module, quantization)
-    notes = (
-        []
-        if lost is None
-        else [
-            f"The base is quantized already, and quantizing it again costs {lost:.0%} of the change the adapters make "
-            "(|error| / |change|, measured over all adapted layers). merged_16bit, or the adapters alone, lose nothing."
-        ]
+    dtype, notes = _float_type(loaded, dtype), []
+    foreign = [] if quantization else names_of_mlx_lm(loaded)
+    card = model_card(
+        loaded,
+        model.run_events,
+        "merged for mlx-lm" if quantization or foreign else "merged",
+        place=repo_id or folder.name,
+        hub=repo_id is not None,
+        stored=str(quantization or dtype).removeprefix("mlx.core."),
     )
+    save_merged(loaded, folder, dtype, quantization=quantization, card=card)
+    if foreign:
+        notes.append(
+            f"{len(foreign)} layers, the first {foreign[0]}, are stored under mlx-lm's names, so mlx-lm opens the "
+            "folder and transformers does not."
+        )
+    if quantization and (lost := adapters_lost(loaded.module, quantization)) is not None:
+        notes.append(
+            f"The base is quantized already, and quantizing it again costs {lost:.0%} of the change the adapters make "
+            "(|error| / |change|, over all adapted layers). merged_16bit, or the adapters alone, lose nothing."
+        )
     return _read_back(model, save_method, folder, verify_with, notes)
 
 

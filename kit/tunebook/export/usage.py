@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-Form = Literal["lora", "peft", "merged", "merged in few bits", "gguf"]
+Form = Literal["lora", "peft", "merged", "merged for mlx-lm", "gguf"]
 
 _MLX = """\
 from mlx_lm import generate, load{imports}
@@ -23,10 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({model})
 model = AutoModelForCausalLM.from_pretrained({model})"""
 
-_PEFT = """
-
+_PEFT = """\
 from peft import PeftModel
-
+{transformers}
 model = PeftModel.from_pretrained(model, {place})"""
 
 _CHAT_PROMPT = 'tokenizer.apply_chat_template([{"role": "user", "content": "Hello!"}], add_generation_prompt=True)'
@@ -42,7 +41,7 @@ def how_to_open(form: Form, *, base: str, place: str, hub: bool, files: Sequence
         commands = [line for file in files for line in gguf_commands(Path(file), modelfile=_modelfile(file))]
         return _block("llama.cpp, Ollama and LM Studio open the files:", "sh", "\n".join(commands))
     if form == "peft":
-        code = _TRANSFORMERS.format(model=repr(base)) + _PEFT.format(place=repr(place))
+        code = _PEFT.format(transformers=_TRANSFORMERS.format(model=repr(base)), place=repr(place))
         return _block("transformers and PEFT:", "python", code)
     imports, arguments = "", repr(place)
     if form == "lora":
