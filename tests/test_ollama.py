@@ -1,4 +1,4 @@
-"""The Modelfile: its Go template gives what the tokenizer's own chat template gives, on the templates of many models."""
+"""The Modelfile: its Go template renders what the tokenizer's chat template renders, for many released models."""
 
 import re
 from pathlib import Path

@@ -146,7 +146,7 @@ def _save_card(card: str, folder: Path) -> list[str]:
     """A sentence when there is a README.md that is not ours."""
     path = folder / CARD
     if path.exists() and not is_ours(path):
-        return [f"{path.name} in {folder} is not a card of ours and was left as it is."]
+        return [f"{path.name} in {folder} is not a card of ours and was left as it was."]
     with new_file(path) as partial:
         partial.write_text(card, encoding="utf-8")
     return []

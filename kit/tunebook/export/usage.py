@@ -38,7 +38,8 @@ def how_to_open(form: Form, *, base: str, place: str, hub: bool, files: Sequence
     `base` is the base model and `place` the export itself, as a folder or, with `hub`, a repository on the hub.
     """
     if form == "gguf":
-        commands = [line for file in files for line in gguf_commands(Path(file), modelfile=_modelfile(file))]
+        commands = [f"hf download {place} --local-dir ."] if hub else []
+        commands += [line for file in files for line in gguf_commands(Path(file), modelfile=_modelfile(file))]
         return _block("llama.cpp, Ollama and LM Studio open the files:", "sh", "\n".join(commands))
     if form == "peft":
         code = _PEFT.format(transformers=_TRANSFORMERS.format(model=repr(base)), place=repr(place))
