@@ -73,7 +73,7 @@ def test_a_tokenizer_that_makes_other_ids_of_the_rows_fails_the_export(merged, m
 
 
 def test_a_reader_that_does_not_open_such_an_export_is_refused(merged, model, rows):
-    with pytest.raises(ValueError, match="merged is opened by mlx-lm or transformers, not by llama.cpp"):
+    with pytest.raises(ValueError, match=r"merged is opened by mlx-lm or transformers, not by llama\.cpp"):
         verify_export(merged, model, rows, reader="llama.cpp")
     with pytest.raises(ValueError, match="There is no reader 'vllm'"):
         verify_export(merged, model, rows, reader="vllm")
@@ -85,7 +85,7 @@ def test_a_reader_that_fails_tells_in_its_own_words(merged, model, rows, tmp_pat
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((merged / "config.json").read_bytes())
-    with pytest.raises(RuntimeError, match=r"could not open .*broken[\\s\\S]*safetensors"):
+    with pytest.raises(RuntimeError, match=r"could not open .*broken(.|\n)*No safetensors found"):
         verify_export(broken, model, rows[:1])
 
 

@@ -94,7 +94,7 @@ def export_merged(
     if quantization and (lost := adapters_lost(loaded.module, quantization)) is not None:
         notes.append(
             f"The base is quantized already, and quantizing it again costs {lost:.0%} of the change the adapters make "
-            "(|error| / |change|, over all adapted layers). merged_16bit, or the adapters alone, lose nothing."
+            "(|error| / |change|, over all adapted layers). merged_16bit, or the adapters alone, keep it."
         )
     return _read_back(model, save_method, folder, verify_with, notes)
 
