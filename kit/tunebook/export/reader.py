@@ -79,14 +79,14 @@ def _open(question: Question) -> tuple[Any, Any]:
     from ..adapters import load_adapters
 
     module, tokenizer = mlx_lm.load(question.model)[:2]
+    if runtime.backend() == "cpu":
+        module.set_dtype(mx.float32)
     if question.bits is not None:
         module, _ = quantize_model(module, {}, group_size=64, bits=question.bits)
     if question.adapter is not None and is_for_mlx_lm(Path(question.adapter)):
         stock_load_adapters(module, question.adapter)
     elif question.adapter is not None:
         load_adapters(module, question.adapter)
-    if runtime.backend() == "cpu":
-        module.set_dtype(mx.float32)
     return module.eval(), tokenizer
 
 
