@@ -72,6 +72,17 @@ def test_an_export_has_the_loss_of_the_live_model(quickstart, name, most):
     assert ids.split(" of ")[0] == ids.split(" of ")[1]
 
 
+def test_four_bits_of_llama_cpp_cost_the_loss_little(quickstart, tmp_path):
+    pytest.importorskip("xllamacpp")
+    from tunebook import FastModel, hold_out, samples
+
+    model, _ = FastModel.from_pretrained(quickstart[0] / "lora", max_seq_length=224)
+    _, held_out = hold_out(samples.python_docs(), 6)
+    [export] = model.save_pretrained_gguf(tmp_path, quantization_method="q4_k_m", verify_with=held_out[:2])
+    assert abs(export.verification.difference) <= 0.15, export
+    assert export.verification.passed
+
+
 def test_peft_under_torch_gives_the_logits_and_the_loss_of_the_live_model(quickstart, tmp_path):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")

@@ -26,6 +26,7 @@ PICTURE = """
     tensors     :
     variants    :
     recompute   : tensors variants
+    activations : runtime variants
     attention   : runtime variants
     norms       : tensors variants
     neftune     : variants
@@ -43,14 +44,14 @@ PICTURE = """
     encoding    : atomic encoded examples families formats loader progress sources token_cache
     datacheck   : encoding families
     batches     : config
-    loss        : families tensors
+    loss        : families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families
-    step        : attention compiled config batches families loader loss neftune optim recompute tensors
+    step        : activations attention compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
@@ -66,7 +67,8 @@ PICTURE = """
 ALLOWED = {
     name.strip(): set(rooms.split()) for name, rooms in (line.split(":") for line in PICTURE.strip().splitlines())
 }
-# What the token view, alone of the widgets, may use beside the events.
+# What the widgets may use, and the token view alone of them.
+DASHBOARD = {"events", "runs"}
 TOKEN_VIEW = {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"}
 ENTRANCES = {"__init__", "__main__"}  # they open any door, and nobody comes in through them
 
@@ -118,9 +120,9 @@ def test_the_kit_never_imports_the_widgets():
     assert not [path for path in KIT.rglob("*.py") if "tunebook_widgets" in path.read_text()]
 
 
-def test_of_the_widgets_only_the_token_view_needs_more_of_the_kit_than_its_events():
+def test_of_the_widgets_only_the_token_view_needs_more_of_the_kit_than_its_events_and_run_folders():
     for path in sorted(WIDGETS.glob("*.py")):
-        assert imported_rooms(path) <= (TOKEN_VIEW if path.name == "tokens.py" else {"events"}), path.name
+        assert imported_rooms(path) <= (TOKEN_VIEW if path.name == "tokens.py" else DASHBOARD), path.name
 
 
 def test_the_loop_does_not_know_what_kind_of_model_it_trains():

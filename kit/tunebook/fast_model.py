@@ -180,11 +180,16 @@ class FastModel:
         return "".join(self.stream(prompt, **options))
 
     def save_pretrained(
-        self, folder: Path | str, *, format: AdapterFormat = "mlx", verify_with: Sequence[Row] | None = None
+        self,
+        folder: Path | str,
+        *,
+        format: AdapterFormat | Literal["gguf"] = "mlx",
+        verify_with: Sequence[Row] | None = None,
     ) -> Export:
         """Save the adapters as mlx-lm ("mlx") or PEFT ("peft") does; `from_pretrained(folder)` goes on from either.
 
-        `verify_with` are rows to compare the loss on once they are read back.
+        "gguf" is one file in `folder`, for llama.cpp's `--lora` on a GGUF of the base model. `verify_with` are rows to
+        compare the loss on once they are read back.
         """
         return export_lora(self, folder, format, verify_with=verify_with)
 

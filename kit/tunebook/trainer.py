@@ -18,14 +18,14 @@ from .batches import total_steps
 from .checkpoint import check_is_of, find_checkpoint
 from .config import TrainingConfig
 from .evaluation import Score, score_now
-from .events import Command, EndReason, EvalEvent, Event, Notice, RunEnded, SampleEvent, StepEvent, Working
+from .events import Command, EndReason, EvalEvent, Event, Notice, Request, RunEnded, SampleEvent, StepEvent, Working
 from .formats import FormattingFunc, Markers
 from .interrupts import on_terminate
 from .loader import Loaded
 from .loop import Run
 from .preparation import Sources, prepare
 from .progress import run_bar
-from .runs import event_log, keep_config, new_run_folder, rewind
+from .runs import event_log, keep_config, learning_rates, new_run_folder, rewind
 from .sources import Source
 from .tensors import flat
 
@@ -132,11 +132,15 @@ class Trainer:
 
         self._listeners.append((f"The step callback {callback!r}", listener))
 
-    def send(self, command: Command | str) -> None:
-        """Leave a command for the run in progress, from any thread; it is heard between two micro-batches."""
+    def send(self, command: Command | str, value: float | None = None) -> None:
+        """Leave a command for the run in progress, from any thread; it is heard between two micro-batches.
+
+        `send("learning_rate", 5e-5)` is the only one with a value: the schedule goes on, towards this rate.
+        """
+        request = Request(Command(command), value)
         if self._run is None:
-            raise RuntimeError(f"Nothing is being trained, so there is nothing to {Command(command)}.")
-        self._run.commands.append(Command(command))
+            raise RuntimeError(f"Nothing is being trained, so nobody hears '{request.command}'.")
+        self._run.commands.append(request)
 
     def stop(self) -> None:
         """End the run with the step in progress."""
@@ -215,9 +219,12 @@ class Trainer:
         )
         earlier: list[Event] = []
         if resume_from:
-            run.folder, checkpoint, skipped = find_checkpoint(self._place(resume_from))
+            place = self._place(resume_from)
+            run.folder, checkpoint, skipped = find_checkpoint(place)
             check_is_of(checkpoint, run.identity, run.folder)
             run.restore(checkpoint)
+            if place in (run.folder, run.folder.parent):  # from a checkpoint of choice the run may take another course
+                run.learning_rates |= learning_rates(run.folder)
             run.notices += skipped
             earlier = rewind(run.folder, run.step)
         elif self.config.output_dir is not None:

@@ -16,6 +16,7 @@ from ..loader import DTYPES, Loaded
 from ..sources import Row
 from .card import hub_id, is_ours, model_card, short_name
 from .gguf import notes_on, save_gguf
+from .gguf_adapter import save_gguf_adapter, verify_gguf_adapter
 from .lora import AdapterFormat, save_lora
 from .merged import save_merged
 from .names import names_of_mlx_lm
@@ -39,13 +40,20 @@ class Tuned(Protocol):
 def export_lora(
     model: Tuned,
     folder: Path | str,
-    format: AdapterFormat = "mlx",
+    format: AdapterFormat | Literal["gguf"] = "mlx",
     *,
     verify_with: Sequence[Row] | None = None,
     repo_id: str | None = None,
 ) -> Export:
-    """The adapters in a folder. With `repo_id` it is for the hub: nothing in it names a path of this machine."""
+    """The adapters in a folder; "gguf" is one file there, which has no card.
+
+    With `repo_id` the folder is for the hub: nothing in it names a path of this machine.
+    """
     loaded, folder = model.loaded, Path(folder)
+    if format == "gguf":
+        path = save_gguf_adapter(loaded, folder)
+        check = None if verify_with is None else verify_gguf_adapter(path, loaded, verify_with)
+        return Export(kind="lora", path=path, verification=check)
     form = "peft" if format == "peft" else "lora"
     card = model_card(loaded, model.run_events, form, place=repo_id or folder.name, hub=repo_id is not None)
     base = loaded.name if repo_id is None else hub_id(loaded.name) or short_name(loaded.name)

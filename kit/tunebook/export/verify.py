@@ -71,7 +71,7 @@ class Verification:
             f"{self.loss_there:.4f}",
             f"{self.loss_here:.4f}",
             f"{self.difference:+.4f}",
-            f"{self.texts_alike} of {self.texts}",
+            f"{self.texts_alike} of {self.texts}" if self.texts else "",
             "" if self.tokens_sec is None else f"{self.tokens_sec:.0f}",
             "PASS" if self.passed else "FAIL",
         )
