@@ -3,10 +3,11 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import activations as upstream
+from mlx_lm.tuner.lora import LoRALinear
 
 from tests.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
-from tunebook.activations import gelu_approx, lean_activations, rms_norm, swiglu
+from tunebook.activations import adapted, gelu_approx, lean_activations, rms_norm, swiglu
 from tunebook.encoding import encode_rows
 from tunebook.loss import summed_loss, supervised_positions
 
@@ -48,6 +49,19 @@ def test_half_precision_comes_back_in_half_precision(form):
     slopes = mx.grad(lambda *inputs: ours(*inputs).astype(mx.float32).sum())(*inputs)
     assert ours(*inputs).dtype == plain(*inputs).dtype == slopes.dtype == mx.bfloat16
     assert mx.allclose(ours(*inputs), plain(*inputs), rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_an_adapter_adds_what_mlx_lms_adds(dtype):
+    mx.random.seed(0)
+    base = nn.Linear(64, 96)
+    base.set_dtype(dtype)
+    layer = LoRALinear.from_base(base, r=4, scale=2.5)
+    layer.lora_b = mx.random.normal(layer.lora_b.shape)
+    layer.lora_a, layer.lora_b = layer.lora_a.astype(mx.float32), layer.lora_b.astype(mx.float32)
+    x = mx.random.normal((3, 64)).astype(dtype)
+    assert adapted(layer, x).dtype == layer(x).dtype == dtype
+    assert mx.allclose(adapted(layer, x), layer(x), rtol=1e-5 if dtype == mx.float32 else 2e-2, atol=1e-5)
 
 
 def gradients(model, batch):

@@ -1,7 +1,8 @@
 """Element-wise parts of a layer with gradients written out, so that a forward pass keeps only what the backward needs.
 
 MLX keeps the inputs of every operation for its gradient; a gated SiLU of five operations keeps six arrays as wide as
-the widest of the layer. Here it keeps its two inputs and the sigmoid. Values are those of the plain form. Only the
+the widest of the layer. Here it keeps its two inputs and the sigmoid. Values are those of the plain form but for the
+last place. Only the
 layer objects given up for the time are changed (`variants.py`).
 """
 
@@ -15,6 +16,7 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import activations as upstream
+from mlx_lm.tuner.lora import LoRALinear
 
 from . import runtime
 from .variants import Call, varied, with_globals
@@ -25,11 +27,13 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715  # Hendrycks and Gimpel
 
 
 def lean_activations(module: nn.Module) -> AbstractContextManager[Any]:
-    """Have gated SiLUs, GELUs and, on the CPU, RMS norms of `module` keep less, until the block ends."""
+    """Have gated SiLUs, GELUs, LoRA and, on the CPU, RMS norms of `module` do and keep less, until the block ends."""
     forms = ExitStack()
     layers = [layer for layer in module.modules() if isinstance(type(layer).__call__, FunctionType)]
     forms.enter_context(varied([layer for layer in layers if _calls_swiglu(layer)], _with_swiglu))
     forms.enter_context(varied([layer for layer in layers if _calls_gelu(layer)], _with_gelu))
+    adapted = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
+    forms.enter_context(varied(adapted, _with_small_scale))
     if runtime.backend() == "cpu":  # a GPU has one kernel for it, with a gradient of its own
         forms.enter_context(varied([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
     return forms
@@ -45,6 +49,15 @@ def gelu_approx(x: mx.array) -> mx.array:
     return _first(_gelu(x, mx.array(0.0)))
 
 
+def adapted(layer: LoRALinear, x: mx.array) -> mx.array:
+    """mlx-lm's LoRALinear (tuner/lora.py, 0.32) with the scale on the small matrix instead of on the wide result."""
+    plain = layer.linear(x)
+    narrow, scaled = layer.dropout(x) @ layer.lora_a, layer.scale * layer.lora_b
+    if plain.dtype == scaled.dtype:
+        return mx.addmm(plain, narrow, scaled)
+    return plain + (narrow @ scaled).astype(plain.dtype)
+
+
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
     """`mx.fast.rms_norm` over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
     return _first(_rms_norm(eps)(x, weight))
@@ -52,7 +65,9 @@ def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
 
 @mx.custom_function
 def _swiglu(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
-    share = mx.sigmoid(gate)
+    # The CPU build's sigmoid takes half as long again as its exponential; in half precision it is the exacter one.
+    fast = runtime.backend() == "cpu" and gate.dtype == mx.float32
+    share = 1 / (1 + mx.exp(-gate)) if fast else mx.sigmoid(gate)
     return gate * share * x, share
 
 
@@ -123,6 +138,10 @@ def _with_swiglu(plain: Call) -> Call:
 
 def _with_gelu(plain: Call) -> Call:
     return with_globals(plain, {"nn": SimpleNamespace(**(vars(nn) | {"gelu_approx": gelu_approx}))})
+
+
+def _with_small_scale(_: Call) -> Call:
+    return adapted
 
 
 def _with_rms_norm(_: Call) -> Call:

@@ -18,7 +18,7 @@ from . import runtime
 from .families.base import Batch, Family
 from .tensors import flat, number
 
-LOGIT_BYTES = 16 * 2**20  # of logits in float32 that are made at a time
+LOGIT_BYTES = 8 * 2**20  # of logits in float32 that are made at a time
 FEWEST_ROWS = 16  # that are sent through the head together; with fewer, reading the head's weights takes the time
 
 
