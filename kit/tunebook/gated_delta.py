@@ -1,4 +1,4 @@
-"""The gated delta rule over a whole sequence, a chunk of tokens at a time: queries, keys, values, gates in, outputs out.
+"""The gated delta rule over a sequence, a chunk of tokens at a time: queries, keys, values and gates in, outputs out.
 
 Yang et al., Gated Delta Networks, arXiv 2412.06464, and Parallelizing Linear Transformers with the Delta Rule over
 Sequence Length, arXiv 2406.06484. The state is kept once for every chunk and not for every token, and nearly all
@@ -49,10 +49,30 @@ def chunkwise(
     return _join(y, length).astype(q.dtype), state
 
 
+@mx.custom_function
+def recomputed_chunkwise(
+    q: mx.array, k: mx.array, v: mx.array, log_decay: mx.array, beta: mx.array
+) -> tuple[mx.array, mx.array]:
+    """`chunkwise` from a state of zeros, which keeps its inputs alone until its gradient is wanted.
+
+    What lies between is several times as large, and cheap beside the rest of a layer.
+    """
+    return chunkwise(q, k, v, log_decay, beta)
+
+
+@recomputed_chunkwise.vjp
+def _recomputed_vjp(
+    inputs: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], _: tuple[mx.array, ...]
+) -> tuple[mx.array, ...]:
+    # mx.checkpoint (0.32) waits for the outputs only, so that every layer may be recomputed at once, early on.
+    held = mx.depends(list(inputs), list(cotangents))
+    return tuple(mx.vjp(lambda *held: list(chunkwise(*held)), held, list(cotangents))[1])
+
+
 def inverse_of_unit_lower(below: mx.array) -> mx.array:
     """(I + `below`)^-1 for the strictly lower triangular `below` (..., C, C).
 
-    By halves: the inverse of a block is that of its two diagonal halves and, in the corner, -inverse @ corner @ inverse.
+    By halves: the inverse of a block is those of its two diagonal halves, and -inverse @ corner @ inverse in the corner.
     A series in powers of `below` has terms of 1e18 where keys repeat, which cancel in exact arithmetic only.
     """
     return cast(mx.array, _inverse(below))
@@ -109,7 +129,7 @@ def _cut(x: mx.array, heads: int, chunk: int) -> mx.array:
     A token of zeros neither decays nor writes.
     """
     batch, length, _, width = x.shape
-    x = mx.pad(x.astype(mx.float32), ((0, 0), (0, -length % chunk), (0, 0), (0, 0)))
+    x = mx.pad(x.astype(mx.float32), [(0, 0), (0, -length % chunk), (0, 0), (0, 0)])
     return x.reshape(batch, -1, chunk, heads, x.shape[2] // heads, width).transpose(1, 0, 3, 4, 2, 5)
 
 
