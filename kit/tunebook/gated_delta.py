@@ -72,7 +72,7 @@ def _recomputed_vjp(
 def inverse_of_unit_lower(below: mx.array) -> mx.array:
     """(I + `below`)^-1 for the strictly lower triangular `below` (..., C, C).
 
-    By halves: the inverse of a block is those of its two diagonal halves, and -inverse @ corner @ inverse in the corner.
+    By halves: the inverse of a block is those of its diagonal halves, and -inverse @ corner @ inverse in the corner.
     A series in powers of `below` has terms of 1e18 where keys repeat, which cancel in exact arithmetic only.
     """
     return cast(mx.array, _inverse(below))
