@@ -3,7 +3,7 @@
 mlx-lm (0.32) has a kernel for such layers that knows no gradient, and trains them with a Python loop that keeps a state
 for every token. Its layers call `gated_delta_update` by that name. The layer objects varied here make the very same
 call with the name bound to another function, so the module that defines it, and every other layer, stay as they are.
-With a cache, which is to say in generation, upstream's function answers.
+Generation is upstream's: a call with a cache is answered as ever.
 """
 
 import inspect
@@ -66,16 +66,20 @@ def _why_not(layer: nn.Module) -> str | None:
 
 
 def _with_chunks(plain: Call) -> Call:
-    """`plain` itself, for which the name `gated_delta_update` means another function."""
+    """`plain`, run with the name `gated_delta_update` for another function; as it is where a cache is given."""
     assert isinstance(plain, FunctionType)
     names = {**plain.__globals__, UPDATE: _in_chunks(plain.__globals__[UPDATE])}
-    call = FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
-    call.__kwdefaults__ = plain.__kwdefaults__
+    renamed = FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
+    renamed.__kwdefaults__ = plain.__kwdefaults__
+
+    def call(layer: nn.Module, x: mx.array, mask: mx.array | None = None, cache: Any = None, **options: Any) -> Any:
+        return (renamed if cache is None else plain)(layer, x, mask, cache, **options)
+
     return call
 
 
 def _in_chunks(plain: Update) -> Update:
-    """`plain`, with chunks in the place of its loop; it answers itself where it has a kernel, a state or a mask."""
+    """`plain` with chunks in the place of its loop; with a kernel, a state, a mask or an unknown option it answers."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(plain).parameters.items()}
 
     def update(
