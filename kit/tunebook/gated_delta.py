@@ -24,7 +24,7 @@ def chunkwise(
 ) -> tuple[mx.array, mx.array]:
     """(y (B, T, Hv, Dv) of the type of `q`, the state (B, Hv, Dv, Dk) behind the last token, float32).
 
-    For every head and token S <- exp(log_decay) S;  S <- S + beta (v - S k) k^T;  y = S q  (2412.06464, equation 10),
+    For every head and token S <- exp(log_decay) S;  S <- S + beta (v - S k) k^T;  y = S q  (2412.06464, section 3.1),
     computed in float32. `q` and `k` (B, T, Hk, Dk) serve Hv / Hk neighbouring heads of `v` (B, T, Hv, Dv) each;
     `log_decay` <= 0 and `beta` are (B, T, Hv). No `state` means zeros. Keys are to be of length 1 at most.
     """
@@ -39,14 +39,17 @@ def chunkwise(
     between = _decay_between(log_decay)  # (..., C, C)
     transposed = keys.swapaxes(-1, -2)
     inverse = inverse_of_unit_lower(mx.tril(keys @ transposed, -1) * between * beta)
-    # What the tokens write is `written` - `erased` @ state^T: the WY form, 2412.06464, equations 15 to 17.
+    # What the tokens write is `written` - `erased` @ state^T: the WY form, 2412.06464, section 3.3.
     written = inverse @ (beta * values)  # (..., C, Dv)
     erased = inverse @ (beta * since_start * keys)  # (..., C, Dk)
     lasting = between[..., -1, :, None] * keys  # (..., C, Dk); as much of them as is left behind the last token
-    states, updates, state = _through(state, written, erased, lasting, since_start[..., -1:, :])
+    shape = (*written.shape[1:-2], written.shape[-1], keys.shape[-1])  # (B, Hk, Hv / Hk, Dv, Dk)
+    start = mx.zeros(shape) if state is None else state.astype(mx.float32).reshape(shape)
+    through = _through(start, written, erased, lasting, since_start[..., -1:, :])
+    states, updates, end = cast("tuple[mx.array, mx.array, mx.array]", through)
 
     y = since_start * (queries @ states.swapaxes(-1, -2)) + ((queries @ transposed) * between) @ updates
-    return _join(y, length).astype(q.dtype), state
+    return _join(y, length).astype(q.dtype), end.reshape(shape[0], -1, *shape[-2:])
 
 
 @mx.custom_function
@@ -106,21 +109,40 @@ def _decay_between(log_decay: mx.array) -> mx.array:
     return mx.tril(mx.exp(mx.cumsum(steps, axis=-2)))
 
 
+@mx.custom_function
 def _through(
-    state: mx.array | None, written: mx.array, erased: mx.array, lasting: mx.array, decay: mx.array
+    state: mx.array, written: mx.array, erased: mx.array, lasting: mx.array, decay: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """From chunk to chunk: (states before each (N, ..., Dv, Dk), updates (N, ..., C, Dv), the state at the end)."""
-    shape = (*written.shape[1:-2], written.shape[-1], lasting.shape[-1])  # (B, Hk, Hv / Hk, Dv, Dk)
-    now = mx.zeros(shape) if state is None else state.astype(mx.float32).reshape(shape)
+    """From chunk to chunk: (states before each (N, ..., Dv, Dk), updates (N, ..., C, Dv), the state at the end).
+
+    update = written - erased @ state^T;  state <- decay state + update^T @ lasting.
+    """
     states, updates = [], []
-    # Split and not indexed: the gradient of an index is an array as large as the whole, for every chunk.
-    chunks = (mx.split(x, len(written)) for x in (written, erased, lasting, decay))
-    for new, old, kept, left in zip(*chunks, strict=True):
-        update = new[0] - old[0] @ now.swapaxes(-1, -2)  # (B, Hk, Hv / Hk, C, Dv)
-        states.append(now)
+    for new, old, kept, left in zip(written, erased, lasting, decay, strict=True):
+        update = new - old @ state.swapaxes(-1, -2)  # (B, Hk, Hv / Hk, C, Dv)
+        states.append(state)
         updates.append(update)
-        now = left[0] * now + update.swapaxes(-1, -2) @ kept[0]
-    return mx.stack(states), mx.stack(updates), now.reshape(shape[0], -1, *shape[-2:])
+        state = left * state + update.swapaxes(-1, -2) @ kept
+    return mx.stack(states), mx.stack(updates), state
+
+
+@_through.vjp
+def _through_vjp(
+    inputs: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]
+) -> tuple[mx.array, ...]:
+    """From the last chunk to the first. Of MLX (0.32), the gradient of the loop costs the square of its length."""
+    _, _, erased, lasting, decay = inputs
+    states, updates, _ = outputs
+    for_states, for_updates, slope = cotangents  # `slope` is that of the state behind a chunk
+    slopes, for_written = [], []
+    for n in reversed(range(len(states))):
+        for_update = for_updates[n] + lasting[n] @ slope.swapaxes(-1, -2)
+        slopes.append(slope)
+        for_written.append(for_update)
+        slope = for_states[n] + decay[n] * slope - for_update.swapaxes(-1, -2) @ erased[n]
+    slopes, for_written = mx.stack(slopes[::-1]), mx.stack(for_written[::-1])
+    for_decay = (slopes * states).sum(axis=(-2, -1), keepdims=True)
+    return slope, for_written, -for_written @ states, updates @ slopes, for_decay
 
 
 def _cut(x: mx.array, heads: int, chunk: int) -> mx.array:
