@@ -32,7 +32,7 @@ PICTURE = """
     norms       : tensors variants
     neftune     : variants
     gated_delta :
-    hybrid      : gated_delta tensors variants
+    hybrid      : gated_delta runtime tensors variants
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress

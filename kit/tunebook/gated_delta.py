@@ -2,7 +2,7 @@
 
 Yang et al., Gated Delta Networks, arXiv 2412.06464, and Parallelizing Linear Transformers with the Delta Rule over
 Sequence Length, arXiv 2406.06484. The state is kept once for every chunk and not for every token, and nearly all
-arithmetic is matrix products, of which MLX knows the gradients. Gates per channel of the keys are not covered.
+arithmetic is matrix products. Decays that differ from channel to channel of the keys are not covered.
 """
 
 from typing import cast

@@ -16,9 +16,10 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from . import runtime
 from .gated_delta import CHUNK, recomputed_chunkwise
 from .tensors import number
-from .variants import Call, varied
+from .variants import Call, varied, with_globals
 
 UPDATE = "gated_delta_update"  # what the layers' calls look up
 ARGUMENTS = ["q", "k", "v", "a", "b", "A_log", "dt_bias", "state", "mask"]  # of it, beside options
@@ -67,10 +68,7 @@ def _why_not(layer: nn.Module) -> str | None:
 
 def _with_chunks(plain: Call) -> Call:
     """`plain`, run with the name `gated_delta_update` for another function; as it is where a cache is given."""
-    assert isinstance(plain, FunctionType)
-    names = {**plain.__globals__, UPDATE: _in_chunks(plain.__globals__[UPDATE])}
-    renamed = FunctionType(plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__)
-    renamed.__kwdefaults__ = plain.__kwdefaults__
+    renamed = with_globals(plain, {UPDATE: _in_chunks(cast("FunctionType", plain).__globals__[UPDATE])})
 
     def call(layer: nn.Module, x: mx.array, mask: mx.array | None = None, cache: Any = None, **options: Any) -> Any:
         return (renamed if cache is None else plain)(layer, x, mask, cache, **options)
@@ -97,7 +95,7 @@ def _in_chunks(plain: Update) -> Update:
         allow_neg_eigval: bool = False,
         **others: Any,
     ) -> tuple[mx.array, mx.array]:
-        has_kernel = use_kernel and mx.metal.is_available()
+        has_kernel = use_kernel and runtime.backend() == "metal"
         is_plain_case = state is None and mask is None and all(others[name] is defaults[name] for name in others)
         if has_kernel or not is_plain_case:
             options = {"allow_neg_eigval": True, **others} if allow_neg_eigval else others
