@@ -19,6 +19,7 @@ from tunebook.evaluation import score_now
 from tunebook.hybrid import chunkwise_layers, gated_delta_layers, why_not_chunkwise
 from tunebook.loss import summed_loss, supervised_positions
 from tunebook.packing import why_not_packed
+from tunebook.probing import layer_costs
 from tunebook.step import Stepper
 from tunebook.tensors import flat
 
@@ -156,6 +157,12 @@ def test_held_out_rows_are_measured_without_the_loop(folders, looped):
     found = score_now(model.module, model.family, ROWS, batch_size=2, max_seq_length=128)
     assert looped == [127]
     assert found.loss == pytest.approx(nats / found.tokens, rel=1e-5)
+
+
+def test_what_a_run_will_need_is_probed_without_the_loop(folders, looped):
+    model = opened(folders["qwen3_5"])
+    assert layer_costs(model.family, model.module, 128, recomputed=False)
+    assert looped == []
 
 
 def test_with_a_cache_upstream_answers_bit_for_bit(folders):
