@@ -133,8 +133,9 @@ def test_two_steps_have_the_losses_and_gradients_of_upstreams_loop(folders, kind
 
 @pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"compile": True}])
 def test_a_run_takes_its_steps_without_the_loop(folders, looped, options):
-    model = opened(folders["qwen3_5"])
-    nats, gradients = two_steps(opened(folders["qwen3_5"]), lambda _: nullcontext())[0]
+    model, other = (opened(folders["qwen3_5"]) for _ in "ab")
+    looped.clear()
+    nats, gradients = two_steps(other, lambda _: nullcontext())[0]
     assert looped == [127, 127]
     looped.clear()
     run = stepper(model, **options)
@@ -150,6 +151,7 @@ def test_a_run_takes_its_steps_without_the_loop(folders, looped, options):
 
 def test_held_out_rows_are_measured_without_the_loop(folders, looped):
     model = opened(folders["qwen3_5"])
+    looped.clear()
     model.module.eval()
     batch = model.family.collate(ROWS, 128)
     nats = summed_loss(model.family)(model.module, batch, supervised_positions(batch)).item()
@@ -161,6 +163,7 @@ def test_held_out_rows_are_measured_without_the_loop(folders, looped):
 
 def test_what_a_run_will_need_is_probed_without_the_loop(folders, looped):
     model = opened(folders["qwen3_5"])
+    looped.clear()
     assert layer_costs(model.family, model.module, 128, recomputed=False)
     assert looped == []
 
