@@ -31,6 +31,8 @@ PICTURE = """
     attention   : runtime variants
     norms       : tensors variants
     neftune     : variants
+    gated_delta :
+    hybrid      : gated_delta runtime tensors variants
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
@@ -48,14 +50,15 @@ PICTURE = """
     loss        : families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
-    evaluation  : batches events families loss
-    probing     : attention families loss recompute runtime tensors variants
+    evaluation  : batches events families hybrid loss
+    probing     : attention families hybrid loss recompute runtime tensors variants
     footprint   : adapters config loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families
-    step        : activations attention compiled config batches families loader loss neftune optim recompute tensors
+    step        : activations attention compiled config batches families hybrid loader loss neftune optim \
+                  recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \

@@ -13,6 +13,7 @@ import mlx.nn as nn
 from .batches import padded_width
 from .events import EvalEvent
 from .families.base import Encoded, Family
+from .hybrid import chunkwise_layers
 from .loss import measured_nats, supervised_positions
 
 
@@ -40,7 +41,8 @@ def score(
             module.eval()
             batch = family.collate(some, padded_width(len(some[0].tokens), max_seq_length))
             positions = supervised_positions(batch)
-            nats += measured_nats(family, module, batch, positions)
+            with chunkwise_layers(module):
+                nats += measured_nats(family, module, batch, positions)
             tokens += positions.size
             module.train(was_training)
             yield done, len(batches)

@@ -19,6 +19,7 @@ from mlx.utils import tree_unflatten
 from . import runtime
 from .attention import block_attention
 from .families.base import Encoded, Family
+from .hybrid import chunkwise_layers
 from .loss import summed_loss, supervised_positions
 from .recompute import drops
 from .tensors import flat
@@ -67,7 +68,7 @@ def layer_costs(family: Family, module: nn.Module, longest: int, *, recomputed: 
     `recomputed` is the cost when attention's scores are made again, as they are with gradient checkpointing; that a
     layer then keeps its input alone is for the caller to reckon.
     """
-    with block_attention(module, recomputed=recomputed):
+    with block_attention(module, recomputed=recomputed), chunkwise_layers(module):
         if not _layers_give_states(family, module):
             return [_cost_of_all(family, module, longest)]
         return _cost_of_each(family, module, longest)

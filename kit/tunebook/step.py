@@ -23,6 +23,7 @@ from .batches import padded_width
 from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
+from .hybrid import chunkwise_layers, gated_delta_layers, why_not_chunkwise
 from .loader import Loaded
 from .loss import measured_nats, summed_loss, supervised_positions
 from .neftune import noisy_embeddings
@@ -61,6 +62,9 @@ class Stepper:
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
         self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
+        self._is_hybrid = bool(gated_delta_layers(loaded.module))
+        if (reason := why_not_chunkwise(loaded.module)) is not None:
+            self.notices.append(f"The gated delta layers are trained with a loop over tokens, slowly: {reason}.")
         self._rate = optim.learning_rate(config, total_steps)
         self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
         if config.compile and (reason := self._cannot_compile()) is not None:
@@ -124,7 +128,8 @@ class Stepper:
         """Whether the loss of one row, alone and with nothing dropped, is NaN or infinite."""
         self._module.eval()
         batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
-        return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
+        with chunkwise_layers(self._module):
+            return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
 
     def _cannot_compile(self) -> str | None:
         if self._config.gradient_checkpointing and drops(self._module):
@@ -136,6 +141,8 @@ class Stepper:
         forms = ExitStack()
         forms.enter_context(block_attention(self._module, recomputed=bool(self._config.gradient_checkpointing)))
         forms.enter_context(lean_activations(self._module))
+        if self._is_hybrid:
+            forms.enter_context(chunkwise_layers(self._module))
         if self._config.gradient_checkpointing:
             forms.enter_context(recomputed_layers(self._module))
         if self._config.neftune_noise_alpha:
