@@ -57,7 +57,8 @@ PICTURE = """
     trainer     : events config interrupts checkpoint sources formats runs \
                   loader batches evaluation preparation loop progress tensors
     export      : peft_format atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
-    parity      : export
+    parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
+                  loader loss optim progress samples sampling sources step tensors variants
     fast_model  : config families sources loader norms adapters sampling export
     demo        : events runs
 """
