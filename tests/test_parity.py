@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model, quantize_model, save_model
 
 from tests.tiny import tiny_model_folder
 from tunebook import FastModel, LoraConfig
@@ -296,6 +297,17 @@ def test_a_stage_that_is_none_and_settings_without_a_reference_are_refused(tiny_
         parity.bisect(
             tiny_folder, rows, lora=LoraConfig(lora_dropout=0.1), training=replace(parity.TRAINING, packing=True)
         )
+
+
+def test_a_model_quantized_for_mlx_is_refused_where_torch_would_have_to_open_it(tiny_folder, tmp_path, rows):
+    module, config = quantize_model(*load_model(tiny_folder), group_size=64, bits=4)
+    save_model(tmp_path, module)
+    for file in (*tiny_folder.glob("*.json"), *tiny_folder.glob("*.jinja")):
+        (tmp_path / file.name).write_text(file.read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert parity.bisect(tmp_path, rows, stages=["tokens"]).first is None
+    with pytest.raises(ValueError, match="quantized for MLX"):
+        parity.bisect(tmp_path, rows, stages=["logits"])
 
 
 def test_a_loaded_model_is_left_as_it_was(tuned, rows):

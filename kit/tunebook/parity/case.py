@@ -15,7 +15,6 @@ import peft
 from mlx.utils import tree_unflatten
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..adapters import adapter_paths
 from ..config import LoraConfig, TrainingConfig
 from ..families.base import Encoded
 from ..loader import Loaded
@@ -70,7 +69,14 @@ class Case:
 
     @cached_property
     def theirs(self) -> peft.PeftModel:
-        """The model under torch, its adapters those of `start`."""
+        """The model under torch, its adapters those of `start` once that was asked for.
+
+        Raises ValueError for a model quantized for MLX.
+        """
+        if "quantization" in self.bare.config:
+            raise ValueError(
+                f"{self.name} is quantized for MLX, which torch cannot open; give the model it was made of."
+            )
         return torch_side.open_with_adapters(self.bare.folder, self.lora)
 
     @cached_property
@@ -142,8 +148,3 @@ class Case:
     def token(self, row: Encoded, position: int) -> str:
         """A token as a person would name it: its place, and what it says."""
         return f"token {position} of row {row.number} ({self.tokenizer.decode([int(row.tokens[position])])!r})"
-
-    @property
-    def paths(self) -> list[str]:
-        """The layers of ours that carry an adapter."""
-        return adapter_paths(self.adapted.module)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -50,6 +50,10 @@ def _without_last_token(rows: Sequence[Row], loaded: Loaded, max_seq_length: int
     ]
 
 
+def _without_last_row(rows: Sequence[Row], loaded: Loaded, max_seq_length: int) -> Sequence[Encoded]:
+    return encoded_whole(rows, loaded, max_seq_length)[:-1]
+
+
 def _all_supervised(rows: Sequence[Row], loaded: Loaded, max_seq_length: int) -> Sequence[Encoded]:
     return [replace(row, loss_mask=np.ones_like(row.loss_mask)) for row in encoded_whole(rows, loaded, max_seq_length)]
 
@@ -89,7 +93,7 @@ def _rounded(name: Path | str, max_seq_length: int) -> Loaded:
 def _one_weight_off(name: Path | str, max_seq_length: int) -> Loaded:
     """The last layer's attention writes one in a hundred too much."""
     loaded = loaded_in_float32(name, max_seq_length)
-    layer = len(loaded.module["model"]["layers"]) - 1
+    layer = len(cast("list[nn.Module]", loaded.module.layers)) - 1
     path = f"model.layers.{layer}.self_attn.o_proj.weight"
     loaded.module.update(tree_unflatten([(path, 1.01 * flat(loaded.module.parameters())[path])]))
     return loaded
@@ -185,6 +189,7 @@ def _decaying_norms(
 FAULTS: dict[str, Fault] = dict(
     [
         _fault("tokens", "last token cut off", encode=_without_last_token),
+        _fault("tokens", "last row left out", encode=_without_last_row),
         _fault("supervision", "prompts supervised", encode=_all_supervised),
         _fault("supervision", "pad token in the loss", positions=_with_one_pad),
         _fault("batches", "padded to multiples of 8", width=_to_multiples_of_eight),

@@ -13,6 +13,7 @@ import mlx.core as mx
 from mlx_lm.utils import load_model
 
 from ..fetch import fetch
+from ..loader import load
 from ..tensors import flat, save_tensors
 
 _COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt")
@@ -24,6 +25,8 @@ def miniature(name: str | Path, folder: Path | str, *, layers: int = 2, width: i
     Raises ValueError for a model whose config.json does not name its sizes as Llama's does, or that is quantized.
     """
     source, folder = fetch(str(name)).path, Path(folder)
+    if source.is_file():  # a .gguf, which the loader turns into a folder
+        source = load(source, say=lambda _: None).folder
     config = json.loads((source / "config.json").read_text())
     sizes = {
         "hidden_size": width,

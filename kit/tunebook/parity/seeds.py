@@ -127,31 +127,30 @@ def sweep(
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds holds {list(seeds)}; a seed that comes twice is one pair counted twice.")
     permutation_p([0.0] * len(seeds))  # refuses what cannot be counted before anything is trained
-    outcomes = tuple(
-        (
-            _run(model, rows, held_out, first, seed, steps, max_seq_length),
-            _run(model, rows, held_out, second, seed, steps, max_seq_length),
-        )
-        for seed in progress(seeds, "Pairs of runs")
-    )
+
+    def run(setting: Setting, seed: int) -> Outcome:
+        return _outcome(model, rows, held_out, _seeded(setting, seed, steps), max_seq_length)
+
+    outcomes = tuple((run(first, seed), run(second, seed)) for seed in progress(seeds, "Pairs of runs"))
     return Sweep(names=(first.name, second.name), seeds=seeds, outcomes=outcomes)
 
 
-def _run(
-    model: str | Path,
-    rows: Sequence[Row],
-    held_out: Sequence[Row],
-    setting: Setting,
-    seed: int,
-    steps: int,
-    max_seq_length: int,
+def _seeded(setting: Setting, seed: int, steps: int) -> Setting:
+    return replace(
+        setting,
+        lora=replace(setting.lora, random_state=seed),
+        training=replace(setting.training, seed=seed, max_steps=steps, num_train_epochs=None),
+    )
+
+
+def _outcome(
+    model: str | Path, rows: Sequence[Row], held_out: Sequence[Row], setting: Setting, max_seq_length: int
 ) -> Outcome:
     procedure = setting.procedure
     loaded = procedure.load(model, max_seq_length)
-    procedure.adapt(loaded, replace(setting.lora, random_state=seed))
-    config = replace(setting.training, seed=seed, max_steps=steps, num_train_epochs=None)
+    procedure.adapt(loaded, setting.lora)
     encoded = procedure.encode(rows, loaded, max_seq_length)
-    curve = tuple(losses(procedure, loaded, encoded, config, max_seq_length))
+    curve = tuple(losses(procedure, loaded, encoded, setting.training, max_seq_length))
     unseen = KIT.encode(held_out, loaded, max_seq_length)  # both are measured with the same tokens
     score = score_now(loaded.module, loaded.family, unseen, batch_size=1, max_seq_length=max_seq_length)
     [example] = to_examples(held_out[:1], loaded.tokenizer)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -35,7 +35,7 @@ def with_adapters(folder: Path, lora: LoraConfig, targets: Sequence[str]) -> nn.
     module.set_dtype(mx.float32)
     mx.random.seed(lora.random_state)
     module.freeze()
-    layers = len(module["model"]["layers"])
+    layers = len(cast("list[nn.Module]", module.layers))
     linear_to_lora_layers(
         module,
         min(lora.finetune_last_n_layers or layers, layers),

@@ -45,9 +45,7 @@ def open_with_adapters(folder: Path, lora: LoraConfig) -> peft.PeftModel:
         target_modules=list(lora.target_modules) if lora.target_modules else _linear(base) if fewer else "all-linear",
         layers_to_transform=list(range(layers - last, layers)) if fewer else None,
     )
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 by an old name.
-        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+    with quiet():
         return cast(peft.PeftModel, peft.get_peft_model(base, config)).eval()
 
 
@@ -167,11 +165,14 @@ def with_weights(module: peft.PeftModel, change: Callable[[str, np.ndarray], np.
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bar of transformers' own while a model is opened."""
+    """No bar of transformers' while a model is opened, and no warning that is between PEFT and transformers."""
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5 by an old name.
+            warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+            yield
     finally:
         if was_on:
             logging.enable_progress_bar()

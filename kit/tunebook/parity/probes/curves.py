@@ -11,7 +11,7 @@ from ..case import Case
 from ..finding import Finding
 from ..procedure import losses
 
-REPEATED = 3  # steps of the reference run that are taken twice
+REPEATED = 2  # steps of the reference run that are taken twice
 REPEAT, CURVE, STOCK = 1e-6, 1e-3, 1e-5  # relative
 
 

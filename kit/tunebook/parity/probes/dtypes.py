@@ -9,11 +9,11 @@ from .. import torch_side
 from ..case import Case
 from ..finding import Finding
 
-# nats per token the two may differ by; half a unit in the last place, over and over, is noise and has no direction
+# ours, torch's, and the nats per token the two may differ by; SmolLM2-135M's losses in bfloat16 differ by 0.03
 TYPES = {
     "float32": (mx.float32, torch.float32, 1e-3),
     "float16": (mx.float16, torch.float16, 1e-2),
-    "bfloat16": (mx.bfloat16, torch.bfloat16, 5e-2),
+    "bfloat16": (mx.bfloat16, torch.bfloat16, 0.1),
 }
 
 

@@ -78,11 +78,20 @@ def supervision(case: Case) -> list[Finding]:
 
 
 def _pairs(case: Case) -> Iterator[tuple[Encoded, TokensAndMask]]:
-    """(a row as we read it, as the reference does up to the same greatest length)."""
-    for row in _stitched(case.encoded):
-        ids, mask, is_raw = _reference(case, case.rows[row.number])
+    """(a row as we read it, as the reference does up to the same greatest length).
+
+    One we left out is empty; none is, where nothing of its answer is within that length.
+    """
+    ours = {row.number: row for row in _stitched(case.encoded)}
+    for number, row in enumerate(case.rows):
+        ids, mask, is_raw = _reference(case, row)
         longest = len(ids) if is_raw else case.max_seq_length  # a raw text is cut into pieces, which are joined again
-        yield row, (ids[:longest], mask[:longest])
+        if number in ours or mask[1:longest].any():
+            yield ours.get(number, _nothing(number)), (ids[:longest], mask[:longest])
+
+
+def _nothing(number: int) -> Encoded:
+    return Encoded(tokens=np.zeros(0, np.int32), loss_mask=np.zeros(0, bool), number=number)
 
 
 def _stitched(rows: Sequence[Encoded]) -> Iterator[Encoded]:
@@ -101,7 +110,7 @@ def _stitched(rows: Sequence[Encoded]) -> Iterator[Encoded]:
 
 
 def _reference(case: Case, row: Row) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(ids, supervised, whether it is raw text) of a row at its full length."""
+    """(ids, supervised, whether it is raw text, all of it supervised) of a row at its full length."""
     tokenizer = cast(Any, case.tokenizer)
     if "messages" in row:
         text, spans = _conversation(tokenizer, list(row["messages"]))
@@ -112,7 +121,7 @@ def _reference(case: Case, row: Row) -> tuple[np.ndarray, np.ndarray, bool]:
     ids, mask = _tokenized(tokenizer, example.text, _spans(example), adds=not example.rendered)
     if not example.rendered and ids[-1] != tokenizer.eos_token_id:
         ids, mask = np.append(ids, tokenizer.eos_token_id), np.append(mask, texts(example)[-1].supervised)
-    return ids, mask, not example.rendered
+    return ids, mask, not example.rendered and bool(mask.all())
 
 
 def _conversation(tokenizer: Any, messages: list[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:

@@ -1,6 +1,6 @@
 """Forward pass: logits at equal dtype, and what the loss of each token is."""
 
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -55,10 +55,11 @@ def token_losses(case: Case) -> list[Finding]:
             at = f"Largest at {case.token(row, int(places[differences.argmax()]) + 1)}."
         batch = case.bare.family.collate([row], case.procedure.width(len(row.tokens), case.max_seq_length))
         loss = case.procedure.loss(case.bare.family)
-        off = abs(number(loss(case.bare.module, batch, supervised_positions(batch))) - here.sum()) / len(places)
+        trained_on = number(loss(case.bare.module, batch, supervised_positions(batch)))
+        off = abs(trained_on - here.sum()) / len(places)
         if not off <= worst:
             worst = float(off)
-            at = f"The losses of the tokens of row {row.number} add up to {here.sum():.5f}, which is not the loss."
+            at = f"The tokens of row {row.number} add up to {here.sum():.5f} and the loss is {trained_on:.5f}."
         decomposed.append({"row": row.number, "here": here.tolist(), "there": there.tolist()})
     return [
         Finding(
@@ -93,7 +94,7 @@ def _first_layer(case: Case) -> str:
 
 def _layer_states(module: nn.Module, tokens: np.ndarray) -> list[np.ndarray]:
     """(T, D) of tokens (T,), behind each decoder layer."""
-    with varied(module["model"]["layers"], _recording):
+    with varied(cast("list[nn.Module]", module.layers), _recording):
         module(mx.array(tokens[None]))
         states = [np.array(state.reshape(-1, state.shape[-1]).astype(mx.float32)) for state in _recorded]
     _recorded.clear()

@@ -24,7 +24,7 @@ def layers(case: Case) -> list[Finding]:
     scale = settings["lora_parameters"]["scale"] if settings else 0.0
     if not math.isclose(scale, case.lora.scale):
         wrong += len(found)
-        at = f"The scale of {case.paths[0]} is {scale:g}, and lora_alpha and r make it {case.lora.scale:g}."
+        at = f"The scale of {found[0]} is {scale:g}, and lora_alpha and r make it {case.lora.scale:g}."
     return [
         Finding(
             stage="adapters",

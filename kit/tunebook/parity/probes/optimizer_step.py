@@ -8,6 +8,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
+from ...batches import total_steps
 from ...config import Clipping, Optim, TrainingConfig
 from ...tensors import flat
 from .. import reference_optim
@@ -29,7 +30,7 @@ SHAPES = {
 
 def rates(case: Case) -> list[Finding]:
     """The learning rate of every step, against transformers' schedule of the same name."""
-    steps = case.training.max_steps or 20
+    steps = total_steps(len(case.encoded), case.training)
     rate = case.procedure.rate(case.training, steps)
     expected = reference_optim.rates(case.training, steps)
     off = [abs(rate(step) - there) / case.training.learning_rate for step, there in enumerate(expected, start=1)]
