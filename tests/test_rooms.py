@@ -26,6 +26,7 @@ PICTURE = """
     tensors     :
     variants    :
     recompute   : tensors variants
+    attention   : runtime variants
     norms       : tensors variants
     neftune     : variants
     checkpoint  : atomic tensors runs
@@ -49,7 +50,7 @@ PICTURE = """
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families
-    step        : compiled config batches families loader loss neftune optim recompute tensors
+    step        : attention compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
