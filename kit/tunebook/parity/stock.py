@@ -117,11 +117,14 @@ class Tokens:
 def _batches(
     rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int
 ) -> Iterator[tuple[mx.array, mx.array]]:
-    """(tokens (B, T), the (first, last) supervised token of each row (B, 2)) as mlx-lm's loss takes them."""
+    """(tokens (B, T), the (first, last) supervised token of each row (B, 2)) as mlx-lm's loss takes them.
+
+    All are of one width, because mlx-lm compiles its step anew for each; padding is not in this loss.
+    """
+    width = padded_width(max(len(row.tokens) for row in rows), max_seq_length)
     for window in windows([len(row.tokens) for row in rows], config):
         for batch in window:
             some = [rows[index].tokens for index in batch]
-            width = padded_width(max(map(len, some)), max_seq_length)
             tokens = np.stack([np.pad(row, (0, width - len(row))) for row in some])
             yield mx.array(tokens), mx.array([[1, len(row) - 1] for row in some])
 

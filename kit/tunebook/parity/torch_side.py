@@ -96,9 +96,9 @@ def loss_of(module: torch.nn.Module, rows: Sequence[Encoded]) -> torch.Tensor:
     """Nats per supervised token over all of `rows` together, as transformers' Trainer has it since 4.46."""
     nats, tokens = torch.zeros(()), 0
     for row in rows:
-        labels = _ids(np.where(row.loss_mask, row.tokens, -100))[0]
-        predicted = module(_ids(row.tokens)).logits[0, :-1].float()
-        nats = nats + torch.nn.functional.cross_entropy(predicted, labels[1:], reduction="sum", ignore_index=-100)
+        supervised = torch.tensor(np.flatnonzero(row.loss_mask[1:]))
+        predicted = module(_ids(row.tokens)).logits[0, supervised].float()
+        nats = nats + torch.nn.functional.cross_entropy(predicted, _ids(row.tokens)[0, 1:][supervised], reduction="sum")
         tokens += row.supervised_tokens
     return nats / tokens
 

@@ -1,7 +1,8 @@
 """Every kind of export, saved, opened again by the program it is for, and asked for the loss of the same rows."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from ...export import reader
 from ...export.gguf import save_gguf
 from ...export.lora import save_lora
 from ...export.merged import save_merged
+from ...families.base import Encoded
 from ...gguf import UnsupportedArchitecture, llama_cpp
 from .. import reader as torch_reader
 from .. import torch_side
@@ -19,22 +21,25 @@ from ..case import Case
 from ..finding import Finding
 
 TOLERANCE = 1e-3  # nats per token; everything is written in float32
+FEW_TOKENS = 4  # llama.cpp is asked about: it may have to list the whole vocabulary for each
+
+Rows = Sequence[Encoded]
+Measure = Callable[[Rows], float]  # rows -> nats per supervised token
 
 
 def exports(case: Case) -> list[Finding]:
     """The adapters act: their B matrices are not zero, so one that is lost shows."""
     case.put(case.filled)
-    loaded = case.adapted
-    here = score_now(loaded.module, loaded.family, case.sample, batch_size=1, max_seq_length=case.max_seq_length).loss
     findings = []
     with tempfile.TemporaryDirectory() as scratch:
-        for what, measure in _kinds(case, Path(scratch)):
+        for what, rows, measure in _kinds(case, Path(scratch)):
             try:
                 with torch_side.quiet():
-                    there = measure()
+                    there = measure(rows)
             except (UnsupportedArchitecture, NotHere) as reason:
                 findings.append(_finding(what, None, str(reason)))
             else:
+                here = _here(case, rows)
                 evidence = f"{there:.5f} there, {here:.5f} in the live model."
                 findings.append(_finding(what, abs(here - there), evidence))
     case.put(case.start)
@@ -49,37 +54,50 @@ def _finding(what: str, measured: float | None, evidence: str) -> Finding:
     return Finding(stage="exports", what=what, measured=measured, tolerance=TOLERANCE, unit="nats", evidence=evidence)
 
 
-def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Callable[[], float]]]:
-    """(what it is and who reads it, its loss there)."""
-    loaded, base = case.adapted, str(case.bare.folder)
-    rows = [(row.tokens, row.loss_mask) for row in case.sample]
+def _here(case: Case, rows: Rows) -> float:
+    loaded = case.adapted
+    return score_now(loaded.module, loaded.family, rows, batch_size=1, max_seq_length=case.max_seq_length).loss
 
-    def adapters_in_mlx_lm() -> float:
-        return reader.measure(base, str(save_lora(loaded, folder / "mlx", "mlx")), rows)[0]
 
-    def adapters_in_peft() -> float:
-        return torch_reader.measure(base, str(save_lora(loaded, folder / "peft", "peft")), rows)[0]
+def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Rows, Measure]]:
+    """(what it is and who reads it, the rows it is asked about, how); later ones use files of earlier ones."""
+    loaded, base, rows = case.adapted, str(case.bare.folder), case.sample
 
-    def merged_in_mlx_lm() -> float:
-        return reader.measure(str(save_merged(loaded, folder / "merged", mx.float32)), None, rows)[0]
+    def adapters_in_mlx_lm(rows: Rows) -> float:
+        return reader.measure(base, str(save_lora(loaded, folder / "mlx", "mlx")), _pairs(rows))[0]
 
-    def merged_in_transformers() -> float:
-        return torch_reader.measure(str(folder / "merged"), None, rows)[0]
+    def adapters_in_peft(rows: Rows) -> float:
+        return torch_reader.measure(base, str(save_lora(loaded, folder / "peft", "peft")), _pairs(rows))[0]
 
-    def gguf_in_llama_cpp() -> float:
+    def merged_in_mlx_lm(rows: Rows) -> float:
+        return reader.measure(str(save_merged(loaded, folder / "merged", mx.float32)), None, _pairs(rows))[0]
+
+    def merged_in_transformers(rows: Rows) -> float:
+        return torch_reader.measure(str(folder / "merged"), None, _pairs(rows))[0]
+
+    def gguf_in_llama_cpp(rows: Rows) -> float:
         if not llama_cpp.is_installed():
             raise NotHere("llama.cpp is not installed here: pip install 'tunebook[verify]'.")
         [written] = save_gguf(loaded, folder, ["f32"])
+        places = [(np.flatnonzero(row.loss_mask[1:]) + 1).tolist() for row in rows]
         found = [
-            llama_cpp.target_log_probs(
-                written.path, tokens.tolist(), [at for at in np.flatnonzero(mask).tolist() if at]
-            )
-            for tokens, mask in rows
+            llama_cpp.target_log_probs(written.path, row.tokens.tolist(), some)
+            for row, some in zip(rows, places, strict=True)
         ]
         return -float(np.concatenate(found).mean())
 
-    yield "adapters, read by mlx-lm", adapters_in_mlx_lm
-    yield "adapters in PEFT's format, read by PEFT", adapters_in_peft
-    yield "merged weights, read by mlx-lm", merged_in_mlx_lm
-    yield "merged weights, read by transformers", merged_in_transformers
-    yield "GGUF in f32, read by llama.cpp", gguf_in_llama_cpp
+    yield "adapters, read by mlx-lm", rows, adapters_in_mlx_lm
+    yield "adapters in PEFT's format, read by PEFT", rows, adapters_in_peft
+    yield "merged weights, read by mlx-lm", rows, merged_in_mlx_lm
+    yield "merged weights, read by transformers", rows, merged_in_transformers
+    yield "GGUF in f32, read by llama.cpp", [_few_tokens(rows[0])], gguf_in_llama_cpp
+
+
+def _pairs(rows: Rows) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(row.tokens, row.loss_mask) for row in rows]
+
+
+def _few_tokens(row: Encoded) -> Encoded:
+    """A row of whose supervised tokens only the first few still are."""
+    places = np.flatnonzero(row.loss_mask[1:])[:FEW_TOKENS] + 1
+    return replace(row, loss_mask=np.isin(np.arange(len(row.tokens)), places))
