@@ -43,7 +43,7 @@ PICTURE = """
     encoding    : atomic encoded examples families formats loader progress sources token_cache
     datacheck   : encoding families
     batches     : config
-    loss        : families tensors
+    loss        : families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -66,20 +66,21 @@ def _recomputed(
         return mx.concatenate(found, axis=2)
 
     @attend.vjp
-    def backward(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+    def backward(primals: tuple[mx.array, ...], cotangent: mx.array, _found: mx.array) -> tuple[mx.array, ...]:
         queries, keys, values = primals
-        slopes, of_keys, of_values = [], mx.zeros_like(keys), mx.zeros_like(values)
+        slopes: list[mx.array] = []
+        of_keys, of_values = mx.zeros_like(keys), mx.zeros_like(values)
         for own, seen in blocks:
             inputs = [queries[:, :, own], keys[:, :, seen], values[:, :, seen]]
-            if slopes:
-                inputs = mx.depends(inputs, [slopes[-1], of_keys, of_values])
-            _, (slope, for_keys, for_values) = mx.vjp(block, inputs, [cotangent[:, :, own]])
+            before = [slopes[-1], of_keys, of_values] if slopes else [cotangent]
+            _, gradients = mx.vjp(block, mx.depends(inputs, before), [cotangent[:, :, own]])
+            slope, for_keys, for_values = cast(list[mx.array], gradients)
             slopes.append(slope)
             of_keys = of_keys.at[:, :, seen].add(for_keys)
             of_values = of_values.at[:, :, seen].add(for_values)
         return mx.concatenate(slopes, axis=2), of_keys, of_values
 
-    return attend(queries, keys, values)
+    return cast(mx.array, attend(queries, keys, values))
 
 
 def _blocks(queries: int, keys: int, rows: int) -> Iterator[tuple[slice, slice]]:
@@ -121,7 +122,6 @@ def _instead(
     if not recomputed:  # then all scores are kept, however many blocks they are made in
         rows = max(rows, math.ceil(length / MOST_BLOCKS))
     if cache is not None or sinks is not None or not isinstance(mask, str) or length <= rows:
-        return base.scaled_dot_product_attention(
-            queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks
-        )
+        plain: Call = base.scaled_dot_product_attention  # annotated for an array alone, though "causal" may come
+        return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
     return attention_in_blocks(queries, keys, values, scale=scale, rows=rows, recomputed=recomputed)

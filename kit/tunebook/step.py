@@ -130,7 +130,7 @@ class Stepper:
     def _as_trained(self) -> ExitStack:
         """The model in the form its forward and backward pass are taken in, until the block ends."""
         forms = ExitStack()
-        forms.enter_context(block_attention(self._module, recomputed=self._config.gradient_checkpointing))
+        forms.enter_context(block_attention(self._module, recomputed=bool(self._config.gradient_checkpointing)))
         if self._config.gradient_checkpointing:
             forms.enter_context(recomputed_layers(self._module))
         if self._config.neftune_noise_alpha:
