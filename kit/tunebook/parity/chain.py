@@ -10,10 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from ..adapters import parameter_counts
 from ..config import LoraConfig, TrainingConfig
 from ..loader import Loaded
 from ..progress import progress
 from ..sources import Row
+from . import torch_side
 from .case import Case
 from .finding import Finding
 from .probes import (
@@ -96,11 +98,12 @@ def bisect(
     case = Case(name=name, rows=rows, procedure=procedure, lora=lora, training=training, max_seq_length=max_seq_length)
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
-    for stage in progress([stage for stage in CHAIN if stage in wanted], "Comparing"):
-        began = time.perf_counter()
-        for probe in CHAIN[stage]:
-            findings += probe(case)
-        seconds[stage] = time.perf_counter() - began
+    with torch_side.threads_for(parameter_counts(case.bare.module)[1]):
+        for stage in progress([stage for stage in CHAIN if stage in wanted], "Comparing"):
+            began = time.perf_counter()
+            for probe in CHAIN[stage]:
+                findings += probe(case)
+            seconds[stage] = time.perf_counter() - began
     return Report(
         model=str(name),
         procedure=procedure.name,

@@ -104,7 +104,7 @@ def losses(
 def by_parts(
     procedure: Procedure, loaded: Loaded, rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int
 ) -> Iterator[float]:
-    """As `losses`, with each step put together from the parts."""
+    """As `losses`, with each step put together from the parts and the model in its plain form."""
     module, steps = loaded.module, total_steps(len(rows), config)
     optimizer, rate = procedure.make_optimizer(config, module), procedure.rate(config, steps)
     module.train()

@@ -4,10 +4,9 @@ Rows and settings go in, losses and adapters come out. Its loss is right where i
 (told the length, as its own batches do, it trains on one padding token too), and where the whole row is supervised.
 """
 
-import io
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast, final
@@ -16,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
 import numpy as np
+from mlx_lm.cli_ui import make_console
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.trainer import TrainingArgs, train
 from mlx_lm.tuner.utils import linear_to_lora_layers
@@ -57,7 +57,7 @@ def losses(module: nn.Module, rows: Sequence[Encoded], config: TrainingConfig, m
     The settings it has are used: AdamW with bias correction at a constant rate. The batches are ours, one per step.
     """
     heard, steps = Losses(), total_steps(len(rows), config)
-    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):  # it draws a display of its own
+    with tempfile.TemporaryDirectory() as scratch, _no_display():
         train(
             model=module,
             optimizer=mlx.optimizers.AdamW(
@@ -112,6 +112,18 @@ class Tokens:
 
     def process(self, row: dict[str, list[int]]) -> tuple[list[int], int]:
         return row["tokens"], 0
+
+
+@contextmanager
+def _no_display() -> Iterator[None]:
+    """mlx-lm's `train` draws a table and a bar, in a notebook a widget too, on the console all of mlx-lm shares."""
+    console = make_console()
+    kept = console.quiet, console.is_jupyter
+    console.quiet, console.is_jupyter = True, False
+    try:
+        yield
+    finally:
+        console.quiet, console.is_jupyter = kept
 
 
 def _batches(

@@ -22,6 +22,8 @@ from ..config import LoraConfig, TrainingConfig
 from ..families.base import Encoded
 from .reference_optim import Arrays, Reference, clip, rates
 
+SMALL = 20_000_000  # parameters
+
 NAMES = {
     "lora_A.default.weight": "lora_a",
     "lora_B.default.weight": "lora_b",
@@ -131,6 +133,18 @@ def losses(
         reference.step(rate)
         module.zero_grad()
         yield loss.item()
+
+
+@contextmanager
+def threads_for(parameters: int) -> Iterator[None]:
+    """One thread until the block ends, for a model of so few `parameters` that torch's would wait for one another."""
+    threads = torch.get_num_threads()
+    if parameters < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
