@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import mlx.core as mx
 import numpy as np
@@ -61,19 +62,19 @@ def _here(case: Case, rows: Rows) -> float:
 
 def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Rows, Measure]]:
     """(what it is and who reads it, the rows it is asked about, how); later ones use files of earlier ones."""
-    loaded, base, rows = case.adapted, str(case.bare.folder), case.sample
+    loaded, base, rows = case.adapted, case.bare.folder, case.sample
 
     def adapters_in_mlx_lm(rows: Rows) -> float:
-        return reader.measure(base, str(save_lora(loaded, folder / "mlx", "mlx")), _pairs(rows))[0]
+        return _loss_in(reader, rows, base, save_lora(loaded, folder / "mlx", "mlx"))
 
     def adapters_in_peft(rows: Rows) -> float:
-        return torch_reader.measure(base, str(save_lora(loaded, folder / "peft", "peft")), _pairs(rows))[0]
+        return _loss_in(torch_reader, rows, base, save_lora(loaded, folder / "peft", "peft"))
 
     def merged_in_mlx_lm(rows: Rows) -> float:
-        return reader.measure(str(save_merged(loaded, folder / "merged", mx.float32)), None, _pairs(rows))[0]
+        return _loss_in(reader, rows, save_merged(loaded, folder / "merged", mx.float32))
 
     def merged_in_transformers(rows: Rows) -> float:
-        return torch_reader.measure(str(folder / "merged"), None, _pairs(rows))[0]
+        return _loss_in(torch_reader, rows, folder / "merged")
 
     def gguf_in_llama_cpp(rows: Rows) -> float:
         if not llama_cpp.is_installed():
@@ -93,8 +94,12 @@ def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Rows, Measure]]:
     yield "GGUF in f32, read by llama.cpp", [_few_tokens(rows[0])], gguf_in_llama_cpp
 
 
-def _pairs(rows: Rows) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(row.tokens, row.loss_mask) for row in rows]
+def _loss_in(program: ModuleType, rows: Rows, model: Path, adapter: Path | None = None) -> float:
+    """Nats per supervised token in what a `reader` module opens, in this process."""
+    question = reader.Question(model=str(model), adapter=None if adapter is None else str(adapter), rows=[], texts=[])
+    module, _ = program.open_model(question)
+    found = [program.log_probs(module, row.tokens)[row.loss_mask[1:]] for row in rows]
+    return -float(np.concatenate(found).mean())
 
 
 def _few_tokens(row: Encoded) -> Encoded:
