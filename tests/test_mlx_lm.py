@@ -13,37 +13,9 @@ from mlx_lm.tuner.trainer import TrainingArgs, default_loss, train
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.encoding import encode_rows
 from tunebook.loss import summed_loss, supervised_positions
+from tunebook.parity.stock import Losses, Tokens
 
 STEPS, WIDTH = 30, 33
-
-
-class Losses:
-    """mlx-lm's training callback, keeping the loss of each iteration."""
-
-    def __init__(self):
-        self.values = []
-
-    def on_train_loss_report(self, info):
-        self.values.append(info["train_loss"])
-
-    def on_val_loss_report(self, info):
-        pass
-
-
-class Tokens:
-    """Encoded rows in the form mlx-lm's CacheDataset wants."""
-
-    def __init__(self, encoded):
-        self.encoded = encoded
-
-    def __len__(self):
-        return len(self.encoded)
-
-    def __getitem__(self, index):
-        return {"tokens": self.encoded[index].tokens.tolist()}
-
-    def process(self, row):
-        return row["tokens"], 0
 
 
 def adapted(folder):

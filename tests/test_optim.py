@@ -10,6 +10,8 @@ from tunebook.tensors import flat, save_tensors
 
 torch = pytest.importorskip("torch")
 
+from tunebook.parity.reference_optim import Muon, Reference, arrays_of, parameters_of, set_gradients  # noqa: E402
+
 OPTIMIZERS = Optim.__args__
 LORA = {
     "layers.1.q_proj.lora_a": (6, 2),
@@ -189,94 +191,19 @@ def five_steps(shapes, **settings):
     config = TrainingConfig(**settings)
     module = holder(shapes)
     optimizer = optim.make_optimizer(config, module)
-    reference = Reference(numpy(module), config)
+    parameters = parameters_of(numpy(module))
+    reference = Reference(parameters, config)
     for step in range(1, 6):
         take_step(module, optimizer, step, shapes, rate=config.learning_rate, weight_decay=config.weight_decay)
-        reference.step(random(shapes, step))
-    return numpy(module), reference.arrays()
+        set_gradients(parameters, random(shapes, step))
+        reference.step(config.learning_rate)
+    return numpy(module), arrays_of(parameters)
 
 
 def take_step(module, optimizer, seed, shapes, *, dtype=mx.float32, rate=1e-3, weight_decay=0.1):
     gradients = [(path, mx.array(array).astype(dtype)) for path, array in random(shapes, seed).items()]
     optim.update(module, tree_unflatten(gradients), optimizer, rate=rate, weight_decay=weight_decay)
     mx.eval(module.parameters(), optimizer.state)
-
-
-class Reference:
-    """The same parameters in torch, those of adapters as peft lays them out, one optimizer for each."""
-
-    def __init__(self, arrays, config):
-        self.parameters = {
-            path: torch.nn.Parameter(torch.tensor(array.T.copy() if "lora_" in path else array))
-            for path, array in arrays.items()
-        }
-        self.optimizers = [self.optimizer(path, parameter, config) for path, parameter in self.parameters.items()]
-
-    def optimizer(self, path, parameter, config):
-        rate = config.learning_rate
-        if path.endswith("lora_b"):
-            rate *= config.lora_plus_ratio
-        if path.startswith("embed_tokens"):
-            rate = config.embedding_learning_rate
-        undecayed = path.endswith("bias") or "norm" in path or path.startswith("ln_f")
-        decay = 0.0 if undecayed else config.weight_decay
-        name = config.optim
-        if name == "muon" and (parameter.ndim != 2 or path.startswith("embed_tokens")):
-            name = "adamw"
-        if name == "adamw":
-            betas = (config.adam_beta1, config.adam_beta2)
-            return torch.optim.AdamW([parameter], lr=rate, betas=betas, eps=config.adam_epsilon, weight_decay=decay)
-        if name == "adafactor":
-            from transformers.optimization import Adafactor
-
-            return Adafactor([parameter], lr=rate, relative_step=False, scale_parameter=False, weight_decay=decay)
-        if name == "sgd":
-            return torch.optim.SGD([parameter], lr=rate, weight_decay=decay)
-        return {"lion": Lion, "muon": Muon}[name](parameter, rate, decay)
-
-    def step(self, gradients):
-        for path, parameter in self.parameters.items():
-            parameter.grad = torch.tensor(gradients[path].T.copy() if "lora_" in path else gradients[path])
-        for optimizer in self.optimizers:
-            optimizer.step()
-
-    def arrays(self):
-        return {
-            path: parameter.detach().numpy().T if "lora_" in path else parameter.detach().numpy()
-            for path, parameter in self.parameters.items()
-        }
-
-
-class Lion:
-    """Algorithm 2 of arXiv 2302.06675, in float64."""
-
-    def __init__(self, parameter, rate, decay):
-        self.parameter, self.rate, self.decay, self.momentum = parameter, rate, decay, 0.0
-
-    def step(self):
-        gradient, weight = self.parameter.grad.numpy().astype(float), self.parameter.detach().numpy().astype(float)
-        update = np.sign(0.9 * self.momentum + 0.1 * gradient)
-        self.momentum = 0.99 * self.momentum + 0.01 * gradient
-        self.parameter.data = torch.tensor(weight - self.rate * (update + self.decay * weight), dtype=torch.float32)
-
-
-class Muon:
-    """The algorithm of kellerjordan.github.io/posts/muon, in float64 (torch.optim.Muon iterates in bfloat16)."""
-
-    def __init__(self, parameter, rate, decay):
-        self.parameter, self.rate, self.decay, self.momentum = parameter, rate, decay, 0.0
-
-    def step(self):
-        gradient, weight = self.parameter.grad.numpy().astype(float), self.parameter.detach().numpy().astype(float)
-        self.momentum = 0.95 * self.momentum + 0.05 * gradient
-        x = 0.05 * gradient + 0.95 * self.momentum  # Nesterov
-        x = x / np.linalg.norm(x)
-        for _ in range(5):
-            square = x @ x.T
-            x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-        rows, columns = weight.shape
-        step = max(1.0, rows / columns) ** 0.5 * x
-        self.parameter.data = torch.tensor(weight - self.rate * (step + self.decay * weight), dtype=torch.float32)
 
 
 def test_the_reference_muon_is_torchs_to_the_precision_torch_iterates_in():

@@ -67,7 +67,8 @@ PICTURE = """
                   loader batches evaluation preparation loop progress tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats
-    parity      : export
+    parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
+                  loader loss optim progress samples sampling sources step tensors variants
     fast_model  : config events families sources loader norms adapters sampling export
     demo        : events runs
 """

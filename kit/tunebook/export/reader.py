@@ -70,7 +70,8 @@ def main(open_model: Open, log_probs: LogProbs) -> None:
     print(json.dumps(asdict(Answer(loss=nats / supervised, tokens_sec=read / seconds, ids=ids, rendered=rendered))))
 
 
-def _open(question: Question) -> tuple[Any, Any]:
+def open_model(question: Question) -> tuple[Any, Any]:
+    """(model, tokenizer), by mlx-lm."""
     import mlx.core as mx
     import mlx_lm
     from mlx_lm.tuner.utils import load_adapters as stock_load_adapters
@@ -90,7 +91,8 @@ def _open(question: Question) -> tuple[Any, Any]:
     return module.eval(), tokenizer
 
 
-def _log_probs(module: Any, tokens: np.ndarray) -> np.ndarray:
+def log_probs(module: Any, tokens: np.ndarray) -> np.ndarray:
+    """(T-1,): as `main` wants them."""
     import mlx.core as mx
     import mlx.nn as nn
 
@@ -105,4 +107,4 @@ def is_for_mlx_lm(adapter: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main(_open, _log_probs)
+    main(open_model, log_probs)

@@ -1,1 +1,64 @@
-"""The same weights in another framework, compared. The only rooms that may import torch; nothing imports them."""
+"""The same weights and rows here and in other programs, stage by stage: where does a fine-tune part from others?
+
+    from tunebook import parity
+    report = parity.bisect("HuggingFaceTB/SmolLM2-135M-Instruct", rows)
+
+This is the contents page; each name is imported when it is first used, for most need torch (the extra `parity`). Only
+these rooms may import it, and nothing of the kit imports them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .chain import CHAIN as CHAIN
+    from .chain import LORA as LORA
+    from .chain import TRAINING as TRAINING
+    from .chain import bisect as bisect
+    from .faults import FAULTS as FAULTS
+    from .finding import Finding as Finding
+    from .miniatures import miniature as miniature
+    from .procedure import KIT as KIT
+    from .procedure import Procedure as Procedure
+    from .report import Report as Report
+    from .seeds import Setting as Setting
+    from .seeds import Sweep as Sweep
+    from .seeds import sweep as sweep
+
+_ON_FIRST_USE = {
+    "CHAIN": "chain",
+    "FAULTS": "faults",
+    "Finding": "finding",
+    "KIT": "procedure",
+    "LORA": "chain",
+    "Procedure": "procedure",
+    "Report": "report",
+    "Setting": "seeds",
+    "Sweep": "seeds",
+    "TRAINING": "chain",
+    "bisect": "chain",
+    "miniature": "miniatures",
+    "sweep": "seeds",
+}
+
+__all__ = [
+    "CHAIN",
+    "FAULTS",
+    "KIT",
+    "LORA",
+    "TRAINING",
+    "Finding",
+    "Procedure",
+    "Report",
+    "Setting",
+    "Sweep",
+    "bisect",
+    "miniature",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module 'tunebook.parity' has no attribute {name!r}; it offers {', '.join(__all__)}.")
+    return getattr(import_module(f".{_ON_FIRST_USE[name]}", __name__), name)

@@ -11,7 +11,8 @@ import numpy as np
 from ..export.reader import Question, main
 
 
-def _open(question: Question) -> tuple[Any, Any]:
+def open_model(question: Question) -> tuple[Any, Any]:
+    """(model, tokenizer), by transformers and PEFT."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -25,7 +26,8 @@ def _open(question: Question) -> tuple[Any, Any]:
     return module, AutoTokenizer.from_pretrained(question.model)
 
 
-def _log_probs(module: Any, tokens: np.ndarray) -> np.ndarray:
+def log_probs(module: Any, tokens: np.ndarray) -> np.ndarray:
+    """(T-1,): the log probability of each of tokens[1:] after those before it, in nats."""
     import torch
 
     with torch.no_grad():
@@ -35,4 +37,4 @@ def _log_probs(module: Any, tokens: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(_open, _log_probs)
+    main(open_model, log_probs)
