@@ -14,7 +14,8 @@ PICTURE = """
     events      :
     config      :
     interrupts  :
-    examples    :
+    images      :
+    examples    : images
     hub         :
     sources     : hub
     samples     :
@@ -31,8 +32,8 @@ PICTURE = """
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
-    formats     : config examples sources
-    families    : examples tensors variants
+    formats     : config examples images sources
+    families    : examples images tensors variants
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :

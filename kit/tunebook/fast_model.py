@@ -171,7 +171,7 @@ class FastModel:
         A list of messages, or a string where the model has a chat template, is a conversation the model answers; a
         string without one is text it continues. Temperature 0 always takes the likeliest token.
         """
-        example = as_prompt(prompt, self.loaded.tokenizer).example
+        example = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder).example
         yield from write(self.loaded, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
 
     def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:
