@@ -161,6 +161,7 @@ def _gemma3(folder: Path, family: str) -> dict[str, Any]:
     }
     return {
         "model_type": family,
+        "hidden_size": text["hidden_size"],
         "text_config": text,
         "vision_config": {"model_type": "siglip_vision_model", **_TOWER},
         "image_token_index": ids["<image_soft_token>"],

@@ -94,7 +94,7 @@ class FastModel:
             chat_template=chat_template,
         )
         if base is not None:
-            adapters.load_adapters(loaded.module, Path(name))
+            adapters.load_adapters(loaded.module, Path(name), loaded.family.transformers_names)
         elif full_finetuning:
             keep_norms_in_float32(loaded.module)
         else:
@@ -111,6 +111,8 @@ class FastModel:
         use_rslora: bool = LoraConfig.use_rslora,
         use_dora: bool = LoraConfig.use_dora,
         finetune_last_n_layers: int | None = LoraConfig.finetune_last_n_layers,
+        finetune_vision_layers: bool = LoraConfig.finetune_vision_layers,
+        finetune_language_layers: bool = LoraConfig.finetune_language_layers,
         finetune_attention_modules: bool = LoraConfig.finetune_attention_modules,
         finetune_mlp_modules: bool = LoraConfig.finetune_mlp_modules,
         modules_to_save: Sequence[str] | str | None = LoraConfig.modules_to_save,
@@ -134,6 +136,8 @@ class FastModel:
             use_rslora=use_rslora,
             use_dora=use_dora,
             finetune_last_n_layers=finetune_last_n_layers,
+            finetune_vision_layers=finetune_vision_layers,
+            finetune_language_layers=finetune_language_layers,
             finetune_attention_modules=finetune_attention_modules,
             finetune_mlp_modules=finetune_mlp_modules,
             modules_to_save=_names(modules_to_save),

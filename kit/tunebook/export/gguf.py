@@ -16,8 +16,14 @@ from .merged import save_merged
 def save_gguf(loaded: Loaded, folder: Path | str, quantizations: Sequence[str]) -> list[WrittenGguf]:
     """Write `folder/NAME.TYPE.gguf` for each type, e.g. `smollm2-135m-instruct.q8_0.gguf`.
 
-    Raises UnsupportedArchitecture or ValueError before anything is merged when a model or a type has no rule.
+    Raises UnsupportedArchitecture or ValueError before anything is merged when a model or a type has no rule, and for
+    a model that reads images.
     """
+    if loaded.family.placeholder is not None:
+        raise ValueError(
+            "llama.cpp wants what reads images in a second file (mmproj), which is not written here. Use "
+            "save_pretrained_merged, or load with text_only=True for a .gguf of the language model alone."
+        )
     check_architecture(loaded.config)
     unknown = [kind for kind in quantizations if kind not in QUANTIZATIONS]
     if unknown or not quantizations:

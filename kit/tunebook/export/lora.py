@@ -14,7 +14,7 @@ from mlx_lm.tuner.lora import LoRAEmbedding
 from ..adapters import MLX_FILE, PEFT_FILE, describe, is_adapter, trained_whole
 from ..atomic import new_folder
 from ..loader import Loaded
-from ..peft_format import to_peft
+from ..peft_format import Moves, to_peft
 from ..tensors import flat, save_tensors
 
 AdapterFormat = Literal["mlx", "peft"]
@@ -37,9 +37,10 @@ def save_lora(loaded: Loaded, folder: Path | str, format: AdapterFormat = "mlx")
         document["modules_to_save"] = sorted({name.rpartition(".")[0] for name in whole})
     file = MLX_FILE
     if format == "peft":
-        _check_names(loaded, adapters["lora_parameters"]["keys"])
+        names = loaded.family.transformers_names
+        _check_names(loaded, adapters["lora_parameters"]["keys"], names)
         embeddings = {path for path, layer in loaded.module.named_modules() if isinstance(layer, LoRAEmbedding)}
-        document, arrays = to_peft(document, arrays, embeddings)
+        document, arrays = to_peft(document, arrays, embeddings, names)
         file = PEFT_FILE
     folder = Path(folder)
     with new_folder(folder) as partial:
@@ -48,8 +49,15 @@ def save_lora(loaded: Loaded, folder: Path | str, format: AdapterFormat = "mlx")
     return folder
 
 
-def _check_names(loaded: Loaded, paths: list[str]) -> None:
-    """Raise ValueError for layers that mlx-lm calls otherwise than the checkpoint, and so than transformers, does."""
+def _check_names(loaded: Loaded, paths: list[str], names: Moves) -> None:
+    """Raise ValueError for layers whose name in transformers is not known.
+
+    That is what the checkpoint calls them, unless the family has `names` of its own.
+    """
+    if names:
+        return
+    if names is None:
+        raise ValueError("What transformers calls the layers of this model is not known here. Use format='mlx'.")
     files = loaded.folder.glob("model*.safetensors")
     there = {name for file in files for name in cast("dict[str, mx.array]", mx.load(str(file)))}  # names; read lazily
     elsewhere = [path for path in paths if f"{path}.weight" not in there]

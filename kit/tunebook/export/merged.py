@@ -82,4 +82,4 @@ def _config(loaded: Loaded, dtype: mx.Dtype) -> dict:
     config = json.loads((loaded.folder / "config.json").read_text())
     for key in ("quantization", "quantization_config", "dtype", "torch_dtype"):
         config.pop(key, None)
-    return config | {"torch_dtype": str(dtype).removeprefix("mlx.core.")}
+    return config | loaded.family.config_additions | {"torch_dtype": str(dtype).removeprefix("mlx.core.")}

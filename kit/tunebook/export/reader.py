@@ -9,23 +9,29 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import runtime  # first: it loads the fast BLAS that MLX then finds
 
-Measure = Callable[[str, str | None, list[tuple[np.ndarray, np.ndarray]]], tuple[float, int]]
+Measure = Callable[[str, str | None, list[Any]], tuple[float, int]]
 
 
-def answer(measure: Measure) -> None:
+def pairs(file: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(T,) token ids and (T,) loss mask of each row in an .npz of `tokens_0`, `loss_mask_0`, `tokens_1`, ..."""
+    return [(file[f"tokens_{index}"], file[f"loss_mask_{index}"]) for index in range(len(file.files) // 2)]
+
+
+def answer(measure: Measure, rows_of: Callable[[Any], list[Any]] = pairs) -> None:
     """Parse the command line, `measure`, print `{"loss": nats per supervised token, "tokens": how many}`."""
     parser = argparse.ArgumentParser(description="The loss another program gives some rows.")
     parser.add_argument("model")
-    parser.add_argument("rows", help="an .npz of tokens_0, mask_0, tokens_1, ...")
+    parser.add_argument("rows", help="an .npz of tokens_0, loss_mask_0, tokens_1, ...")
     parser.add_argument("--adapter")
     options = parser.parse_args()
     with np.load(options.rows) as file:
-        rows = [(file[f"tokens_{index}"], file[f"mask_{index}"]) for index in range(len(file.files) // 2)]
+        rows = rows_of(file)
     loss, tokens = measure(options.model, options.adapter, rows)
     print(json.dumps({"loss": loss, "tokens": tokens}))
 

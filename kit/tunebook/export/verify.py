@@ -55,8 +55,9 @@ class Verification:
 def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Row]) -> Verification:
     """Open the export at `path` elsewhere and compare its loss on `rows` with the live model's.
 
-    `kind` is "lora", "merged" or a GGUF type. Folders are opened by stock mlx-lm in a fresh process, adapters for PEFT
-    by PEFT where it is installed; a .gguf by llama.cpp where `xllamacpp` is installed, else by our reader and mlx-lm.
+    `kind` is "lora", "merged" or a GGUF type. Folders are opened by stock mlx-lm in a fresh process (by mlx-vlm for a
+    model that reads images), adapters for PEFT by PEFT where it is installed; a .gguf by llama.cpp where `xllamacpp` is
+    installed, else by our reader and mlx-lm.
     The result says which it was.
     """
     path = Path(path)
@@ -64,6 +65,8 @@ def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Ro
     here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
     if path.suffix == ".gguf":
         reader, there = _loss_of_gguf(path, encoded)
+    elif loaded.family.library == "mlx-vlm":
+        reader, there = _loss_of_vision(path, kind, loaded, encoded)
     elif kind == "lora":
         reader, there = _loss_of_adapters(path, loaded.folder, encoded)
     else:
@@ -85,6 +88,19 @@ def _loss_of_adapters(path: Path, base: Path, rows: Sequence[Encoded]) -> tuple[
         return f"PEFT {version('peft')} and transformers {version('transformers')}", loss
     reader = _mlx_lm() if is_for_mlx_lm(path) else f"tunebook on {_mlx_lm()}"
     return reader, _loss_in_fresh_process(rows, base, adapter=path)
+
+
+def _loss_of_vision(path: Path, kind: str, loaded: Loaded, rows: Sequence[Encoded]) -> tuple[str, float]:
+    """(who opened them, the loss): stock mlx-vlm, and for adapters it does not open our reader of adapters."""
+    base, adapter = (loaded.folder, path) if kind == "lora" else (path, None)
+    name = f"mlx-vlm {version('mlx-vlm')}"
+    reader = name if adapter is None or is_for_mlx_lm(adapter) else f"tunebook on {name}"
+    arrays = {
+        f"{key}_{index}": np.array(array)
+        for index, row in enumerate(rows)
+        for key, array in loaded.family.collate([row], len(row.tokens)).items()
+    }
+    return reader, _loss_of_arrays(arrays, base, adapter, "tunebook.export.vision_reader")
 
 
 def _mlx_lm() -> str:
@@ -109,11 +125,15 @@ def _targets(row: Encoded) -> list[int]:
 def _loss_in_fresh_process(
     rows: Sequence[Encoded], model: Path, adapter: Path | None = None, reader: str = "tunebook.export.reader"
 ) -> float:
+    arrays = {f"tokens_{index}": row.tokens for index, row in enumerate(rows)}
+    arrays |= {f"loss_mask_{index}": row.loss_mask for index, row in enumerate(rows)}
+    return _loss_of_arrays(arrays, model, adapter, reader)
+
+
+def _loss_of_arrays(arrays: dict[str, np.ndarray], model: Path, adapter: Path | None, reader: str) -> float:
     """Raises RuntimeError with the child's own words when it cannot open the export."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "rows.npz"
-        arrays = {f"tokens_{index}": row.tokens for index, row in enumerate(rows)}
-        arrays |= {f"mask_{index}": row.loss_mask for index, row in enumerate(rows)}
         np.savez(file, allow_pickle=False, **arrays)
         command = [sys.executable, "-m", reader, str(model), str(file)]
         if adapter is not None:

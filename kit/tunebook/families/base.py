@@ -5,9 +5,9 @@ Shapes: B rows, T tokens, D width, V vocabulary.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -48,6 +48,10 @@ class Family(ABC):
 
     placeholder: str | None = None  # what stands for an image in a text; None: the model reads text alone
     cannot_compile: str | None = None  # why `hidden` cannot be compiled, to end a sentence with; None: it can
+    library: Literal["mlx-lm", "mlx-vlm"] = "mlx-lm"  # that opens the model folder
+    config_additions: Mapping[str, Any] = {}  # what a config.json must say and may leave out
+    # Beginnings of parameter names here, and what transformers has in their place; None: not known.
+    transformers_names: tuple[tuple[str, str], ...] | None = ()
 
     @abstractmethod
     def check(self, module: nn.Module) -> None:

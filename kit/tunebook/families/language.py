@@ -20,6 +20,20 @@ _NOT_PASSED_ON = ("inputs_embeds", "attention_mask_4d")
 OURS = ("tokens", "loss_mask", "attention_mask", "pixel_values")  # keys of a batch; the others are the processor's
 
 
+def mend_config(module: nn.Module) -> dict[str, int]:
+    """Set right, in place, two numbers of Gemma 3's config that shape its embeddings (mlx-vlm 0.7.10, gemma3.py).
+
+    Returned is what its config.json must say for others to read it right.
+
+    Released checkpoints leave `hidden_size` out, and 2048 is taken for it, whatever the text's width is. With images in
+    the batch the padding token's embedding is replaced by zeros; where that token ends a turn too, the end is lost.
+    """
+    config = cast("Any", module).config
+    config.hidden_size = config.text_config.hidden_size
+    config.pad_token_id = -1  # no token; padding stands on the right, where its embedding is seen by nothing
+    return {"hidden_size": config.hidden_size}
+
+
 def features(module: nn.Module, batch: Batch) -> dict[str, Any]:
     """What the language model is to be called with for a batch: embeddings, positions, and what else a family has."""
     extras = {key: value for key, value in batch.items() if key not in OURS}

@@ -61,8 +61,8 @@ def media_tokens(processor: Any, config: dict[str, Any]) -> MediaTokens:
             f"{', '.join(CANDIDATES)}; this model cannot be tuned on images here. Pass text_only=True to tune its "
             "language model alone."
         )
-    said = [config[key] for key in ("image_token_id", "image_token_index") if config.get(key) is not None]
-    image_id = said[0] if said else known[named["image_token"] or placeholder]
+    image_id = image_id_of(config)
+    image_id = known[named["image_token"] or placeholder] if image_id is None else image_id
     numbers = {known[name] for name in special if _speaks_of_media(name)}
     numbers |= {known[placeholder], image_id, *(config[key] for key in CONFIG_KEYS if isinstance(config.get(key), int))}
     return MediaTokens(
@@ -71,6 +71,12 @@ def media_tokens(processor: Any, config: dict[str, Any]) -> MediaTokens:
         image_id=image_id,
         never_trained=frozenset(numbers - set(_ordinary(tokenizer))),
     )
+
+
+def image_id_of(config: dict[str, Any]) -> int | None:
+    """The token whose states are the image's, if config.json says it."""
+    said = (config.get(key) for key in ("image_token_id", "image_token_index"))
+    return next((number for number in said if number is not None), None)
 
 
 def _speaks_of_media(name: str) -> bool:

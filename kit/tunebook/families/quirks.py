@@ -14,19 +14,18 @@ class Quirks:
     wrapped_in: tuple[str, str] | None = None
     # The tokens of one image attend to one another in both directions (transformers 5, modeling_gemma3).
     sees_images_whole: bool = False
-    # The image features are divided by the root of the text width, and checkpoints leave that number out.
-    width_of_text_in_config: bool = False
-    trains_tower: bool = True  # gradients of the vision tower and the projector are right
+    # Its config, as read, scales images by a width that is not the text's, and takes padding out of the embeddings.
+    mends_config: bool = False
     # Beginnings of parameter names here, and what transformers 5 has in their place; None: not known.
-    names_in_transformers: tuple[tuple[str, str], ...] | None = None
+    transformers_names: tuple[tuple[str, str], ...] | None = None
 
 
 _QWEN = Quirks(
     wrapped_in=("<|vision_start|>", "<|vision_end|>"),
-    names_in_transformers=(("language_model.model.", "model.language_model."), ("vision_tower.", "model.visual.")),
+    transformers_names=(("language_model.model.", "model.language_model."), ("vision_tower.", "model.visual.")),
 )
 _IDEFICS = Quirks(
-    names_in_transformers=(
+    transformers_names=(
         ("language_model.", "model.text_model."),
         ("vision_model.", "model.vision_model."),
         ("connector.", "model.connector."),
@@ -39,8 +38,8 @@ QUIRKS = {
     "qwen3_vl": _QWEN,
     "gemma3": Quirks(
         sees_images_whole=True,
-        width_of_text_in_config=True,
-        names_in_transformers=(
+        mends_config=True,
+        transformers_names=(
             ("language_model.model.", "model.language_model."),
             ("vision_tower.", "model.vision_tower."),
             ("multi_modal_projector.", "model.multi_modal_projector."),
@@ -48,8 +47,6 @@ QUIRKS = {
     ),
     "smolvlm": _IDEFICS,
     "idefics3": _IDEFICS,
-    # The backward pass of its tower ends in a reshape that MLX cannot make (mlx-vlm 0.7.10).
-    "llava": Quirks(trains_tower=False),
 }
 
 

@@ -30,12 +30,16 @@ class VisionFamily(Family):
     """Any mlx-vlm model with `get_input_embeddings` and a `language_model`; whether it can be trained, `check` says."""
 
     cannot_compile = "a model that reads images looks at its tokens while it runs"
+    library = "mlx-vlm"
 
     def __init__(self, module: nn.Module, tokenizer: TokenizerWrapper, processor: Any, config: dict[str, Any]):
         self.tokenizer, self.processor = tokenizer, processor
         self.quirks = quirks_of(config["model_type"])
         self.media = media_tokens(processor, config)
         self.placeholder = self.media.placeholder
+        self.transformers_names = self.quirks.transformers_names
+        if self.quirks.mends_config:
+            self.config_additions = language.mend_config(module)
         self._expander = Expander(processor, self.media.placeholder)
         self._has_head = language.has_head(module)  # False: `hidden` holds logits, and `head` passes them on
 
