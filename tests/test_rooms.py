@@ -18,13 +18,14 @@ PICTURE = """
     examples    : images
     hub         :
     sources     : hub
-    samples     :
     progress    : events
     bridges     : events
     runs        : atomic events
     runtime     :
     blas        : atomic runtime
     tensors     :
+    digit_model : tensors
+    samples     : digit_model
     variants    :
     recompute   : tensors variants
     norms       : tensors variants

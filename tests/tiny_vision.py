@@ -45,13 +45,15 @@ SMOL_TEMPLATE = (
 _NORMALIZED = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
-def tiny_vision_folder(folder: Path | str, family: str, *, seed: int = 0, **text_overrides: Any) -> Path:
-    """Write a random model of `family` with its processor to `folder`; overrides are of its text_config."""
+def tiny_vision_folder(folder: Path | str, family: str, *, width: int = 32, seed: int = 0, **changes: Any) -> Path:
+    """Write a random model of `family` with its processor to `folder`.
+
+    Its states are `width` numbers, 32 or 64, of which 64 can be quantized; `changes` are entries of config.json.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write = {"gemma3": _gemma3, "smolvlm": _idefics, "idefics3": _idefics}.get(family, _qwen)
-    config = write(folder, family)
-    config["text_config"] |= text_overrides
+    config = write(folder, family, width) | changes
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     weights = _random_weights(config, seed)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
@@ -78,7 +80,7 @@ def asked(text: str, images: Sequence[Any], answer: str) -> dict[str, Any]:
     }
 
 
-def _qwen(folder: Path, family: str) -> dict[str, Any]:
+def _qwen(folder: Path, family: str, width: int) -> dict[str, Any]:
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
     special = (*special, "<|image_pad|>", "<|video_pad|>")
     ids = _tokenizer(folder, special, pad="<|endoftext|>", eos="<|im_end|>", template=QWEN_TEMPLATE)
@@ -96,17 +98,17 @@ def _qwen(folder: Path, family: str) -> dict[str, Any]:
     (folder / "preprocessor_config.json").write_text(json.dumps(image_processor))
     text = {
         "model_type": "qwen3_vl_text" if family == "qwen3_vl" else family,
-        **_text_sizes(len(ids)),
+        **_text_sizes(len(ids), width),
         "rope_theta": 1e6,
-        "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]},
+        "rope_scaling": {"type": "mrope", "mrope_section": [width // 16, width // 32, width // 32]},
         "tie_word_embeddings": True,
     }
     vision = {
         "model_type": family,
         "depth": 2,
         "embed_dim": 32,
-        "hidden_size": 32,
-        "out_hidden_size": 32,
+        "hidden_size": width if family == "qwen2_vl" else 32,  # there the width the tower puts out
+        "out_hidden_size": width,
         "intermediate_size": 64,
         "mlp_ratio": 2,
         "num_heads": 2,
@@ -119,7 +121,7 @@ def _qwen(folder: Path, family: str) -> dict[str, Any]:
         "fullatt_block_indexes": [1],
     }
     if family == "qwen3_vl":
-        text |= {"head_dim": 8}
+        text |= {"head_dim": width // 4}
         vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
     return {
         **text,
@@ -135,7 +137,7 @@ def _qwen(folder: Path, family: str) -> dict[str, Any]:
     }
 
 
-def _gemma3(folder: Path, family: str) -> dict[str, Any]:
+def _gemma3(folder: Path, family: str, width: int) -> dict[str, Any]:
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     special = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", *named.values())
     ids = _tokenizer(folder, special, pad="<pad>", eos="<eos>", bos="<bos>", named=named, template=GEMMA_TEMPLATE)
@@ -152,16 +154,17 @@ def _gemma3(folder: Path, family: str) -> dict[str, Any]:
     )
     text = {
         "model_type": "gemma3_text",
-        **_text_sizes(len(ids)),
-        "head_dim": 8,
+        **_text_sizes(len(ids), width),
+        "head_dim": width // 4,
         "sliding_window": 24,
         "sliding_window_pattern": 2,
         "mm_tokens_per_image": 4,
-        "query_pre_attn_scalar": 8,
+        "query_pre_attn_scalar": width // 4,
     }
     return {
         "model_type": family,
         "hidden_size": text["hidden_size"],
+        "vocab_size": len(ids),
         "text_config": text,
         "vision_config": {"model_type": "siglip_vision_model", **_TOWER},
         "image_token_index": ids["<image_soft_token>"],
@@ -173,7 +176,7 @@ def _gemma3(folder: Path, family: str) -> dict[str, Any]:
     }
 
 
-def _idefics(folder: Path, family: str) -> dict[str, Any]:
+def _idefics(folder: Path, family: str, width: int) -> dict[str, Any]:
     special = ("<|endoftext|>", "<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>")
     special = (*special, "<image>", *(f"<row_{row}_col_{col}>" for row in (1, 2) for col in (1, 2)))
     ids = _tokenizer(
@@ -194,7 +197,7 @@ def _idefics(folder: Path, family: str) -> dict[str, Any]:
     )
     return {
         "model_type": family,
-        "text_config": {"model_type": "llama", **_text_sizes(len(ids)), "rope_theta": 1e4},
+        "text_config": {"model_type": "llama", **_text_sizes(len(ids), width), "rope_theta": 1e4},
         "vision_config": {"model_type": "idefics3" if family == "idefics3" else "smolvlm_vision", **_TOWER},
         "image_token_id": ids["<image>"],
         "scale_factor": 2,
@@ -214,10 +217,10 @@ _TOWER = {
 }
 
 
-def _text_sizes(vocabulary: int) -> dict[str, Any]:
+def _text_sizes(vocabulary: int, width: int) -> dict[str, Any]:
     return {
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
