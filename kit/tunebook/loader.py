@@ -6,7 +6,8 @@ the folder. This is the only place that decides whether a model is text or visio
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer, quantize_model
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from . import runtime
 from .families.base import Family
@@ -164,7 +166,8 @@ def _vision_family(module: nn.Module, tokenizer: TokenizerWrapper, folder: Path,
 
     from .families.vision import VisionFamily
 
-    processor = load_processor(folder, add_detokenizer=False)
+    with _quiet_transformers():
+        processor = load_processor(folder, add_detokenizer=False)
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError(
             f"{folder} is more than a text model (its config has vision_config), but holds no processor of images that "
@@ -174,6 +177,17 @@ def _vision_family(module: nn.Module, tokenizer: TokenizerWrapper, folder: Path,
         tokenizer.chat_template = processor.chat_template
         tokenizer.has_chat_template = True
     return VisionFamily(module, tokenizer, processor, config)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its advice on arguments that mlx-vlm passes and nobody here can change."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _float_type(module: nn.Module) -> mx.Dtype:

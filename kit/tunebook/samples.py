@@ -10,6 +10,7 @@ import sysconfig
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 INSTRUCTION = "Explain what this Python function does."
 
@@ -66,7 +67,7 @@ def digits(question: str = DIGIT_QUESTION, *, in_words: bool = False) -> list[di
         raise ImportError("samples.digits() are those of scikit-learn: pip install scikit-learn") from error
     from PIL import Image
 
-    bundled = load_digits()
+    bundled = cast("Any", load_digits())  # a dict with attributes, which its annotation does not tell
     rows = []
     for strokes, digit in zip(bundled.images, bundled.target.tolist(), strict=True):  # (8, 8), 0 white to 16 black
         image = Image.fromarray((255 - strokes * 255 / 16).astype("uint8"))
@@ -79,7 +80,7 @@ def digits(question: str = DIGIT_QUESTION, *, in_words: bool = False) -> list[di
 def digit_reader(folder: Path | str, *, seed: int = 0) -> Path:
     """Write a vision-language model of random weights that is small enough for `digits`, and return its folder.
 
-    It is SmolVLM's architecture with 120,000 parameters and a tokenizer of its own; `FastModel.from_pretrained(folder)`
+    It is SmolVLM's architecture with 100,000 parameters and a tokenizer of its own; `FastModel.from_pretrained(folder)`
     and mlx-vlm open it. The same seed gives the same weights.
     """
     from .digit_model import write_digit_reader

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # Teach a model to read
 #
-# In two minutes on a laptop, without a download: a vision-language model with 120,000 random weights learns to read
+# In two minutes on a laptop, without a download: a vision-language model with 100,000 random weights learns to read
 # handwritten digits, all of it being trained. Then it is frozen, and small adapters beside it learn to say the digits
 # in words. The same cells tune Qwen-VL, Gemma 3, SmolVLM and Idefics 3.
 

@@ -41,7 +41,7 @@ QUIRKS = {
         mends_config=True,
         transformers_names=(
             ("language_model.model.", "model.language_model."),
-            ("vision_tower.", "model.vision_tower."),
+            ("vision_tower.vision_model.", "model.vision_tower."),
             ("multi_modal_projector.", "model.multi_modal_projector."),
         ),
     ),
