@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx_vlm.models.llava.llava import Model as Llava
 from mlx_vlm.utils import load as load_stock
 
 from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
@@ -458,3 +461,13 @@ def test_canary_qwen_processors_still_leave_an_image_out_without_a_word(models):
     processor = models("qwen2_vl").family.processor
     made = processor(text=["<|image_pad|>"], images=[pictures(2, size=(60, 60))])
     assert (np.array(made["input_ids"]) == 5).sum() * 4 < np.array(made["pixel_values"]).shape[0]
+
+
+def test_canary_llava_still_gives_the_first_row_of_a_batch_the_second_rows_picture():
+    # Called on the method alone: its processor needs torchvision. `check.batches` refuses the family for this.
+    holder = SimpleNamespace(config=SimpleNamespace(image_token_index=5))
+    tokens = mx.array([[7, 5, 8], [9, 5, 7]])
+    pictures_seen = mx.stack([mx.full((1, 4), 1.0), mx.full((1, 4), 2.0)])  # (2, 1, 4): all ones, all twos
+    merge = Llava._merge_input_ids_with_image_features
+    embedded = merge(cast("Any", holder), pictures_seen, mx.zeros((2, 3, 4)), tokens)
+    assert embedded[:, 1, 0].tolist() == [2.0, 2.0]

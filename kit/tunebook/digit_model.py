@@ -11,6 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_vlm.models import smolvlm
+from mlx_vlm.models.smolvlm.config import ModelConfig
+from mlx_vlm.models.smolvlm.smolvlm import Model
 from mlx_vlm.utils import update_module_configs
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -37,11 +39,9 @@ def write_digit_reader(folder: Path, texts: Sequence[str], seed: int) -> Path:
     _write_processor(folder)
     config = _config(vocabulary)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    settings = update_module_configs(
-        smolvlm.ModelConfig.from_dict(dict(config)), smolvlm, dict(config), ["text", "vision"]
-    )
+    settings = update_module_configs(ModelConfig.from_dict(dict(config)), smolvlm, dict(config), ["text", "vision"])
     mx.random.seed(seed)
-    save_tensors(folder / "model.safetensors", flat(smolvlm.Model(settings).parameters()))
+    save_tensors(folder / "model.safetensors", flat(Model(settings).parameters()))
     return folder
 
 
