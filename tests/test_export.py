@@ -14,6 +14,7 @@ from tests.tiny import tiny_model_folder
 from tunebook import ExportTable, FastModel
 from tunebook.export.merged import save_merged
 from tunebook.export.verify import verify_export
+from tunebook.gguf import read_gguf
 
 TOKENS = [[5, 17, 99, 4, 250, 301, 7]]
 
@@ -163,9 +164,32 @@ def test_a_gguf_file_is_read_back_without_llama_cpp_too(tuned, tmp_path, rows, m
 
 
 def test_several_gguf_types_come_from_one_merge_and_the_scratch_folder_is_gone(tuned, tmp_path):
-    exports = tuned.save_pretrained_gguf(tmp_path / "gguf", quantization_method=["F16", "q8_0"])
-    assert sorted(path.name for path in (tmp_path / "gguf").iterdir()) == ["llama.f16.gguf", "llama.q8_0.gguf"]
-    assert exports[1].bytes < exports[0].bytes
+    exports = tuned.save_pretrained_gguf(tmp_path / "gguf", quantization_method=["F16", "q8_0", "Q4_K_M"])
+    names = ["llama.f16.gguf", "llama.q4_k_m.gguf", "llama.q8_0.gguf"]
+    assert sorted(path.name for path in (tmp_path / "gguf").iterdir()) == names
+    assert exports[2].bytes < exports[1].bytes < exports[0].bytes
+
+
+@pytest.mark.parametrize(
+    ("architecture", "base", "choice"),
+    [
+        ("llama", {"load_in_4bit": True}, {}),
+        ("qwen3_moe", {}, {}),
+        ("llama", {}, {"use_dora": True, "target_modules": ["q_proj", "down_proj"]}),
+        ("llama", {}, {"use_rslora": True, "target_modules": ["v_proj", "embed_tokens"]}),
+    ],
+)
+def test_every_kind_of_tuned_model_becomes_a_gguf_with_its_logits(tmp_path, architecture, base, choice):
+    model, _ = FastModel.from_pretrained(tiny_model_folder(tmp_path / "base", architecture), **base)
+    FastModel.get_peft_model(model, r=4, lora_alpha=16, **choice)
+    mx.random.seed(3)
+    for _, layer in model.module.named_modules():
+        if "lora_b" in layer:
+            layer.lora_b = mx.random.normal(layer.lora_b.shape) * 0.1
+    expected = np.array(model.module(mx.array(TOKENS)))
+    [export] = model.save_pretrained_gguf(tmp_path / "gguf", quantization_method="f32")
+    module, _ = mlx_lm.load(str(read_gguf(export.path, tmp_path / "back")))
+    assert difference(module, expected) < 1e-4
 
 
 def test_a_tensor_that_cannot_be_quantized_as_asked_is_reported(tmp_path):

@@ -36,6 +36,7 @@ TEXTS = (
     "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",
     "def f(x):\n    return x ** 2  # ok\n\n\n\nprint(f(3)) // don't",
 )
+YARN = {"rope_type": "yarn", "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 PROBE = "The quick brown fox says: über 日本 1234, it's <|im_start|>user\nhi<|im_end|>\n and then sleeps."
 
 
@@ -96,14 +97,16 @@ def test_transformers_understands_the_folder_read_back_as_it_did_the_original(tm
     assert {key: after[key] for key in known} == {key: before[key] for key in known}
 
 
-@pytest.mark.parametrize("quantization", ["f32", "f16"])
+@pytest.mark.parametrize("quantization", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_llama_cpp_gives_each_token_the_probability_mlx_gives_it(tmp_path, architecture, quantization):
     pytest.importorskip("xllamacpp")
     folder = tiny_model_folder(tmp_path / "model", architecture)
     ids = ids_of(folder, PROBE)
     written = write_gguf(folder, tmp_path / "model.gguf", quantization)
-    np.testing.assert_allclose(llama_cpp.target_log_probs(written.path, ids), log_probs(folder, ids), atol=0.02)
+    error = llama_cpp.target_log_probs(written.path, ids) - log_probs(folder, ids)
+    # Of rows of 64 random numbers 8 bits lose more than of a trained model's; single tokens say little.
+    assert (np.abs(error).mean() < 0.1) if quantization == "q8_0" else (np.abs(error).max() < 0.02)
 
 
 def test_untied_heads_and_attention_biases_survive_for_llama_cpp(tmp_path):
@@ -128,7 +131,7 @@ def test_quantizing_moves_the_loss_llama_cpp_measures_only_a_little(tmp_path, qu
     assert np.abs(error).mean() < nats
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", [kind for kind in QUANTIZATIONS if "_k" not in kind])
 def test_llama_cpp_and_our_reader_agree_on_what_a_quantized_file_holds(tmp_path, quantization):
     pytest.importorskip("xllamacpp")
     folder = tiny_model_folder(tmp_path / "model", "qwen3")
@@ -150,7 +153,7 @@ def test_vectors_stay_fp32_and_the_head_of_a_four_bit_file_has_eight_bits(tmp_pa
 def test_rows_that_do_not_divide_into_blocks_become_f16_and_are_named(tmp_path):
     folder = tiny_model_folder(tmp_path / "model", "llama", intermediate_size=72)
     written = write_gguf(folder, tmp_path / "model.gguf", "q8_0")
-    assert written.fallbacks == ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight")
+    assert written.fallbacks == {"blk.0.ffn_down.weight": "f16", "blk.1.ffn_down.weight": "f16"}
     types = tensor_types(written.path)
     assert {name for name in types if types[name] == "F16"} == set(written.fallbacks)
 
@@ -205,6 +208,7 @@ def test_a_large_model_is_read_into_shards_that_mlx_lm_opens_as_one(tmp_path):
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64,
         },
+        YARN,
     ],
     ids=lambda scaling: scaling["rope_type"],
 )
@@ -352,8 +356,10 @@ def test_a_pre_tokenizer_without_a_name_in_gguf_is_refused_before_anything_is_wr
 def test_a_name_that_looks_like_phi_3_does_not_make_a_file_llama_cpp_cannot_open(tmp_path):
     pytest.importorskip("xllamacpp")
     folder = tiny_model_folder(tmp_path / "my-phi3-tune", "llama")
-    path = write_gguf(folder, tmp_path / "model.gguf", "f16").path
-    assert llama_cpp.tokenize(path, "the fox") == ids_of(folder, "the fox")
+    written = write_gguf(folder, tmp_path / "model.gguf", "f16")
+    assert llama_cpp.tokenize(written.path, "the fox") == ids_of(folder, "the fox")
+    assert fields(written.path)["general.name"] == "my-phi 3-tune"
+    assert "names the model 'my-phi 3-tune'" in written.notices[0]
 
 
 # Refusals
@@ -377,12 +383,22 @@ def test_an_unsupported_model_type_is_refused_with_the_supported_ones(tmp_path):
     ("architecture", "override", "reason"),
     [
         ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling 'yarn'"),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "rope scaling 'dynamic'"),
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            "original_max_position_embeddings is missing",
+        ),
+        ("llama", {"rope_scaling": YARN | {"beta_fast": 16}}, "beta_fast is 16"),
+        ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0] * 8}}, "rope scaling 'longrope'"),
+        ("qwen3_moe", {"norm_topk_prob": False}, "norm_topk_prob is False"),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]"),
+        ("gemma2", {"query_pre_attn_scalar": 20}, "llama.cpp assumes 16"),
+        ("gemma2", {"layer_types": ["full_attention"] * 2}, "one full layer in 2"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
         ("gemma3", {"sliding_window_pattern": 2}, "sliding_window_pattern is 2"),
         ("smollm3", {"no_rope_layers": [1, 0, 1, 0]}, "every fourth layer"),
         ("phi3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
-        ("llama", {"quantization": {"bits": 4, "group_size": 64}}, "already quantized"),
     ],
 )
 def test_a_setting_gguf_cannot_carry_is_refused_by_name(tmp_path, architecture, override, reason):
@@ -395,8 +411,29 @@ def test_a_setting_gguf_cannot_carry_is_refused_by_name(tmp_path, architecture, 
 
 def test_an_unsupported_quantization_is_refused_with_the_supported_ones(tmp_path):
     folder = tiny_model_folder(tmp_path / "model", "llama")
-    with pytest.raises(ValueError, match="'q4_k_m' cannot be written; supported are f32, f16, bf16, q8_0"):
-        write_gguf(folder, tmp_path / "model.gguf", "q4_k_m")
+    with pytest.raises(ValueError, match="Cannot write GGUF type iq2_xs; choose from f32, f16, bf16, q8_0"):
+        write_gguf(folder, tmp_path / "model.gguf", "iq2_xs")
+
+
+def test_a_folder_of_weights_that_are_quantized_already_is_refused(tmp_path):
+    folder = tiny_model_folder(tmp_path / "model", "llama", quantization={"bits": 4, "group_size": 64})
+    with pytest.raises(ValueError, match="already quantized; save them in 16 bits first"):
+        write_gguf(folder, tmp_path / "model.gguf", "f16")
+
+
+def test_the_experts_of_a_mixture_may_be_stored_one_by_one_and_must_be_complete(tmp_path):
+    stacked = tiny_model_folder(tmp_path / "stacked", "qwen3_moe")
+    path = write_gguf(stacked, tmp_path / "stacked.gguf", "f32", name="tiny").path
+    single = read_gguf(path, tmp_path / "single")
+    names = set(weights_of(single))
+    assert "model.layers.1.mlp.experts.3.down_proj.weight" in names
+    assert not [name for name in names if "switch_mlp" in name]
+    assert write_gguf(single, tmp_path / "single.gguf", "f32", name="tiny").path.read_bytes() == path.read_bytes()
+    weights = weights_of(single)
+    del weights["model.layers.1.mlp.experts.2.down_proj.weight"]
+    mx.save_safetensors(str(single / "model.safetensors"), weights)
+    with pytest.raises(ValueError, match=r"lacks model.layers.1.mlp.experts.down_proj.weight of experts \[2\]"):
+        write_gguf(single, tmp_path / "again.gguf", "f32")
 
 
 def test_a_tensor_without_a_rule_is_refused_and_named_on_both_ways(tmp_path):

@@ -120,7 +120,6 @@ def test_every_kind_of_head_gives_the_gradients_of_the_plain_loss(tmp_path, rows
         FastModel.get_peft_model(model, r=4, **adapt)
     encoded = encode_rows(rows[:4], model.loaded, max_seq_length=128).rows
     batch = model.family.collate(encoded, width=65)
-    assert model.family.head_is_fixed(model.module) == (kind in ("tied", "untied", "4-bit", "bfloat16"))
 
     def over_all_logits(module, batch, _):
         logits = module(batch["tokens"][:, :-1]).astype(mx.float32)
@@ -140,14 +139,15 @@ def test_every_kind_of_head_gives_the_gradients_of_the_plain_loss(tmp_path, rows
         assert distance.item() < (0.1 if kind == "bfloat16" else 1e-4), name
 
 
-def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, monkeypatch):
-    """120 MB of logits, with their gradient and what is between them, would be 480."""
+@pytest.mark.parametrize("trained", [False, True])
+def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, monkeypatch, trained):
+    """120 MB of logits are 360 with their gradient and what is between them."""
     folder = tiny_model_folder(tmp_path)
     model, _ = FastModel.from_pretrained(folder)
     wide = nn.Embedding(60_000, 64)
     model.module["model"]["embed_tokens"] = wide
     model.module.freeze()
-    FastModel.get_peft_model(model, r=4)
+    FastModel.get_peft_model(model, r=4, modules_to_save=["embed_tokens"] if trained else None)
     tokens = mx.array(np.random.default_rng(0).integers(0, 60_000, (1, 513)))
     batch = {"tokens": tokens, "loss_mask": mx.ones(tokens.shape, mx.bool_)}
     positions = supervised_positions(batch)
@@ -160,5 +160,5 @@ def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, monkeypatc
         before = mx.get_active_memory()
         mx.eval(step(model.module, batch, positions))
         peaks[name] = mx.get_peak_memory() - before
-    assert peaks["whole"] > 400e6
-    assert peaks["pieces"] < 150e6
+    assert peaks["whole"] > 300e6
+    assert peaks["pieces"] < 0.45 * peaks["whole"]

@@ -28,6 +28,7 @@ PICTURE = """
     samples     : digit_model
     variants    :
     recompute   : tensors variants
+    attention   : runtime variants
     norms       : tensors variants
     neftune     : variants
     checkpoint  : atomic tensors runs
@@ -44,14 +45,14 @@ PICTURE = """
     encoding    : atomic encoded examples families formats loader progress sources token_cache
     datacheck   : encoding families
     batches     : config
-    loss        : families tensors
+    loss        : families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families
-    step        : compiled config batches families loader loss neftune optim recompute tensors
+    step        : attention compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \

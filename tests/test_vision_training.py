@@ -271,6 +271,8 @@ def test_a_gguf_is_refused_with_a_reason(folders, tmp_path):
     model = tuned(folders("qwen2_vl"))
     with pytest.raises(ValueError, match=r"mmproj.*text_only=True"):
         model.save_pretrained_gguf(tmp_path)
+    with pytest.raises(ValueError, match="mmproj"):
+        model.save_pretrained(tmp_path, format="gguf")
     assert not list(tmp_path.iterdir())
 
 

@@ -6,6 +6,7 @@ routes through the code agree or that a loss falls, never that a sentence makes 
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from mlx_lm.utils import load_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-Style = Literal["smollm", "gpt2", "qwen2", "llama3"]
+Style = Literal["smollm", "gpt2", "qwen2", "llama3", "tekken", "gpt-4o"]
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
@@ -41,6 +42,20 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+# As in the released tokenizer.json of Mistral Nemo (tekken) and of gpt-oss.
+_WORDS_BY_CASE = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+%(ending)s"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*%(ending)s"
+    r"|\p{N}%(digits)s| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+_SPLITS = {
+    "qwen2": _WORDS % "",
+    "llama3": _WORDS % "{1,3}",
+    "tekken": _WORDS_BY_CASE % {"ending": "", "digits": ""},
+    "gpt-4o": _WORDS_BY_CASE % {"ending": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "digits": "{1,3}"},
+}
 
 _COMMON = {
     "vocab_size": None,  # the tokenizer's
@@ -75,6 +90,30 @@ ARCHITECTURES = {
         "head_dim": 32,
         "hidden_act": "silu",
     },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "attention_bias": False,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 96,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "norm_topk_prob": True,
+    },
+    "gemma2": {
+        "model_type": "gemma2",
+        "architectures": ["Gemma2ForCausalLM"],
+        "attention_bias": False,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "sliding_window": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+    },
     "gemma3": {
         "model_type": "gemma3_text",
         "architectures": ["Gemma3ForCausalLM"],
@@ -107,8 +146,9 @@ def tiny_tokenizer(
     chat_template: str | None = CHAT_TEMPLATE,
     style: Style = "smollm",
     vocab_size: int = 512,
+    corpus: Sequence[str] = CORPUS,
 ) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on CORPUS, save it to `folder` and return it.
+    """Train a byte-level BPE tokenizer on `corpus`, save it to `folder` and return it.
 
     `style` says whose way of cutting text into words it has; `llama3` also begins every text with `<|im_start|>`. The
     end of a turn is `<|im_end|>`, the padding `<|endoftext|>`.
@@ -119,7 +159,7 @@ def tiny_tokenizer(
         tokenizer.normalizer = normalizers.NFC()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.train_from_iterator(
-        CORPUS,
+        corpus,
         trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=list(SPECIAL_TOKENS),
@@ -127,8 +167,8 @@ def tiny_tokenizer(
             show_progress=False,
         ),
     )
+    tokenizer.model.ignore_merges = style in ("llama3", "tekken")
     if style == "llama3":
-        tokenizer.model.ignore_merges = True
         tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
             single="<|im_start|> $A",
             pair="<|im_start|> $A <|im_start|>:1 $B:1",
@@ -148,6 +188,11 @@ def tiny_tokenizer(
     return fast
 
 
+def tiny_config(architecture: str, **overrides) -> dict:
+    """The config.json of a tiny model, but for what its tokenizer decides."""
+    return {**_COMMON, **ARCHITECTURES[architecture], **overrides}
+
+
 def tiny_model_folder(
     folder: Path | str,
     architecture: str = "llama",
@@ -165,11 +210,10 @@ def tiny_model_folder(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # transformers gives every qwen2 model Qwen's splitting, whatever its tokenizer.json says.
-    own_style: Style = "qwen2" if architecture in ("qwen2", "qwen3") else "smollm"
+    own_style: Style = "qwen2" if architecture.startswith("qwen") else "smollm"
     tokenizer = tiny_tokenizer(folder, chat_template=chat_template, style=style or own_style)
     config = {
-        **_COMMON,
-        **ARCHITECTURES[architecture],
+        **tiny_config(architecture),
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -182,7 +226,7 @@ def tiny_model_folder(
     parameters = dict(tree_flatten(bare.parameters()))
     keys = mx.random.split(mx.random.key(seed), len(parameters))
     weights = {
-        name: _random(name, array.shape, key, zero_centred_norms=architecture == "gemma3")
+        name: _random(name, array.shape, key, zero_centred_norms=architecture.startswith("gemma"))
         for (name, array), key in zip(parameters.items(), keys, strict=True)
     }
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
@@ -190,8 +234,8 @@ def tiny_model_folder(
 
 
 def _pre_tokenizer(style: Style) -> pre_tokenizers.PreTokenizer:
-    if style in ("qwen2", "llama3"):
-        words = Regex(_WORDS % ("" if style == "qwen2" else "{1,3}"))
+    if style in _SPLITS:
+        words = Regex(_SPLITS[style])
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         return pre_tokenizers.Sequence([pre_tokenizers.Split(words, behavior="isolated"), byte_level])
     digits = [pre_tokenizers.Digits(individual_digits=True)] if style == "smollm" else []

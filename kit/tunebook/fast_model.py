@@ -15,6 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from . import adapters
 from .config import LoraConfig
 from .export.gguf import notes_on, save_gguf
+from .export.gguf_adapter import save_gguf_adapter, verify_gguf_adapter
 from .export.lora import AdapterFormat, save_lora
 from .export.merged import save_merged
 from .export.report import Export
@@ -183,12 +184,21 @@ class FastModel:
         return "".join(self.stream(prompt, **options))
 
     def save_pretrained(
-        self, folder: Path | str, *, format: AdapterFormat = "mlx", verify_with: Sequence[Row] | None = None
+        self,
+        folder: Path | str,
+        *,
+        format: AdapterFormat | Literal["gguf"] = "mlx",
+        verify_with: Sequence[Row] | None = None,
     ) -> Export:
         """Save the adapters as mlx-lm ("mlx") or PEFT ("peft") does; `from_pretrained(folder)` goes on from either.
 
-        `verify_with` are rows to compare the loss on once they are read back.
+        "gguf" is one file in `folder`, for llama.cpp's `--lora` on a GGUF of the base model. `verify_with` are rows to
+        compare the loss on once they are read back.
         """
+        if format == "gguf":
+            saved = save_gguf_adapter(self.loaded, folder)
+            check = None if verify_with is None else verify_gguf_adapter(saved, self.loaded, verify_with)
+            return Export(kind="lora", path=saved, verification=check)
         whole = adapters.trained_whole(self.module)
         note = (
             f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "

@@ -5,6 +5,7 @@ but `reset_peak_memory` and `memory_for_training`. The fast BLAS has a room of i
 check-up (`checkup.py`).
 """
 
+import ctypes
 import os
 import platform
 import stat
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks
 Backend = Literal["metal", "cuda", "cpu"]
 
 CACHE_SHARE = 0.25  # of a GPU's memory: freed memory MLX may keep while training
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
 
 _OUT_OF_MEMORY = (
     "Insufficient Memory",  # Metal, a command buffer (kIOGPUCommandBufferCallbackErrorOutOfMemory)
@@ -81,14 +84,25 @@ def reset_peak_memory() -> None:
 
 @contextmanager
 def memory_for_training() -> Iterator[None]:
-    """Set MLX's memory limits for a run, on a GPU, and put them back as they were when the block ends.
+    """Set memory limits that suit a run, and put them back when the block ends.
 
     On Metal as much as the chip recommends is wired, so that the system does not page it out. On a GPU what MLX keeps
     of freed memory is held to a part of the whole; the batches of a run differ in shape, and it could keep them all.
+    MLX's CPU build leaves the keeping to the C library, which is told to keep more.
     """
+    if backend() == "cpu":
+        with _pages_kept():
+            yield
+        return
+    with _gpu_limits():
+        yield
+
+
+@contextmanager
+def _gpu_limits() -> Iterator[None]:
     import mlx.core as mx
 
-    limit = None if backend() == "cpu" else _device_limit_gb()
+    limit = _device_limit_gb()
     if limit is None:
         yield
         return
@@ -102,6 +116,27 @@ def memory_for_training() -> Iterator[None]:
         if wired is not None:
             mx.synchronize()  # the limit must not change under work in flight (mlx-lm 0.32, generate.wired_limit)
             mx.set_wired_limit(wired)
+
+
+@contextmanager
+def _pages_kept() -> Iterator[None]:
+    """Have glibc keep the pages of freed arrays until the block ends, and use them again.
+
+    By default it hands every large array back to the kernel, which clears its pages anew for the next: up to a tenth
+    of the time of a step. Elsewhere nothing is changed.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most glibc takes
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)  # glibc's own values (malloc.h)
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
+        libc.malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from . import optim
+from .attention import block_attention
 from .batches import padded_width
 from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
@@ -129,6 +130,7 @@ class Stepper:
     def _as_trained(self) -> ExitStack:
         """The model in the form its forward and backward pass are taken in, until the block ends."""
         forms = ExitStack()
+        forms.enter_context(block_attention(self._module, recomputed=bool(self._config.gradient_checkpointing)))
         if self._config.gradient_checkpointing:
             forms.enter_context(recomputed_layers(self._module))
         if self._config.neftune_noise_alpha:

@@ -6,7 +6,8 @@ The object becomes an instance of a subclass made here, so `isinstance`, names a
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import mlx.nn as nn
 
@@ -35,3 +36,17 @@ def varied(layers: Sequence[nn.Module], wrap: Wrap) -> Iterator[None]:
 @lru_cache(maxsize=64)  # a training run varies the same layers at every step
 def _variant(kind: type[nn.Module], wrap: Wrap) -> type[nn.Module]:
     return type(kind.__name__, (kind,), {"__call__": wrap(kind.__call__), "__module__": kind.__module__})
+
+
+def with_globals(call: Call, others: dict[str, Any]) -> Call:
+    """`call`, unchanged but for the globals it looks up by the names in `others`; its module is not touched."""
+    function = cast("FunctionType", call)
+    changed = FunctionType(
+        function.__code__,
+        {**function.__globals__, **others},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    changed.__kwdefaults__ = function.__kwdefaults__
+    return changed

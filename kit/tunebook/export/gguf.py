@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..gguf import QUANTIZATIONS, WrittenGguf, check_architecture, write_gguf
+from ..gguf import WrittenGguf, check_architecture, check_quantizations, check_tokenizer, write_gguf
 from ..loader import Loaded
 from .merged import save_merged
 
@@ -16,23 +16,17 @@ from .merged import save_merged
 def save_gguf(loaded: Loaded, folder: Path | str, quantizations: Sequence[str]) -> list[WrittenGguf]:
     """Write `folder/NAME.TYPE.gguf` for each type, e.g. `smollm2-135m-instruct.q8_0.gguf`.
 
-    Raises UnsupportedArchitecture or ValueError before anything is merged when a model or a type has no rule, and for
-    a model that reads images.
+    A quantized base is opened up in the merge, and gives what it computes with now. Raises UnsupportedArchitecture,
+    ValueError or ModuleNotFoundError before anything is merged when a model, a tokenizer or a type has no rule here,
+    and ValueError for a model that reads images.
     """
-    if loaded.family.placeholder is not None:
-        raise ValueError(
-            "llama.cpp wants what reads images in a second file (mmproj), which is not written here. Use "
-            "save_pretrained_merged, or load with text_only=True for a .gguf of the language model alone."
-        )
+    check_quantizations(quantizations)
+    check_reads_text_alone(loaded)
     check_architecture(loaded.config)
-    unknown = [kind for kind in quantizations if kind not in QUANTIZATIONS]
-    if unknown or not quantizations:
-        raise ValueError(
-            f"Cannot write GGUF type {', '.join(unknown) or '(none)'}; choose from {', '.join(QUANTIZATIONS)}."
-        )
+    check_tokenizer(loaded.folder, loaded.config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = loaded.name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    name = name_of(loaded)
     written = []
     with tempfile.TemporaryDirectory(prefix=".merge-", dir=folder) as scratch:
         # In the type the model computes in, so that each number is rounded once, to the type that was asked for.
@@ -43,10 +37,26 @@ def save_gguf(loaded: Loaded, folder: Path | str, quantizations: Sequence[str]) 
     return written
 
 
+def name_of(loaded: Loaded) -> str:
+    """The model's name without its owner or folder."""
+    return loaded.name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+
+
 def notes_on(written: WrittenGguf) -> tuple[str, ...]:
     """What a file could not say or could not hold as asked, in sentences."""
-    if not written.fallbacks:
-        return written.notices
-    names = ", ".join(written.fallbacks[:3]) + (", ..." if len(written.fallbacks) > 3 else "")
-    rest = f"{len(written.fallbacks)} tensors are stored as f16, for their rows do not divide into blocks: {names}."
-    return (*written.notices, rest)
+    return (*written.notices, *(_on_fallbacks(written, kind) for kind in dict.fromkeys(written.fallbacks.values())))
+
+
+def _on_fallbacks(written: WrittenGguf, kind: str) -> str:
+    names = [name for name, stored in written.fallbacks.items() if stored == kind]
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} tensors are stored as {kind}, for their rows do not divide into blocks: {listed}."
+
+
+def check_reads_text_alone(loaded: Loaded) -> None:
+    """Raise ValueError for a model that reads images."""
+    if loaded.family.placeholder is not None:
+        raise ValueError(
+            "llama.cpp wants what reads images in a second file (mmproj), which is not written here. Use "
+            "save_pretrained_merged, or load with text_only=True for a .gguf of the language model alone."
+        )

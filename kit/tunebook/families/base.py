@@ -84,8 +84,8 @@ class Family(ABC):
         """(..., D) -> (..., V): logits of the given states."""
 
     @abstractmethod
-    def head_is_fixed(self, module: nn.Module) -> bool:
-        """Whether `head` uses nothing of `module` that is trained."""
+    def head_layer(self, module: nn.Module) -> nn.Module | None:
+        """The part of `module` that holds all parameters `head` uses; None where `hidden` gives logits already."""
 
     @abstractmethod
     def generate(

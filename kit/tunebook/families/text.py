@@ -16,7 +16,6 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Encoding
 
 from ..examples import Example, Tokens, texts
-from ..tensors import flat
 from .base import Batch, Encoded, Family
 from .isolation import isolating_caches, padded_segments
 from .seam import find_head
@@ -60,11 +59,10 @@ class TextFamily(Family):
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
         return hidden if self._head is None else self._head(module, hidden)
 
-    def head_is_fixed(self, module: nn.Module) -> bool:
-        if self._head is None:  # what `hidden` gives is logits then, made by the whole model
-            return not flat(module.trainable_parameters())
-        used = module["lm_head"] if "lm_head" in module else module["model"]["embed_tokens"]
-        return not flat(used.trainable_parameters())
+    def head_layer(self, module: nn.Module) -> nn.Module | None:
+        if self._head is None:
+            return None
+        return module["lm_head"] if "lm_head" in module else module["model"]["embed_tokens"]
 
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float

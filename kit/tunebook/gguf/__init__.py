@@ -1,19 +1,22 @@
 """GGUF both ways: a .gguf becomes a model folder that mlx-lm and transformers open, and such a folder becomes a .gguf.
 
-One table (`architectures.py`) says how an architecture's metadata and tensors are named and arranged on each side; one
+One table (`table.py`) says how an architecture's metadata and tensors are named and arranged on each side; one
 (`pre_tokenizers.py`) does the same for tokenizers. Nothing here trains, generates or knows MLX; only `llama_cpp.py`
 knows llama.cpp.
 """
 
-from .architectures import UnsupportedArchitecture
+from .mixtures import QUANTIZATIONS
 from .reader import read_gguf
-from .writer import QUANTIZATIONS, WrittenGguf, check_architecture, write_gguf
+from .rules import UnsupportedArchitecture
+from .writer import WrittenGguf, check_architecture, check_quantizations, check_tokenizer, write_gguf
 
 __all__ = [
     "QUANTIZATIONS",
     "UnsupportedArchitecture",
     "WrittenGguf",
     "check_architecture",
+    "check_quantizations",
+    "check_tokenizer",
     "read_gguf",
     "write_gguf",
 ]

@@ -1,4 +1,4 @@
-"""What llama.cpp makes of a .gguf: the probability it gives to tokens, and the tokens it makes of texts.
+"""What llama.cpp makes of a .gguf: how probable it finds tokens, how it cuts texts into them, how it writes chats.
 
 This is the independent reader our exports are checked against: llama.cpp itself (the `xllamacpp` package, an optional
 dependency), on the CPU. It runs in a process of its own, this file as a script: llama.cpp ends the process when a file
@@ -27,19 +27,27 @@ def is_installed() -> bool:
 
 
 def target_log_probs(
-    path: Path | str, token_ids: Sequence[int], positions: Sequence[int] | None = None, *, threads: int = 1
+    path: Path | str,
+    token_ids: Sequence[int],
+    positions: Sequence[int] | None = None,
+    *,
+    adapter: Path | str | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """(len(positions),) fp64, in nats: log p(token_ids[i] | token_ids[:i]) for every i in `positions`.
 
-    The prefix is exactly these ids: no bos is added. By default all positions from 1 on are scored. Ascending
-    positions are quick (about 40 ms each on SmolLM2-135M and one CPU core), for llama.cpp keeps the prefix it has seen.
-    Two of its threads are faster only on cores nobody else uses: they wait for each other by spinning.
+    The prefix is exactly these ids: no bos is added. By default all positions from 1 on are scored. `adapter` is a
+    .gguf of LoRA adapters to put on the model. Ascending positions are quick (about 40 ms each on SmolLM2-135M and one
+    CPU core), for llama.cpp keeps the prefix it has seen. Two of its threads are faster only on cores nobody else uses:
+    they wait for each other by spinning.
     """
     token_ids = [int(token) for token in token_ids]
     positions = range(1, len(token_ids)) if positions is None else positions
     if bad := [i for i in positions if not 1 <= i < len(token_ids)]:
         raise ValueError(f"positions holds {bad[:5]}; they must be 1 to {len(token_ids) - 1} for these token_ids.")
     question = {"context": len(token_ids) + 1, "token_ids": token_ids, "positions": list(positions)}
+    if adapter is not None:
+        question["adapter"] = str(adapter)
     return np.array(_ask(path, threads, question), dtype=np.float64)
 
 
@@ -51,6 +59,11 @@ def tokenize(path: Path | str, text: str) -> list[int]:
 def tokenize_all(path: Path | str, texts: Sequence[str]) -> list[list[int]]:
     """As `tokenize`, for many texts and one opening of the file."""
     return _ask(path, 1, {"context": 64, "texts": list(texts)})
+
+
+def render_all(path: Path | str, conversations: Sequence[Sequence[dict[str, str]]]) -> list[str]:
+    """The prompt llama.cpp makes of each list of messages with the file's chat template, the answer's opening added."""
+    return _ask(path, 1, {"context": 64, "conversations": [list(messages) for messages in conversations]})
 
 
 def _ask(path: Path | str, threads: int, question: dict[str, Any]) -> Any:
@@ -75,16 +88,18 @@ def _ask(path: Path | str, threads: int, question: dict[str, Any]) -> Any:
 
 
 def _answer(server: Any, question: dict[str, Any]) -> list:
-    """In the process of its own: the log probabilities, or the ids of each text."""
+    """In the process of its own: the log probabilities, the ids of each text, or the text of each conversation."""
     if "texts" in question:
         return [_tokenize(server, text, add_special=True) for text in question["texts"]]
+    if "conversations" in question:
+        return [_post(server, "/apply-template", {"messages": each})["prompt"] for each in question["conversations"]]
     letter = _tokenize(server, "a", add_special=False)[-1]
     ids = question["token_ids"]
     return [_log_prob(server, ids[:i], ids[i], sampled=letter) for i in question["positions"]]
 
 
-def _server(path: str, *, context: int, threads: int) -> Any:
-    """A llama.cpp server for one file. It is quiet, on the CPU, and keeps its attention cache in fp32."""
+def _server(path: str, *, adapter: str | None, context: int, threads: int) -> Any:
+    """A llama.cpp server for one file and the adapter on it: quiet, on the CPU, its attention cache in fp32."""
     xllamacpp: Any = importlib.import_module("xllamacpp")  # a compiled module, which declares no types
     params = xllamacpp.CommonParams()
     params.model.path = path
@@ -99,20 +114,27 @@ def _server(path: str, *, context: int, threads: int) -> Any:
     params.fit_params = False
     params.warmup = False
     params.ui = False
+    params.use_jinja = True
+    if adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     params.verbosity = -1
     return xllamacpp.Server(params)
 
 
 def _tokenize(server, text: str, *, add_special: bool) -> list[int]:
+    return _post(server, "/tokenize", {"content": text, "add_special": add_special, "parse_special": True})["tokens"]
+
+
+def _post(server, route: str, document: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(
-        f"{server.listening_address}/tokenize",
-        data=json.dumps({"content": text, "add_special": add_special, "parse_special": True}).encode(),
+        f"{server.listening_address}{route}",
+        data=json.dumps(document).encode(),
         headers={"Content-Type": "application/json"},
     )
     # It listens on this machine only; a proxy from the environment must not be asked for it.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=60) as answer:
-        return json.load(answer)["tokens"]
+        return json.load(answer)
 
 
 def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> float:
@@ -144,7 +166,9 @@ def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> float:
 if __name__ == "__main__":
     asked = json.loads(sys.stdin.read())
     try:
-        running = _server(asked["path"], context=asked["context"], threads=asked["threads"])
+        running = _server(
+            asked["path"], adapter=asked.get("adapter"), context=asked["context"], threads=asked["threads"]
+        )
         print("\n" + json.dumps(_answer(running, asked)), flush=True)
     except (RuntimeError, ValueError) as error:
         print(error, file=sys.stderr, flush=True)

@@ -6,8 +6,8 @@ Keys under the architecture's prefix that the table does not know are refused: e
 import gguf
 import numpy as np
 
-from .architectures import Architecture, UnsupportedArchitecture
 from .rope import scaling_from_gguf, scaling_to_gguf
+from .rules import Architecture, UnsupportedArchitecture
 
 # Keys read elsewhere, or that say nothing about the computation.
 _KNOWN = (

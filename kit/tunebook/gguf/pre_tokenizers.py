@@ -10,6 +10,13 @@ _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+_BY_CASE = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+ENDING"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*ENDING"
+    r"|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_TEKKEN = _BY_CASE.replace("ENDING", "").replace("DIGITS", "")
+_GPT4O = _BY_CASE.replace("ENDING", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?").replace("DIGITS", "{1,3}")
 
 
 @dataclass(frozen=True)
@@ -23,18 +30,30 @@ class PreTokenizer:
     adds_bos: bool = False  # what llama.cpp does when the file does not say
     normalizer: dict | None = None  # of the models that use this name; llama.cpp itself normalizes nothing
     aliases: tuple[str, ...] = ()  # other names llama.cpp treats alike
+    caveat: str | None = None  # where llama.cpp's rule of this name is not quite the tokenizer's, in a sentence
 
 
 def _split(pattern: str) -> dict:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
+# llama.cpp's regular expressions know no cases beyond a-z and take no marks for letters (src/llama-vocab.cpp, v0.5.0).
+_NO_CASES = (
+    "llama.cpp cuts words with accented letters or combining marks (as in Hindi, Thai or Arabic) otherwise than this "
+    "tokenizer."
+)
 _DIGITS = {"type": "Digits", "individual_digits": True}
 
 PRE_TOKENIZERS = (
     PreTokenizer("gpt-2", (), splits_words=True, aliases=("phi-2", "exaone4")),
     PreTokenizer("smollm", (_DIGITS,), splits_words=True, aliases=("starcoder", "refact", "command-r", "codeshell")),
-    PreTokenizer("qwen2", (_split(_QWEN2),), splits_words=False, normalizer={"type": "NFC"}),
+    PreTokenizer(
+        "qwen2",
+        (_split(_QWEN2),),
+        splits_words=False,
+        normalizer={"type": "NFC"},
+        caveat="llama.cpp leaves letters with separate accents as they are, this tokenizer joins the two (NFC) first.",
+    ),
     PreTokenizer(
         "llama-bpe",
         (_split(_LLAMA3),),
@@ -44,6 +63,8 @@ PRE_TOKENIZERS = (
         aliases=("llama3", "llama-v3", "falcon3"),
     ),
     PreTokenizer("smaug-bpe", (_split(_LLAMA3),), splits_words=False, aliases=("dbrx",)),
+    PreTokenizer("tekken", (_split(_TEKKEN),), splits_words=False, ignore_merges=True, caveat=_NO_CASES),
+    PreTokenizer("gpt-4o", (_split(_GPT4O),), splits_words=False, aliases=("llama4",), caveat=_NO_CASES),
 )
 
 

@@ -7,6 +7,7 @@ tensor, key or tokenizer without a rule is an error that names it. Split files a
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
@@ -15,15 +16,11 @@ from gguf import GGMLQuantizationType, ReaderTensor
 
 from ..atomic import new_folder
 from ..progress import bytes_bar
-from .architectures import (
-    Architecture,
-    TensorRule,
-    UnsupportedArchitecture,
-    architecture_of_gguf,
-    refuse_variants,
-)
+from .architectures import architecture_of_gguf, refuse_variants
+from .experts import name_of_expert
 from .metadata import config_of_gguf
 from .rope import FACTORS_TENSOR
+from .rules import Architecture, TensorRule, UnsupportedArchitecture
 from .tensor_files import write_shards
 from .tokenizer_json import tokenizer_files
 from .vocabulary import Vocabulary, vocabulary_of_gguf
@@ -35,6 +32,24 @@ _DTYPES = {
     GGMLQuantizationType.F16: ("F16", "float16"),
     GGMLQuantizationType.BF16: ("BF16", "bfloat16"),
 }
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a tensor of the model folder comes from."""
+
+    tensor: ReaderTensor
+    rule: TensorRule
+    expert: int | None = None  # which of the stacked ones
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        whole = tuple(int(size) for size in self.tensor.shape[::-1])
+        return whole if self.expert is None else whole[1:]
+
+    @property
+    def data(self) -> np.ndarray:
+        return self.tensor.data if self.expert is None else self.tensor.data[self.expert]
 
 
 def read_gguf(path: Path | str, folder: Path | str, *, shard_bytes: int = _SHARD_BYTES) -> Path:
@@ -74,7 +89,7 @@ def read_gguf(path: Path | str, folder: Path | str, *, shard_bytes: int = _SHARD
         for name, text in files.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(text, encoding="utf-8")
-        shapes = {name: tuple(int(size) for size in tensor.shape[::-1]) for name, (tensor, _) in sources.items()}
+        shapes = {name: source.shape for name, source in sources.items()}
         write_shards(partial, stored_dtype, shapes, _arrays(sources, config, path), shard_bytes=shard_bytes)
     return folder
 
@@ -114,20 +129,24 @@ def _can_dequantize(kind: GGMLQuantizationType) -> bool:
     return True
 
 
-def _sources(
-    architecture: Architecture, keys: dict, tensors: dict[str, ReaderTensor]
-) -> dict[str, tuple[ReaderTensor, TensorRule]]:
-    """For each tensor of the model folder: where it comes from, and its rule. Raises if any is left over or missing."""
+def _sources(architecture: Architecture, keys: dict, tensors: dict[str, ReaderTensor]) -> dict[str, _Source]:
+    """For each tensor of the model folder where it comes from. Raises if any of the file is left over or missing."""
     layers = int(keys[f"{architecture.name}.block_count"])
     names = architecture.tensor_names(layers)
-    sources = {name: (tensors[theirs], rule) for name, (theirs, rule) in names.items() if theirs in tensors}
     if unknown := sorted(set(tensors) - {theirs for theirs, _ in names.values()}):
         raise UnsupportedArchitecture(
             f"{len(unknown)} tensors have no rule for {architecture.name} and would be lost: {', '.join(unknown[:8])}."
         )
     required = architecture.required_tensors(layers, tied="output.weight" not in tensors)
-    if missing := [names[name][0] for name in required if name not in sources]:
+    if missing := [names[name][0] for name in required if names[name][0] not in tensors]:
         raise ValueError(f"The file lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
+    sources = {}
+    for name, (theirs, rule) in names.items():
+        if theirs in tensors and rule.stacked:
+            for index in range(len(tensors[theirs].data)):
+                sources[name_of_expert(name, index)] = _Source(tensors[theirs], rule, index)
+        elif theirs in tensors:
+            sources[name] = _Source(tensors[theirs], rule)
     return sources
 
 
@@ -147,12 +166,11 @@ def _token_ids(vocabulary: Vocabulary) -> dict[str, int | list[int]]:
     return ids | ({"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {})
 
 
-def _arrays(sources: dict[str, tuple[ReaderTensor, TensorRule]], config: dict, path: Path) -> Iterator[np.ndarray]:
+def _arrays(sources: dict[str, _Source], config: dict, path: Path) -> Iterator[np.ndarray]:
     """The fp32 arrays of the folder, one at a time."""
-    total = sum(int(tensor.n_bytes) for tensor, _ in sources.values())
+    total = sum(source.data.nbytes for source in sources.values())
     with bytes_bar(total, f"Reading {path.name}") as progress:
-        for tensor, rule in sources.values():
-            yield rule.from_gguf(
-                gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False), config
-            )
-            progress.update(int(tensor.n_bytes))
+        for source in sources.values():
+            array = gguf.dequantize(source.data, source.tensor.tensor_type).astype(np.float32, copy=False)
+            yield source.rule.from_gguf(array, config)
+            progress.update(source.data.nbytes)

@@ -1,12 +1,13 @@
-"""Rope scaling in config.json and in GGUF: linear as two keys, Llama 3's as the tensor `rope_freqs.weight`.
+"""Rope scaling in config.json and in GGUF: linear and YaRN as keys, Llama 3's as the tensor `rope_freqs.weight`.
 
-Every other kind (yarn, longrope, dynamic) is refused, because a model read without its scaling still speaks, only worse
-the longer the text.
+Every other kind is refused, because a model read without its scaling still speaks, only worse the longer the text.
+Among them is Phi-3's longrope: mlx-lm (0.32) computes with the long factors alone where transformers and llama.cpp use
+the short ones for short texts, so a file could not agree with the model it was made from.
 """
 
 import numpy as np
 
-from .architectures import Architecture, UnsupportedArchitecture
+from .rules import Architecture, UnsupportedArchitecture
 
 FACTORS_TENSOR = "rope_freqs.weight"
 
@@ -23,6 +24,8 @@ def scaling_to_gguf(architecture: Architecture, config: dict) -> tuple[dict[str,
     _refuse_unless_known(architecture, kind)
     if kind == "linear":
         return {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling["factor"])}, None
+    if kind == "yarn":
+        return _yarn_to_gguf(scaling), None
     context = int(scaling["original_max_position_embeddings"])
     factors = llama3_factors(
         config["head_dim"],
@@ -45,6 +48,15 @@ def scaling_from_gguf(architecture: Architecture, keys: dict, factors: np.ndarra
     _refuse_unless_known(architecture, kind)
     if kind == "linear":
         return {"rope_type": "linear", "type": "linear", "factor": float(keys["rope.scaling.factor"])}
+    if kind == "yarn":
+        return {
+            "rope_type": "yarn",
+            "type": "yarn",
+            "factor": float(keys["rope.scaling.factor"]),
+            "original_max_position_embeddings": int(
+                keys.get("rope.scaling.original_context_length", keys["context_length"])  # as llama.cpp does
+            ),
+        }
     context = int(keys.get("rope.scaling.original_context_length", _LLAMA3_CONTEXT))
     return _llama3_from_factors(np.asarray(factors), config, context)
 
@@ -56,6 +68,23 @@ def _refuse_unless_known(architecture: Architecture, kind: str) -> None:
             f"rope scaling {kind!r} cannot be carried between config.json and GGUF for {architecture.name}; "
             f"supported are {known}."
         )
+
+
+def _yarn_to_gguf(scaling: dict) -> dict[str, str | float | int]:
+    """The keys for YaRN with the paper's betas (32 and 1) and temperature, which are llama.cpp's and mlx-lm's own."""
+    plain = {"beta_fast": 32, "beta_slow": 1, "mscale": 1, "mscale_all_dim": 0, "truncate": True}
+    odd = [f"{key} is {scaling[key]}" for key, value in plain.items() if scaling.get(key) not in (None, value)]
+    if scaling.get("attention_factor") is not None:
+        odd.append(f"attention_factor is {scaling['attention_factor']}")
+    if "original_max_position_embeddings" not in scaling:
+        odd.append("original_max_position_embeddings is missing")
+    if odd:
+        raise UnsupportedArchitecture(f"This YaRN rope scaling cannot be carried to GGUF: {', '.join(odd)}.")
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": float(scaling["factor"]),
+        "rope.scaling.original_context_length": int(scaling["original_max_position_embeddings"]),
+    }
 
 
 def llama3_factors(head_dim: int, theta: float, *, factor: float, low: float, high: float, context: int) -> np.ndarray:

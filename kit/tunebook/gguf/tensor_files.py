@@ -31,11 +31,15 @@ class StoredTensor:
     file: Path
     offset: int  # bytes from the start of the file
 
+    @property
+    def size_bytes(self) -> int:
+        """In the file."""
+        return (4 if self.dtype == "F32" else 2) * math.prod(self.shape)
+
     def read(self) -> np.ndarray:
         """The tensor as fp32. Raises ValueError if it holds a number that is not finite."""
         kind = _GGML_TYPES[self.dtype]
-        size = 4 if self.dtype == "F32" else 2
-        raw = np.fromfile(self.file, np.uint8, count=size * math.prod(self.shape), offset=self.offset)
+        raw = np.fromfile(self.file, np.uint8, count=self.size_bytes, offset=self.offset)
         if kind != GGMLQuantizationType.BF16:  # which NumPy does not know
             raw = raw.view(np.float32 if kind == GGMLQuantizationType.F32 else np.float16)
         array = gguf.dequantize(raw, kind).reshape(self.shape)

@@ -139,6 +139,8 @@ def _left_unsaid(spec: dict, vocabulary: Vocabulary, end_ids: list[int]) -> list
         merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
         if joins := unlisted_joins(vocabulary.tokens, vocabulary.types, merges):
             notices.append(f"llama.cpp may join {joins} pairs of tokens this tokenizer leaves apart.")
+    if vocabulary.model == "gpt2" and (caveat := by_name(vocabulary.pre).caveat):
+        notices.append(caveat)
     if vocabulary.model == "llama" and (spec["pre_tokenizer"] or {}).get("prepend_scheme") == "first":
         notices.append("llama.cpp puts a space after every special token, this tokenizer only before the first word.")
     return notices
@@ -156,7 +158,7 @@ def _ends_added(tokenizer: PreTrainedTokenizerFast) -> tuple[bool, bool]:
 
 
 def _byte_level_name(spec: dict) -> str:
-    """llama.cpp normalizes nothing; NFC is let pass because the Qwen models use it and their own GGUFs leave it out."""
+    """llama.cpp normalizes nothing; NFC is let pass, with a notice, because the Qwen models use it."""
     normalizer = spec["normalizer"]
     if normalizer is not None and normalizer["type"] != "NFC":
         raise ValueError(f"The tokenizer's normalizer {normalizer} has no counterpart in GGUF.")
