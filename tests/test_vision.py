@@ -13,7 +13,7 @@ from mlx_vlm.models.llava.llava import Model as Llava
 from mlx_vlm.utils import load as load_stock
 
 from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
-from tunebook import FastModel
+from tunebook import FastModel, loss
 from tunebook.encoding import encode_rows
 from tunebook.examples import Text
 from tunebook.families import language
@@ -272,8 +272,8 @@ def test_a_head_that_does_more_than_project_is_called_with_the_whole_model(tmp_p
 def test_gradients_agree_with_finite_differences(vision, image_rows, tmp_path):
     model, _ = FastModel.from_pretrained(vision.loaded.folder, full_finetuning=True)
     batch = model.family.collate(encoded(model, image_rows), WIDTH)
-    positions, loss = supervised_positions(batch), summed_loss(model.family)
-    _, found = nn.value_and_grad(model.module, loss)(model.module, batch, positions)
+    positions, nats = supervised_positions(batch), summed_loss(model.family)
+    _, found = nn.value_and_grad(model.module, nats)(model.module, batch, positions)
     gradients = flat(found)
     names = sorted(gradients)[:: max(1, len(gradients) // 10)]
     assert any(not name.startswith("language_model") for name in names)
@@ -285,11 +285,26 @@ def test_gradients_agree_with_finite_differences(vision, image_rows, tmp_path):
 
         def at(value, name=name):
             model.module.load_weights([(name, value)], strict=False)
-            return loss(model.module, batch, positions).item()
+            return nats(model.module, batch, positions).item()
 
         slope = (at(weight + step) - at(weight - step)) / 4e-3
         at(weight)
         assert slope == pytest.approx(size, rel=0.02, abs=0.01), name
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "gemma3"])  # a tied head, and one of its own
+def test_the_loss_by_pieces_has_the_value_and_gradients_of_the_plain_one(family, models, image_rows, monkeypatch):
+    model, _ = FastModel.from_pretrained(models(family).loaded.folder, full_finetuning=True)
+    batch = model.family.collate(encoded(model, image_rows), WIDTH)
+    positions = supervised_positions(batch)
+    found = nn.value_and_grad(model.module, summed_loss(model.family))
+    nats, gradients = found(model.module, batch, positions)
+    monkeypatch.setattr(loss, "LOGIT_BYTES", 1)
+    monkeypatch.setattr(loss, "FEWEST_ROWS", 8)
+    in_pieces, theirs = found(model.module, batch, positions)
+    assert in_pieces.item() == pytest.approx(nats.item(), rel=1e-5)
+    for name, gradient in flat(gradients).items():
+        assert mx.allclose(gradient, flat(theirs)[name], rtol=1e-3, atol=1e-3), name
 
 
 def test_a_sound_family_passes_every_check(vision):

@@ -78,10 +78,14 @@ def states(module: nn.Module, tokens: mx.array, given: dict[str, Any], image_id:
 
 def head(module: nn.Module, hidden: mx.array) -> mx.array:
     """Logits of states: the language model's own projection, or its embedding read backwards."""
+    layer = head_layer(module)
+    return layer(hidden) if "lm_head" in module["language_model"] else layer.as_linear(hidden)
+
+
+def head_layer(module: nn.Module) -> Any:
+    """The layer that `head` uses."""
     language = module["language_model"]
-    if "lm_head" in language:
-        return language["lm_head"](hidden)
-    return language["model"]["embed_tokens"].as_linear(hidden)
+    return language["lm_head"] if "lm_head" in language else language["model"]["embed_tokens"]
 
 
 def has_head(module: nn.Module) -> bool:

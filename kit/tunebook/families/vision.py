@@ -16,7 +16,6 @@ from mlx_vlm.models.cache import make_prompt_cache
 
 from ..examples import Example, Image, Text, Tokens
 from ..images import opened, size_of
-from ..tensors import flat
 from . import language
 from .base import Batch, Encoded, Family
 from .check import check_family
@@ -72,12 +71,8 @@ class VisionFamily(Family):
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
         return language.head(module, hidden) if self._has_head else hidden
 
-    def head_is_fixed(self, module: nn.Module) -> bool:
-        if not self._has_head:
-            return not flat(module.trainable_parameters())
-        inside = module["language_model"]
-        used = inside["lm_head"] if "lm_head" in inside else inside["model"]["embed_tokens"]
-        return not flat(used.trainable_parameters())
+    def head_layer(self, module: nn.Module) -> nn.Module | None:
+        return language.head_layer(module) if self._has_head else None
 
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
