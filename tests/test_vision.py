@@ -14,6 +14,7 @@ from mlx_vlm.utils import load as load_stock
 
 from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
 from tunebook import FastModel, loss
+from tunebook.datacheck import inspect
 from tunebook.encoding import encode_rows
 from tunebook.examples import Text
 from tunebook.families import language
@@ -21,6 +22,7 @@ from tunebook.families.check import CHECKS, NotTrainable, check_family
 from tunebook.families.image_mask import image_mask
 from tunebook.formats import to_examples
 from tunebook.loss import summed_loss, supervised_positions
+from tunebook.neftune import token_embedding
 from tunebook.packing import why_not_packed
 from tunebook.sampling import as_prompt
 from tunebook.tensors import flat
@@ -135,6 +137,8 @@ def test_an_image_is_never_cut(vision, image_rows):
     assert kept.rows[0].cut == 1
     assert kept.account.images_beyond == [1]
     assert "no image is cut" in " ".join(kept.notices)
+    [finding] = [found for found in inspect(kept, vision.loaded.tokenizer).findings if found.kind == "images_beyond"]
+    assert finding.numbers == (1,)
 
 
 def test_a_bare_placeholder_is_wrapped_where_positions_need_it(models):
@@ -380,6 +384,27 @@ def test_a_backward_pass_that_fails_is_a_refusal_and_no_crash(models, monkeypatc
     monkeypatch.setitem(CHECKS, "gradients", lambda family, module: mx.ones(3).reshape(2, 2) and None)
     with pytest.raises(NotTrainable, match="check of gradients failed: it cannot be called so"):
         check_family(model.family, model.module)
+
+
+def test_a_processor_that_says_something_of_each_token_is_refused(models, monkeypatch):
+    model = models("qwen2_5_vl")
+    processor = type(model.family.processor)
+    plain = processor.__call__
+
+    def talkative(self, **options):
+        made = plain(self, **options)
+        made["mm_token_type_ids"] = made["input_ids"]
+        return made
+
+    monkeypatch.setattr(processor, "__call__", talkative)
+    with pytest.raises(NotTrainable, match="gives mm_token_type_ids"):
+        check_family(model.family, model.module)
+
+
+def test_noise_is_put_on_the_embeddings_of_text_and_not_of_images(vision):
+    language_model = vision.module["language_model"]
+    inside = language_model.get("model", language_model)
+    assert token_embedding(vision.module) is inside["embed_tokens"]
 
 
 def test_packing_and_compiling_are_refused_with_a_reason(models):

@@ -106,6 +106,11 @@ def test_a_row_whose_images_cannot_be_told_is_refused(qwen, row, complaint):
         read(qwen, row)
 
 
+def test_a_marker_in_a_row_without_images_is_a_text_like_any_other(qwen):
+    [example] = read(qwen, {"messages": [turn("user", "What is <image> in HTML?"), ANSWER]})
+    assert "What is <image> in HTML?" in seen(example)
+
+
 def test_a_text_model_refuses_image_parts(model):
     with pytest.raises(ValueError, match="this is a text model"):
         list(to_examples([asked("What?", sized(60), "a dog")], model.loaded.tokenizer))

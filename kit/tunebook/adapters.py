@@ -93,8 +93,8 @@ def load_adapters(module: nn.Module, folder: Path | str, transformers_names: Mov
     """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
 
     It reads what `export.lora`, mlx-lm and PEFT write; `transformers_names` are the family's, for what PEFT wrote. They
-    are trainable then, and nothing else is. Raises ValueError,
-    with names and shapes, unless every tensor in the file has its place in the model and every adapter its tensors.
+    are trainable then, and nothing else is. Raises ValueError, with names and shapes, unless every tensor in the file
+    has its place in the model and every adapter its tensors.
     """
     settings, tensors = _saved(Path(folder), transformers_names)
     module.freeze()

@@ -83,7 +83,7 @@ def digit_reader(folder: Path | str, *, seed: int = 0) -> Path:
     It is SmolVLM's architecture with 100,000 parameters and a tokenizer of its own; `FastModel.from_pretrained(folder)`
     and mlx-vlm open it. The same seed gives the same weights.
     """
-    from .digit_model import write_digit_reader
+    from .digit_model import write_digit_reader  # here, for it brings mlx-vlm, which takes seconds
 
     return write_digit_reader(Path(folder), [DIGIT_QUESTION, *DIGIT_WORDS, *"0123456789"], seed)
 

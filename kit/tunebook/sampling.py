@@ -10,7 +10,7 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from .examples import Example, Text, Tokens
+from .examples import Example, Image, Text, Tokens, texts
 from .formats import render_prompt
 from .loader import Loaded
 
@@ -49,8 +49,10 @@ def opening(example: Example) -> Prompt:
         return Prompt(f"({count} token ids)", Example((ids,), rendered=True))
     parts = list(takewhile(lambda part: not part.supervised, example.parts))
     if not parts:
-        start = example.text[:OPENING_CHARACTERS]
-        parts = [Text(start.rsplit(" ", 1)[0] if len(example.text) > OPENING_CHARACTERS else start)]
+        first_image = next((at for at, part in enumerate(example.parts) if isinstance(part, Image)), None)
+        text = "".join(part.text for part in texts(Example(example.parts[:first_image], example.rendered)))
+        start = text[:OPENING_CHARACTERS]
+        parts = [Text(start.rsplit(" ", 1)[0] if len(text) > OPENING_CHARACTERS else start)]
     shown = "".join(part.text if isinstance(part, Text) else "(image)" for part in parts)
     return Prompt(shown.strip(), Example(tuple(parts), example.rendered))
 

@@ -23,10 +23,9 @@ OURS = ("tokens", "loss_mask", "attention_mask", "pixel_values")  # keys of a ba
 def mend_config(module: nn.Module) -> dict[str, int]:
     """Set right, in place, two numbers of Gemma 3's config that shape its embeddings (mlx-vlm 0.7.10, gemma3.py).
 
-    Returned is what its config.json must say for others to read it right.
-
     Released checkpoints leave `hidden_size` out, and 2048 is taken for it, whatever the text's width is. With images in
     the batch the padding token's embedding is replaced by zeros; where that token ends a turn too, the end is lost.
+    Returned is what a config.json must say for mlx-vlm to read the model right.
     """
     config = cast("Any", module).config
     config.hidden_size = config.text_config.hidden_size
@@ -61,16 +60,18 @@ def called(
         _masks.pop()
 
 
-def states(module: nn.Module, tokens: mx.array, given: dict[str, Any], image_id: int, quirks: Quirks) -> mx.array:
+def states(
+    module: nn.Module, tokens: mx.array, given: dict[str, Any], image_id: int, quirks: Quirks, cache: Any = None
+) -> mx.array:
     """(B, T, D): what the head is given, found without computing a logit."""
     language = module["language_model"]
     if "lm_head" in language:
         with varied([language["lm_head"]], _passing_on):
-            return called(module, tokens, given, image_id, quirks)
+            return called(module, tokens, given, image_id, quirks, cache)
     _heard.append(mx.array(0))
     try:
         with varied([language["model"]], _overheard):
-            called(module, tokens, given, image_id, quirks)  # its logits are never asked for, so never computed
+            called(module, tokens, given, image_id, quirks, cache)  # its logits are never asked for, so never computed
         return _heard[-1]
     finally:
         _heard.pop()

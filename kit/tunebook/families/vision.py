@@ -23,6 +23,9 @@ from .expansion import Expander
 from .media import media_tokens
 from .quirks import quirks_of
 
+# What a processor may say of each token; here it is given the images without their text.
+OF_TOKENS = ("token_type_ids", "mm_token_type_ids", "images_seq_mask", "position_ids")
+
 
 @final
 class VisionFamily(Family):
@@ -64,9 +67,7 @@ class VisionFamily(Family):
 
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         # The whole row goes in and the last state is left out: positions and images need all of its tokens.
-        called = language.states if self._has_head else language.called
-        given = language.features(module, batch)
-        return called(module, batch["tokens"], given, self.media.image_id, self.quirks)[:, :-1]
+        return self._states(module, batch["tokens"], language.features(module, batch))[:, :-1]
 
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
         return language.head(module, hidden) if self._has_head else hidden
@@ -81,7 +82,8 @@ class VisionFamily(Family):
         batch = self.collate([row], len(row.tokens))
         given = language.features(module, batch)
         cache = make_prompt_cache(module["language_model"])
-        logits = language.called(module, batch["tokens"], given, self.media.image_id, self.quirks, cache)
+        states = self._states(module, batch["tokens"], given, cache)
+        logits = self.head(module, states[:, -1:])  # (1, 1, V)
         # Positions behind an image are not those of the tokens; the difference holds for all that follow.
         later = {name: given[name] for name in ("rope_deltas",) if name in given}
         sampler, detokenizer = make_sampler(temp=temperature, top_p=top_p), self.tokenizer.detokenizer
@@ -94,6 +96,11 @@ class VisionFamily(Family):
             logits = module["language_model"](token[None], cache=cache, **later).logits
         detokenizer.finalize()
         yield detokenizer.last_segment
+
+    def _states(self, module: nn.Module, tokens: mx.array, given: dict[str, Any], cache: Any = None) -> mx.array:
+        """(B, T, D) of tokens whose features are `given`; logits where the head cannot be told apart."""
+        called = language.states if self._has_head else language.called
+        return called(module, tokens, given, self.media.image_id, self.quirks, cache)
 
     def _encoded(self, example: Example, *, ends: bool = True) -> Encoded:
         """One example; a raw text `ends` in EOS. Raises ValueError for an image that cannot be opened."""
@@ -165,6 +172,11 @@ class VisionFamily(Family):
                     "the Trainer again."
                 )
         made.pop("attention_mask")
+        if of_tokens := [name for name in OF_TOKENS if name in made]:
+            raise ValueError(
+                f"{type(self.processor).__name__} gives {', '.join(of_tokens)}, one number for each token, which no "
+                "batch here carries"
+            )
         return {name: _as_array(value) for name, value in made.items()}
 
 

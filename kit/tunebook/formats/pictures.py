@@ -31,6 +31,7 @@ class _Found:
     """What was met while going through a row: for each place of an image its reference, None where it has none."""
 
     places: list[Any] = field(default_factory=list)
+    reads_markers: bool = False  # `MARKER` is a place; else it is a text like any other
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Placing:
                 "prompt": [_turn("user", row["prompt"])],
                 "completion": [_turn("assistant", row["completion"])],
             }
-        found = _Found()
+        found = _Found(reads_markers=bool(column) and self.placeholder != MARKER)
         taken = {name: self._without(value, found) for name, value in row.items() if name in TURNS + STRINGS}
         if column and not found.places:
             taken = self._before_first_question(taken, column, found)
@@ -130,7 +131,7 @@ class Placing:
             return turn
         name = "value" if turn.get("content") is None else "content"
         content = turn.get(name)
-        if isinstance(content, str) and MARKER in content and self.placeholder != MARKER:
+        if isinstance(content, str) and found.reads_markers and MARKER in content:
             content = _at_markers(content)
         if isinstance(content, str):
             self._without(content, found)
