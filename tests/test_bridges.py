@@ -91,6 +91,7 @@ FACTS = {
     "eval_rows": 4,
     "padding_share": 0.0,
     "awaited": False,
+    "memory_limit_gb": None,
 }
 WITH_CONFIG = "'p', config={'team': 'red', 'seed': 8}, name='mine'"
 # As `runs.rewind` leaves a log, and the resumed run writes on: the steps before come first, the start after them.

@@ -8,7 +8,9 @@ from tunebook.events import (
     CommandReceived,
     EndReason,
     EvalEvent,
+    LearningRateChanged,
     Notice,
+    Request,
     RunEnded,
     RunStarted,
     StepEvent,
@@ -37,6 +39,8 @@ EVERY_KIND = [
     CheckpointSaved(step=2, path="run-001/checkpoints/step-00002"),
     Working(step=2, what="training", done=1, total=2),
     CommandReceived(step=2, command=Command.STOP),
+    CommandReceived(step=2, command=Command.LEARNING_RATE, value=5e-5),
+    LearningRateChanged(step=2, learning_rate=5e-5),
     RunEnded(step=4, total_steps=4, reason=EndReason.FINISHED, message="done", elapsed=9.0),
 ]
 
@@ -66,6 +70,17 @@ def test_perplexity_is_the_exponential_of_the_loss_and_never_overflows():
 
 
 def test_the_step_event_holds_the_nine_values_of_the_callback_in_their_order():
-    assert list(vars(STEP)) == (
+    assert list(vars(STEP))[:9] == (
         ["step", "total_steps", "loss", "lr", "tokens_sec", "peak_gb", "elapsed", "num_tokens", "grad_norm"]
     )
+
+
+@pytest.mark.parametrize("rate", [None, 0.0, -1e-4, math.nan, math.inf])
+def test_a_learning_rate_that_is_none_cannot_be_asked_for(rate):
+    with pytest.raises(ValueError, match="it must be a finite number above 0"):
+        Request(Command.LEARNING_RATE, rate)
+
+
+def test_only_a_learning_rate_comes_with_a_value():
+    with pytest.raises(ValueError, match="stop takes no value, and was given 3"):
+        Request(Command.STOP, 3)

@@ -98,15 +98,22 @@ def test_a_run_with_it_takes_the_steps_of_a_run_without(tiny_folder, rows):
 
 
 def test_a_word_that_is_no_switch_is_refused(model):
-    with pytest.raises(ValueError, match="use_gradient_checkpointing is 'off'; choose True or False"):
+    with pytest.raises(ValueError, match="use_gradient_checkpointing is 'off'; choose True, False or 'auto'"):
         FastModel.get_peft_model(model, use_gradient_checkpointing="off")
 
 
 @pytest.mark.parametrize(
     ("loaded_with", "configured", "used"),
-    [(False, None, False), (True, None, True), ("unsloth", None, True), (True, False, False), (False, True, True)],
+    [
+        ("auto", None, "auto"),
+        (False, None, False),
+        (True, None, True),
+        ("unsloth", None, True),
+        (True, False, False),
+        (False, True, True),
+    ],
 )
 def test_the_training_config_decides_and_else_what_get_peft_model_was_told(model, rows, loaded_with, configured, used):
     FastModel.get_peft_model(model, r=4, use_gradient_checkpointing=loaded_with)
     trainer = Trainer(model, train_dataset=rows, args=TrainingConfig(gradient_checkpointing=configured))
-    assert trainer.config.gradient_checkpointing is used
+    assert trainer.config.gradient_checkpointing == used

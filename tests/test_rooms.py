@@ -13,6 +13,7 @@ PICTURE = """
     atomic      :
     events      :
     config      :
+    torchless   :
     interrupts  :
     images      :
     examples    : images
@@ -28,6 +29,7 @@ PICTURE = """
     samples     : digit_model
     variants    :
     recompute   : tensors variants
+    activations : runtime variants
     attention   : runtime variants
     norms       : tensors variants
     neftune     : variants
@@ -49,15 +51,18 @@ PICTURE = """
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families loss
+    probing     : attention families loss recompute runtime tensors variants
+    footprint   : adapters config loader loss optim probing runtime tensors
+    memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families tensors
     sampling    : examples formats loader
     compiled    : batches config encoded families
-    step        : attention compiled config batches families loader loss neftune optim recompute tensors
+    step        : activations attention compiled config batches families loader loss neftune optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
                   evaluation sampling tensors checkpoint identity
-    trainer     : events config interrupts checkpoint sources formats runs \
+    trainer     : events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation loop progress tensors
     export      : peft_format atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
     parity      : export
@@ -67,7 +72,8 @@ PICTURE = """
 ALLOWED = {
     name.strip(): set(rooms.split()) for name, rooms in (line.split(":") for line in PICTURE.strip().splitlines())
 }
-# What the token view, alone of the widgets, may use beside the events.
+# What the widgets may use, and the token view alone of them.
+DASHBOARD = {"events", "runs"}
 TOKEN_VIEW = {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"}
 ENTRANCES = {"__init__", "__main__"}  # they open any door, and nobody comes in through them
 
@@ -119,9 +125,9 @@ def test_the_kit_never_imports_the_widgets():
     assert not [path for path in KIT.rglob("*.py") if "tunebook_widgets" in path.read_text()]
 
 
-def test_of_the_widgets_only_the_token_view_needs_more_of_the_kit_than_its_events():
+def test_of_the_widgets_only_the_token_view_needs_more_of_the_kit_than_its_events_and_run_folders():
     for path in sorted(WIDGETS.glob("*.py")):
-        assert imported_rooms(path) <= (TOKEN_VIEW if path.name == "tokens.py" else {"events"}), path.name
+        assert imported_rooms(path) <= (TOKEN_VIEW if path.name == "tokens.py" else DASHBOARD), path.name
 
 
 def test_the_loop_does_not_know_what_kind_of_model_it_trains():

@@ -3,7 +3,7 @@
     from tunebook import FastModel, Trainer, TrainingConfig
 
 This is the contents page. Light names are here at once; names that need MLX are imported when first used, after the
-fast BLAS has been found for it.
+fast BLAS has been found for it, and without torch.
 """
 
 from importlib import import_module
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .blas import load_fast_blas
 from .config import LoraConfig, TrainingConfig
+from .torchless import torch_unseen
 
 if TYPE_CHECKING:
+    from . import memory as memory
     from . import samples as samples
     from .checkup import doctor as doctor
     from .export.report import ExportTable as ExportTable
@@ -33,6 +35,7 @@ _ON_FIRST_USE = {
     "doctor": "checkup",
     "hold_out": "sources",
     "load_run": "runs",
+    "memory": "memory",
     "samples": "samples",
     "train_on_responses_only": "trainer",
 }
@@ -47,6 +50,7 @@ __all__ = [
     "doctor",
     "hold_out",
     "load_run",
+    "memory",
     "samples",
     "train_on_responses_only",
 ]
@@ -55,7 +59,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
-    room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
-    if name == "samples":
+    with torch_unseen():
+        room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
+    if name in ("memory", "samples"):
         return room
     return room.load if name == "load_run" else getattr(room, name)

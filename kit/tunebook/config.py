@@ -93,7 +93,8 @@ class TrainingConfig:
     eval_steps: int | None = None  # evaluate every n optimizer steps; None: only at the start and the end
     per_device_eval_batch_size: int | None = None  # None: as in training
     dataset_order: Order = "shuffle"  # what each order is stands in batches.py
-    gradient_checkpointing: bool | None = None  # compute layers twice, keep less; None: as get_peft_model was told
+    # Compute layers twice and keep less; "auto": where the run would not fit else; None: as get_peft_model was told.
+    gradient_checkpointing: bool | Literal["auto"] | None = None
     compile: bool = False  # compile the forward and backward pass for the commonest shapes of the batches
     neftune_noise_alpha: float | None = None  # noise on the embeddings while training; 5 is usual; None and 0: off
     seed: int = 3407  # the order of the rows, and dropout
@@ -153,6 +154,9 @@ class TrainingConfig:
             _one_of(Optim, optim=self.optim),
             _one_of(TrainOn, train_on=self.train_on),
             _one_of(Order, dataset_order=self.dataset_order),
+            []
+            if self.gradient_checkpointing in (True, False, "auto", None)
+            else [f"gradient_checkpointing is {self.gradient_checkpointing!r}; choose True, False or 'auto'."],
             ["packing and neftune_noise_alpha are both on; the noise would depend on what a row is packed with."]
             if self.packing and self.neftune_noise_alpha
             else [],

@@ -17,6 +17,7 @@ def closing_sentence(
     opening = {
         EndReason.FINISHED: f"Finished all {total} steps",
         EndReason.STOPPED: f"Stopped on request after step {step} of {total}",
+        EndReason.DISCARDED: f"Stopped on request after step {step} of {total}, keeping nothing,",
         EndReason.EARLY_STOPPED: f"Stopped early, the held-out loss no longer falling, after step {step} of {total}",
         EndReason.INTERRUPTED: f"Interrupted after step {step} of {total}",
         EndReason.NOT_FINITE: f"Ended after step {step} of {total}, because {STEPS_NOT_FINITE} steps in a row were not "

@@ -16,6 +16,7 @@ class EndReason(StrEnum):
 
     FINISHED = "finished"  # all planned steps were taken
     STOPPED = "stopped"  # someone asked: the Stop button, `trainer.stop()`
+    DISCARDED = "discarded"  # someone asked to stop and keep nothing of it
     INTERRUPTED = "interrupted"  # the kernel was interrupted (KeyboardInterrupt, asyncio.CancelledError)
     EARLY_STOPPED = "early_stopped"  # the held-out loss had stopped falling
     NOT_FINITE = "not_finite"  # loss or gradients stayed NaN or infinite; the last good weights are in the model
@@ -26,11 +27,28 @@ class Command(StrEnum):
     """What someone watching a run may ask of it; carried out between two steps."""
 
     STOP = "stop"  # end the run with the step in progress
+    DISCARD = "discard"  # the same, with no checkpoint, and the weights back as the run found them
     PAUSE = "pause"  # take no further step until RESUME
     RESUME = "resume"
     SAVE = "save"  # write a checkpoint now
     EVALUATE = "evaluate"  # score the held-out rows now
     SAMPLE = "sample"  # answer the sample prompts now
+    LEARNING_RATE = "learning_rate"  # go on as if `TrainingConfig.learning_rate` were this value
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command and what it needs. Raises ValueError for a learning rate that is none, or a value nobody asked for."""
+
+    command: Command
+    value: float | None = None  # the new learning rate
+
+    def __post_init__(self):
+        if self.command is not Command.LEARNING_RATE:
+            if self.value is not None:
+                raise ValueError(f"{self.command} takes no value, and was given {self.value!r}.")
+        elif self.value is None or not 0 < self.value < math.inf:
+            raise ValueError(f"learning_rate is {self.value!r}; it must be a finite number above 0, such as 1e-4.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +64,13 @@ class RunStarted:
     eval_rows: int
     padding_share: float = 0.0  # of the tokens in the first epoch's batches
     awaited: bool  # True under train_async, where a button pressed in the browser is heard between two steps
+    memory_limit_gb: float | None = None  # 1e9 bytes the device can use well; None where it names no limit
     config: dict[str, Any] = field(default_factory=dict)  # the TrainingConfig, as plain values
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent:
-    """One optimizer step: the nine values of the step callback, under their names."""
+    """One optimizer step: the nine values of the step callback, under their names, and the memory after it."""
 
     step: int  # 1-based; counts optimizer steps, not micro-batches
     total_steps: int
@@ -62,6 +81,8 @@ class StepEvent:
     elapsed: float  # seconds since the run began, evaluation included
     num_tokens: int  # supervised tokens since the run began
     grad_norm: float  # global L2 norm before clipping
+    active_gb: float | None = None  # 1e9 bytes held by live arrays; None from a trainer that does not say
+    cache_gb: float | None = None  # 1e9 bytes freed and kept for reuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +131,14 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearningRateChanged:
+    """The steps after `step` follow the schedule as if `TrainingConfig.learning_rate` were this."""
+
+    step: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Working:
     """What is being computed right now and how far it is: a line to watch, not a fact to keep."""
 
@@ -125,6 +154,7 @@ class CommandReceived:
 
     step: int  # the last step completed when it was heard
     command: Command
+    value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +169,16 @@ class RunEnded:
 
 
 Event = (
-    RunStarted | StepEvent | EvalEvent | SampleEvent | Notice | CheckpointSaved | Working | CommandReceived | RunEnded
+    RunStarted
+    | StepEvent
+    | EvalEvent
+    | SampleEvent
+    | Notice
+    | CheckpointSaved
+    | LearningRateChanged
+    | Working
+    | CommandReceived
+    | RunEnded
 )
 
 _KINDS: dict[str, type[Event]] = {
@@ -149,6 +188,7 @@ _KINDS: dict[str, type[Event]] = {
     "sample": SampleEvent,
     "notice": Notice,
     "checkpoint_saved": CheckpointSaved,
+    "learning_rate_changed": LearningRateChanged,
     "working": Working,
     "command_received": CommandReceived,
     "run_ended": RunEnded,

@@ -32,7 +32,7 @@ class FastModel:
     """A loaded model. `module` is the mlx-lm model itself, `source` a sentence on where it came from."""
 
     loaded: Loaded
-    gradient_checkpointing: bool = False  # how it is trained when the TrainingConfig does not say
+    gradient_checkpointing: bool | Literal["auto"] = "auto"  # how it is trained when the TrainingConfig does not say
 
     @property
     def module(self) -> nn.Module:
@@ -117,18 +117,21 @@ class FastModel:
         finetune_attention_modules: bool = LoraConfig.finetune_attention_modules,
         finetune_mlp_modules: bool = LoraConfig.finetune_mlp_modules,
         modules_to_save: Sequence[str] | str | None = LoraConfig.modules_to_save,
-        use_gradient_checkpointing: bool | Literal["unsloth"] = False,
+        use_gradient_checkpointing: bool | Literal["auto", "unsloth"] = "auto",
         random_state: int = LoraConfig.random_state,
     ) -> "FastModel":
         """Put LoRA (or DoRA) adapters on `model`, in place, and return it.
 
         Trainable are the adapters and, whole, the modules `modules_to_save` names; nothing else stays so.
-        `use_gradient_checkpointing` is what `TrainingConfig.gradient_checkpointing` is taken to be unless it is set;
-        "unsloth", as its notebooks have it, means True. Raises ValueError for anything else, and for a model loaded
-        with full_finetuning, where nothing is to be adapted.
+        `use_gradient_checkpointing` is what `TrainingConfig.gradient_checkpointing` is taken to be unless it is set:
+        "auto" is on for a run that would not fit in memory without, and "unsloth", as its notebooks have it, is True.
+        Raises ValueError for anything else, and for a model loaded with full_finetuning, where nothing is to be
+        adapted.
         """
-        if use_gradient_checkpointing not in (True, False, "unsloth"):
-            raise ValueError(f"use_gradient_checkpointing is {use_gradient_checkpointing!r}; choose True or False.")
+        if use_gradient_checkpointing not in (True, False, "auto", "unsloth"):
+            raise ValueError(
+                f"use_gradient_checkpointing is {use_gradient_checkpointing!r}; choose True, False or 'auto'."
+            )
         config = LoraConfig(
             r=r,
             target_modules=_names(target_modules),
@@ -148,7 +151,9 @@ class FastModel:
         if trainable == total:
             raise ValueError("All of this model is trained already (full_finetuning=True); leave out get_peft_model.")
         adapters.add_adapters(model.module, config)
-        model.gradient_checkpointing = bool(use_gradient_checkpointing)
+        model.gradient_checkpointing = (
+            "auto" if use_gradient_checkpointing == "auto" else bool(use_gradient_checkpointing)
+        )
         return model
 
     @staticmethod

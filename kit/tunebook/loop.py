@@ -33,7 +33,9 @@ from .events import (
     EndReason,
     EvalEvent,
     Event,
+    LearningRateChanged,
     Notice,
+    Request,
     RunEnded,
     RunStarted,
     SampleEvent,
@@ -51,6 +53,8 @@ from .tensors import flat
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
 
+DISCARD_SHARE = 0.1  # up to which share of all parameters the trained ones are kept as they were, for a discard
+
 CACHE_STEPS = 50  # how often the memory MLX keeps for reuse is given back; batches of new shapes make it grow
 
 
@@ -66,10 +70,12 @@ class Run:
     prompts: list[Prompt] = field(default_factory=list)  # what samples are taken of
     folder: Path | None = None  # where checkpoints go; None: there are none
     notices: list[str] = field(default_factory=list)  # said at the start
-    commands: deque[Command] = field(default_factory=deque)  # filled from outside, by any thread
+    commands: deque[Request] = field(default_factory=deque)  # filled from outside, by any thread
     step: int = 0  # optimizer steps completed
     num_tokens: int = 0  # supervised tokens trained on
     evals: list[EvalEvent] = field(default_factory=list)
+    # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
+    learning_rates: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self):
         self.total_steps = total_steps(len(self.train_rows), self.config)
@@ -84,8 +90,10 @@ class Run:
         self._began, self._elapsed_before = time.perf_counter(), 0.0
         self._not_finite = 0  # steps in a row
         self._best_weights: dict[str, mx.array] | None = None  # of the lowest held-out loss, if they will be wanted
-        self._stopping = self._paused = False
+        self._start_weights: dict[str, mx.array] | None = None  # to discard the run with
+        self._stopping = self._discarding = self._paused = False
         self._asked: set[Command] = set()  # what is to be done before the next step
+        self._new_learning_rate: float | None = None  # the same
         self._saved_step: int | None = None
         self._sampled_step: int | None = None
 
@@ -105,6 +113,7 @@ class Run:
         self._not_finite = progress["not_finite"]
         self.evals = [EvalEvent(**fields) for fields in progress["evals"]]
         self._elapsed_before = progress["elapsed"]
+        self.learning_rates = dict(progress.get("learning_rates", []))
 
     def events(self, *, awaited: bool) -> Generator[Event, None, None]:
         """Everything that happens, in order, ending with RunEnded whatever ends the run.
@@ -114,6 +123,8 @@ class Run:
         """
         module = self.loaded.module
         was_training = module.training
+        self._stepper.learning_rate = self._learning_rate_in_force()
+        self._keep_start_weights()
         runtime.reset_peak_memory()
         self._began = time.perf_counter() - self._elapsed_before
         try:
@@ -137,8 +148,11 @@ class Run:
             raise failure from error
         finally:
             module.train(was_training)
-        yield from self._save()
-        yield from self._put_best_back()
+        if reason is EndReason.DISCARDED:
+            yield from self._put_start_back()
+        else:
+            yield from self._save()
+            yield from self._put_best_back()
         yield self._ended(reason)
 
     def _train(self) -> Generator[Event, None, EndReason]:
@@ -148,7 +162,7 @@ class Run:
         for window in islice(windows(lengths_of(self.train_rows), self.config), self.step, None):
             yield from self._between_steps()
             if self._stopping:
-                return EndReason.STOPPED
+                return self._why_stopped()
             if patience_is_lost(self.evals, self.config.early_stopping_patience):
                 return EndReason.EARLY_STOPPED
             if self.step >= self.total_steps:
@@ -167,7 +181,10 @@ class Run:
         yield from self._evaluate()
         if self.config.sample_steps is not None:
             yield from self._sample()
-        return EndReason.STOPPED if self._stopping else EndReason.FINISHED
+        return self._why_stopped() if self._stopping else EndReason.FINISHED
+
+    def _why_stopped(self) -> EndReason:
+        return EndReason.DISCARDED if self._discarding else EndReason.STOPPED
 
     def _between_steps(self) -> Generator[Event, None, None]:
         """Do what was asked for, and wait while the run is paused."""
@@ -180,6 +197,7 @@ class Run:
             yield from self._do_as_asked()
 
     def _do_as_asked(self) -> Generator[Event, None, None]:
+        yield from self._take_up_learning_rate()  # first: a checkpoint asked for with it holds it
         asked, self._asked = self._asked, set()
         for command in sorted(asked):  # evaluate, sample, save: a checkpoint holds the score asked for with it
             if (reason := self._cannot(command)) is not None:
@@ -190,6 +208,19 @@ class Run:
                 yield from self._sample()
             elif command is Command.SAVE:
                 yield from self._save()
+
+    def _take_up_learning_rate(self) -> Generator[Event, None, None]:
+        if self._new_learning_rate is not None:
+            self.learning_rates[self.step] = self._new_learning_rate
+            self._new_learning_rate = None
+        rate = self._learning_rate_in_force()
+        if rate != self._stepper.learning_rate:
+            self._stepper.learning_rate = rate
+            yield LearningRateChanged(step=self.step, learning_rate=rate)
+
+    def _learning_rate_in_force(self) -> float:
+        past = [step for step in self.learning_rates if step <= self.step]
+        return self.learning_rates[max(past)] if past else self.config.learning_rate
 
     def _cannot(self, command: Command) -> str | None:
         """Why there is nothing to do for a command; None when there is."""
@@ -217,16 +248,19 @@ class Run:
             outcome = self._stepper.finish()
             self.step, self.num_tokens = step, self.num_tokens + outcome.tokens
         self._not_finite = 0 if outcome.applied else self._not_finite + 1
+        memory = runtime.memory()
         yield StepEvent(
             step=step,
             total_steps=self.total_steps,
             loss=outcome.loss,
             lr=outcome.rate,
             tokens_sec=outcome.tokens / outcome.seconds,
-            peak_gb=runtime.memory().peak_gb,
+            peak_gb=memory.peak_gb,
             elapsed=self._elapsed(),
             num_tokens=self.num_tokens,
             grad_norm=outcome.grad_norm,
+            active_gb=memory.active_gb,
+            cache_gb=memory.cache_gb,
         )
         if not outcome.applied:
             yield Notice(step=step, text=self._not_applied(outcome, window))
@@ -299,17 +333,20 @@ class Run:
         """Acknowledge the commands that have come in; only a stop and a pause change what happens by themselves."""
         if self.folder is not None and (self.folder / STOP_FILE).exists():
             (self.folder / STOP_FILE).unlink()
-            self.commands.append(Command.STOP)
+            self.commands.append(Request(Command.STOP))
         while self.commands:
-            command = self.commands.popleft()
-            match command:
-                case Command.STOP:
+            request = self.commands.popleft()
+            match request:
+                case Request(Command.STOP | Command.DISCARD):
                     self._stopping = True
-                case Command.PAUSE | Command.RESUME:
-                    self._paused = command is Command.PAUSE
+                    self._discarding |= request.command is Command.DISCARD
+                case Request(Command.PAUSE | Command.RESUME):
+                    self._paused = request.command is Command.PAUSE
+                case Request(Command.LEARNING_RATE, rate):
+                    self._new_learning_rate = rate
                 case _:
-                    self._asked.add(command)
-            yield CommandReceived(step=self.step, command=command)
+                    self._asked.add(request.command)
+            yield CommandReceived(step=self.step, command=request.command, value=request.value)
 
     def _save(self) -> Generator[Event, None, None]:
         """Write a checkpoint, unless this step has one; a disk that will not take it is reported, not fatal."""
@@ -326,6 +363,7 @@ class Run:
                 "not_finite": self._not_finite,
                 "evals": [asdict(event) for event in self.evals],
                 "elapsed": self._elapsed(),
+                "learning_rates": [[step, rate] for step, rate in self.learning_rates.items() if step <= self.step],
             },
         )
         try:
@@ -343,6 +381,19 @@ class Run:
             lowest = f"with the lowest held-out loss ({best.loss:.4f})"
             yield Notice(step=self.step, text=f"The weights of step {best.step}, {lowest}, are in the model.")
 
+    def _keep_start_weights(self) -> None:
+        trainable, total = parameter_counts(self.loaded.module)
+        if trainable <= DISCARD_SHARE * total:
+            self._start_weights = flat(self.loaded.module.trainable_parameters())
+
+    def _put_start_back(self) -> Generator[Event, None, None]:
+        if self._start_weights is not None:
+            self.loaded.module.load_weights(list(self._start_weights.items()), strict=False)
+            text = "The weights are as they were before this run; checkpoints it wrote stay."
+        else:
+            text = "So many weights are trained that no copy was kept. To have the old ones back, load the model again."
+        yield Notice(step=self.step, text=text)
+
     def _elapsed(self) -> float:
         return time.perf_counter() - self._began
 
@@ -358,6 +409,7 @@ class Run:
             eval_rows=len(self.eval_rows),
             padding_share=padding_share(lengths_of(self.train_rows), self.config, max_seq_length=self.max_seq_length),
             awaited=awaited,
+            memory_limit_gb=runtime.memory().limit_gb,
             config=self.config.as_plain(),
         )
 

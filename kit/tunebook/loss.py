@@ -18,8 +18,8 @@ from . import runtime
 from .families.base import Batch, Family
 from .tensors import flat, number
 
-LOGIT_BYTES = 16_000_000  # of logits in float32 that are made at a time
-FEWEST_ROWS = 32  # that are sent through the head together; with fewer, reading the head's weights takes the time
+LOGIT_BYTES = 16 * 2**20  # of logits in float32 that are made at a time
+FEWEST_ROWS = 16  # that are sent through the head together; with fewer, reading the head's weights takes the time
 
 
 def supervised_positions(batch: Batch) -> mx.array:
@@ -40,7 +40,7 @@ def summed_loss(family: Family) -> Callable[..., mx.array]:
         hidden, targets = _supervised(family, module, batch, positions)
         weights = mx.ones(targets.shape) if weights is None else weights
         layer = family.head_layer(module)
-        rows = _rows_at_once(family, module, hidden)
+        rows = rows_at_once(family, module, hidden)
         if layer is None or rows >= targets.size:
             return (_nats(family, module, hidden, targets) * weights).sum()
         return _in_pieces(family, module, layer, hidden, targets, weights, rows)
@@ -51,10 +51,16 @@ def summed_loss(family: Family) -> Callable[..., mx.array]:
 def measured_nats(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> float:
     """The same sum where no gradient is wanted."""
     hidden, targets = _supervised(family, module, batch, positions)
-    rows = _rows_at_once(family, module, hidden)
+    rows = rows_at_once(family, module, hidden)
     return sum(
         number(_nats(family, module, hidden[piece], targets[piece]).sum()) for piece in _pieces(targets.size, rows)
     )
+
+
+def rows_at_once(family: Family, module: nn.Module, hidden: mx.array) -> int:
+    """How many of the states (N, D) are sent through the head together; nothing is computed to tell."""
+    vocabulary = family.head(module, hidden[:1]).shape[-1]
+    return max(FEWEST_ROWS, LOGIT_BYTES // (4 * vocabulary))
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
@@ -140,11 +146,6 @@ def _in_pieces(
         return [(cotangents[0] * slope).astype(given.dtype) for given, slope in zip(inputs, outputs[1:], strict=True)]
 
     return cast(list[mx.array], together([hidden, *trained]))[0]
-
-
-def _rows_at_once(family: Family, module: nn.Module, hidden: mx.array) -> int:
-    vocabulary = family.head(module, hidden[:1]).shape[-1]  # only its shape is asked for, so nothing is computed
-    return max(FEWEST_ROWS, LOGIT_BYTES // (4 * vocabulary))
 
 
 def _pieces(count: int, rows: int) -> Iterator[slice]:

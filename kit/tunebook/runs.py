@@ -16,7 +16,19 @@ from typing import Any
 import numpy as np
 
 from .atomic import new_file
-from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent, Working, from_json, to_json
+from .events import (
+    EvalEvent,
+    Event,
+    LearningRateChanged,
+    Notice,
+    RunEnded,
+    RunStarted,
+    SampleEvent,
+    StepEvent,
+    Working,
+    from_json,
+    to_json,
+)
 
 EVENTS_FILE = "events.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -57,12 +69,7 @@ def load(path: Path | str) -> RunHistory:
     Raises FileNotFoundError where there is no log, ValueError for one that no run has begun or that holds a line which
     is no event.
     """
-    path = Path(path)
-    file = path / EVENTS_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no run at {path}: {file} does not exist. Pass a run folder, e.g. runs/run-001."
-        )
+    file = _log_of(Path(path))
     events = list(_events_in(file))
     started = [event for event in events if isinstance(event, RunStarted)]
     if not started:
@@ -153,9 +160,29 @@ def rewind(run_folder: Path | str, step: int) -> list[Event]:
     return kept
 
 
-def read_events(run_folder: Path | str) -> Iterator[Event]:
-    """The events of a run in order; a last line that is still being written is left out."""
-    yield from _events_in(Path(run_folder) / EVENTS_FILE)
+def read_events(path: Path | str) -> Iterator[Event]:
+    """The events of a run, from its folder or its events.jsonl; a last line that is still being written is left out.
+
+    Raises FileNotFoundError where there is no log.
+    """
+    yield from _events_in(_log_of(Path(path)))
+
+
+def learning_rates(run_folder: Path) -> dict[int, float]:
+    """Each change of the learning rate the log tells of, by the step it was made after; none where there is no log."""
+    if not (run_folder / EVENTS_FILE).exists():
+        return {}
+    changes = (event for event in read_events(run_folder) if isinstance(event, LearningRateChanged))
+    return {change.step: change.learning_rate for change in changes}
+
+
+def _log_of(path: Path) -> Path:
+    file = path / EVENTS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no run at {path}: {file} does not exist. Pass a run folder, e.g. runs/run-001."
+        )
+    return file
 
 
 def _append(path: Path, line: str) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks
 
 Backend = Literal["metal", "cuda", "cpu"]
 
+RAM_SHARE = 0.75  # of the machine's memory, for a run on the CPU; about what Metal recommends of what it shares
 CACHE_SHARE = 0.25  # of a GPU's memory: freed memory MLX may keep while training
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
@@ -73,6 +74,11 @@ def memory() -> Memory:
         peak_gb=mx.get_peak_memory() / 1e9,
         limit_gb=_device_limit_gb(),
     )
+
+
+def training_limit_gb() -> float:
+    """GB (1e9 bytes) a run should stay below: what the GPU can use well, or RAM_SHARE of what the machine has."""
+    return _device_limit_gb() or RAM_SHARE * ram_gb()
 
 
 def reset_peak_memory() -> None:

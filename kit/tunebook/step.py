@@ -17,6 +17,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from . import optim
+from .activations import lean_activations
 from .attention import block_attention
 from .batches import padded_width
 from .compiled import CompiledPass, commonest_shapes, why_not_here
@@ -59,6 +60,7 @@ class Stepper:
         self.optimizer = optim.make_optimizer(config, loaded.module)
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
+        self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
         self._rate = optim.learning_rate(config, total_steps)
         self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
         if config.compile and (reason := self._cannot_compile()) is not None:
@@ -102,10 +104,12 @@ class Stepper:
         gradients = tree_map(lambda gradient: gradient / tokens, self._gradients)
         self._gradients = None
         gradients, norm = optim.clip(gradients, config)
-        loss, grad_norm, rate = self._nats / tokens, number(norm), self._rate(self._step)
+        loss, grad_norm = self._nats / tokens, number(norm)
+        rate = self._rate(self._step) * (self.learning_rate / config.learning_rate)
         applied = math.isfinite(loss) and math.isfinite(grad_norm)
         if applied:
             optim.update(self._module, gradients, self.optimizer, rate=rate, weight_decay=config.weight_decay)
+            del gradients  # so that each is given back as soon as it was used
             mx.eval(self._module.trainable_parameters(), self.optimizer.state)
         return Outcome(
             loss=loss,
@@ -131,6 +135,7 @@ class Stepper:
         """The model in the form its forward and backward pass are taken in, until the block ends."""
         forms = ExitStack()
         forms.enter_context(block_attention(self._module, recomputed=bool(self._config.gradient_checkpointing)))
+        forms.enter_context(lean_activations(self._module))
         if self._config.gradient_checkpointing:
             forms.enter_context(recomputed_layers(self._module))
         if self._config.neftune_noise_alpha:

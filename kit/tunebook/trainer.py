@@ -10,22 +10,23 @@ import warnings
 from collections.abc import Callable, Generator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .batches import total_steps
-from .checkpoint import check_is_of, find_checkpoint
+from .checkpoint import Checkpoint, check_is_of, find_checkpoint
 from .config import TrainingConfig
 from .evaluation import Score, score_now
-from .events import Command, EndReason, EvalEvent, Event, Notice, RunEnded, SampleEvent, StepEvent, Working
+from .events import Command, EndReason, EvalEvent, Event, Notice, Request, RunEnded, SampleEvent, StepEvent, Working
 from .formats import FormattingFunc, Markers
 from .interrupts import on_terminate
 from .loader import Loaded
 from .loop import Run
+from .memory import Estimate, estimate, settled
 from .preparation import Sources, prepare
 from .progress import run_bar
-from .runs import event_log, keep_config, new_run_folder, rewind
+from .runs import event_log, keep_config, learning_rates, new_run_folder, rewind
 from .sources import Source
 from .tensors import flat
 
@@ -38,7 +39,7 @@ class HoldsModel(Protocol):
     """What the trainer asks of a model: `FastModel` is one."""
 
     loaded: Loaded
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +132,15 @@ class Trainer:
 
         self._listeners.append((f"The step callback {callback!r}", listener))
 
-    def send(self, command: Command | str) -> None:
-        """Leave a command for the run in progress, from any thread; it is heard between two micro-batches."""
+    def send(self, command: Command | str, value: float | None = None) -> None:
+        """Leave a command for the run in progress, from any thread; it is heard between two micro-batches.
+
+        `send("learning_rate", 5e-5)` is the only one with a value: the schedule goes on, towards this rate.
+        """
+        request = Request(Command(command), value)
         if self._run is None:
-            raise RuntimeError(f"Nothing is being trained, so there is nothing to {Command(command)}.")
-        self._run.commands.append(Command(command))
+            raise RuntimeError(f"Nothing is being trained, so nobody hears '{request.command}'.")
+        self._run.commands.append(request)
 
     def stop(self) -> None:
         """End the run with the step in progress."""
@@ -180,6 +185,20 @@ class Trainer:
             max_seq_length=self.max_seq_length,
         )
 
+    def memory(self) -> Estimate:
+        """What training on these rows takes, part by part; see `memory.estimate`."""
+        return estimate(self, self.config, rows=self.train_rows)
+
+    def _settled(self, checkpoint: Checkpoint | None) -> tuple[TrainingConfig, list[str]]:
+        """The configuration with gradient checkpointing on or off, and what is to be said of the run's memory.
+
+        A run that is resumed does as it did before, whatever there is of memory now.
+        """
+        if self.config.gradient_checkpointing == "auto" and checkpoint is not None:
+            before = checkpoint.identity.get("gradient_checkpointing")
+            return replace(self.config, gradient_checkpointing=before), []
+        return settled(self, self.config, self.train_rows)
+
     def _check_evaluation(self) -> None:
         """Raise ValueError for settings that wait for a held-out loss nobody measures during the run."""
         waiting = [
@@ -203,25 +222,30 @@ class Trainer:
         """The generator of a new or resumed run, and those to tell of it."""
         if not flat(self.loaded.module.trainable_parameters()):
             raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
+        place = self._place(resume_from) if resume_from else None
+        found = find_checkpoint(place) if place else None
+        config, notices = self._settled(found[1] if found else None)
         run = Run(
             loaded=self.loaded,
-            config=self.config,
+            config=config,
             train_rows=self.train_rows,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
             prompts=self.data.prompts,
-            notices=list(self.data.notices),
+            notices=[*self.data.notices, *notices],
         )
         earlier: list[Event] = []
-        if resume_from:
-            run.folder, checkpoint, skipped = find_checkpoint(self._place(resume_from))
+        if found:
+            run.folder, checkpoint, skipped = found
             check_is_of(checkpoint, run.identity, run.folder)
             run.restore(checkpoint)
+            if place in (run.folder, run.folder.parent):  # from a checkpoint of choice the run may take another course
+                run.learning_rates |= learning_rates(run.folder)
             run.notices += skipped
             earlier = rewind(run.folder, run.step)
-        elif self.config.output_dir is not None:
-            run.folder = new_run_folder(self.config.output_dir)
-            keep_config(run.folder, self.config.as_plain(), run.identity)
+        elif config.output_dir is not None:
+            run.folder = new_run_folder(config.output_dir)
+            keep_config(run.folder, config.as_plain(), run.identity)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         return run.events(awaited=awaited), _Audience([*bar, *self._listeners], run.folder, earlier)

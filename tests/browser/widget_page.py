@@ -12,6 +12,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page
 
 import tunebook_widgets
+from tunebook_widgets.esm import VIEW
 from tunebook_widgets.live import LiveView
 from tunebook_widgets.token_browser import TokenBrowser
 
@@ -25,10 +26,13 @@ _START = """async ([script, traits]) => {
     let values = read(traits);
     const model = {
         get: (name) => values[name],
+        set: (name, value) => (values[name] = value),
+        save_changes: () => {},
         on: (_name, listener) => listeners.push(listener),
         off: () => {},
         send: (content) => window.sent.push(content),
     };
+    window.model = model;
     window.publish = (traits) => { values = read(traits); listeners.forEach((listener) => listener()); };
     const module = await import(URL.createObjectURL(new Blob([script], {type: "text/javascript"})));
     module.default.render({model, el: document.body});
@@ -53,11 +57,11 @@ _START_TOKENS = """async ([script, traits]) => {
 }"""
 
 
-def open_widget(browser: Browser, view: LiveView, *, width: int = 1000) -> Page:
-    """A page that shows `view` as it is now; close its context when done."""
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    page.set_content(f"<style>{(_SOURCE / 'dashboard.css').read_text()}</style>")
-    page.evaluate(_START, [(_SOURCE / "dashboard.js").read_text(), traits_of(view)])
+def open_widget(browser: Browser, view: LiveView, *, width: int = 1000, **context: Any) -> Page:
+    """A page that shows `view` as it is now; `context` is the browser's. Close its context when done."""
+    page = browser.new_context(viewport={"width": width, "height": 1000}, **context).new_page()
+    page.set_content(f"<style>{(VIEW / 'dashboard.css').read_text()}</style>")
+    page.evaluate(_START, [str(view._esm), traits_of(view)])
     return page
 
 
@@ -65,7 +69,13 @@ def traits_of(view: LiveView) -> dict[str, object]:
     """The traits as they cross into the page; raises ValueError for a state that is not strict JSON."""
     return {
         "columns": view.columns,
-        "state": json.loads(json.dumps(view.state, allow_nan=False)),
+        "mode": view.mode,
+        **json.loads(
+            json.dumps(
+                {"state": view.state, "record": view.record, "samples": view.samples, "picks": view.picks},
+                allow_nan=False,
+            )
+        ),
         "sealed": base64.b64encode(view.sealed).decode(),
         "recent": base64.b64encode(view.recent).decode(),
     }

@@ -1,24 +1,29 @@
 """`Dashboard`: give it a trainer and it shows the run, live in a notebook or as log lines in a terminal.
 
 It subscribes to the trainer's events and sends back the commands of its buttons. It never touches the model, prints
-nothing from a button press, and leaves a picture and a table in the notebook when the run ends, however it ends.
+nothing from a button press, and leaves a picture and a table in the notebook when the run ends, however it ends. Given
+a run that is over, it shows that one, to be looked at closely or, by `replay`, to be watched.
 """
 
 import os
 import weakref
 from collections.abc import Callable
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.getipython import get_ipython
 
-from tunebook.events import Command, EndReason, Event, RunEnded, RunStarted, StepEvent
+from tunebook.events import Command, EndReason, Event, Request, RunEnded, RunStarted, StepEvent
 
 from .notebook import NotebookScreen
 from .progress import Progress
+from .recorded import Recorded, recorded_run
 from .terminal import TerminalScreen
 
-Choice = Literal["widget", "text", "off"]
+if TYPE_CHECKING:
+    from .live import Mode
+
+Choice = Literal["widget", "html", "text", "off"]
 
 
 class TrainerLike(Protocol):
@@ -28,8 +33,8 @@ class TrainerLike(Protocol):
         """Call `fn` with every event, in order, on the main thread, and draw no progress bar beside it."""
         ...
 
-    def send(self, command: Command, /) -> object:
-        """Leave a command to be carried out between two steps; returns at once."""
+    def send(self, command: Command, value: float | None = None, /) -> object:
+        """Leave a command to be carried out between two steps; returns at once. `value` is a learning rate."""
         ...
 
 
@@ -39,34 +44,59 @@ class Screen(Protocol):
     def show(self, run: Progress) -> None: ...
     def begin(self, run: Progress) -> None: ...
     def update(self, run: Progress, event: Event) -> None: ...
+    def bring_back(self, run: Progress, mode: "Mode") -> None: ...
     def retire(self, run: Progress) -> None: ...
+    @property
+    def picks(self) -> list[dict[str, str]]: ...
 
 
 class Dashboard:
-    """Shows the runs of one trainer.
+    """Shows the runs of one trainer, or one run that is over.
 
     In a notebook it appears where it is the last expression of a cell or where `show()` is called; a run that starts
     before either shows it in its own cell. A later run of the same trainer takes the same place. Of several dashboards
-    on one trainer the newest shows it, so a cell can be run again.
+    on one trainer the newest shows it, so a cell can be run again. A run that is over is named by its folder, its
+    events.jsonl, what `Trainer.train` returned or what `load_run` read; it is shown live, to be zoomed into.
 
     The environment variable TUNEBOOK_UI chooses the form: `widget` (a live view even if nobody seems to be watching),
-    `text` (log lines) or `off`. Unset, a notebook gets the live view, a notebook executed without a person (nbclient,
-    nbmake, papermill) only the frozen result, and everything else log lines.
+    `html` (a small table), `text` (log lines) or `off`. Unset, a notebook gets the live view, a notebook executed
+    without a person (nbclient, nbmake, papermill) only the frozen result, and everything else log lines.
     """
 
-    def __init__(self, trainer: TrainerLike | None = None):
+    def __init__(self, source: TrainerLike | Recorded | None = None):
         self._run = Progress()
+        self._mode: Mode | None = None  # how a run that is over is shown; None: runs are yet to come
         self._retired = False
-        self._trainer = trainer
-        self._screen = _screen(on_command=None if trainer is None else self._ask)
-        if trainer is not None:
-            _supersede(trainer, self)
-            trainer.subscribe(self.on_event, shows_progress=True)
+        self._trainer: TrainerLike | None = None
+        if isinstance(source, Recorded):
+            self._run, self._mode = recorded_run(source), "live"
+        else:
+            self._trainer = source
+        self._screen = _screen(on_request=None if self._trainer is None else self._ask)
+        if self._trainer is not None:
+            _supersede(self._trainer, self)
+            self._trainer.subscribe(self.on_event, shows_progress=True)
 
     def show(self) -> None:
         """Put the dashboard into the output of the cell that is running."""
-        if self._screen is not None:
+        if self._screen is None:
+            return
+        if self._mode is not None:
+            self._screen.bring_back(self._run, self._mode)
+        else:
             self._screen.show(self._run)
+
+    def thaw(self) -> None:
+        """Show the run that has just ended live once more, in the cell that is running. Raises ValueError before."""
+        if self._run.ended is None:
+            raise ValueError("There is no run that has ended; thaw() brings one back, show() shows one to come.")
+        if self._screen is not None:
+            self._screen.bring_back(self._run, "live")
+
+    @property
+    def picks(self) -> list[dict[str, str]]:
+        """The choices made in the blind comparison: {"prompt": ..., "pick": "tuned", "base" or "neither"}."""
+        return [] if self._screen is None else self._screen.picks
 
     def on_event(self, event: Event) -> None:
         """Take in one event. A RunStarted, or any event after a run has ended, begins a new run."""
@@ -125,10 +155,14 @@ class Dashboard:
             RunEnded(step=last.step, total_steps=last.total_steps, reason=reason, message="", elapsed=last.elapsed)
         )
 
-    def _ask(self, command: Command) -> None:
+    def _ask(self, request: Request) -> None:
         """Pass on the press of a button, unless it crossed the end of the run on its way."""
-        if self._trainer is not None and self._run.running:
-            self._trainer.send(command)
+        if self._trainer is None or not self._run.running:
+            return
+        if request.value is None:  # a trainer of another make may know commands without a value only
+            self._trainer.send(request.command)
+        else:
+            self._trainer.send(request.command, request.value)
 
     def _retire(self) -> None:
         self._retired = True
@@ -137,6 +171,16 @@ class Dashboard:
 
     def _ipython_display_(self) -> None:
         self.show()
+
+
+def replay(run: Recorded) -> Dashboard:
+    """Play a recorded run, its speed and place under sliders; named as in `Dashboard`. Needs no MLX and no kernel.
+
+    The run plays in the browser. Raises FileNotFoundError where there is no log.
+    """
+    dashboard = Dashboard(run)
+    dashboard._mode = "replay"
+    return dashboard
 
 
 # Running a cell again makes a second dashboard on the same trainer. Weak on both sides: a trainer holds a model.
@@ -152,7 +196,7 @@ def _supersede(trainer: TrainerLike, dashboard: Dashboard) -> None:
         older._retire()
 
 
-def _screen(on_command: Callable[[Command], object] | None) -> Screen | None:
+def _screen(on_request: Callable[[Request], object] | None) -> Screen | None:
     """The screen for this process: what TUNEBOOK_UI says, else what there is to show a run on."""
     choice = os.environ.get("TUNEBOOK_UI")
     if choice not in (None, *get_args(Choice)):
@@ -162,7 +206,9 @@ def _screen(on_command: Callable[[Command], object] | None) -> Screen | None:
         return None
     if choice == "text" or not isinstance(shell, ZMQInteractiveShell):
         return TerminalScreen()
-    return NotebookScreen(live=choice == "widget" or _someone_is_there(shell), on_command=on_command)
+    if choice != "html":
+        choice = "widget" if choice == "widget" or _someone_is_there(shell) else "end"
+    return NotebookScreen(choice, on_request=on_request)
 
 
 def _someone_is_there(shell: ZMQInteractiveShell) -> bool:

@@ -8,27 +8,46 @@ The live view stands there only while a run is going on, so what is saved afterw
 import time
 import uuid
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 from IPython.display import display, update_display
 
-from tunebook.events import Command, Event, RunEnded
+from tunebook.events import Event, Request, RunEnded
 
 from .freeze import Bundle, frozen_picture, frozen_table
-from .live import LiveView
 from .progress import Progress
+from .reattach import Reattach
+from .status import NO_ANYWIDGET, status_table
 from .throttle import Throttle
+
+if TYPE_CHECKING:
+    from .live import LiveView, Mode
+
+# widget: the live view; html: a table of the last numbers; end: nothing before the run is over.
+Form = Literal["widget", "html", "end"]
+
+SECONDS_TO_SHOW = 3.0  # a page that has not drawn the live view by then is taken for one that cannot
+SECONDS_BETWEEN_TABLES = 1.0
 
 _EMPTY: Bundle = {"text/html": "", "text/plain": ""}
 
 
 class NotebookScreen:
-    """Owns the outputs of one dashboard. With `live=False` nobody is watching and only the end of a run is shown."""
+    """Owns the outputs of one dashboard."""
 
-    def __init__(self, *, live: bool, on_command: Callable[[Command], object] | None):
-        self._live = live
-        self._on_command = on_command
+    def __init__(self, form: Form, *, on_request: Callable[[Request], object] | None):
+        self._form = form
+        self._hint = ""
+        if form == "widget" and not has_anywidget():
+            self._form, self._hint = "html", NO_ANYWIDGET
+        self._on_request = on_request
         self._throttle = Throttle()
+        self._reattach = Reattach()
         self._view: LiveView | None = None
+        self._began = 0.0  # when the view was shown
+        self._ready = False  # a page has drawn it
+        self._last_table = float("-inf")
+        self._table_shown = False
         self._shown = False
         self._upper = f"tunebook-{uuid.uuid4().hex}"
         self._lower = f"{self._upper}-table"
@@ -41,9 +60,11 @@ class NotebookScreen:
     def begin(self, run: Progress) -> None:
         """Show a run that has just started: where the dashboard already is, else in the cell that is running now."""
         older = self._view
-        if self._live:
-            self._view = LiveView(self._on_command)
+        if self._form == "widget":
+            self._view, self._ready = self._new_view("live"), False
             self._view.publish(run)
+            self._began = time.monotonic()
+            self._reattach.begin()
         self._put(run, update_display if self._shown else display)
         self._shown = True
         if older is not None:
@@ -51,24 +72,75 @@ class NotebookScreen:
 
     def update(self, run: Progress, event: Event) -> None:
         """Show `event`, which `run` already holds; the last event of a run freezes the outputs."""
+        now = time.monotonic()
         if isinstance(event, RunEnded):
             self._freeze(run)
-        elif self._view is not None and self._throttle.allows(event, time.monotonic()):
+        elif self._view is not None and self._throttle.allows(event, now):
             self._view.publish(run)
+            self._stand_in(run, now)
+            self._throttle.took(time.monotonic() - now)
+        elif self._form == "html" and now - self._last_table >= SECONDS_BETWEEN_TABLES:
+            self._last_table = now
+            update_display(status_table(run, self._hint), raw=True, display_id=self._upper)
+
+    def bring_back(self, run: Progress, mode: "Mode") -> None:
+        """Show a run that is over in the cell that is running now, as `mode` says; where nobody looks, as saved."""
+        if self._form == "widget":
+            view = self._new_view(mode)
+            view.publish(run)
+            display(view)
+            self._view = view
+        else:
+            picture, metadata = frozen_picture(run)
+            display(picture, raw=True, metadata=metadata)
+            display(frozen_table(run), raw=True)
+            if self._hint:
+                display(_text(self._hint), raw=True)
 
     def retire(self, run: Progress) -> None:
         """Make way for a newer dashboard of the same trainer; a run that has ended stays as it is."""
         if self._shown and run.ended is None:
             update_display(_text("A newer dashboard shows this trainer."), raw=True, display_id=self._upper)
+            update_display(_EMPTY, raw=True, display_id=self._lower)
         if self._view is not None:
             self._view.close()
             self._view = None
+        self._reattach.end()
+
+    @property
+    def picks(self) -> list[dict[str, str]]:
+        """The choices made in the blind comparison of the view that is shown."""
+        return list(self._view.picks) if self._view is not None else []
+
+    def _new_view(self, mode: "Mode") -> "LiveView":
+        from .live import LiveView  # needs anywidget, which may be missing
+
+        return LiveView(self._on_request if mode == "live" else None, on_ready=self._page_is_there, mode=mode)
+
+    def _page_is_there(self) -> None:
+        self._ready = True
+
+    def _stand_in(self, run: Progress, now: float) -> None:
+        """Below a live view that no page draws, a table of numbers; it goes when a page does.
+
+        A synchronous cell cannot hear that a page is there, so none is put there.
+        """
+        if run.started is None or not run.started.awaited:
+            return
+        if self._ready and self._table_shown:
+            self._table_shown = False
+            update_display(_EMPTY, raw=True, display_id=self._lower)
+        late = now - self._began > SECONDS_TO_SHOW and now - self._last_table >= SECONDS_BETWEEN_TABLES
+        if not self._ready and late:
+            self._table_shown, self._last_table = True, now
+            update_display(status_table(run), raw=True, display_id=self._lower)
 
     def _freeze(self, run: Progress) -> None:
         # Drawing the picture takes a moment, so the view says at once that the run is over. It is left open: a page
-        # loaded again during the run has lost the display id, but finds the view as soon as the cell has ended.
+        # loaded again during the run has lost the display id, and goes on showing the view.
         if self._view is not None:
             self._view.publish(run)
+        self._reattach.end()
         self._put(run, update_display)
 
     def _put(self, run: Progress, put: Callable[..., object]) -> None:
@@ -80,12 +152,23 @@ class NotebookScreen:
         elif self._view is not None:
             put(self._view, display_id=self._upper)
             put(_EMPTY, raw=True, display_id=self._lower)
+        elif self._form == "html" and run.running:
+            put(status_table(run, self._hint), raw=True, display_id=self._upper)
+            put(_EMPTY, raw=True, display_id=self._lower)
         else:
             waiting = (
                 "Training; the curves appear here when the run ends." if run.running else "Waiting for a run to start."
             )
             put(_text(waiting), raw=True, display_id=self._upper)
             put(_EMPTY, raw=True, display_id=self._lower)
+
+
+def has_anywidget() -> bool:
+    try:
+        import anywidget  # noqa: F401 - asked only whether it is there
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def _text(sentence: str) -> Bundle:

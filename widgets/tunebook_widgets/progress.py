@@ -14,6 +14,7 @@ from tunebook.events import (
     CommandReceived,
     EvalEvent,
     Event,
+    LearningRateChanged,
     Notice,
     RunEnded,
     RunStarted,
@@ -23,7 +24,18 @@ from tunebook.events import (
 )
 
 # One column for each field of a StepEvent that changes from step to step, in the order `Progress.rows` has them.
-COLUMNS = ("step", "loss", "lr", "tokens_sec", "peak_gb", "elapsed", "num_tokens", "grad_norm")
+COLUMNS = (
+    "step",
+    "loss",
+    "lr",
+    "tokens_sec",
+    "peak_gb",
+    "elapsed",
+    "num_tokens",
+    "grad_norm",
+    "active_gb",  # NaN, as the next, from a trainer that does not say
+    "cache_gb",
+)
 
 _RECENT_STEPS = 32  # the time left is estimated from the durations of this many steps
 
@@ -37,6 +49,9 @@ class Progress:
         self.evals: list[EvalEvent] = []
         self.samples: list[SampleEvent] = []
         self.notices: list[Notice] = []
+        self.checkpoints: list[CheckpointSaved] = []
+        self.rates: list[LearningRateChanged] = []
+        self.told = 0  # events
         self.working: Working | None = None  # what is being computed now, as far as is known
         self.paused = False
         self.pending: set[Command] = set()  # heard, and not yet done
@@ -48,6 +63,7 @@ class Progress:
         self._durations: deque[float] = deque(maxlen=_RECENT_STEPS)  # seconds
 
     def add(self, event: Event) -> None:
+        self.told += 1
         match event:
             case RunStarted():
                 self.started = event
@@ -68,8 +84,12 @@ class Progress:
             case Working():
                 self.working = event
             case CheckpointSaved():
+                self.checkpoints.append(event)
                 self.pending.discard(Command.SAVE)
-            case CommandReceived(command=Command.STOP):
+            case LearningRateChanged():
+                self.rates.append(event)
+                self.pending.discard(Command.LEARNING_RATE)
+            case CommandReceived(command=Command.STOP | Command.DISCARD):
                 self.stop_heard_at = event.step
             case CommandReceived(command=Command.PAUSE | Command.RESUME):
                 self.paused = event.command is Command.PAUSE
@@ -89,6 +109,13 @@ class Progress:
     @property
     def running(self) -> bool:
         return self.ended is None and (self.started is not None or self.last is not None)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """What the schedule follows: the configuration's rate, or the last one asked for; None when nobody said."""
+        if self.rates:
+            return self.rates[-1].learning_rate
+        return self.started.config.get("learning_rate") if self.started else None
 
     @property
     def last_samples(self) -> list[SampleEvent]:
@@ -137,8 +164,11 @@ class Progress:
             event.elapsed,
             event.num_tokens,
             event.grad_norm,
+            math.nan if event.active_gb is None else event.active_gb,
+            math.nan if event.cache_gb is None else event.cache_gb,
         )
         self.steps += 1
         self.last = event
         self.working = None
+        self.pending.discard(Command.LEARNING_RATE)  # one that is no other than before is in force without a word
         self.total_steps = event.total_steps

@@ -4,8 +4,19 @@ import math
 import time
 from collections.abc import Callable
 
-from tunebook.events import CommandReceived, EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from tunebook.events import (
+    CommandReceived,
+    EvalEvent,
+    Event,
+    LearningRateChanged,
+    Notice,
+    RunEnded,
+    RunStarted,
+    SampleEvent,
+    StepEvent,
+)
 
+from .freeze import frozen_table
 from .progress import Progress
 from .wording import about, duration, headline, loss, rate, verdict
 
@@ -26,8 +37,17 @@ class TerminalScreen:
     def begin(self, run: Progress) -> None:
         """Nothing: the first event says it."""
 
+    def bring_back(self, run: Progress, mode: str) -> None:
+        """Print what is kept of a run that is over."""
+        del mode
+        self._write(frozen_table(run)["text/plain"])
+
     def retire(self, run: Progress) -> None:
         """Nothing: what is printed stays."""
+
+    @property
+    def picks(self) -> list[dict[str, str]]:
+        return []
 
     def update(self, run: Progress, event: Event) -> None:
         match event:
@@ -42,6 +62,8 @@ class TerminalScreen:
                 self._write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():
                 self._write(f"step {event.step}: {event.text}")
+            case LearningRateChanged():
+                self._write(f"step {event.step}: learning_rate is {rate(event.learning_rate)} from now on")
             case RunStarted():
                 self._write(f"Training {event.model}: {event.total_steps:,} steps, {event.train_rows:,} rows.")
             case CommandReceived():

@@ -8,7 +8,7 @@ from .progress import Progress
 
 
 def headline(run: Progress) -> str:
-    """One sentence on where the run stands: 'Step 12 of 40 · loss 1.820 · about 3 min left · held-out 1.910 at 10'."""
+    """One sentence on where the run stands: 'Step 12 of 40 · loss 1.820 · about 3 min left'."""
     if run.ended is not None:
         return verdict(run)
     if run.stop_heard_at is not None:
@@ -27,8 +27,8 @@ def headline(run: Progress) -> str:
     parts = [f"Step {run.last.step:,} of {run.total_steps:,}", f"loss {loss(run.last.loss)}"]
     if run.seconds_left is not None:
         parts.append(f"{about(run.seconds_left)} left")
-    if run.evals:
-        parts.append(f"held-out {loss(run.evals[-1].loss)} at {run.evals[-1].step:,}")
+    if run.best_eval is not None:
+        parts.append(f"best held-out {loss(run.best_eval.loss)} at {run.best_eval.step:,}")
     return " · ".join(parts)
 
 
@@ -40,6 +40,7 @@ def verdict(run: Progress) -> str:
     how = {
         EndReason.FINISHED: f"Finished all {end.total_steps:,} steps",
         EndReason.STOPPED: f"Stopped after step {end.step:,} of {end.total_steps:,}",
+        EndReason.DISCARDED: f"Discarded after step {end.step:,} of {end.total_steps:,}",
         EndReason.EARLY_STOPPED: f"Stopped early, after step {end.step:,} of {end.total_steps:,},",
         EndReason.INTERRUPTED: f"Interrupted after step {end.step:,} of {end.total_steps:,}",
         EndReason.NOT_FINITE: f"Not finite any more after step {end.step:,} of {end.total_steps:,}",

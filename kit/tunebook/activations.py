@@ -1,0 +1,129 @@
+"""Element-wise parts of a layer with gradients written out, so that a forward pass keeps only what the backward needs.
+
+MLX keeps the inputs of every operation for its gradient; a gated SiLU of five operations keeps six arrays as wide as
+the widest of the layer. Here it keeps its two inputs and the sigmoid. Values are those of the plain form. Only the
+layer objects given up for the time are changed (`variants.py`).
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import lru_cache
+from types import FunctionType, SimpleNamespace
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models import activations as upstream
+
+from . import runtime
+from .variants import Call, varied, with_globals
+
+Arrays = Sequence[mx.array]
+
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715  # Hendrycks and Gimpel 2016, arXiv 1606.08415
+
+
+def lean_activations(module: nn.Module) -> AbstractContextManager[Any]:
+    """Have gated SiLUs, GELUs and, on the CPU, RMS norms of `module` keep less, until the block ends."""
+    forms = ExitStack()
+    layers = [layer for layer in module.modules() if isinstance(type(layer).__call__, FunctionType)]
+    forms.enter_context(varied([layer for layer in layers if _calls_swiglu(layer)], _with_swiglu))
+    forms.enter_context(varied([layer for layer in layers if _calls_gelu(layer)], _with_gelu))
+    if runtime.backend() == "cpu":  # a GPU has one kernel for it, with a gradient of its own
+        forms.enter_context(varied([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
+    return forms
+
+
+def swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    """`silu(gate) * x`, as mlx-lm's (models/activations.py, 0.32)."""
+    return _first(_swiglu(gate, x))
+
+
+def gelu_approx(x: mx.array) -> mx.array:
+    """The tanh form of GELU, as `mlx.nn.gelu_approx` to the last place."""
+    return _first(_gelu(x, mx.array(0.0)))
+
+
+def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    """`mx.fast.rms_norm` over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    return _first(_rms_norm(eps)(x, weight))
+
+
+@mx.custom_function
+def _swiglu(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
+    share = mx.sigmoid(gate)
+    return gate * share * x, share
+
+
+@_swiglu.vjp
+def _swiglu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+    (gate, x), share = primals, outputs[1]
+    of_gate = cotangents[0] * x * share * (1 + gate * (1 - share))
+    return of_gate, cotangents[0] * (gate * share)
+
+
+@mx.custom_function
+def _gelu(x: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+    bend = mx.tanh(GELU_SCALE * x * (1 + GELU_CUBE * x * x))
+    return 0.5 * x * (1 + bend), bend
+
+
+@_gelu.vjp
+def _gelu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+    x, bend = primals[0], outputs[1]
+    slope = 0.5 * (1 + bend) + 0.5 * x * (1 - bend * bend) * (GELU_SCALE * (1 + 3 * GELU_CUBE * x * x))
+    return cotangents[0] * slope, mx.zeros_like(primals[1])
+
+
+@lru_cache
+def _rms_norm(eps: float) -> Any:
+    """The function for one `eps`: (x, weight) -> (normed, (..., 1) float32 reciprocals of the root mean square)."""
+
+    @mx.custom_function
+    def normed(x: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:
+        wide = x.astype(mx.float32)
+        shrink = mx.rsqrt(mx.mean(wide * wide, axis=-1, keepdims=True) + eps)
+        return weight * (wide * shrink).astype(x.dtype), shrink
+
+    @normed.vjp
+    def slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+        (x, weight), shrink = primals, outputs[1]
+        unit, upstream_slope = x.astype(mx.float32) * shrink, cotangents[0].astype(mx.float32)
+        weighted = upstream_slope * weight
+        of_x = shrink * (weighted - unit * mx.mean(weighted * unit, axis=-1, keepdims=True))
+        of_weight = (upstream_slope * unit).reshape(-1, x.shape[-1]).sum(axis=0)
+        return of_x.astype(x.dtype), of_weight.astype(weight.dtype)
+
+    return normed
+
+
+def _first(outputs: Any) -> mx.array:
+    return cast(mx.array, outputs[0])
+
+
+def _calls_swiglu(layer: nn.Module) -> bool:
+    return _looks_up(layer, "swiglu") is upstream.swiglu
+
+
+def _calls_gelu(layer: nn.Module) -> bool:
+    names = cast(FunctionType, type(layer).__call__).__code__.co_names
+    return "gelu_approx" in names and _looks_up(layer, "nn") is nn
+
+
+def _looks_up(layer: nn.Module, name: str) -> Any:
+    """What a layer's call finds under a global name; None when it looks up no such name."""
+    call = cast(FunctionType, type(layer).__call__)
+    return call.__globals__.get(name) if name in call.__code__.co_names else None
+
+
+def _with_swiglu(plain: Call) -> Call:
+    return with_globals(plain, {"swiglu": swiglu})
+
+
+def _with_gelu(plain: Call) -> Call:
+    return with_globals(plain, {"nn": SimpleNamespace(**(vars(nn) | {"gelu_approx": gelu_approx}))})
+
+
+def _with_rms_norm(_: Call) -> Call:
+    return lambda layer, x: rms_norm(x, layer["weight"], layer.eps)

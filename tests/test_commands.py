@@ -1,0 +1,124 @@
+"""What can be asked of a run while it goes on: another learning rate, and to stop and keep nothing."""
+
+import shutil
+
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from tests.test_resume import make
+from tunebook.checkpoint import checkpoint_folders
+from tunebook.events import Command, CommandReceived, EndReason, LearningRateChanged, Notice, StepEvent, Working
+from tunebook.runs import read_events
+
+PLAIN = {
+    "gradient_accumulation_steps": 1,
+    "max_steps": 9,
+    "neftune_noise_alpha": None,
+    "save_steps": 3,
+    "save_total_limit": None,
+}
+
+
+def weights(trainer):
+    return {name: np.array(array) for name, array in tree_flatten(trainer.loaded.module.trainable_parameters())}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def asking(trainer, step, *request):
+    """Have the trainer asked for something while it computes the step after `step`."""
+
+    def ask(event):
+        if isinstance(event, Working) and event.step == step + 1 and event.done == 1:
+            trainer.send(*request)
+
+    trainer.subscribe(ask)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def changed(tiny_folder, rows, tmp_path_factory):
+    """(run folder, trainer, result) of a run whose learning rate was lowered from 5e-3 during its fifth step."""
+    trainer = asking(make(tiny_folder, rows, tmp_path_factory.mktemp("changed"), **PLAIN), 4, "learning_rate", 1e-3)
+    result = trainer.train()
+    return result.run_folder, trainer, result
+
+
+def test_a_new_learning_rate_scales_the_schedule_from_the_next_step_on(tiny_folder, rows, tmp_path, changed):
+    undisturbed = make(tiny_folder, rows, tmp_path, **PLAIN).train()
+    before, after = [[step.lr for step in result.steps] for result in (undisturbed, changed[2])]
+    assert after[:5] == before[:5]  # the step in progress keeps its rate
+    assert after[5:] == pytest.approx([rate / 5 for rate in before[5:]])
+    assert [step.loss for step in changed[2].steps[:6]] == [step.loss for step in undisturbed.steps[:6]]
+
+
+def test_the_change_is_in_the_log_when_asked_for_and_when_made(changed):
+    told = [event for event in read_events(changed[0]) if isinstance(event, CommandReceived | LearningRateChanged)]
+    assert told == [
+        CommandReceived(step=4, command=Command.LEARNING_RATE, value=1e-3),
+        LearningRateChanged(step=5, learning_rate=1e-3),
+    ]
+
+
+@pytest.mark.parametrize("checkpoint", [3, 6])
+def test_a_resumed_run_has_the_new_learning_rate_where_the_first_one_had_it(
+    tiny_folder, rows, tmp_path, changed, checkpoint
+):
+    folder = tmp_path / "run-001"
+    shutil.copytree(changed[0], folder)
+    for newer in checkpoint_folders(folder)[checkpoint // 3 :]:  # as if the process had been killed after this one
+        shutil.rmtree(newer)
+    trainer = make(tiny_folder, rows, tmp_path, **PLAIN)
+    result = trainer.train(resume_from_checkpoint=True)
+    assert [step.lr for step in result.steps] == [step.lr for step in changed[2].steps]
+    assert same(weights(trainer), weights(changed[1]))
+    assert [event.step for event in read_events(folder) if isinstance(event, LearningRateChanged)] == [5]
+
+
+def test_from_a_checkpoint_of_choice_a_later_change_is_not_made_again(tiny_folder, rows, tmp_path, changed):
+    folder = tmp_path / "run-001"
+    shutil.copytree(changed[0], folder)
+    result = make(tiny_folder, rows, tmp_path, **PLAIN).train(resume_from_checkpoint=checkpoint_folders(folder)[0])
+    assert result.steps[-1].lr == pytest.approx(5 * changed[2].steps[-1].lr)
+
+
+def test_a_checkpoint_asked_for_together_with_a_learning_rate_holds_it(tiny_folder, rows, tmp_path):
+    trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 3, "save")
+    trainer = asking(trainer, 3, "learning_rate", 1e-3)
+    first = trainer.train()
+    (saved,) = [folder for folder in checkpoint_folders(first.run_folder) if folder.name == "step-00004"]
+    resumed = make(tiny_folder, rows, tmp_path, **PLAIN).train(resume_from_checkpoint=saved)
+    assert [step.lr for step in resumed.steps] == [step.lr for step in first.steps]
+    changes = [event for event in read_events(first.run_folder) if isinstance(event, LearningRateChanged)]
+    assert changes == [LearningRateChanged(step=4, learning_rate=1e-3)]
+
+
+def test_a_discarded_run_leaves_the_weights_as_it_found_them_and_no_checkpoint_more(tiny_folder, rows, tmp_path):
+    trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 4, Command.DISCARD)
+    found = weights(trainer)
+    result = trainer.train()
+    assert (result.reason, len(result.steps)) == (EndReason.DISCARDED, 5)
+    assert same(weights(trainer), found)
+    assert [folder.name for folder in checkpoint_folders(result.run_folder)] == ["step-00003"]
+    notices = [event.text for event in read_events(result.run_folder) if isinstance(event, Notice)]
+    assert "The weights are as they were before this run; checkpoints it wrote stay." in notices
+
+
+def test_where_too_much_is_trained_to_keep_a_copy_a_discard_says_so(tiny_folder, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("tunebook.loop.DISCARD_SHARE", 0.0)
+    trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 1, Command.DISCARD)
+    found = weights(trainer)
+    result = trainer.train()
+    assert not same(weights(trainer), found)
+    notices = [event.text for event in read_events(result.run_folder) if isinstance(event, Notice)]
+    assert any("load the model again" in text for text in notices)
+
+
+def test_a_step_says_what_memory_is_held_and_what_is_kept_for_reuse(changed):
+    steps = [event for event in read_events(changed[0]) if isinstance(event, StepEvent)]
+    for step in steps:
+        assert 0 < step.active_gb <= step.peak_gb
+        assert step.cache_gb >= 0

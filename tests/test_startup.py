@@ -1,0 +1,75 @@
+"""__init__.py and torchless.py: importing the kit is light, and a run never loads torch. Each in a fresh process."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("datasets", "mlx", "mlx_lm", "numpy", "torch", "transformers")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "USE_TORCH"}
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+
+
+def answer(program: str, **environment: str):
+    """What `program` prints as JSON on its last line, in a process of its own."""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**ENVIRONMENT, **environment})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def seconds_to_import(name: str) -> float:
+    program = f"import time; began = time.perf_counter(); import {name}; print(time.perf_counter() - began)"
+    return min(answer(program) for _ in range(3))
+
+
+def test_importing_tunebook_takes_no_longer_than_importing_numpy():
+    assert seconds_to_import("tunebook") < seconds_to_import("numpy") + 0.05
+
+
+def test_importing_tunebook_loads_nothing_heavy():
+    assert answer(f"import json, sys, tunebook; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))") == []
+
+
+RUN = """
+import json, sys
+from tunebook import FastModel, Trainer, TrainingConfig
+
+folder, rows = {folder!r}, {rows!r}
+model, tokenizer = FastModel.from_pretrained(folder, max_seq_length=128)
+FastModel.get_peft_model(model, r=4)
+trainer = Trainer(model, tokenizer, train_dataset=rows, eval_dataset=rows, args=TrainingConfig(max_steps=2))
+trainer.train()
+trainer.evaluate()
+model.generate("Say", max_tokens=2)
+print(json.dumps("torch" in sys.modules))
+"""
+
+
+@needs_torch
+def test_a_run_with_torch_installed_never_loads_it(tiny_folder, rows, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert answer(RUN.format(folder=str(tiny_folder), rows=str(file))) is False
+
+
+LOOKED = """
+import importlib.util, json, sys
+{first}
+from tunebook.torchless import torch_unseen
+with torch_unseen():
+    inside = importlib.util.find_spec("torch") is not None
+print(json.dumps([inside, importlib.util.find_spec("torch") is not None]))
+"""
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("first", "switch", "seen"),
+    [("", "", False), ("", "1", True), ("sys.modules['transformers'] = sys", "", True)],
+)
+def test_torch_is_hidden_for_a_while_and_from_nobody_who_asked_for_it(first, switch, seen):
+    assert answer(LOOKED.format(first=first), USE_TORCH=switch) == [seen, True]

@@ -1,0 +1,192 @@
+"""The curves of a run as one PNG: the loss large, the other quantities small below it.
+
+A `Progress` comes in, the bytes of a picture go out. pyplot and its global state are never touched.
+"""
+
+import io
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from .progress import Progress
+
+# The live view's colours. The first three are of Okabe and Ito's colour-blind-safe palette (jfly.uni-koeln.de/color).
+BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
+PLUM, SLATE, OCHRE = "#9c4f8c", "#566573", "#8a6100"
+INK, MUTED, GRID = "#2b2f33", "#6b7278", "#e4e7ea"
+
+WIDTH_INCHES, HEIGHT_INCHES = 7.6, 5.6
+PIXELS_PER_INCH = 100  # as shown; drawn at twice that
+
+
+def picture(run: Progress) -> bytes:
+    """A PNG of WIDTH_INCHES by HEIGHT_INCHES at twice PIXELS_PER_INCH."""
+    figure = new_figure(HEIGHT_INCHES)
+    grid = figure.add_gridspec(3, 2, height_ratios=(2.3, 1, 1))
+    loss = figure.add_subplot(grid[0, :])
+    small = [figure.add_subplot(grid[row, column], sharex=loss) for row in (1, 2) for column in (0, 1)]
+    _draw_loss(loss, run)
+    for axes, draw in zip(small, (_draw_grad_norm, _draw_rate, _draw_speed, _draw_memory), strict=True):
+        draw(axes, run)
+    for axes in (loss, *small):
+        quiet(axes)
+        _draw_bands(axes, run)
+    for axes in small[2:]:
+        axes.set_xlabel("step", color=MUTED, fontsize=7, loc="right", labelpad=0)
+    for axes in small:
+        axes.tick_params(labelsize=7)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    loss.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return png(figure)
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of WIDTH_INCHES by `height` inches."""
+    figure = Figure(
+        figsize=(WIDTH_INCHES, height),
+        dpi=2 * PIXELS_PER_INCH,
+        facecolor="white",
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06),  # inches
+    )
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def quiet(axes: Axes) -> None:
+    """Take away from a plot what is not data."""
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=8, length=0)
+
+
+def title(axes: Axes, text: str, *, small: bool = True) -> None:
+    axes.set_title(text, loc="left", fontsize=8 if small else 9.5, color=INK)
+
+
+def debiased_ema(values: np.ndarray, decay: float) -> np.ndarray:
+    """The exponential moving average of `values`, divided by the weight seen so far (Kingma & Ba 2015, section 3).
+
+    A value that is not finite leaves the average as it was and is NaN in the result.  # (steps,) -> (steps,)
+    """
+    smooth, average, weight = np.full(len(values), np.nan), 0.0, 0.0
+    for index, value in enumerate(values):
+        if math.isfinite(value):
+            average = decay * average + (1 - decay) * value
+            weight = decay * weight + (1 - decay)
+            smooth[index] = average / weight
+    return smooth
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _draw_loss(axes: Axes, run: Progress) -> None:
+    step, values = run.column("step"), finite(run.column("loss"))
+    axes.plot(step, values, color=BLUE, alpha=0.4, linewidth=1, marker=_marker(run), label="each step")
+    axes.plot(step, debiased_ema(values, run.ema_decay), color=BLUE, linewidth=1.8, label="smoothed")
+    if run.evals:
+        where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
+        held_out = {"color": VERMILION, "marker": "D", "markersize": 5, "markeredgewidth": 1.4}
+        axes.plot(
+            where,
+            height,
+            linewidth=1,
+            linestyle=(0, (4, 3)),
+            markerfacecolor="white",
+            markevery=-(-len(where) // 40),  # diamonds on top of one another are a bar
+            label="held-out",
+            **held_out,
+        )
+        if run.best_eval is not None:
+            axes.plot(run.best_eval.step, run.best_eval.loss, linestyle="none", label="best", **held_out)
+    if run.checkpoints:
+        axes.plot(
+            [saved.step for saved in run.checkpoints],
+            [0.012] * len(run.checkpoints),
+            transform=axes.get_xaxis_transform(),  # x in steps, y as a share of the height
+            linestyle="none",
+            marker="^",
+            markersize=4,
+            color=MUTED,
+            label="checkpoint",
+        )
+    title(axes, "Loss  (nats per trained token)", small=False)
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
+    axes.legend(fontsize=8, labelcolor=MUTED, ncols=5, **place)
+
+
+def _draw_grad_norm(axes: Axes, run: Progress) -> None:
+    values = finite(run.column("grad_norm"))
+    axes.plot(run.column("step"), values, color=GREEN, linewidth=1, marker=_marker(run))
+    text = "Gradient norm"
+    if run.clip_norm is not None:
+        text += f"  (clipped above {run.clip_norm:g})"
+        if np.any(4 * values > run.clip_norm):  # a line far above the curve would flatten it
+            axes.axhline(run.clip_norm, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    title(axes, text)
+
+
+def _draw_rate(axes: Axes, run: Progress) -> None:
+    axes.plot(run.column("step"), run.column("lr"), color=PLUM, linewidth=1.2, marker=_marker(run))
+    for change in run.rates:
+        axes.axvline(change.step + 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2e}".replace("e-0", "e−") if rate else "0"))
+    title(axes, "Learning rate")
+
+
+def _draw_speed(axes: Axes, run: Progress) -> None:
+    axes.plot(run.column("step"), finite(run.column("tokens_sec")), color=SLATE, linewidth=1, marker=_marker(run))
+    title(axes, "Trained tokens per second")
+
+
+def _draw_memory(axes: Axes, run: Progress) -> None:
+    step = run.column("step")
+    lines = {"active_gb": ("in use", "-"), "cache_gb": ("for reuse", ":"), "peak_gb": ("peak", (0, (6, 4)))}
+    for name, (label, dash) in lines.items():
+        values = finite(run.column(name))
+        if np.isfinite(values).any():
+            axes.plot(step, values, color=OCHRE, linewidth=1.2, linestyle=dash, marker=_marker(run), label=label)
+    limit = run.started.memory_limit_gb if run.started else None
+    if limit is not None and run.steps and limit < 4 * np.nanmax(run.column("peak_gb")):
+        axes.axhline(limit, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    title(axes, "Memory  (GB)" if limit is None else f"Memory  (GB of {limit:.1f})")
+    if run.steps:
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
+        axes.legend(fontsize=7, labelcolor=MUTED, ncols=3, columnspacing=1, handlelength=1.6, **place)
+
+
+def _draw_bands(axes: Axes, run: Progress) -> None:
+    """Hatch the steps that were not finite: a gap alone reads as a step that never was."""
+    norms = np.isfinite(run.column("grad_norm"))
+    good = np.isfinite(run.column("loss")) & (norms | ~norms.any())  # a trainer may report no norm at all
+    for start, end in _stretches(run.column("step")[~good]):
+        axes.axvspan(
+            start - 0.5, end + 0.5, facecolor="#fbf0ee", edgecolor="#e0a79f", hatch="////", linewidth=0, zorder=0
+        )
+
+
+def _stretches(steps: np.ndarray) -> list[tuple[float, float]]:
+    """First and last of each stretch of consecutive steps."""
+    if not len(steps):
+        return []
+    breaks = np.flatnonzero(np.diff(steps) > 1)
+    return list(zip(steps[[0, *(breaks + 1)]], steps[[*breaks, -1]], strict=True))
+
+
+def _marker(run: Progress) -> str | None:
+    """A line through fewer than three steps is hard to see, or not there at all."""
+    return "o" if run.steps < 3 else None

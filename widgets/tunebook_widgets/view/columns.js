@@ -1,0 +1,107 @@
+/* What a run has said, as columns: packed float32 rows in, one typed array per quantity out, with what follows from them. */
+
+/** A run of `count` steps, from the traits of live.py's LiveView. Times are seconds, memory is GB. */
+export function readRun(model) {
+  const names = model.get("columns");
+  const blocks = [unpack(model.get("sealed")), unpack(model.get("recent"))];
+  const total = blocks.reduce((sum, block) => sum + block.length, 0) / names.length;
+  const column = {};
+  names.forEach((name, at) => {
+    const values = new Float32Array(total);
+    let row = 0;
+    for (const block of blocks) for (let i = at; i < block.length; i += names.length) values[row++] = block[i];
+    column[name] = values;
+  });
+  return runOf(column, total, model.get("record"));
+}
+
+/** `record` is what is not said step by step: evaluations, checkpoints, limits. */
+export function runOf(column, total, record) {
+  const run = { count: total, column, record };
+  run.hasGradNorm = column.grad_norm.some(Number.isFinite);
+  run.hasMemory = column.active_gb.some(Number.isFinite);
+  run.smooth = debiasedEma(column.loss, record.ema_decay ?? 0);
+  run.bad = badStretches(run);
+  return run;
+}
+
+/** The first `total` steps of a run, and what was known by then; costs nothing, the columns are shared. */
+export function firstSteps(run, total) {
+  const step = total ? run.column.step[total - 1] : (run.column.step[0] ?? 1) - 1;
+  const known = (list) => (list ?? []).filter((each) => each[0] <= step);
+  const evals = known(run.record.evals);
+  return {
+    ...run,
+    count: total,
+    column: Object.fromEntries(Object.entries(run.column).map(([name, values]) => [name, values.subarray(0, total)])),
+    smooth: run.smooth.subarray(0, total),
+    bad: run.bad.filter(([first]) => first <= step),
+    record: {
+      ...run.record,
+      evals,
+      best_eval: bestOf(evals),
+      checkpoints: (run.record.checkpoints ?? []).filter((each) => each <= step),
+      rates: known(run.record.rates),
+      notices: known(run.record.notices),
+      hidden_notices: 0,
+    },
+  };
+}
+
+/** [step, loss] of the lowest finite held-out loss, or null. */
+export function bestOf(evals) {
+  return evals.reduce((best, each) => (each[1] !== null && (best === null || each[1] < best[1]) ? each : best), null);
+}
+
+/** Index of the step nearest to `target`, in ascending `steps`. */
+export function nearest(steps, target) {
+  const after = firstAtLeast(steps, target);
+  if (after === 0) return 0;
+  if (after === steps.length) return steps.length - 1;
+  return target - steps[after - 1] <= steps[after] - target ? after - 1 : after;
+}
+
+/** Index of the first of ascending `values` that is at least `target`; their number if none is. */
+export function firstAtLeast(values, target) {
+  let low = 0;
+  let high = values.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] < target) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The float32 values of a DataView, which may start at any byte. */
+export function unpack(bytes) {
+  if (!bytes || bytes.byteLength === 0) return new Float32Array(0);
+  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+}
+
+/** picture.debiased_ema: a value that is not finite leaves the average as it was and is NaN in the result. */
+export function debiasedEma(values, decay) {
+  const smooth = new Float32Array(values.length).fill(NaN);
+  let average = 0;
+  let weight = 0;
+  values.forEach((value, i) => {
+    if (!Number.isFinite(value)) return;
+    average = decay * average + (1 - decay) * value;
+    weight = decay * weight + (1 - decay);
+    smooth[i] = average / weight;
+  });
+  return smooth;
+}
+
+/** First and last step of each stretch whose loss or gradient norm is not finite. */
+function badStretches(run) {
+  const stretches = [];
+  const { step, loss: losses, grad_norm: norms } = run.column;
+  for (let i = 0; i < run.count; i++) {
+    if (Number.isFinite(losses[i]) && (!run.hasGradNorm || Number.isFinite(norms[i]))) continue;
+    const last = stretches.at(-1);
+    if (last && last[1] === step[i] - 1) last[1] = step[i];
+    else stretches.push([step[i], step[i]]);
+  }
+  return stretches;
+}

@@ -1,0 +1,88 @@
+/* The upper part of the page: where the run stands in a sentence, a bar and eight numbers; and the notices below. */
+
+import { node } from "./page.js";
+import { clock, count, gigabytes, loss, rate, short } from "./words.js";
+
+export function headerView() {
+  const title = node("span", { class: "tunebook-model" });
+  const phase = node("span", { class: "tunebook-phase" });
+  const headline = node("p", { class: "tunebook-headline" });
+  const fill = node("div", { class: "tunebook-progress-fill" });
+  const progress = node("div", { class: "tunebook-progress", role: "progressbar", "aria-label": "Steps done" }, fill);
+  const numbers = {
+    loss: number("Loss"),
+    best: number("Best held-out"),
+    grad: number("Gradient norm"),
+    lr: number("Learning rate"),
+    speed: number("Speed"),
+    memory: number("Peak memory"),
+    elapsed: number("Elapsed"),
+    left: number("Left"),
+  };
+  const list = node("dl", { class: "tunebook-numbers" }, ...Object.values(numbers).map((each) => each.root));
+  return { title, phase, headline, fill, progress, numbers, list, name: node("div", { class: "tunebook-title" }, phase, title) };
+}
+
+function number(label) {
+  const value = node("dd", { class: "tunebook-value" }, "–");
+  const detail = node("dd", { class: "tunebook-detail" });
+  return { value, detail, root: node("div", {}, node("dt", {}, label), value, detail) };
+}
+
+/** Whether the work in hand is none of a step: an evaluation, a sample, a pause. */
+export function isBetweenSteps(state) {
+  return Boolean(state.working) && state.working[0] !== "training";
+}
+
+/** `phase` is "running", "stopping", "ended" or "replay". */
+export function showHeader(view, root, state, { phase, headline }) {
+  root.dataset.phase = phase;
+  const [work, finished, of] = state.working ?? [];
+  const running =
+    { evaluating: `Evaluating ${finished} of ${of}`, sampling: "Writing a sample", paused: "Paused" }[work] ?? "Training";
+  view.phase.textContent = { running, stopping: "Stopping", ended: "Done", replay: "Replay" }[phase];
+  view.title.textContent = view.title.title = state.model ?? "";
+  view.headline.textContent = headline;
+  const part = state.working && !isBetweenSteps(state) ? finished / of : 0; // of the step in progress
+  const done = state.total_steps ? (state.step + part) / state.total_steps : 0;
+  view.fill.style.width = `${100 * Math.min(done, 1)}%`;
+  view.progress.setAttribute("aria-valuenow", state.step ?? 0);
+  view.progress.setAttribute("aria-valuemin", 0);
+  view.progress.setAttribute("aria-valuemax", state.total_steps ?? 0);
+}
+
+export function showNumbers({ numbers }, state, run) {
+  const { record } = run;
+  const last = run.count - 1;
+  const now = (name) => (last < 0 ? NaN : run.column[name][last]);
+  const smooth = last < 0 ? NaN : run.smooth[last];
+  const put = (name, value, detail) => {
+    numbers[name].value.textContent = last < 0 && name !== "best" ? "–" : value;
+    numbers[name].detail.textContent = detail;
+  };
+  put("loss", loss(now("loss")), Number.isFinite(smooth) ? `smooth ${loss(smooth)}` : "");
+  put("best", record.best_eval ? loss(record.best_eval[1]) : "–", record.best_eval ? `at step ${count(record.best_eval[0])}` : "");
+  put("grad", run.hasGradNorm ? short(now("grad_norm")) : "–", record.clip_norm ? `clip at ${record.clip_norm}` : "");
+  put("lr", rate(now("lr")), record.rates?.length ? `changed at ${count(record.rates.at(-1)[0])}` : "");
+  put("speed", Number.isFinite(now("tokens_sec")) ? count(Math.round(now("tokens_sec"))) : "–", "tokens/s");
+  put("memory", gigabytes(now("peak_gb")), record.memory_limit_gb ? `of ${gigabytes(record.memory_limit_gb)} GB` : "GB");
+  numbers.elapsed.detail.textContent = `${count(state.step ?? 0)} / ${count(state.total_steps ?? 0)}`;
+  numbers.left.detail.textContent = "estimated";
+}
+
+/** `elapsed` and `left` are seconds; null: not known. */
+export function showClock({ numbers }, elapsed, left) {
+  numbers.elapsed.value.textContent = clock(elapsed);
+  numbers.left.value.textContent = left === null ? "–" : left < 1 ? "any moment" : clock(left);
+}
+
+export function showNotices(list, record) {
+  const lines = (record.notices ?? []).map(([step, text]) =>
+    node("li", {}, node("span", { class: "tunebook-notice-step" }, `step ${count(step)}`), text),
+  );
+  if (record.hidden_notices) lines.unshift(node("li", {}, `${count(record.hidden_notices)} earlier notices`));
+  list.hidden = lines.length === 0;
+  if (list.childElementCount === lines.length && list.textContent === lines.map((each) => each.textContent).join("")) return;
+  list.replaceChildren(...lines);
+  list.scrollTop = list.scrollHeight;
+}
