@@ -150,7 +150,7 @@ def test_an_export_of_another_model_fails_its_verification(tuned, tmp_path, rows
     for _, layer in tuned.module.named_modules():
         if "lora_b" in layer:
             layer.lora_b = layer.lora_b * -1
-    assert not verify_export(tmp_path / "merged", "merged", tuned.loaded, rows[:3]).passed
+    assert not verify_export(tmp_path / "merged", tuned, rows[:3]).passed
 
 
 def test_a_gguf_file_is_read_back_without_llama_cpp_too(tuned, tmp_path, rows, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_gguf_file_is_read_back_without_llama_cpp_too(tuned, tmp_path, rows, m
 
     [export] = tuned.save_pretrained_gguf(tmp_path, quantization_method="f16")
     monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
-    check = verify_export(export.path, "f16", tuned.loaded, rows[:3])
+    check = verify_export(export.path, tuned, rows[:3])
     assert check.passed
     assert check.reader.startswith("our reader")
 
@@ -166,7 +166,8 @@ def test_a_gguf_file_is_read_back_without_llama_cpp_too(tuned, tmp_path, rows, m
 def test_several_gguf_types_come_from_one_merge_and_the_scratch_folder_is_gone(tuned, tmp_path):
     exports = tuned.save_pretrained_gguf(tmp_path / "gguf", quantization_method=["F16", "q8_0", "Q4_K_M"])
     names = ["llama.f16.gguf", "llama.q4_k_m.gguf", "llama.q8_0.gguf"]
-    assert sorted(path.name for path in (tmp_path / "gguf").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "gguf").glob("*.gguf")) == names
+    assert not [path for path in (tmp_path / "gguf").iterdir() if path.is_dir()]
     assert exports[2].bytes < exports[1].bytes < exports[0].bytes
 
 
@@ -220,24 +221,37 @@ def test_a_chat_template_that_was_given_goes_with_the_merged_model(tiny_folder, 
 
 
 def test_a_full_disk_leaves_the_older_export_as_it_was(tuned, tmp_path):
-    """In a child whose files may not grow past 60 kB: the limit a quota or a full disk sets, without being root."""
+    """In a child whose files may not grow past a size: the limit a quota or a full disk sets, without being root."""
     child = f"""
-import resource, signal, sys
+import resource, signal
+from pathlib import Path
 from tunebook import FastModel
+from tunebook.export.ollama import write_modelfile
 model, _ = FastModel.from_pretrained({str(tuned.loaded.folder)!r})
 FastModel.get_peft_model(model, r=4)
+place = Path({str(tmp_path)!r})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-for save in (model.save_pretrained_merged, model.save_pretrained_gguf):
+for name, limit, save in (
+    ("merged", 60_000, model.save_pretrained_merged),
+    ("few", 60_000, lambda folder: model.save_pretrained_merged(folder, save_method="merged_8bit")),
+    ("gguf", 60_000, model.save_pretrained_gguf),
+    ("lora", 20_000, model.save_pretrained),
+    ("peft", 20_000, lambda folder: model.save_pretrained(folder, format="peft")),
+    ("card", 800, model.save_pretrained),
+    ("modelfile", 100, lambda folder: write_modelfile(model.loaded, folder / "older.gguf")),
+):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        save({str(tmp_path)!r} + "/" + save.__name__)
+        save(place / name)
     except OSError as error:
-        print(type(error).__name__)
+        print(name, type(error).__name__)
 """
-    for name in ("save_pretrained_merged", "save_pretrained_gguf"):
+    names = ("merged", "few", "gguf", "lora", "peft", "card", "modelfile")
+    for name in names:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "older").write_text("precious")
+        (tmp_path / name / "older.Modelfile").write_text("precious")
     done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[1:] == ["DiskFull", "DiskFull"], done.stderr
-    for name in ("save_pretrained_merged", "save_pretrained_gguf"):
-        assert [path.name for path in (tmp_path / name).iterdir()] == ["older"]
+    assert done.stdout.splitlines()[1:] == [f"{name} DiskFull" for name in names], done.stderr
+    for name in names:
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["older.Modelfile"]
+        assert (tmp_path / name / "older.Modelfile").read_text() == "precious"

@@ -5,6 +5,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from transformers import AutoTokenizer
 
+from tests.test_packing import CARRY_STATE
 from tests.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel, loss
 from tunebook.examples import Example, Text
@@ -85,6 +86,18 @@ SEAMS = {
         },
         projection,
     ),
+    "gpt_oss": (
+        {
+            "model_type": "gpt_oss",
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        projection,
+    ),
+    "lfm2": ({"model_type": "lfm2", **CARRY_STATE["lfm2"]}, projection),
+    "qwen3_5": ({"model_type": "qwen3_5", **CARRY_STATE["qwen3_5"]}, projection),
     "gpt2": (
         {
             "model_type": "gpt2",

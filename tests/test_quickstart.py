@@ -56,6 +56,62 @@ def test_every_export_was_read_back_and_passed(quickstart):
         assert kind in table
 
 
+def columns(notebook) -> dict[str, list[str]]:
+    """The cells of the table of exports by the name of the file or folder: size, reader, loss there, loss here, ..."""
+    lines = notebook.cells[-2].outputs[-1].data["text/plain"].splitlines()
+    rows = [re.split(r"\s{2,}", line) for line in lines if line.endswith("PASS")]
+    return {Path(row[0]).name.partition("instruct.")[2] or Path(row[0]).name: row[1:] for row in rows}
+
+
+# nats per supervised token between the live model and what another program finds.
+@pytest.mark.parametrize(("name", "most"), [("lora", 0.005), ("merged", 0.01), ("f16.gguf", 0.01), ("q8_0.gguf", 0.02)])
+def test_an_export_has_the_loss_of_the_live_model(quickstart, name, most):
+    _, _, there, here, difference, ids = columns(quickstart[1])[name][:6]
+    assert abs(float(there) - float(here)) <= most
+    assert float(difference) == pytest.approx(float(there) - float(here), abs=2e-4)
+    assert ids.split(" of ")[0] == ids.split(" of ")[1]
+
+
+def test_four_bits_of_llama_cpp_cost_the_loss_little(quickstart, tmp_path):
+    pytest.importorskip("xllamacpp")
+    from tunebook import FastModel, hold_out, samples
+
+    model, _ = FastModel.from_pretrained(quickstart[0] / "lora", max_seq_length=224)
+    _, held_out = hold_out(samples.python_docs(), 6)
+    [export] = model.save_pretrained_gguf(tmp_path, quantization_method="q4_k_m", verify_with=held_out[:2])
+    assert abs(export.verification.difference) <= 0.15, export
+    assert export.verification.passed
+
+
+def test_peft_under_torch_gives_the_logits_and_the_loss_of_the_live_model(quickstart, tmp_path):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    import mlx.core as mx
+    from transformers import AutoModelForCausalLM
+
+    from tunebook import FastModel, hold_out, samples
+    from tunebook.encoding import encode_rows
+
+    model, _ = FastModel.from_pretrained(quickstart[0] / "lora", dtype="float32", max_seq_length=224)
+    model.save_pretrained(tmp_path / "peft", format="peft")
+    base = AutoModelForCausalLM.from_pretrained(model.loaded.folder, dtype=torch.float32).eval()
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    _, held_out = hold_out(samples.python_docs(), 6)
+    row = encode_rows(held_out[:1], model.loaded, max_seq_length=224).rows[0]
+    with torch.no_grad():
+        there = theirs(torch.tensor(row.tokens[None, :-1].astype(np.int64))).logits[0].numpy()  # (T-1, V)
+    here = np.array(model.module(mx.array(row.tokens[None, :-1])))[0]
+    assert np.abs(here - there).max() < 1e-3
+
+    def loss(logits):
+        log_probs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        log_probs -= logits.max(-1, keepdims=True)
+        picked = -log_probs[np.arange(len(logits)), row.tokens[1:]]
+        return picked[row.loss_mask[1:]].mean()
+
+    assert loss(there) == pytest.approx(loss(here), abs=0.005)
+
+
 def test_transformers_gives_the_merged_model_the_loss_the_live_one_had(quickstart):
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -75,8 +131,7 @@ def test_transformers_gives_the_merged_model_the_loss_the_live_one_had(quickstar
         with torch.no_grad():
             nats += model(tokens, labels=labels).loss.item() * len(answer)
         count += len(answer)
-    row = next(line for line in notebook.cells[-2].outputs[-1].data["text/plain"].splitlines() if "merged" in line)
-    live = float(row.split()[-2])
+    live = float(columns(notebook)["merged"][3])
     assert nats / count == pytest.approx(live, abs=0.02)
 
 

@@ -64,9 +64,10 @@ PICTURE = """
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation loop progress tensors
-    export      : peft_format atomic runtime progress tensors sources gguf loader adapters encoding families evaluation
+    export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
+                  evaluation events examples formats
     parity      : export
-    fast_model  : config families sources loader norms adapters sampling export
+    fast_model  : config events families sources loader norms adapters sampling export
     demo        : events runs
 """
 ALLOWED = {

@@ -266,6 +266,25 @@ def test_exports_are_read_back_by_a_fresh_mlx_vlm(folders, rows, tmp_path):
     assert abs(untrained - merged.loss_there) > 10 * merged.tolerance
 
 
+def test_merged_weights_of_4_bits_leave_the_eyes_as_they_are_and_stock_mlx_vlm_opens_them(folder, rows, tmp_path):
+    model = tuned(folder, finetune_vision_layers=True)
+    model.save_pretrained_merged(tmp_path / "merged", save_method="merged_4bit")
+    stock, _ = load_stock(str(tmp_path / "merged"))
+    quantized = [path for path, part in stock.named_modules() if isinstance(part, nn.QuantizedLinear)]
+    assert quantized
+    assert all(path.startswith("language_model") for path in quantized)
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "from mlx_vlm import generate, load" in card
+    assert "image-text-to-text" in card
+
+
+def test_adapters_on_a_base_of_4_bits_are_read_back_on_such_a_base(folders, rows, tmp_path):
+    model = adapted(folders("qwen2_vl"), load_in_4bit=True)
+    train(model, rows, max_steps=3)
+    check = model.save_pretrained(tmp_path / "lora", verify_with=rows).verification
+    assert abs(check.difference) < 1e-3
+
+
 def test_a_gguf_is_refused_with_a_reason(folders, tmp_path):
     model = tuned(folders("qwen2_vl"))
     with pytest.raises(ValueError, match=r"mmproj.*text_only=True"):

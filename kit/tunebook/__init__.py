@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import samples as samples
     from .checkup import doctor as doctor
     from .export.report import ExportTable as ExportTable
+    from .export.verify import verify_export as verify_export
     from .fast_model import FastModel as FastModel
     from .runs import load as load_run
     from .sources import hold_out as hold_out
@@ -38,6 +39,7 @@ _ON_FIRST_USE = {
     "memory": "memory",
     "samples": "samples",
     "train_on_responses_only": "trainer",
+    "verify_export": "export.verify",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "memory",
     "samples",
     "train_on_responses_only",
+    "verify_export",
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
-from mlx_lm.tuner.dora import DoRALinear
+from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from .config import LoraConfig
@@ -83,7 +83,7 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
     first = layers[paths[0]]
     rank = first["lora_a"].shape[-1] if first["lora_a"].ndim == 2 else first["lora_a"].shape[-2]
     return {
-        "fine_tune_type": "dora" if isinstance(first, DoRALinear) else "lora",
+        "fine_tune_type": "dora" if isinstance(first, DoRALinear | DoRAEmbedding) else "lora",
         "num_layers": -1,  # every layer is looked at; the keys, being full paths, say which are adapted
         "lora_parameters": {"rank": rank, "scale": first.scale, "dropout": _dropout(first), "keys": paths},
     }

@@ -14,12 +14,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from . import adapters
 from .config import LoraConfig
-from .export.gguf import notes_on, save_gguf
-from .export.gguf_adapter import save_gguf_adapter, verify_gguf_adapter
-from .export.lora import AdapterFormat, save_lora
-from .export.merged import save_merged
+from .events import Event
+from .export.hub import publish
+from .export.lora import AdapterFormat
 from .export.report import Export
-from .export.verify import verify_export
+from .export.saving import SaveMethod, export_gguf, export_lora, export_merged
 from .families.base import Family
 from .loader import Loaded, load
 from .norms import keep_norms_in_float32
@@ -33,6 +32,7 @@ class FastModel:
 
     loaded: Loaded
     gradient_checkpointing: bool | Literal["auto"] = "auto"  # how it is trained when the TrainingConfig does not say
+    run_events: Sequence[Event] = ()  # what its latest run has said so far; the trainer leaves it here
 
     @property
     def module(self) -> nn.Module:
@@ -200,30 +200,22 @@ class FastModel:
         "gguf" is one file in `folder`, for llama.cpp's `--lora` on a GGUF of the base model. `verify_with` are rows to
         compare the loss on once they are read back.
         """
-        if format == "gguf":
-            saved = save_gguf_adapter(self.loaded, folder)
-            check = None if verify_with is None else verify_gguf_adapter(saved, self.loaded, verify_with)
-            return Export(kind="lora", path=saved, verification=check)
-        whole = adapters.trained_whole(self.module)
-        note = (
-            f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "
-            "use save_pretrained_merged.",
-        )
-        saved = save_lora(self.loaded, folder, format)
-        return self._export("lora", saved, verify_with, note if whole and format == "mlx" else ())
+        return export_lora(self, folder, format, verify_with=verify_with)
 
     def save_pretrained_merged(
         self,
         folder: Path | str,
         *,
-        save_method: Literal["merged_16bit"] = "merged_16bit",
+        save_method: SaveMethod = "merged_16bit",
+        dtype: str | mx.Dtype | None = None,
         verify_with: Sequence[Row] | None = None,
     ) -> Export:
-        """Save a model folder with the adapters merged in, in the checkpoint's own 16-bit type (else bfloat16)."""
-        if save_method != "merged_16bit":
-            raise ValueError(f"save_method is {save_method!r}; choose 'merged_16bit'.")
-        sixteen_bit = self.loaded.checkpoint_dtype if self.loaded.checkpoint_dtype.size == 2 else mx.bfloat16
-        return self._export("merged", save_merged(self.loaded, folder, sixteen_bit), verify_with)
+        """Save a model folder with the adapters merged in, also those of a model that is held in 4 bits.
+
+        `dtype` None is the checkpoint's own 16-bit type, else bfloat16; "float32" keeps every digit. The other methods
+        quantize from there, for mlx-lm alone: "merged_8bit", "merged_4bit", "merged_mxfp4".
+        """
+        return export_merged(self, folder, save_method, dtype=dtype, verify_with=verify_with)
 
     def save_pretrained_gguf(
         self,
@@ -232,17 +224,61 @@ class FastModel:
         quantization_method: str | Sequence[str] = "q8_0",
         verify_with: Sequence[Row] | None = None,
     ) -> list[Export]:
-        """Save one .gguf file per quantization method into `folder`, all from one merge."""
-        kinds = [quantization_method] if isinstance(quantization_method, str) else list(quantization_method)
-        kinds = [kind.lower() for kind in kinds]
-        files = save_gguf(self.loaded, folder, kinds)
-        return [
-            self._export(kind, file.path, verify_with, notes_on(file)) for kind, file in zip(kinds, files, strict=True)
-        ]
+        """Save one .gguf file per quantization method into `folder`, all from one merge, each with its Modelfile."""
+        return export_gguf(self, folder, quantization_method, verify_with=verify_with)
 
-    def _export(self, kind: str, path: Path, verify_with: Sequence[Row] | None, notes: tuple[str, ...] = ()) -> Export:
-        check = None if verify_with is None else verify_export(path, kind, self.loaded, verify_with)
-        return Export(kind=kind, path=path, verification=check, notes=notes)
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        format: AdapterFormat = "mlx",
+        private: bool = True,
+        token: str | None = None,
+        verify_with: Sequence[Row] | None = None,
+    ) -> str:
+        """`save_pretrained` to a repository on the Hugging Face hub, made if there is none; returns its address.
+
+        `token` None takes the one of `hf auth login`. Nothing is sent if the repository is not as private as asked, or
+        the export fails its verification.
+        """
+        options = {"verify_with": verify_with, "repo_id": repo_id}
+        return publish(
+            repo_id, lambda folder: [export_lora(self, folder, format, **options)], private=private, token=token
+        )
+
+    def push_to_hub_merged(
+        self,
+        repo_id: str,
+        *,
+        save_method: SaveMethod = "merged_16bit",
+        dtype: str | mx.Dtype | None = None,
+        private: bool = True,
+        token: str | None = None,
+        verify_with: Sequence[Row] | None = None,
+    ) -> str:
+        """`save_pretrained_merged` to the hub, as `push_to_hub`."""
+        options = {"dtype": dtype, "verify_with": verify_with, "repo_id": repo_id}
+        return publish(
+            repo_id, lambda folder: [export_merged(self, folder, save_method, **options)], private=private, token=token
+        )
+
+    def push_to_hub_gguf(
+        self,
+        repo_id: str,
+        *,
+        quantization_method: str | Sequence[str] = "q8_0",
+        private: bool = True,
+        token: str | None = None,
+        verify_with: Sequence[Row] | None = None,
+    ) -> str:
+        """`save_pretrained_gguf` to the hub, as `push_to_hub`."""
+        options = {"verify_with": verify_with, "repo_id": repo_id}
+        return publish(
+            repo_id,
+            lambda folder: export_gguf(self, folder, quantization_method, **options),
+            private=private,
+            token=token,
+        )
 
 
 def _names(names: Sequence[str] | str | None) -> tuple[str, ...] | None:

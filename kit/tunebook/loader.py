@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from . import runtime
 from .families.base import Family
+from .families.quirks import is_of_language
 from .families.text import TextFamily
 from .fetch import fetch
 from .gguf import read_gguf
@@ -220,8 +221,4 @@ def _quantized(
         )
     if not sees:
         return quantize_model(module, config, group_size=64, bits=bits)
-    return quantize_model(module, config, group_size=64, bits=bits, quant_predicate=_is_of_language)
-
-
-def _is_of_language(path: str, _: nn.Module) -> bool:
-    return path.startswith("language_model.")
+    return quantize_model(module, config, group_size=64, bits=bits, quant_predicate=is_of_language)

@@ -7,7 +7,7 @@ subscribed, and answer an interrupt; they differ only in whether the caller wait
 import asyncio
 import inspect
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -40,6 +40,7 @@ class HoldsModel(Protocol):
 
     loaded: Loaded
     gradient_checkpointing: bool | Literal["auto"]
+    run_events: Sequence[Event]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class Trainer:
         formatting_func: FormattingFunc | None = None,
         response_markers: Markers | None = None,
     ):
-        self.loaded = model.loaded
+        self.loaded, self._model = model.loaded, model
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
             raise ValueError("This tokenizer is not the model's own; pass the one from_pretrained returned beside it.")
         self.config = args or TrainingConfig()
@@ -248,7 +249,9 @@ class Trainer:
             keep_config(run.folder, config.as_plain(), run.identity)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
-        return run.events(awaited=awaited), _Audience([*bar, *self._listeners], run.folder, earlier)
+        audience = _Audience([*bar, *self._listeners], run.folder, earlier)
+        self._model.run_events = audience.told  # as it grows: an export may be made in the middle of the run
+        return run.events(awaited=awaited), audience
 
     def _place(self, resume_from: str | Path | bool) -> Path:
         """The folder a checkpoint is looked for in."""

@@ -24,7 +24,7 @@ from ..gguf.adapter import Factors, write_adapter
 from ..loader import Loaded
 from ..sources import Row
 from .gguf import check_reads_text_alone, name_of
-from .verify import TOLERANCE, Verification
+from .verify import TOLERANCE, Verification, bytes_on_disk
 
 
 def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
@@ -58,11 +58,16 @@ def verify_gguf_adapter(adapter: Path, loaded: Loaded, rows: Sequence[Row]) -> V
     here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
     there = loss_with_adapter(loaded, adapter, encoded)
     return Verification(
+        path=adapter,
+        bytes=bytes_on_disk(adapter),
         reader=f"llama.cpp (xllamacpp {version('xllamacpp')}), on an f16 base",
         loss_here=here.loss,
         loss_there=there,
         tolerance=TOLERANCE["lora"],
         tokens=here.tokens,
+        texts=0,  # the tokenizer is the base model's
+        texts_alike=0,
+        tokens_sec=None,
     )
 
 

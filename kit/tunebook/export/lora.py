@@ -6,22 +6,32 @@ Modules trained whole go into the same file. mlx-lm (0.32) refuses such a file r
 
 import json
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tuner.dora import DoRAEmbedding
 from mlx_lm.tuner.lora import LoRAEmbedding
 
 from ..adapters import MLX_FILE, PEFT_FILE, describe, is_adapter, trained_whole
 from ..atomic import new_folder
+from ..families.seam import language_model
 from ..loader import Loaded
 from ..peft_format import Moves, to_peft
 from ..tensors import flat, save_tensors
+from .names import in_checkpoint
 
 AdapterFormat = Literal["mlx", "peft"]
 
 
-def save_lora(loaded: Loaded, folder: Path | str, format: AdapterFormat = "mlx") -> Path:
-    """Write the adapters' tensors and `adapter_config.json`.
+def save_lora(
+    loaded: Loaded,
+    folder: Path | str,
+    format: AdapterFormat = "mlx",
+    *,
+    base: str | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write the adapters' tensors, `adapter_config.json`, which names `base` or the model, and `card` as README.md.
 
     Raises ValueError when the model has no adapters, and for those PEFT or transformers would not find the place of.
     """
@@ -32,37 +42,49 @@ def save_lora(loaded: Loaded, folder: Path | str, format: AdapterFormat = "mlx")
     arrays = {
         name: array for name, array in flat(loaded.module.parameters()).items() if is_adapter(name) or name in whole
     }
-    document = {"base_model_name_or_path": loaded.name, **adapters}
+    document = {"base_model_name_or_path": base or loaded.name, **adapters}
     if whole:
         document["modules_to_save"] = sorted({name.rpartition(".")[0] for name in whole})
     file = MLX_FILE
     if format == "peft":
         names = loaded.family.transformers_names
-        _check_names(loaded, adapters["lora_parameters"]["keys"], names)
-        embeddings = {path for path, layer in loaded.module.named_modules() if isinstance(layer, LoRAEmbedding)}
+        _check_for_peft(loaded, adapters["lora_parameters"]["keys"], whole, names)
+        embeddings = {path for path, layer in loaded.module.named_modules() if _is_embedding(layer)}
         document, arrays = to_peft(document, arrays, embeddings, names)
         file = PEFT_FILE
     folder = Path(folder)
     with new_folder(folder) as partial:
         save_tensors(partial / file, arrays)
         (partial / "adapter_config.json").write_text(json.dumps(document, indent=2) + "\n")
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def _check_names(loaded: Loaded, paths: list[str], names: Moves) -> None:
-    """Raise ValueError for layers whose name in transformers is not known.
+def _check_for_peft(loaded: Loaded, adapted: list[str], whole: list[str], names: Moves) -> None:
+    """Raise ValueError, with all reasons, where transformers and PEFT would not make the same model of the adapters.
 
-    That is what the checkpoint calls them, unless the family has `names` of its own.
+    A layer's name in transformers is what the checkpoint calls it, unless the family has `names` of its own.
     """
-    if names:
-        return
+    there, reasons = in_checkpoint(loaded.folder), []
     if names is None:
-        raise ValueError("What transformers calls the layers of this model is not known here. Use format='mlx'.")
-    files = loaded.folder.glob("model*.safetensors")
-    there = {name for file in files for name in cast("dict[str, mx.array]", mx.load(str(file)))}  # names; read lazily
-    elsewhere = [path for path in paths if f"{path}.weight" not in there]
-    if elsewhere:
-        raise ValueError(
+        reasons.append("what transformers calls the layers of this model is not known")
+    elif not names and (elsewhere := [path for path in adapted if f"{path}.weight" not in there]):
+        reasons.append(
             f"{len(elsewhere)} adapted layers, the first {elsewhere[0]}, are called otherwise in the checkpoint, so "
-            "PEFT would not find them. Use format='mlx', or save_pretrained_merged."
+            "PEFT would not find them"
         )
+    if any(name.endswith(".scales") for name in there):
+        reasons.append("the checkpoint is quantized by MLX, and transformers does not open it")
+    embeddings = {path for path, layer in loaded.module.named_modules() if _is_embedding(layer)}
+    changed = embeddings & {*adapted, *(name.rpartition(".")[0] for name in whole)}
+    if changed and "lm_head" not in language_model(loaded.module):
+        reasons.append(f"{min(changed)} is also the output head, and PEFT would change the embedding alone")
+    if reasons:
+        raise ValueError(
+            f"These adapters cannot be PEFT's: {'; '.join(reasons)}. Use format='mlx', or save_pretrained_merged."
+        )
+
+
+def _is_embedding(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Embedding | LoRAEmbedding | DoRAEmbedding)

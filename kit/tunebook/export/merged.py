@@ -1,7 +1,7 @@
-"""Merged weights: a model folder with the adapters folded in, which mlx-lm and transformers open.
+"""Merged weights: a model folder with the adapters folded in, which mlx-lm and, in floats, transformers open.
 
-The live model is only read. Weights are merged and written shard by shard, so beside the model itself a merge needs
-the memory of one shard.
+The live model is only read. Weights are merged and written shard by shard, each array by itself, so beside the model a
+merge needs the memory of one shard and one layer.
 """
 
 import json
@@ -9,14 +9,17 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
 from ..atomic import new_folder
+from ..families.quirks import is_of_language
 from ..loader import Loaded
 from ..progress import progress
-from ..tensors import save_tensors
-from .weights import merged_weights
+from ..tensors import flat, number, save_tensors
+from .quantize import Quantization, quantize
+from .weights import merged_copy
 
 SHARD_BYTES = 2_000_000_000
 
@@ -24,34 +27,59 @@ SHARD_BYTES = 2_000_000_000
 _COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
 
 
-def save_merged(loaded: Loaded, folder: Path | str, dtype: mx.Dtype | None = None) -> Path:
-    """Write the model with its adapters merged, in `dtype`.
+def save_merged(
+    loaded: Loaded,
+    folder: Path | str,
+    dtype: mx.Dtype | None = None,
+    *,
+    quantization: Quantization | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write the model with its adapters merged, in `dtype`, quantized from there where that is asked for.
 
-    None takes the float type of the checkpoint; float32 checkpoints keep float32. The folder appears whole or not at
-    all (see `atomic.new_folder`).
+    None takes the float type of the checkpoint; float32 checkpoints keep float32. `card` becomes its README.md. The
+    folder appears whole or not at all (see `atomic.new_folder`). Raises ValueError for weights float16 cannot hold.
     """
     folder = Path(folder)
     dtype = dtype or loaded.checkpoint_dtype
+    merged, config = merged_copy(loaded.module, dtype), _config(loaded, dtype)
+    if quantization is not None:
+        only = is_of_language if loaded.family.library == "mlx-vlm" else None
+        merged, config = quantize(merged, config, quantization, only)
+    arrays = flat(merged.parameters())
+    del merged  # so that an array is gone when its shard is written
     with new_folder(folder) as partial:
-        _save_shards(loaded, dtype, partial)
-        _copy_companions(loaded, partial)
-        (partial / "config.json").write_text(json.dumps(_config(loaded, dtype), indent=2) + "\n")
+        _save_shards(arrays, partial)
+        _save_companions(loaded, partial)
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
-def _save_shards(loaded: Loaded, dtype: mx.Dtype, folder: Path) -> None:
-    arrays = dict(merged_weights(loaded.module, dtype))  # lazy: shapes now, numbers when their shard is written
+def _save_shards(arrays: dict[str, mx.array], folder: Path) -> None:
+    """Write `arrays`, taking them out; they are lazy: shapes now, numbers when their shard is written."""
     shards = list(_shards({name: array.nbytes for name, array in arrays.items()}))
     index: dict[str, str] = {}
     total = sum(array.nbytes for array in arrays.values())
-    for number, names in enumerate(progress(shards, "Merging"), start=1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_tensors(folder / file, {name: arrays.pop(name) for name in names})
+    for position, names in enumerate(progress(shards, "Merging"), start=1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{position:05d}-of-{len(shards):05d}.safetensors"
+        save_tensors(folder / file, {name: _evaluated(name, arrays.pop(name)) for name in names})
         index |= dict.fromkeys(names, file)
         mx.clear_cache()
     if len(shards) > 1:
         document = {"metadata": {"total_size": total}, "weight_map": index}
         (folder / "model.safetensors.index.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _evaluated(name: str, array: mx.array) -> mx.array:
+    """`array`, computed by itself: in one graph with others, all their intermediate results would be alive together."""
+    mx.eval(array)
+    if array.dtype == mx.float16 and not number(mx.isfinite(array).all()):
+        raise ValueError(
+            f"{name} holds values that float16, which ends at 65504, cannot; use dtype='bfloat16' or 'float32'."
+        )
+    return array
 
 
 def _shards(sizes: dict[str, int]) -> Iterator[list[str]]:
@@ -67,17 +95,24 @@ def _shards(sizes: dict[str, int]) -> Iterator[list[str]]:
     yield group
 
 
-def _copy_companions(loaded: Loaded, folder: Path) -> None:
+def _save_companions(loaded: Loaded, folder: Path) -> None:
+    """The tokenizer, the chat template in use and the generation settings."""
     for pattern in _COMPANIONS:
         for file in loaded.folder.glob(pattern):
             if not file.name.endswith(".safetensors.index.json"):
                 shutil.copyfile(file, folder / file.name)
     template = loaded.tokenizer.chat_template
     if template is not None:  # the one in use, which from_pretrained may have been given
-        (folder / "chat_template.jinja").write_text(template)
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    settings = folder / "generation_config.json"
+    if not settings.exists():
+        ends = sorted(loaded.tokenizer.eos_token_ids)
+        ids = {"bos_token_id": loaded.tokenizer.bos_token_id, "eos_token_id": ends}
+        known = {name: value for name, value in ids.items() if value not in (None, [])}
+        settings.write_text(json.dumps(known, indent=2) + "\n")
 
 
-def _config(loaded: Loaded, dtype: mx.Dtype) -> dict:
+def _config(loaded: Loaded, dtype: mx.Dtype) -> dict[str, Any]:
     """The model's own config.json, its float type brought up to date and its quantization gone with the merge."""
     config = json.loads((loaded.folder / "config.json").read_text())
     for key in ("quantization", "quantization_config", "dtype", "torch_dtype"):

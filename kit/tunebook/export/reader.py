@@ -1,13 +1,15 @@
 """A fresh process that opens a model folder with stock mlx-lm and says what loss it gives some tokens.
 
-`python -m tunebook.export.reader MODEL ROWS.npz [--adapter FOLDER]` prints one line of JSON. Of our own code it uses
-only the platform room, for its speed: what it measures is what a stranger would get from the files. The one exception
-are adapters mlx-lm does not open: PEFT's, and those with whole modules beside them.
+`python -m tunebook.export.reader QUESTION.json` prints one line of JSON. Of our own code it uses only the platform
+room, for its speed: what it measures is what a stranger would get from the files. The one exception are adapters mlx-lm
+does not open: PEFT's, and those with whole modules beside them.
 """
 
-import argparse
 import json
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +17,85 @@ import numpy as np
 
 from .. import runtime  # first: it loads the fast BLAS that MLX then finds
 
-Measure = Callable[[str, str | None, list[Any]], tuple[float, int]]
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the process is asked; it travels as a file of JSON."""
+
+    model: str  # a model folder
+    adapter: str | None = None  # a folder of adapters to put on it
+    bits: int | None = None  # quantize the model first, as `load_in_4bit` does
+    rows: list[dict[str, list[int]]]  # `tokens` and `mask`, (T,) each
+    texts: list[tuple[str, bool]]  # to be tokenized; True: opened with the tokenizer's special tokens
+    messages: list[dict[str, str]] | None = None  # a conversation for the chat template to render, up to an answer
+
+    def save(self, path: Path) -> None:
+        """Write it for the process to read."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
-def pairs(file: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(T,) token ids and (T,) loss mask of each row in an .npz of `tokens_0`, `loss_mask_0`, `tokens_1`, ..."""
-    return [(file[f"tokens_{index}"], file[f"loss_mask_{index}"]) for index in range(len(file.files) // 2)]
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What it found."""
+
+    loss: float  # nats per supervised token
+    tokens_sec: float  # read in one pass
+    ids: list[list[int]]  # of each text
+    rendered: str | None  # the conversation
 
 
-def answer(measure: Measure, rows_of: Callable[[Any], list[Any]] = pairs) -> None:
-    """Parse the command line, `measure`, print `{"loss": nats per supervised token, "tokens": how many}`."""
-    parser = argparse.ArgumentParser(description="The loss another program gives some rows.")
-    parser.add_argument("model")
-    parser.add_argument("rows", help="an .npz of tokens_0, loss_mask_0, tokens_1, ...")
-    parser.add_argument("--adapter")
-    options = parser.parse_args()
-    with np.load(options.rows) as file:
-        rows = rows_of(file)
-    loss, tokens = measure(options.model, options.adapter, rows)
-    print(json.dumps({"loss": loss, "tokens": tokens}))
+Open = Callable[[Question], tuple[Any, Any]]
+LogProbs = Callable[[Any, np.ndarray], np.ndarray]
 
 
-def measure(model: str, adapter: str | None, rows: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
-    """(nats per supervised token, supervised tokens) of rows of (T,) token ids and (T,) loss masks, one at a time."""
+def main(open_model: Open, log_probs: LogProbs) -> None:
+    """Read the question, answer it, print the answer as JSON.
+
+    `open_model` returns (model, tokenizer). `log_probs(model, tokens)` is (T-1,): the log probability the model gives
+    each of tokens[1:] after those before it, in nats.
+    """
+    question = Question(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    model, tokenizer = open_model(question)
+    nats, supervised, read, began = 0.0, 0, 0, time.perf_counter()
+    for row in question.rows:
+        tokens, mask = np.array(row["tokens"], dtype=np.int32), np.array(row["mask"], dtype=np.float32)
+        nats -= float((log_probs(model, tokens) * mask[1:]).sum())
+        supervised += int(mask[1:].sum())
+        read += len(tokens)
+    seconds = time.perf_counter() - began
+    ids = [tokenizer.encode(text, add_special_tokens=opens) for text, opens in question.texts]
+    rendered = None
+    if question.messages is not None:
+        rendered = tokenizer.apply_chat_template(question.messages, tokenize=False, add_generation_prompt=True)
+    print(json.dumps(asdict(Answer(loss=nats / supervised, tokens_sec=read / seconds, ids=ids, rendered=rendered))))
+
+
+def _open(question: Question) -> tuple[Any, Any]:
     import mlx.core as mx
-    import mlx.nn as nn
     import mlx_lm
+    from mlx_lm.tuner.utils import load_adapters as stock_load_adapters
+    from mlx_lm.utils import quantize_model
 
     from ..adapters import load_adapters
-    from ..tensors import number
 
-    if adapter is not None and not is_for_mlx_lm(Path(adapter)):
-        module = mlx_lm.load(model)[0]
-        load_adapters(module, adapter)
-    else:
-        module = mlx_lm.load(model, adapter_path=adapter)[0]
+    module, tokenizer = mlx_lm.load(question.model)[:2]
     if runtime.backend() == "cpu":
         module.set_dtype(mx.float32)
-    nats, count = 0.0, 0
-    for tokens, mask in rows:
-        logits = module(mx.array(tokens[None, :-1])).astype(mx.float32)[0]  # (T-1, V)
-        each = nn.losses.cross_entropy(logits, mx.array(tokens[1:]))  # (T-1,)
-        nats += number((each * mx.array(mask[1:])).sum())
-        count += int(mask[1:].sum())
-    return nats / count, count
+    if question.bits is not None:
+        module, _ = quantize_model(module, {}, group_size=64, bits=question.bits)
+    if question.adapter is not None and is_for_mlx_lm(Path(question.adapter)):
+        stock_load_adapters(module, question.adapter)
+    elif question.adapter is not None:
+        load_adapters(module, question.adapter)
+    return module.eval(), tokenizer
+
+
+def _log_probs(module: Any, tokens: np.ndarray) -> np.ndarray:
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    logits = module(mx.array(tokens[None, :-1])).astype(mx.float32)[0]  # (T-1, V)
+    return -np.array(nn.losses.cross_entropy(logits, mx.array(tokens[1:])))
 
 
 def is_for_mlx_lm(adapter: Path) -> bool:
@@ -68,4 +105,4 @@ def is_for_mlx_lm(adapter: Path) -> bool:
 
 
 if __name__ == "__main__":
-    answer(measure)
+    main(_open, _log_probs)

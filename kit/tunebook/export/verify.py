@@ -1,144 +1,149 @@
 """Whether an export is the model it was made from: another program opens it and must find the same loss.
 
 Teacher-forced loss on a few rows, here and there. It moves with every weight and every token id, where comparing
-generated text would only show the first difference, or noise.
+generated text would only show the first difference, or noise. Beside it, the other program tokenizes the rows itself
+and must find the same ids.
 """
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, get_args
 
-import numpy as np
+import gguf
 
 from ..encoding import encode_rows
 from ..evaluation import score_now
+from ..examples import Example, Text
 from ..families.base import Encoded
-from ..gguf import llama_cpp, read_gguf
+from ..formats import reader as row_reader
 from ..loader import Loaded
 from ..sources import Row
-from .reader import is_for_mlx_lm
+from .elsewhere import Reader, config_of, is_installed, read_elsewhere, readers_of
+from .table import as_html
 
 # nats per supervised token an export may differ by; quantizing to 8 bits costs a little, fewer bits cost more.
-TOLERANCE = {"lora": 0.02, "merged": 0.02, "f32": 0.02, "f16": 0.02, "bf16": 0.02, "q8_0": 0.05}
+TOLERANCE = {"lora": 0.02, "merged": 0.02, "merged_8bit": 0.05, "f32": 0.02, "f16": 0.02, "bf16": 0.02, "q8_0": 0.05}
 TOLERANCE_BELOW_8_BITS = 0.5
+
+HEADINGS = ("export", "size", "read back by", "loss there", "loss here", "difference", "ids", "tokens/s", "check")
+
+
+class HoldsLoaded(Protocol):
+    """What is asked of a model: `FastModel` is one."""
+
+    loaded: Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """The loss of the same tokens in the live model and in an export of it."""
 
+    path: Path
+    bytes: int  # on disk
     reader: str  # the program that opened the export
     loss_here: float  # nats per supervised token
     loss_there: float
     tolerance: float
-    tokens: int
+    tokens: int  # supervised
+    texts: int  # tokenized there too: the rows that are text, and a chat prompt where the export has a template
+    texts_alike: int  # of them, those that are the same there as here
+    tokens_sec: float | None  # read there in one pass, the first; None: the program was asked token by token
+    note: str | None = None  # what the comparison could not keep the same
+
+    @property
+    def difference(self) -> float:
+        """Loss there minus loss here, in nats per supervised token."""
+        return self.loss_there - self.loss_here
 
     @property
     def passed(self) -> bool:
-        """Whether the two losses differ by no more than the tolerance."""
-        return abs(self.loss_there - self.loss_here) <= self.tolerance
+        """Whether the two losses differ by no more than the tolerance and every text is the same tokens."""
+        return abs(self.difference) <= self.tolerance and self.texts_alike == self.texts
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table, under HEADINGS."""
+        return (
+            str(self.path),
+            f"{self.bytes / 1e6:.1f} MB",
+            self.reader,
+            f"{self.loss_there:.4f}",
+            f"{self.loss_here:.4f}",
+            f"{self.difference:+.4f}",
+            f"{self.texts_alike} of {self.texts}" if self.texts else "",
+            "" if self.tokens_sec is None else f"{self.tokens_sec:.0f}",
+            "PASS" if self.passed else "FAIL",
+        )
 
     def __str__(self):
         verdict = "PASS" if self.passed else "FAIL"
+        ids = "" if self.texts_alike == self.texts else f"; only {self.texts_alike} of {self.texts} texts the same ids"
         return (
             f"{verdict}: loss {self.loss_there:.4f} in {self.reader}, {self.loss_here:.4f} here "
-            f"({self.tokens} tokens, tolerance {self.tolerance})"
+            f"({self.tokens} tokens, tolerance {self.tolerance}){ids}"
         )
 
+    def _repr_html_(self) -> str:
+        return as_html(HEADINGS, [self.cells], [self.note] if self.note else [])
 
-def verify_export(path: Path | str, kind: str, loaded: Loaded, rows: Sequence[Row]) -> Verification:
-    """Open the export at `path` elsewhere and compare its loss on `rows` with the live model's.
 
-    `kind` is "lora", "merged" or a GGUF type. Folders are opened by stock mlx-lm in a fresh process (by mlx-vlm for a
-    model that reads images), adapters for PEFT by PEFT where it is installed; a .gguf by llama.cpp where `xllamacpp` is
-    installed, else by our reader and mlx-lm.
-    The result says which it was.
+def verify_export(
+    path: Path | str, model: HoldsLoaded, rows: Sequence[Row], *, reader: Reader | None = None, kind: str | None = None
+) -> Verification:
+    """Open the export at `path` elsewhere and compare its loss on `rows`, and their ids, with the live model's.
+
+    `reader` None takes the program the export is meant for, if it is installed: stock mlx-lm in a fresh process for
+    folders, mlx-vlm for those of a model that reads images, transformers and PEFT under torch for PEFT's adapters,
+    llama.cpp (`xllamacpp`) for a .gguf; else our own reader. `kind` is a key of TOLERANCE; None finds it out. Raises
+    ValueError for a reader that does not open such an export, RuntimeError with the reader's own words when it cannot
+    open this one.
     """
-    path = Path(path)
+    path, loaded = Path(path), model.loaded
+    readers = readers_of(path, loaded.family.library)
+    if reader is not None and reader not in readers:
+        known = "" if reader in get_args(Reader) else f" There is no reader {reader!r}."
+        raise ValueError(f"{path.name} is opened by {' or '.join(readers)}, not by {reader}.{known}")
+    chosen: Reader = reader or next(name for name in readers if is_installed(name))
     encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length).rows
+    texts = _texts(rows, encoded, loaded)
     here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
-    if path.suffix == ".gguf":
-        reader, there = _loss_of_gguf(path, encoded)
-    elif loaded.family.library == "mlx-vlm":
-        reader, there = _loss_of_vision(path, kind, loaded, encoded)
-    elif kind == "lora":
-        reader, there = _loss_of_adapters(path, loaded.folder, encoded)
-    else:
-        reader, there = _mlx_lm(), _loss_in_fresh_process(encoded, path)
+    there = read_elsewhere(path, chosen, loaded, encoded, texts)
+    tolerance = TOLERANCE.get(kind or _kind(path), TOLERANCE_BELOW_8_BITS)
     return Verification(
-        reader=reader,
+        path=path,
+        bytes=bytes_on_disk(path),
+        reader=there.program,
         loss_here=here.loss,
-        loss_there=there,
-        tolerance=TOLERANCE.get(kind, TOLERANCE_BELOW_8_BITS),
+        loss_there=there.loss,
+        tolerance=TOLERANCE_BELOW_8_BITS if there.note else tolerance,
         tokens=here.tokens,
+        texts=len(there.alike),
+        texts_alike=sum(there.alike),
+        tokens_sec=there.tokens_sec,
+        note=there.note,
     )
 
 
-def _loss_of_adapters(path: Path, base: Path, rows: Sequence[Encoded]) -> tuple[str, float]:
-    """(who opened them, the loss): PEFT for its own where it is installed, else stock mlx-lm, else our reader."""
-    is_peft = "peft_type" in json.loads((path / "adapter_config.json").read_text())
-    if is_peft and all(find_spec(name) for name in ("torch", "transformers", "peft")):
-        loss = _loss_in_fresh_process(rows, base, adapter=path, reader="tunebook.parity.reader")
-        return f"PEFT {version('peft')} and transformers {version('transformers')}", loss
-    reader = _mlx_lm() if is_for_mlx_lm(path) else f"tunebook on {_mlx_lm()}"
-    return reader, _loss_in_fresh_process(rows, base, adapter=path)
+def bytes_on_disk(path: Path) -> int:
+    """The size of a file, or of all files of a folder together."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _loss_of_vision(path: Path, kind: str, loaded: Loaded, rows: Sequence[Encoded]) -> tuple[str, float]:
-    """(who opened them, the loss): stock mlx-vlm, and for adapters it does not open our reader of adapters."""
-    base, adapter = (loaded.folder, path) if kind == "lora" else (path, None)
-    name = f"mlx-vlm {version('mlx-vlm')}"
-    reader = name if adapter is None or is_for_mlx_lm(adapter) else f"tunebook on {name}"
-    arrays = {
-        f"{key}_{index}": np.array(array)
-        for index, row in enumerate(rows)
-        for key, array in loaded.family.collate([row], len(row.tokens)).items()
-    }
-    return reader, _loss_of_arrays(arrays, base, adapter, "tunebook.export.vision_reader")
+def _kind(path: Path) -> str:
+    """The key of TOLERANCE an export is held to."""
+    if path.suffix == ".gguf":
+        field = gguf.GGUFReader(path).fields["general.file_type"]
+        return gguf.LlamaFileType(field.contents()).name.partition("_")[2].lower()
+    if (path / "adapter_config.json").exists():
+        return "lora"
+    quantization = config_of(path).get("quantization")
+    return "merged" if quantization is None else f"merged_{quantization['bits']}bit"
 
 
-def _mlx_lm() -> str:
-    return f"mlx-lm {version('mlx-lm')}"
-
-
-def _loss_of_gguf(path: Path, rows: Sequence[Encoded]) -> tuple[str, float]:
-    if not llama_cpp.is_installed():
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "model"
-            read_gguf(path, folder)
-            return f"our reader and {_mlx_lm()}", _loss_in_fresh_process(rows, folder)
-    log_probs = [llama_cpp.target_log_probs(path, row.tokens.tolist(), _targets(row)) for row in rows]
-    return f"llama.cpp (xllamacpp {version('xllamacpp')})", -float(np.mean(np.concatenate(log_probs)))
-
-
-def _targets(row: Encoded) -> list[int]:
-    """Positions of the supervised tokens; the first token is predicted from nothing."""
-    return [position for position in np.flatnonzero(row.loss_mask).tolist() if position > 0]
-
-
-def _loss_in_fresh_process(
-    rows: Sequence[Encoded], model: Path, adapter: Path | None = None, reader: str = "tunebook.export.reader"
-) -> float:
-    arrays = {f"tokens_{index}": row.tokens for index, row in enumerate(rows)}
-    arrays |= {f"loss_mask_{index}": row.loss_mask for index, row in enumerate(rows)}
-    return _loss_of_arrays(arrays, model, adapter, reader)
-
-
-def _loss_of_arrays(arrays: dict[str, np.ndarray], model: Path, adapter: Path | None, reader: str) -> float:
-    """Raises RuntimeError with the child's own words when it cannot open the export."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "rows.npz"
-        np.savez(file, allow_pickle=False, **arrays)
-        command = [sys.executable, "-m", reader, str(model), str(file)]
-        if adapter is not None:
-            command += ["--adapter", str(adapter)]
-        child = subprocess.run(command, capture_output=True, text=True, check=False)
-    if child.returncode:
-        raise RuntimeError(f"{reader} could not open {adapter or model}:\n{child.stderr.strip()[-2000:]}")
-    return json.loads(child.stdout.splitlines()[-1])["loss"]
+def _texts(rows: Sequence[Row], encoded: Sequence[Encoded], loaded: Loaded) -> list[Example]:
+    """The rows that were encoded, as text; those that came as ids have none, and with images it is the processor's."""
+    read = row_reader(rows, loaded.tokenizer, placeholder=loaded.family.placeholder)
+    examples = [read(rows[number]) for number in dict.fromkeys(row.number for row in encoded)]
+    return [example for example in examples if all(isinstance(part, Text) for part in example.parts)]

@@ -1,58 +1,66 @@
-"""The weights a model would have with its adapters merged in, one tensor at a time, the model itself left alone."""
+"""A copy of a model with its adapters merged in; the model itself, and MLX's random state, are left alone.
 
-from collections.abc import Iterator
+The copy shares the arrays it does not change, and those it does are lazy: no memory is taken until one is evaluated.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.switch_layers import QuantizedSwitchLinear
-from mlx_lm.tuner.dora import DoRALinear
+import numpy as np
+from mlx.utils import tree_unflatten
+from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear, LoRASwitchLinear
+from mlx_lm.utils import dequantize_model
 
-_ADAPTERS = (LoRALinear, LoRASwitchLinear, LoRAEmbedding, DoRALinear)
-_QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding, QuantizedSwitchLinear)
+Adapter = LoRALinear | LoRASwitchLinear | LoRAEmbedding | DoRALinear | DoRAEmbedding
 
 
-def merged_weights(module: nn.Module, dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
-    """(name, array) of every weight, adapters merged and quantized layers opened up, floats as `dtype`.
+def merged_copy(module: nn.Module, dtype: mx.Dtype) -> nn.Module:
+    """`module` with every adapter merged, quantized layers opened up and floats as `dtype`."""
+    with random_state_kept():
+        merged = _copied(module)
+        fused = [(path, layer.fuse(dequantize=True)) for path, layer in adapters_in(merged)]
+        if fused:
+            merged.update_modules(tree_unflatten(fused))
+        dequantize_model(merged)
+        merged.set_dtype(dtype)
+    return merged
 
-    Arrays are lazy: nothing is computed, and no memory taken, until one is evaluated.
+
+def _copied(value: Any) -> Any:
+    """A model, or a part of one, made of new modules around the same arrays.
+
+    `copy.deepcopy` would try to copy MLX's own functions too, which some layers keep (`nn.AvgPool2d` in MLX 0.32).
     """
-    for path, layer in module.named_modules():
-        if isinstance(layer, _ADAPTERS):
-            owned = layer.fuse(dequantize=True)
-        elif _inside_adapter(module, path):
-            continue
-        else:
-            owned = layer
-        for name, array in _own_arrays(owned):
-            floats = mx.issubdtype(array.dtype, mx.floating)
-            yield ".".join(filter(None, (path, name))), array.astype(dtype) if floats else array
+    if isinstance(value, nn.Module):
+        fresh = copy.copy(value)
+        fresh._no_grad = set(value._no_grad)
+        for name, part in value.items():
+            fresh[name] = _copied(part)
+        return fresh
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(part) for part in value)
+    return {name: _copied(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
-def _inside_adapter(module: nn.Module, path: str) -> bool:
-    """Whether `path` is the base layer an adapter wraps, or its dropout: both are part of what was merged."""
-    parent, _, _ = path.rpartition(".")
-    return bool(parent) and isinstance(_at(module, parent), _ADAPTERS)
+def adapters_in(module: nn.Module) -> list[tuple[str, Adapter]]:
+    """(path, layer) of every layer that carries an adapter."""
+    return [(path, layer) for path, layer in module.named_modules() if isinstance(layer, Adapter)]
 
 
-def _at(module: nn.Module, path: str) -> nn.Module:
-    for name in path.split("."):
-        module = module[int(name)] if isinstance(module, list) else module[name]
-    return module
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put MLX's random state back when the block ends.
 
-
-def _own_arrays(layer: nn.Module) -> Iterator[tuple[str, mx.array]]:
-    """The arrays a layer holds itself; those of its children come with the children."""
-    if isinstance(layer, _QUANTIZED):
-        yield (
-            "weight",
-            mx.dequantize(
-                layer["weight"], layer["scales"], layer.get("biases"), layer.group_size, layer.bits, mode=layer.mode
-            ),
-        )
-        if "bias" in layer:
-            yield "bias", layer["bias"]
-        return
-    for name, value in layer.items():
-        if isinstance(value, mx.array) and not name.startswith("_"):
-            yield name, value
+    A layer draws its first weights when it is made, also one made only to hold merged weights, and a run in progress
+    would go on with another dropout.
+    """
+    high, low = np.array(next(iter(cast("Iterable[mx.array]", mx.random.state)))).tolist()
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)  # the key of a seed is its two halves (MLX 0.32, python/src/random.cpp)

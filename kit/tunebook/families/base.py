@@ -16,6 +16,7 @@ import numpy as np
 from ..examples import Example
 from ..images import Picture
 
+Library = Literal["mlx-lm", "mlx-vlm"]
 Batch = dict[str, Any]  # at least "tokens" (B, T) int32 and "loss_mask" (B, T) bool; the rest is the family's own
 
 
@@ -48,7 +49,7 @@ class Family(ABC):
 
     placeholder: str | None = None  # what stands for an image in a text; None: the model reads text alone
     cannot_compile: str | None = None  # why `hidden` cannot be compiled, to end a sentence with; None: it can
-    library: Literal["mlx-lm", "mlx-vlm"] = "mlx-lm"  # that opens the model folder
+    library: Library = "mlx-lm"  # that opens the model folder
     config_additions: Mapping[str, Any] = {}  # what a config.json must say and may leave out
     # Beginnings of parameter names here, and what transformers has in their place; None: not known.
     transformers_names: tuple[tuple[str, str], ...] | None = ()

@@ -14,6 +14,7 @@ from ..variants import Call, varied
 from .base import Batch
 from .image_mask import image_mask
 from .quirks import Quirks
+from .seam import projection
 
 # Of what `get_input_embeddings` gives, not for the language model: a mask that is not causal, and what goes by itself.
 _NOT_PASSED_ON = ("inputs_embeds", "attention_mask_4d")
@@ -77,27 +78,15 @@ def states(
         _heard.pop()
 
 
-def head(module: nn.Module, hidden: mx.array) -> mx.array:
-    """Logits of states: the language model's own projection, or its embedding read backwards."""
-    layer = head_layer(module)
-    return layer(hidden) if "lm_head" in module["language_model"] else layer.as_linear(hidden)
-
-
-def head_layer(module: nn.Module) -> Any:
-    """The layer that `head` uses."""
-    language = module["language_model"]
-    return language["lm_head"] if "lm_head" in language else language["model"]["embed_tokens"]
-
-
 def has_head(module: nn.Module) -> bool:
-    """Whether `head` of `states` gives what the whole language model does."""
+    """Whether `seam.projection` of `states` gives what the whole language model does."""
     language = module["language_model"]
     if "lm_head" not in language and not ("model" in language and "embed_tokens" in language["model"]):
         return False
     tokens = mx.arange(1, 9)[None]  # (1, 8)
     given = features(module, {"tokens": tokens, "attention_mask": mx.ones_like(tokens)})
     whole = called(module, tokens, given, -1, Quirks())
-    apart = head(module, states(module, tokens, given, -1, Quirks()))
+    apart = projection(module, states(module, tokens, given, -1, Quirks()))
     return apart.shape == whole.shape and bool(mx.allclose(apart, whole, rtol=1e-3, atol=1e-3))
 
 

@@ -4,6 +4,7 @@ A family that is not in the table is called like the others, and `check.py` deci
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,11 @@ QUIRKS = {
     "smolvlm": _IDEFICS,
     "idefics3": _IDEFICS,
 }
+
+
+def is_of_language(path: str, _: Any = None) -> bool:
+    """Whether a path is in the language model, all that is ever held in fewer bits: what eyes lose is lost."""
+    return path.startswith("language_model.")
 
 
 def quirks_of(model_type: str) -> Quirks:

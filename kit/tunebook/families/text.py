@@ -18,7 +18,7 @@ from tokenizers import Encoding
 from ..examples import Example, Tokens, texts
 from .base import Batch, Encoded, Family
 from .isolation import isolating_caches, padded_segments
-from .seam import find_head
+from .seam import find_head, head_layer, language_model
 
 
 @final
@@ -51,7 +51,7 @@ class TextFamily(Family):
 
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         inputs = batch["tokens"][:, :-1]  # (B, T-1)
-        called = module if self._head is None else module["model"]
+        called = module if self._head is None else language_model(module)["model"]
         if "segments" not in batch:
             return called(inputs)
         return called(inputs, cache=isolating_caches(module, batch["segments"][:, :-1]))
@@ -60,9 +60,7 @@ class TextFamily(Family):
         return hidden if self._head is None else self._head(module, hidden)
 
     def head_layer(self, module: nn.Module) -> nn.Module | None:
-        if self._head is None:
-            return None
-        return module["lm_head"] if "lm_head" in module else module["model"]["embed_tokens"]
+        return None if self._head is None else head_layer(module)
 
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float

@@ -22,6 +22,7 @@ from .check import check_family
 from .expansion import Expander
 from .media import media_tokens
 from .quirks import quirks_of
+from .seam import head_layer, projection
 
 # What a processor may say of each token; here it is given the images without their text.
 OF_TOKENS = ("token_type_ids", "mm_token_type_ids", "images_seq_mask", "position_ids")
@@ -70,10 +71,10 @@ class VisionFamily(Family):
         return self._states(module, batch["tokens"], language.features(module, batch))[:, :-1]
 
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
-        return language.head(module, hidden) if self._has_head else hidden
+        return projection(module, hidden) if self._has_head else hidden
 
     def head_layer(self, module: nn.Module) -> nn.Module | None:
-        return language.head_layer(module) if self._has_head else None
+        return head_layer(module) if self._has_head else None
 
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float

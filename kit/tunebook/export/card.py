@@ -1,0 +1,143 @@
+"""The model card, README.md of an exported folder: what was trained on what, how it went, how to open the result.
+
+It holds what the model and its latest run say themselves. What is not known is left out; paths of this machine, the
+rows and the prompts never enter it.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from ..adapters import describe, parameter_counts, trained_whole
+from ..evaluation import best_of
+from ..events import EvalEvent, Event, RunEnded, RunStarted, StepEvent
+from ..families.base import Library
+from ..loader import Loaded
+from .usage import Form, how_to_open
+
+MARK = "- tunebook"  # the line of a card by which we know it is ours
+
+_LIBRARIES: dict[Form, Literal["mlx", "peft", "gguf"]] = {
+    "lora": "mlx",
+    "peft": "peft",
+    "merged": "mlx",
+    "merged for mlx-lm": "mlx",
+    "gguf": "gguf",
+}
+
+_TASKS: dict[Library, str] = {"mlx-lm": "text-generation", "mlx-vlm": "image-text-to-text"}
+
+
+def model_card(
+    loaded: Loaded,
+    events: Sequence[Event],
+    form: Form,
+    *,
+    place: str,
+    hub: bool = False,
+    stored: str | None = None,
+    files: Sequence[str] = (),
+) -> str:
+    """Markdown with the front matter the Hugging Face hub reads.
+
+    `events` are those of the latest run, none when it is not known. `place` is what the code on the card opens: a
+    folder's name or, with `hub`, a repository's id. `stored` says in what type whole weights are, `files` are the names
+    of GGUF files.
+    """
+    base = hub_id(loaded.name)
+    front = [f"base_model: {json.dumps(base)}"] if base else []
+    front += [f"library_name: {_LIBRARIES[form]}", f"pipeline_tag: {_TASKS[loaded.family.library]}", "tags:", MARK]
+    front += [f"- {tag}" for tag in dict.fromkeys((_LIBRARIES[form], *(["lora"] if form in ("lora", "peft") else [])))]
+    kept = [("stored as", stored)] if stored else []
+    facts = [*_of_model(loaded), *kept, *_of_run(events), *_versions()]
+    sections = [
+        "---\n" + "\n".join(front) + "\n---",
+        f"# {place.rpartition('/')[2]}",
+        "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]),
+        how_to_open(
+            form,
+            base=base or short_name(loaded.name),
+            place=place,
+            hub=hub,
+            files=files,
+            chats=_chats(loaded),
+            library=loaded.family.library,
+        ),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def hub_id(name: str) -> str | None:
+    """`name` when it is a model's id on the Hugging Face hub; None for a path."""
+    return name if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not Path(name).exists() else None
+
+
+def short_name(name: str) -> str:
+    """The last part of a path, without the folders it lies in."""
+    return Path(name).name.removesuffix(".gguf")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the README at `path` is a card of ours, which a newer one may replace."""
+    return MARK in path.read_text(encoding="utf-8").splitlines()[:12]
+
+
+def _chats(loaded: Loaded) -> bool:
+    return bool(loaded.tokenizer.has_chat_template)
+
+
+def _of_model(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    base = hub_id(loaded.name)
+    yield "base model", f"[{base}](https://huggingface.co/{base})" if base else f"`{short_name(loaded.name)}`"
+    if "quantization" in loaded.config:
+        bits, mode = loaded.config["quantization"]["bits"], loaded.config["quantization"].get("mode", "affine")
+        yield "base held in", f"{bits} bits ({mode}, groups of {loaded.config['quantization']['group_size']})"
+    trainable, total = parameter_counts(loaded.module)
+    adapters = describe(loaded.module)
+    if adapters is not None:
+        lora = adapters["lora_parameters"]
+        kind = "DoRA" if adapters["fine_tune_type"] == "dora" else "LoRA"
+        strength = f"rank {lora['rank']}, alpha {lora['scale'] * lora['rank']:g} (over the rank)"
+        leaves = sorted({path.rpartition(".")[2] for path in lora["keys"]})
+        yield "method", f"{kind}, {strength}, dropout {lora['dropout']:g}"
+        yield "adapted", f"{len(lora['keys'])} layers: {', '.join(leaves)}"
+        if whole := trained_whole(loaded.module):
+            yield "trained whole", ", ".join(sorted({name.rpartition(".")[0] for name in whole}))
+    elif trainable:
+        yield "method", "full fine-tuning" if trainable == total else "fine-tuning of some modules"
+    if trainable:
+        yield "trained parameters", f"{trainable / 1e6:.2f} M of {total / 1e6:.1f} M"
+
+
+def _of_run(events: Sequence[Event]) -> Iterator[tuple[str, str]]:
+    """What the latest run says of itself; nothing when it has not begun."""
+    started = [event for event in events if isinstance(event, RunStarted)]
+    if not started:
+        return
+    run, config = started[-1], started[-1].config
+    yield "data", f"{run.train_rows} rows to train on, {run.eval_rows} held out"
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    if steps:
+        yield "steps", f"{steps[-1].step} of {run.total_steps}, {steps[-1].num_tokens} supervised tokens"
+        yield (
+            "training loss",
+            f"{steps[0].loss:.4f} in the first step, {steps[-1].loss:.4f} in the last (nats per token)",
+        )
+    evals = [event for event in events if isinstance(event, EvalEvent)]
+    if len(evals) > 1 and (best := best_of(evals)):
+        said = f"{evals[0].loss:.4f} at step {evals[0].step}, {evals[-1].loss:.4f} at step {evals[-1].step}"
+        yield "held-out loss", f"{said}; the lowest was {best.loss:.4f} at step {best.step}"
+    if config:
+        rows = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"]
+        optimizer = f"{config['optim']}, learning rate {config['learning_rate']:g}, {config['lr_scheduler_type']}"
+        yield "optimizer", f"{optimizer}, {rows} rows a step, seed {config['seed']}"
+    ended = [event for event in events if isinstance(event, RunEnded)]
+    if ended:
+        yield "run", f"{ended[-1].reason.replace('_', ' ')} after {ended[-1].elapsed / 60:.1f} minutes"
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "made with", ", ".join(f"{name} {version(name)}" for name in ("tunebook", "mlx", "mlx-lm", "transformers"))

@@ -1,0 +1,171 @@
+"""The three exports as a person asks for them: written, described in a model card, read back if rows are given.
+
+Which writer, which type, what to say beside the file: that is decided here. The writers are the files beside this one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import mlx.core as mx
+
+from ..adapters import trained_whole
+from ..atomic import new_file
+from ..events import Event
+from ..loader import DTYPES, Loaded
+from ..sources import Row
+from .card import hub_id, is_ours, model_card, short_name
+from .gguf import notes_on, save_gguf
+from .gguf_adapter import save_gguf_adapter, verify_gguf_adapter
+from .lora import AdapterFormat, save_lora
+from .merged import save_merged
+from .names import names_of_mlx_lm
+from .ollama import write_modelfile
+from .quantize import QUANTIZATIONS, adapters_lost
+from .report import Export
+from .usage import gguf_commands
+from .verify import verify_export
+
+SaveMethod = Literal["merged_16bit", "merged_8bit", "merged_4bit", "merged_mxfp4"]
+CARD = "README.md"
+
+
+class Tuned(Protocol):
+    """What is asked of a model: `FastModel` is one."""
+
+    loaded: Loaded
+    run_events: Sequence[Event]  # of its latest run
+
+
+def export_lora(
+    model: Tuned,
+    folder: Path | str,
+    format: AdapterFormat | Literal["gguf"] = "mlx",
+    *,
+    verify_with: Sequence[Row] | None = None,
+    repo_id: str | None = None,
+) -> Export:
+    """The adapters in a folder; "gguf" is one file there, which has no card.
+
+    With `repo_id` the folder is for the hub: nothing in it names a path of this machine.
+    """
+    loaded, folder = model.loaded, Path(folder)
+    if format == "gguf":
+        path = save_gguf_adapter(loaded, folder)
+        check = None if verify_with is None else verify_gguf_adapter(path, loaded, verify_with)
+        return Export(kind="lora", path=path, verification=check)
+    form = "peft" if format == "peft" else "lora"
+    card = model_card(loaded, model.run_events, form, place=repo_id or folder.name, hub=repo_id is not None)
+    base = loaded.name if repo_id is None else hub_id(loaded.name) or short_name(loaded.name)
+    save_lora(loaded, folder, format, base=base, card=card)
+    whole, notes = trained_whole(loaded.module), []
+    if whole and format == "mlx":
+        notes.append(
+            f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "
+            "use save_pretrained_merged."
+        )
+    return _read_back(model, "lora", folder, verify_with, notes)
+
+
+def export_merged(
+    model: Tuned,
+    folder: Path | str,
+    save_method: SaveMethod = "merged_16bit",
+    *,
+    dtype: str | mx.Dtype | None = None,
+    verify_with: Sequence[Row] | None = None,
+    repo_id: str | None = None,
+) -> Export:
+    """The merged model in a folder, in `dtype` or quantized from it.
+
+    None is the checkpoint's own 16-bit type, else bfloat16. Raises ValueError for an unknown method or type.
+    """
+    if save_method not in get_args(SaveMethod):
+        raise ValueError(f"save_method is {save_method!r}; choose one of {', '.join(get_args(SaveMethod))}.")
+    loaded, folder, quantization = model.loaded, Path(folder), QUANTIZATIONS.get(save_method)
+    dtype, notes = _float_type(loaded, dtype), []
+    library = loaded.family.library
+    foreign = [] if quantization or library == "mlx-vlm" else names_of_mlx_lm(loaded)
+    card = model_card(
+        loaded,
+        model.run_events,
+        "merged for mlx-lm" if quantization or foreign or library == "mlx-vlm" else "merged",
+        place=repo_id or folder.name,
+        hub=repo_id is not None,
+        stored=str(quantization or dtype).removeprefix("mlx.core."),
+    )
+    save_merged(loaded, folder, dtype, quantization=quantization, card=card)
+    if foreign:
+        notes.append(
+            f"{len(foreign)} layers, the first {foreign[0]}, are stored under mlx-lm's names, so mlx-lm opens the "
+            "folder and transformers does not."
+        )
+    if library == "mlx-vlm":
+        notes.append("Names and shapes are mlx-vlm's, so mlx-vlm opens the folder and transformers does not.")
+    if quantization and (lost := adapters_lost(loaded.module, quantization)) is not None:
+        notes.append(
+            f"The base is quantized already, and quantizing it again costs {lost:.0%} of the change the adapters make "
+            "(|error| / |change|, over all adapted layers). merged_16bit, or the adapters alone, keep it."
+        )
+    return _read_back(model, save_method, folder, verify_with, notes)
+
+
+def export_gguf(
+    model: Tuned,
+    folder: Path | str,
+    quantization_method: str | Sequence[str],
+    *,
+    verify_with: Sequence[Row] | None = None,
+    repo_id: str | None = None,
+) -> list[Export]:
+    """One .gguf per type in `folder`, all from one merge, each with a Modelfile for Ollama beside it.
+
+    The folder's README.md becomes the model card, unless it is somebody else's.
+    """
+    folder, methods = Path(folder), quantization_method
+    kinds = [kind.lower() for kind in ([methods] if isinstance(methods, str) else methods)]
+    files = save_gguf(model.loaded, folder, kinds)
+    names = [file.path.name for file in files]
+    card = model_card(
+        model.loaded, model.run_events, "gguf", place=repo_id or folder.name, hub=repo_id is not None, files=names
+    )
+    card_notes = _save_card(card, folder)
+    exports = []
+    for kind, file in zip(kinds, files, strict=True):
+        modelfile, modelfile_notes = write_modelfile(model.loaded, file.path)
+        notes = [*notes_on(file), *modelfile_notes, *card_notes]
+        exports.append(
+            _read_back(model, kind, file.path, verify_with, notes, gguf_commands(file.path, modelfile=modelfile))
+        )
+    return exports
+
+
+def _read_back(
+    model: Tuned,
+    kind: str,
+    path: Path,
+    rows: Sequence[Row] | None,
+    notes: Sequence[str],
+    commands: Sequence[str] = (),
+) -> Export:
+    held_to = "merged" if kind == "merged_16bit" else kind
+    check = None if rows is None else verify_export(path, model, rows, kind=held_to)
+    return Export(kind=kind, path=path, verification=check, notes=tuple(notes), commands=tuple(commands))
+
+
+def _save_card(card: str, folder: Path) -> list[str]:
+    """A sentence when there is a README.md that is not ours."""
+    path = folder / CARD
+    if path.exists() and not is_ours(path):
+        return [f"{path.name} in {folder} is not a card of ours and was left as it was."]
+    with new_file(path) as partial:
+        partial.write_text(card, encoding="utf-8")
+    return []
+
+
+def _float_type(loaded: Loaded, dtype: str | mx.Dtype | None) -> mx.Dtype:
+    if dtype is None:
+        return loaded.checkpoint_dtype if loaded.checkpoint_dtype.size == 2 else mx.bfloat16
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    return DTYPES[dtype] if isinstance(dtype, str) else dtype
