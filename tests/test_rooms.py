@@ -15,16 +15,18 @@ PICTURE = """
     config      :
     torchless   :
     interrupts  :
-    examples    :
+    images      :
+    examples    : images
     hub         :
     sources     : hub
-    samples     :
     progress    : events
     bridges     : events
     runs        : atomic events
     runtime     :
     blas        : atomic runtime
     tensors     :
+    digit_model : tensors
+    samples     : digit_model
     variants    :
     recompute   : tensors variants
     activations : runtime variants
@@ -36,8 +38,8 @@ PICTURE = """
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
-    formats     : config examples sources
-    families    : examples tensors variants
+    formats     : config examples images sources
+    families    : examples images tensors variants
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :

@@ -17,7 +17,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from .config import LoraConfig
 from .norms import keep_norms_in_float32
-from .peft_format import from_peft
+from .peft_format import Moves, from_peft
 from .tensors import flat
 
 MLX_FILE, PEFT_FILE = "adapters.safetensors", "adapter_model.safetensors"
@@ -89,13 +89,14 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
     }
 
 
-def load_adapters(module: nn.Module, folder: Path | str) -> None:
+def load_adapters(module: nn.Module, folder: Path | str, transformers_names: Moves = ()) -> None:
     """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
 
-    It reads what `export.lora`, mlx-lm and PEFT write. They are trainable then, and nothing else is. Raises ValueError,
-    with names and shapes, unless every tensor in the file has its place in the model and every adapter its tensors.
+    It reads what `export.lora`, mlx-lm and PEFT write; `transformers_names` are the family's, for what PEFT wrote. They
+    are trainable then, and nothing else is. Raises ValueError, with names and shapes, unless every tensor in the file
+    has its place in the model and every adapter its tensors.
     """
-    settings, tensors = _saved(Path(folder))
+    settings, tensors = _saved(Path(folder), transformers_names)
     module.freeze()
     linear_to_lora_layers(
         module,
@@ -135,11 +136,12 @@ def base_of_adapters(folder: Path) -> str | None:
     return base
 
 
-def _saved(folder: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
-    """(settings, tensors) of saved adapters, by mlx-lm's names."""
+def _saved(folder: Path, names: Moves) -> tuple[dict[str, Any], dict[str, mx.array]]:
+    """(settings, tensors) of saved adapters, by the names the model here has."""
     settings = json.loads((folder / "adapter_config.json").read_text())
     if "peft_type" in settings:
-        return from_peft(settings, cast("dict[str, mx.array]", mx.load(str(folder / PEFT_FILE))))
+        theirs = cast("dict[str, mx.array]", mx.load(str(folder / PEFT_FILE)))
+        return from_peft(settings, theirs, [(there, here) for here, there in names or ()])
     return settings, cast("dict[str, mx.array]", mx.load(str(folder / MLX_FILE)))
 
 
@@ -178,7 +180,9 @@ def _target_keys(module: nn.Module, config: LoraConfig) -> set[str]:
     inside = dict.fromkeys(
         path for layer in _layers(module) for path, part in _modules(layer) if isinstance(part, _ADAPTABLE)
     )
-    offered = [path for path in inside if _is_wanted(path, config)]
+    offered = [path for path in inside if config.finetune_language_layers and _is_wanted(path, config)]
+    if config.finetune_vision_layers:
+        offered += [path for path in _vision_paths(module) if _is_wanted(path, config)]
     if names is None or names == ("all-linear",):
         if not offered:
             raise ValueError(f"No projection is left to adapt; this model's are {', '.join(inside)}.")
@@ -226,6 +230,18 @@ def _whole_modules(module: nn.Module, names: tuple[str, ...], target_keys: set[s
     if complaints:
         raise ValueError("\n".join(f"LoraConfig.modules_to_save: {text}" for text in dict.fromkeys(complaints)))
     return whole
+
+
+def _vision_paths(module: nn.Module) -> list[str]:
+    """Full paths of the projections that are not the language model's: those of the tower, and between the two."""
+    paths = [
+        path
+        for path, part in _modules(module)
+        if "language_model" in module and isinstance(part, _ADAPTABLE) and not path.startswith("language_model.")
+    ]
+    if not paths:
+        raise ValueError("finetune_vision_layers is on, but this model has no vision layers; leave it out.")
+    return paths
 
 
 def _is_wanted(path: str, config: LoraConfig) -> bool:

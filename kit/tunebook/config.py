@@ -29,6 +29,8 @@ class LoraConfig:
     finetune_last_n_layers: int | None = None  # None: all layers
     finetune_attention_modules: bool = True
     finetune_mlp_modules: bool = True
+    finetune_vision_layers: bool = False  # of a model that reads images: its tower, and what joins it to the text
+    finetune_language_layers: bool = True
     modules_to_save: tuple[str, ...] | None = None  # trained whole, without an adapter; leaf names or full paths
     random_state: int = 3407
 
@@ -44,6 +46,9 @@ class LoraConfig:
             else [],
             ["modules_to_save is empty; name at least one module, or pass None for none."]
             if self.modules_to_save is not None and not self.modules_to_save
+            else [],
+            ["finetune_vision_layers and finetune_language_layers are both off; set one on."]
+            if not (self.finetune_vision_layers or self.finetune_language_layers)
             else [],
         )
 

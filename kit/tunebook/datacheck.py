@@ -14,7 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from .encoding import EncodedSet
 from .families.base import Encoded
 
-Kind = Literal["left_out", "cut", "empty_answer", "no_end", "double_bos", "unknown_token", "duplicate"]
+Kind = Literal["left_out", "images_beyond", "cut", "empty_answer", "no_end", "double_bos", "unknown_token", "duplicate"]
 
 AT_ONCE = 1024  # rows looked at together
 NAMED_ROWS = 5  # row numbers a finding gives
@@ -166,6 +166,14 @@ def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper
             tuple(account.left_out[:NAMED_ROWS]),
             f"{_rows(len(account.left_out))} left out: within {limit:,} tokens nothing of the answer remains.",
             "Raise TrainingConfig(max_seq_length=...), or shorten what comes before the answer.",
+        )
+    if account.images_beyond:
+        yield Finding(
+            "images_beyond",
+            len(account.images_beyond),
+            tuple(account.images_beyond[:NAMED_ROWS]),
+            f"{_rows(len(account.images_beyond))} left out: an image reaches beyond {limit:,} tokens, and none is cut.",
+            "Raise TrainingConfig(max_seq_length=...), or make the images smaller.",
         )
     longest = int((columns.length + columns.cut).max())
     lost, most = int(columns.cut.sum()), int(columns.cut.max())

@@ -38,6 +38,8 @@ class Account:
     longest_cut: int = 0  # tokens
     in_pieces: int = 0  # raw texts that were cut into several rows
     left_out: list[int] = field(default_factory=list)  # rows of which nothing supervised was left
+    images_beyond: list[int] = field(default_factory=list)  # rows left out because an image would have been cut
+    kept_in_memory: bool = False  # a large set that the cache folder cannot hold
 
     @property
     def notices(self) -> list[str]:
@@ -56,6 +58,13 @@ class Account:
                 f"{len(self.left_out)} of {self.rows} rows of {self.name} were left out, the first row "
                 f"{self.left_out[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
             )
+        if self.images_beyond:
+            said.append(
+                f"{len(self.images_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
+                f"{self.images_beyond[0]}: their images reach beyond {self.max_seq_length} tokens, and no image is cut."
+            )
+        if self.kept_in_memory:
+            said.append(f"The rows of {self.name} refer to images, so they are kept in memory and encoded each time.")
         return said
 
 
@@ -86,8 +95,9 @@ def encode_rows(
 ) -> EncodedSet:
     """Encode every row of `rows`; `format` to `formatting_func` are those of `formats.reader`.
 
-    A row longer than `max_seq_length` tokens is cut on the right, and left out when its whole answer is; raw text is
-    cut into pieces instead. Where `rows` are part of a source, `places` says which: its numbers are the ones reported.
+    A row longer than `max_seq_length` tokens is cut on the right, and left out when its whole answer is, or when an
+    image would be; raw text is cut into pieces instead. Where `rows` are part of a source, `places` says which: its
+    numbers are the ones reported.
     Raises ValueError when no row is left, and for rows `formats.reader` refuses.
     """
     account = Account(name=name, max_seq_length=max_seq_length)
@@ -100,11 +110,13 @@ def encode_rows(
             train_on=train_on,
             response_markers=response_markers,
             formatting_func=formatting_func,
+            placeholder=loaded.family.placeholder,
         )
         return _encoded(rows, range(len(rows)) if places is None else places, loaded, read, account)
 
-    if len(rows) < CACHED_ROWS:
+    if len(rows) < CACHED_ROWS or loaded.family.placeholder is not None:
         result = EncodedSet(list(encode()), account)
+        account.kept_in_memory = len(rows) >= CACHED_ROWS
     else:
         settings = [format, train_on, response_markers, max_seq_length, places and list(places)]
         key = key_of((formatted(row, formatting_func) for row in rows), loaded, settings)
@@ -161,6 +173,9 @@ def _fitted(row: Encoded, example: Example, account: Account) -> Iterator[Encode
         for start in range(0, length - 1, longest - 1):
             place = slice(start, start + longest)
             yield replace(row, tokens=row.tokens[place], loss_mask=row.loss_mask[place])
+        return
+    if row.images_end > longest:
+        account.images_beyond.append(row.number)
         return
     cut = max(0, length - longest)
     kept = replace(row, tokens=row.tokens[:longest], loss_mask=row.loss_mask[:longest], cut=cut) if cut else row

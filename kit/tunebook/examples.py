@@ -5,6 +5,9 @@ An example is an ordered run of parts. Whether a part is supervised is decided o
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from .images import Picture
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,14 @@ class Text:
 
     text: str
     supervised: bool = False  # True: the model is trained to write it
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture, at the place its placeholder had in the text."""
+
+    picture: Picture
+    supervised: ClassVar[bool] = False  # no model here is trained to write one
 
 
 @dataclass(frozen=True)
@@ -25,20 +36,22 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Example:
-    """One training row, as ordered parts: texts, or one `Tokens`."""
+    """One training row, as ordered parts: texts and images, or one `Tokens`."""
 
-    parts: tuple[Text | Tokens, ...]
+    parts: tuple[Text | Image | Tokens, ...]
     rendered: bool  # True: the special tokens are there already; False: raw text, the family adds BOS and EOS
 
     @property
     def text(self) -> str:
-        """All parts joined. Raises ValueError for a tokenized row, which has no text."""
+        """All parts joined. Raises ValueError for a tokenized row, and for one with images: they are no text."""
         return "".join(part.text for part in texts(self))
 
 
 def texts(example: Example) -> tuple[Text, ...]:
-    """The parts of an example of text. Raises ValueError for a tokenized row."""
+    """The parts of an example of text alone. Raises ValueError for a tokenized row and for one with images."""
     parts = tuple(part for part in example.parts if isinstance(part, Text))
+    if any(isinstance(part, Image) for part in example.parts):
+        raise ValueError("This example holds images, so it is no text.")
     if len(parts) < len(example.parts):
         raise ValueError("This example came as token ids (columns input_ids, labels), so it has no text.")
     return parts

@@ -95,7 +95,7 @@ class FastModel:
             chat_template=chat_template,
         )
         if base is not None:
-            adapters.load_adapters(loaded.module, Path(name))
+            adapters.load_adapters(loaded.module, Path(name), loaded.family.transformers_names)
         elif full_finetuning:
             keep_norms_in_float32(loaded.module)
         else:
@@ -112,6 +112,8 @@ class FastModel:
         use_rslora: bool = LoraConfig.use_rslora,
         use_dora: bool = LoraConfig.use_dora,
         finetune_last_n_layers: int | None = LoraConfig.finetune_last_n_layers,
+        finetune_vision_layers: bool = LoraConfig.finetune_vision_layers,
+        finetune_language_layers: bool = LoraConfig.finetune_language_layers,
         finetune_attention_modules: bool = LoraConfig.finetune_attention_modules,
         finetune_mlp_modules: bool = LoraConfig.finetune_mlp_modules,
         modules_to_save: Sequence[str] | str | None = LoraConfig.modules_to_save,
@@ -138,6 +140,8 @@ class FastModel:
             use_rslora=use_rslora,
             use_dora=use_dora,
             finetune_last_n_layers=finetune_last_n_layers,
+            finetune_vision_layers=finetune_vision_layers,
+            finetune_language_layers=finetune_language_layers,
             finetune_attention_modules=finetune_attention_modules,
             finetune_mlp_modules=finetune_mlp_modules,
             modules_to_save=_names(modules_to_save),
@@ -177,7 +181,7 @@ class FastModel:
         A list of messages, or a string where the model has a chat template, is a conversation the model answers; a
         string without one is text it continues. Temperature 0 always takes the likeliest token.
         """
-        example = as_prompt(prompt, self.loaded.tokenizer).example
+        example = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder).example
         yield from write(self.loaded, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
 
     def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:

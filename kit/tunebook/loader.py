@@ -1,12 +1,13 @@
 """A name -> a model ready to be tuned: weights, tokenizer, family, and where they came from.
 
-Whatever the name points at (a hub id, a folder, a .gguf file) becomes a model folder first, and mlx-lm opens the
-folder. This is the only place that decides whether a model is text or vision; past it nobody asks.
+Whatever the name points at (a hub id, a folder, a .gguf file) becomes a model folder first, and mlx-lm or mlx-vlm opens
+the folder. This is the only place that decides whether a model is text or vision; past it nobody asks.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer, quantize_model
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from . import runtime
 from .families.base import Family
+from .families.quirks import is_of_language
 from .families.text import TextFamily
 from .fetch import fetch
 from .gguf import read_gguf
@@ -33,7 +37,7 @@ class Loaded:
     name: str  # as the user gave it
     source: str  # one sentence: where it was found
     folder: Path  # the model folder it was opened from: config.json, tokenizer, safetensors
-    config: dict[str, Any]  # config.json, as mlx-lm read it
+    config: dict[str, Any]  # config.json, as mlx-lm or mlx-vlm read it
     module: nn.Module
     tokenizer: TokenizerWrapper
     family: Family
@@ -69,14 +73,17 @@ def load(
     folder = _as_folder(found.path)
     _check_folder(folder, name)
     config = json.loads((folder / "config.json").read_text())
-    _check_is_text(config, name, text_only)
+    sees = _sees(config, name, text_only)
 
-    module, config = load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+    if sees:
+        module = _vision_model(folder, trust_remote_code)
+    else:
+        module, config = load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
     checkpoint_dtype = _float_type(module)
     live_dtype = _as_dtype(dtype) if dtype is not None else runtime.default_dtype(checkpoint_dtype)
     module.set_dtype(live_dtype)
     if load_in_4bit or load_in_8bit:
-        module, config = _quantized(module, config, bits=4 if load_in_4bit else 8, name=name)
+        module, config = _quantized(module, config, bits=4 if load_in_4bit else 8, name=name, sees=sees)
     mx.eval(module.parameters())
     module.eval()
 
@@ -86,6 +93,7 @@ def load(
     if chat_template is not None:
         tokenizer.chat_template = chat_template
         tokenizer.has_chat_template = True
+    family = _vision_family(module, tokenizer, folder, config) if sees else TextFamily(module, tokenizer)
     return Loaded(
         name=str(name),
         source=found.source,
@@ -93,7 +101,7 @@ def load(
         config=config,
         module=module,
         tokenizer=tokenizer,
-        family=TextFamily(module, tokenizer),
+        family=family,
         checkpoint_dtype=checkpoint_dtype,
         dtype=live_dtype,
         max_seq_length=max_seq_length,
@@ -127,13 +135,60 @@ def _check_folder(folder: Path, name: str | Path) -> None:
         )
 
 
-def _check_is_text(config: dict[str, Any], name: str | Path, text_only: bool | None) -> None:
-    sees = [key for key in ("vision_config", "audio_config") if key in config]
-    if sees and not text_only:
+def _sees(config: dict[str, Any], name: str | Path, text_only: bool | None) -> bool:
+    """Whether the model is to read images. Raises ValueError for one that hears, and for images asked of a text model.
+
+    `text_only` None decides by the config: a model that has eyes uses them.
+    """
+    has_eyes = "vision_config" in config
+    if text_only is False and not has_eyes:
+        raise ValueError(f"text_only is False, but {name} has no vision_config: it is a text model.")
+    if text_only:
+        return False
+    if "audio_config" in config:
         raise ValueError(
-            f"{name} is more than a text model (its config has {', '.join(sees)}). Pass text_only=True to tune its "
-            "language model alone."
+            f"{name} reads sound as well (its config has audio_config), which is not tuned here. Pass text_only=True "
+            "to tune its language model alone."
         )
+    return has_eyes
+
+
+# mlx-vlm is imported where it is needed: that takes seconds, and a text model needs none of it.
+
+
+def _vision_model(folder: Path, trust_remote_code: bool) -> nn.Module:
+    from mlx_vlm.utils import load_model as load_vision_model
+
+    return load_vision_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+
+
+def _vision_family(module: nn.Module, tokenizer: TokenizerWrapper, folder: Path, config: dict[str, Any]) -> Family:
+    from mlx_vlm.utils import load_processor
+
+    from .families.vision import VisionFamily
+
+    with _quiet_transformers():
+        processor = load_processor(folder, add_detokenizer=False)
+    if isinstance(processor, PreTrainedTokenizerBase):
+        raise ValueError(
+            f"{folder} is more than a text model (its config has vision_config), but holds no processor of images that "
+            "mlx-vlm knows. Pass text_only=True to tune its language model alone."
+        )
+    if not tokenizer.has_chat_template and processor.chat_template is not None:
+        tokenizer.chat_template = processor.chat_template
+        tokenizer.has_chat_template = True
+    return VisionFamily(module, tokenizer, processor, config)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its advice on arguments that mlx-vlm passes and nobody here can change."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _float_type(module: nn.Module) -> mx.Dtype:
@@ -153,10 +208,17 @@ def _as_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
     return dtype
 
 
-def _quantized(module: nn.Module, config: dict[str, Any], bits: int, name: str | Path) -> tuple[nn.Module, dict]:
-    """`module` with its linear layers and embeddings in `bits`-bit affine groups of 64, as mlx-lm's converter does."""
+def _quantized(
+    module: nn.Module, config: dict[str, Any], bits: int, name: str | Path, *, sees: bool
+) -> tuple[nn.Module, dict]:
+    """`module` with its linear layers and embeddings in `bits`-bit affine groups of 64, as mlx-lm's converter does.
+
+    Of a model that sees, only the language model is: what its eyes lose no adapter brings back.
+    """
     if "quantization" in config:
         raise ValueError(
             f"{name} is already quantized ({config['quantization']}); leave out load_in_{bits}bit to use it as it is."
         )
-    return quantize_model(module, config, group_size=64, bits=bits)
+    if not sees:
+        return quantize_model(module, config, group_size=64, bits=bits)
+    return quantize_model(module, config, group_size=64, bits=bits, quant_predicate=is_of_language)

@@ -27,7 +27,8 @@ def noisy_embeddings(module: nn.Module, alpha: float) -> AbstractContextManager[
 
 def token_embedding(module: nn.Module) -> nn.Module:
     """The layer that embeds the tokens. Raises ValueError for a model that calls it by no name known here."""
-    found = {path: layer for path, layer in module.named_modules() if path.split(".")[-1] in NAMES}
+    inside = module.get("language_model", module)  # not what embeds the patches of an image
+    found = {path: layer for path, layer in inside.named_modules() if path.split(".")[-1] in NAMES}
     if not found:
         raise ValueError(
             f"neftune_noise_alpha is set, but this model has no layer called {' or '.join(NAMES)} to add the noise "

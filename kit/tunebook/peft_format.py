@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 Tensors = dict[str, mx.array]
+Moves = Collection[tuple[str, str]] | None  # (beginning of a name, what stands in its place); None: not known
 
 PREFIX = "base_model.model."
 NAMES = {"lora_a": "lora_A.weight", "lora_b": "lora_B.weight", "m": "lora_magnitude_vector"}
@@ -28,10 +29,20 @@ _UNUSED = {
 }
 
 
-def to_peft(settings: dict[str, Any], tensors: Tensors, embeddings: Collection[str]) -> tuple[dict[str, Any], Tensors]:
+def moved(name: str, moves: Moves) -> str:
+    """`name` with the first beginning of `moves` it has replaced."""
+    for here, there in moves or ():
+        if name.startswith(here):
+            return there + name.removeprefix(here)
+    return name
+
+
+def to_peft(
+    settings: dict[str, Any], tensors: Tensors, embeddings: Collection[str], moves: Moves = ()
+) -> tuple[dict[str, Any], Tensors]:
     """(adapter_config.json, tensors) for PEFT, of mlx-lm's settings and tensors; `embeddings` are adapted ones' paths.
 
-    Raises ValueError for adapters PEFT has no place for.
+    `moves` lead from names here to those transformers has. Raises ValueError for adapters PEFT has no place for.
     """
     lora, renamed = settings["lora_parameters"], {}
     for name, tensor in tensors.items():
@@ -43,9 +54,9 @@ def to_peft(settings: dict[str, Any], tensors: Tensors, embeddings: Collection[s
                 "adapters on the experts of a mixture. Use format='mlx', or save_pretrained_merged."
             )
         if leaf in names:
-            renamed[f"{PREFIX}{path}.{names[leaf]}"] = tensor.T if leaf != "m" else tensor
+            renamed[f"{PREFIX}{moved(path, moves)}.{names[leaf]}"] = tensor.T if leaf != "m" else tensor
         else:
-            renamed[f"{PREFIX}{name}"] = tensor
+            renamed[f"{PREFIX}{moved(name, moves)}"] = tensor
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -53,8 +64,8 @@ def to_peft(settings: dict[str, Any], tensors: Tensors, embeddings: Collection[s
         "r": lora["rank"],
         "lora_alpha": lora["scale"] * lora["rank"],
         "lora_dropout": lora["dropout"],
-        "target_modules": lora["keys"],
-        "modules_to_save": settings.get("modules_to_save"),
+        "target_modules": [moved(path, moves) for path in lora["keys"]],
+        "modules_to_save": [moved(path, moves) for path in settings.get("modules_to_save", ())] or None,
         "use_dora": settings["fine_tune_type"] == "dora",
         "use_rslora": False,  # its factor is in lora_alpha
         "bias": "none",
@@ -63,8 +74,8 @@ def to_peft(settings: dict[str, Any], tensors: Tensors, embeddings: Collection[s
     return config, renamed
 
 
-def from_peft(config: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
-    """The other way round. Raises ValueError, all at once, for what has no counterpart here."""
+def from_peft(config: dict[str, Any], tensors: Tensors, moves: Moves = ()) -> tuple[dict[str, Any], Tensors]:
+    """The other way round, `moves` too. Raises ValueError, all at once, for what has no counterpart here."""
     used = {name: config[name] for name, unused in _UNUSED.items() if name in config and config[name] not in unused}
     found = [f"{name} is {value!r}" for name, value in used.items()]
     if config.get("peft_type") != "LORA":
@@ -74,7 +85,7 @@ def from_peft(config: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any],
     rank, leaves = config["r"], {**_flipped(NAMES), **_flipped(EMBEDDING_NAMES), "lora_magnitude_vector.weight": "m"}
     renamed: Tensors = {}
     for name, tensor in tensors.items():
-        path = name.removeprefix(PREFIX).replace("modules_to_save.", "")
+        path = moved(name.removeprefix(PREFIX).replace("modules_to_save.", ""), moves)
         suffix = next((suffix for suffix in leaves if path.endswith(f".{suffix}")), None)
         if suffix is None:
             renamed[path] = tensor

@@ -120,12 +120,13 @@ def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:
 def _prompts(rows: Sequence[Row], sources: Sources, loaded: Loaded, config: TrainingConfig) -> list[Prompt]:
     """What samples are taken of: the prompts that were given, else the openings of the first rows."""
     if config.sample_prompts:
-        return [as_prompt(prompt, loaded.tokenizer) for prompt in config.sample_prompts]
+        return [as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder) for prompt in config.sample_prompts]
     examples = to_examples(
         rows[:SAMPLED_ROWS],
         loaded.tokenizer,
         sources.format,
         response_markers=sources.response_markers,
         formatting_func=sources.formatting_func,
+        placeholder=loaded.family.placeholder,
     )
     return [opening(example) for example in examples]

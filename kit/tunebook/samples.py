@@ -1,7 +1,8 @@
-"""Small real data sets that need no network.
+"""Small real data sets that need no network, and a model small enough to learn one of them from nothing.
 
 `python_docs` reads the standard library of the running interpreter: real functions people wrote, with the sentences
-they wrote about them. It parses the files and imports none of them.
+they wrote about them. It parses the files and imports none of them. `digits` are those of scikit-learn, written by
+hand, and `digit_reader` is a vision-language model of random weights that can be taught to read them in seconds.
 """
 
 import ast
@@ -9,8 +10,12 @@ import sysconfig
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 INSTRUCTION = "Explain what this Python function does."
+
+DIGIT_QUESTION = "Which digit is this?"
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 # Folders of the standard library that hold tests, bundled third-party code or games rather than documented functions.
 _SKIPPED_FOLDERS = {
@@ -47,6 +52,40 @@ def python_docs(
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         rows.append({"name": name, "messages": messages})
     return rows
+
+
+def digits(question: str = DIGIT_QUESTION, *, in_words: bool = False) -> list[dict]:
+    """Question and answer rows: an image of a handwritten digit of 8 x 8 pixels, and which it is.
+
+    Each row is `{"messages": [user, assistant]}`, the image a part of the user's turn; the answer is "7", or "seven"
+    with `in_words`. There are 1,797 (Alpaydin and Kaynak 1998, UCI, doi 10.24432/C50P49), always in the same order.
+    Raises ImportError without scikit-learn, which holds them.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("samples.digits() are those of scikit-learn: pip install scikit-learn") from error
+    from PIL import Image
+
+    bundled = cast("Any", load_digits())  # a dict with attributes, which its annotation does not tell
+    rows = []
+    for strokes, digit in zip(bundled.images, bundled.target.tolist(), strict=True):  # (8, 8), 0 white to 16 black
+        image = Image.fromarray((255 - strokes * 255 / 16).astype("uint8"))
+        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+        answer = DIGIT_WORDS[digit] if in_words else str(digit)
+        rows.append({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]})
+    return rows
+
+
+def digit_reader(folder: Path | str, *, seed: int = 0) -> Path:
+    """Write a vision-language model of random weights that is small enough for `digits`, and return its folder.
+
+    It is SmolVLM's architecture with 100,000 parameters and a tokenizer of its own; `FastModel.from_pretrained(folder)`
+    and mlx-vlm open it. The same seed gives the same weights.
+    """
+    from .digit_model import write_digit_reader  # here, for it brings mlx-vlm, which takes seconds
+
+    return write_digit_reader(Path(folder), [DIGIT_QUESTION, *DIGIT_WORDS, *"0123456789"], seed)
 
 
 def _within(length: int, bounds: tuple[int, int]) -> bool:

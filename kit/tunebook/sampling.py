@@ -10,7 +10,7 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from .examples import Example, Text, Tokens, texts
+from .examples import Example, Image, Text, Tokens, texts
 from .formats import render_prompt
 from .loader import Loaded
 
@@ -25,16 +25,19 @@ class Prompt:
     example: Example  # as the model reads it
 
 
-def as_prompt(prompt: str | Sequence[Mapping[str, Any]], tokenizer: TokenizerWrapper) -> Prompt:
+def as_prompt(
+    prompt: str | Sequence[Mapping[str, Any]], tokenizer: TokenizerWrapper, placeholder: str | None = None
+) -> Prompt:
     """A list of messages, or a string where the model has a chat template: a conversation, which it answers.
 
-    A string without a chat template is text, which it continues.
+    A string without a chat template is text, which it continues. `placeholder` is what stands for an image in a text;
+    None for a model that reads text alone.
     """
     if isinstance(prompt, str):
         if not tokenizer.has_chat_template:
             return Prompt(prompt, Example(parts=(Text(prompt),), rendered=False))
-        return Prompt(prompt, render_prompt([{"role": "user", "content": prompt}], tokenizer))
-    return Prompt(str(prompt[-1]["content"]), render_prompt(prompt, tokenizer))
+        return Prompt(prompt, render_prompt([{"role": "user", "content": prompt}], tokenizer, placeholder))
+    return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder))
 
 
 def opening(example: Example) -> Prompt:
@@ -44,11 +47,14 @@ def opening(example: Example) -> Prompt:
         count = first.supervised.index(True) or 1
         ids = Tokens(first.ids[:count], first.supervised[:count])
         return Prompt(f"({count} token ids)", Example((ids,), rendered=True))
-    parts = list(takewhile(lambda part: not part.supervised, texts(example)))
+    parts = list(takewhile(lambda part: not part.supervised, example.parts))
     if not parts:
-        start = example.text[:OPENING_CHARACTERS]
-        parts = [Text(start.rsplit(" ", 1)[0] if len(example.text) > OPENING_CHARACTERS else start)]
-    return Prompt("".join(part.text for part in parts).strip(), Example(tuple(parts), example.rendered))
+        first_image = next((at for at, part in enumerate(example.parts) if isinstance(part, Image)), None)
+        text = "".join(part.text for part in texts(Example(example.parts[:first_image], example.rendered)))
+        start = text[:OPENING_CHARACTERS]
+        parts = [Text(start.rsplit(" ", 1)[0] if len(text) > OPENING_CHARACTERS else start)]
+    shown = "".join(part.text if isinstance(part, Text) else "(image)" for part in parts)
+    return Prompt(shown.strip(), Example(tuple(parts), example.rendered))
 
 
 def write(
@@ -63,3 +69,10 @@ def write(
         )
     finally:
         loaded.module.train(was_training)
+
+
+def _shown(content: Any) -> str:
+    """A message's content as a reader should see it."""
+    if not isinstance(content, list | tuple):
+        return str(content)
+    return "".join(part["text"] if part.get("type") == "text" else "(image)" for part in content)

@@ -73,7 +73,7 @@ class Stepper:
             shapes = commonest_shapes(rows, config, max_seq_length)
             self._value_and_grad = CompiledPass(loaded.module, self._value_and_grad, shapes)
         with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
-            pass
+            loaded.family.check(loaded.module)
 
     def begin(self, step: int) -> None:
         """Start on `step`, 1-based. What was added to an earlier one and not finished is forgotten."""
@@ -134,7 +134,7 @@ class Stepper:
     def _cannot_compile(self) -> str | None:
         if self._config.gradient_checkpointing and drops(self._module):
             return "gradient_checkpointing redraws each layer's dropout, which a compiled pass cannot; set one off"
-        return why_not_here()
+        return self._family.cannot_compile or why_not_here()
 
     def _as_trained(self) -> ExitStack:
         """The model in the form its forward and backward pass are taken in, until the block ends."""

@@ -119,7 +119,7 @@ def _left_out_reader(
 
     @cache  # telling the format of the rows takes a pass over them
     def read() -> Callable[[Row], Any]:
-        return reader(source, loaded.tokenizer, **reading.arguments)
+        return reader(source, loaded.tokenizer, placeholder=loaded.family.placeholder, **reading.arguments)
 
     def read_left_out(number: int) -> Encoded:
         (whole,) = loaded.family.encode([read()(source[number])])

@@ -14,6 +14,7 @@ from typing import Literal
 from ..adapters import describe, parameter_counts, trained_whole
 from ..evaluation import best_of
 from ..events import EvalEvent, Event, RunEnded, RunStarted, StepEvent
+from ..families.base import Library
 from ..loader import Loaded
 from .usage import Form, how_to_open
 
@@ -26,6 +27,8 @@ _LIBRARIES: dict[Form, Literal["mlx", "peft", "gguf"]] = {
     "merged for mlx-lm": "mlx",
     "gguf": "gguf",
 }
+
+_TASKS: dict[Library, str] = {"mlx-lm": "text-generation", "mlx-vlm": "image-text-to-text"}
 
 
 def model_card(
@@ -46,7 +49,7 @@ def model_card(
     """
     base = hub_id(loaded.name)
     front = [f"base_model: {json.dumps(base)}"] if base else []
-    front += [f"library_name: {_LIBRARIES[form]}", "pipeline_tag: text-generation", "tags:", MARK]
+    front += [f"library_name: {_LIBRARIES[form]}", f"pipeline_tag: {_TASKS[loaded.family.library]}", "tags:", MARK]
     front += [f"- {tag}" for tag in dict.fromkeys((_LIBRARIES[form], *(["lora"] if form in ("lora", "peft") else [])))]
     kept = [("stored as", stored)] if stored else []
     facts = [*_of_model(loaded), *kept, *_of_run(events), *_versions()]
@@ -55,7 +58,13 @@ def model_card(
         f"# {place.rpartition('/')[2]}",
         "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]),
         how_to_open(
-            form, base=base or short_name(loaded.name), place=place, hub=hub, files=files, chats=_chats(loaded)
+            form,
+            base=base or short_name(loaded.name),
+            place=place,
+            hub=hub,
+            files=files,
+            chats=_chats(loaded),
+            library=loaded.family.library,
         ),
     ]
     return "\n\n".join(sections) + "\n"

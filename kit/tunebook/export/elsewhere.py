@@ -1,4 +1,5 @@
-"""An export, opened by another program: stock mlx-lm, transformers and PEFT, or llama.cpp, each in a fresh process.
+"""An export, opened by another program: stock mlx-lm or mlx-vlm, transformers and PEFT, or llama.cpp, each in a process
+of its own.
 
 What comes back is what that program found: the loss it gives some rows, and the ids it makes of their text. Nothing is
 judged here.
@@ -18,14 +19,15 @@ from typing import Any, Literal
 import numpy as np
 
 from ..examples import Example
-from ..families.base import Encoded
+from ..families.base import Encoded, Library
 from ..formats import render_prompt
 from ..gguf import llama_cpp, read_gguf
 from ..loader import Loaded
 from .bos import without_bos
 from .reader import Answer, Question, is_for_mlx_lm
+from .vision_reader import VisionQuestion
 
-Reader = Literal["mlx-lm", "transformers", "llama.cpp", "tunebook"]
+Reader = Literal["mlx-lm", "mlx-vlm", "transformers", "llama.cpp", "tunebook"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,16 @@ class There:
     note: str | None = None  # what the comparison could not keep the same
 
 
-def readers_of(path: Path) -> tuple[Reader, ...]:
-    """Who opens the export at `path`, the one it is meant for first. Raises FileNotFoundError for what is no export."""
+def readers_of(path: Path, library: Library = "mlx-lm") -> tuple[Reader, ...]:
+    """Who opens the export at `path` of a model of `library`, the one it is meant for first.
+
+    Raises FileNotFoundError for what is no export.
+    """
     if path.suffix == ".gguf" and path.is_file():
         return "llama.cpp", "tunebook"
+    if library == "mlx-vlm" and any((path / name).is_file() for name in ("adapter_config.json", "config.json")):
+        is_for_others = (path / "config.json").is_file() or is_for_mlx_lm(path)
+        return ("mlx-vlm",) if is_for_others else ("tunebook",)
     if (path / "adapter_config.json").is_file():
         if "peft_type" in json.loads((path / "adapter_config.json").read_text()):
             return "transformers", "tunebook"
@@ -70,6 +78,8 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 def read_elsewhere(path: Path, reader: Reader, loaded: Loaded, rows: Sequence[Encoded], texts: list[Example]) -> There:
     """Ask `reader` about `rows`, and have it tokenize `texts`. Raises RuntimeError when it cannot open the export."""
+    if loaded.family.library == "mlx-vlm":
+        return _read_images(path, reader, loaded, rows)
     if path.suffix != ".gguf":
         return _read_folder(path, reader, loaded, rows, texts)
     if reader == "tunebook":
@@ -119,6 +129,30 @@ def _read_folder(
     )
 
 
+def _read_images(path: Path, reader: Reader, loaded: Loaded, rows: Sequence[Encoded]) -> There:
+    """A folder of a model that reads images, shown the very pixels that are seen here."""
+    is_adapter = (path / "adapter_config.json").exists()
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "batches.npz"
+        batches = enumerate(loaded.family.collate([row], len(row.tokens)) for row in rows)
+        arrays = {f"{name}_{index}": np.array(array) for index, batch in batches for name, array in batch.items()}
+        np.savez(file, allow_pickle=False, **arrays)
+        question = VisionQuestion(
+            model=str(loaded.folder if is_adapter else path),
+            adapter=str(path) if is_adapter else None,
+            bits=_bits_of_loading(loaded) if is_adapter else None,
+            batches=str(file),
+        )
+        answer = _ask("tunebook.export.vision_reader", question)
+    program = f"mlx-vlm {version('mlx-vlm')}"
+    return There(
+        program=program if reader == "mlx-vlm" else f"tunebook on {program}",
+        loss=answer.loss,
+        alike=[],
+        tokens_sec=answer.tokens_sec,
+    )
+
+
 def _bits_of_loading(loaded: Loaded) -> int | None:
     """The bits a model was quantized to when it was loaded; None for one that is as its folder has it."""
     return None if "quantization" in config_of(loaded.folder) else loaded.config.get("quantization", {}).get("bits")
@@ -140,7 +174,7 @@ def _targets(row: Encoded) -> list[int]:
     return [position for position in np.flatnonzero(row.loss_mask).tolist() if position > 0]
 
 
-def _ask(reader: str, question: Question) -> Answer:
+def _ask(reader: str, question: Question | VisionQuestion) -> Answer:
     """Raises RuntimeError with the child's own words when it cannot open the export."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "question.json"

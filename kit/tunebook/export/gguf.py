@@ -17,9 +17,11 @@ def save_gguf(loaded: Loaded, folder: Path | str, quantizations: Sequence[str]) 
     """Write `folder/NAME.TYPE.gguf` for each type, e.g. `smollm2-135m-instruct.q8_0.gguf`.
 
     A quantized base is opened up in the merge, and gives what it computes with now. Raises UnsupportedArchitecture,
-    ValueError or ModuleNotFoundError before anything is merged when a model, a tokenizer or a type has no rule here.
+    ValueError or ModuleNotFoundError before anything is merged when a model, a tokenizer or a type has no rule here,
+    and ValueError for a model that reads images.
     """
     check_quantizations(quantizations)
+    check_reads_text_alone(loaded)
     check_architecture(loaded.config)
     check_tokenizer(loaded.folder, loaded.config)
     folder = Path(folder)
@@ -49,3 +51,12 @@ def _on_fallbacks(written: WrittenGguf, kind: str) -> str:
     names = [name for name, stored in written.fallbacks.items() if stored == kind]
     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} tensors are stored as {kind}, for their rows do not divide into blocks: {listed}."
+
+
+def check_reads_text_alone(loaded: Loaded) -> None:
+    """Raise ValueError for a model that reads images."""
+    if loaded.family.placeholder is not None:
+        raise ValueError(
+            "llama.cpp wants what reads images in a second file (mmproj), which is not written here. Use "
+            "save_pretrained_merged, or load with text_only=True for a .gguf of the language model alone."
+        )

@@ -23,7 +23,7 @@ from ..gguf import check_architecture, llama_cpp, write_gguf
 from ..gguf.adapter import Factors, write_adapter
 from ..loader import Loaded
 from ..sources import Row
-from .gguf import name_of
+from .gguf import check_reads_text_alone, name_of
 from .verify import TOLERANCE, Verification, bytes_on_disk
 
 
@@ -33,6 +33,7 @@ def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
     Raises ValueError when the model has none, and UnsupportedArchitecture or ValueError for what such a file cannot
     hold, before anything is written.
     """
+    check_reads_text_alone(loaded)
     check_architecture(loaded.config)
     settings = describe(loaded.module)
     if settings is None:

@@ -14,8 +14,9 @@ from mlx_lm.tuner.lora import LoRAEmbedding
 
 from ..adapters import MLX_FILE, PEFT_FILE, describe, is_adapter, trained_whole
 from ..atomic import new_folder
+from ..families.seam import language_model
 from ..loader import Loaded
-from ..peft_format import to_peft
+from ..peft_format import Moves, to_peft
 from ..tensors import flat, save_tensors
 from .names import in_checkpoint
 
@@ -46,9 +47,10 @@ def save_lora(
         document["modules_to_save"] = sorted({name.rpartition(".")[0] for name in whole})
     file = MLX_FILE
     if format == "peft":
-        _check_for_peft(loaded, adapters["lora_parameters"]["keys"], whole)
+        names = loaded.family.transformers_names
+        _check_for_peft(loaded, adapters["lora_parameters"]["keys"], whole, names)
         embeddings = {path for path, layer in loaded.module.named_modules() if _is_embedding(layer)}
-        document, arrays = to_peft(document, arrays, embeddings)
+        document, arrays = to_peft(document, arrays, embeddings, names)
         file = PEFT_FILE
     folder = Path(folder)
     with new_folder(folder) as partial:
@@ -59,10 +61,15 @@ def save_lora(
     return folder
 
 
-def _check_for_peft(loaded: Loaded, adapted: list[str], whole: list[str]) -> None:
-    """Raise ValueError, with all reasons, where transformers and PEFT would not make the same model of the adapters."""
+def _check_for_peft(loaded: Loaded, adapted: list[str], whole: list[str], names: Moves) -> None:
+    """Raise ValueError, with all reasons, where transformers and PEFT would not make the same model of the adapters.
+
+    A layer's name in transformers is what the checkpoint calls it, unless the family has `names` of its own.
+    """
     there, reasons = in_checkpoint(loaded.folder), []
-    if elsewhere := [path for path in adapted if f"{path}.weight" not in there]:
+    if names is None:
+        reasons.append("what transformers calls the layers of this model is not known")
+    elif not names and (elsewhere := [path for path in adapted if f"{path}.weight" not in there]):
         reasons.append(
             f"{len(elsewhere)} adapted layers, the first {elsewhere[0]}, are called otherwise in the checkpoint, so "
             "PEFT would not find them"
@@ -71,7 +78,7 @@ def _check_for_peft(loaded: Loaded, adapted: list[str], whole: list[str]) -> Non
         reasons.append("the checkpoint is quantized by MLX, and transformers does not open it")
     embeddings = {path for path, layer in loaded.module.named_modules() if _is_embedding(layer)}
     changed = embeddings & {*adapted, *(name.rpartition(".")[0] for name in whole)}
-    if changed and "lm_head" not in loaded.module:
+    if changed and "lm_head" not in language_model(loaded.module):
         reasons.append(f"{min(changed)} is also the output head, and PEFT would change the embedding alone")
     if reasons:
         raise ValueError(

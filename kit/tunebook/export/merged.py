@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..atomic import new_folder
+from ..families.quirks import is_of_language
 from ..loader import Loaded
 from ..progress import progress
 from ..tensors import flat, number, save_tensors
@@ -43,7 +44,8 @@ def save_merged(
     dtype = dtype or loaded.checkpoint_dtype
     merged, config = merged_copy(loaded.module, dtype), _config(loaded, dtype)
     if quantization is not None:
-        merged, config = quantize(merged, config, quantization)
+        only = is_of_language if loaded.family.library == "mlx-vlm" else None
+        merged, config = quantize(merged, config, quantization, only)
     arrays = flat(merged.parameters())
     del merged  # so that an array is gone when its shard is written
     with new_folder(folder) as partial:
@@ -115,4 +117,4 @@ def _config(loaded: Loaded, dtype: mx.Dtype) -> dict[str, Any]:
     config = json.loads((loaded.folder / "config.json").read_text())
     for key in ("quantization", "quantization_config", "dtype", "torch_dtype"):
         config.pop(key, None)
-    return config | {"torch_dtype": str(dtype).removeprefix("mlx.core.")}
+    return config | loaded.family.config_additions | {"torch_dtype": str(dtype).removeprefix("mlx.core.")}

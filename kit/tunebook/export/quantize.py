@@ -6,6 +6,7 @@ Stock `mlx_lm.load` opens the result; transformers and llama.cpp do not read MLX
 import contextlib
 import io
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,14 +39,17 @@ QUANTIZATIONS = {
 }
 
 
-def quantize(module: nn.Module, config: dict[str, Any], how: Quantization) -> tuple[nn.Module, dict[str, Any]]:
+def quantize(
+    module: nn.Module, config: dict[str, Any], how: Quantization, only: Callable[[str, nn.Module], bool] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """`module`, changed in place, and its config, as `mlx_lm.convert -q` would have them; arrays are lazy.
 
-    Layers whose rows do not divide into groups stay as they are. Raises ValueError when that is all of them.
+    Layers whose rows do not divide into groups stay as they are, and those that `only` is false for. Raises ValueError
+    when that is all of them.
     """
     weights = {path: layer["weight"] for path, layer in module.named_modules() if "weight" in layer}
     with random_state_kept(), contextlib.redirect_stdout(io.StringIO()):  # it prints the bits per weight
-        quantized, config = quantize_model(module, config, **asdict(how))
+        quantized, config = quantize_model(module, config, **asdict(how), quant_predicate=only)
     in_bits = [(path, layer) for path, layer in quantized.named_modules() if "scales" in layer]
     for path, layer in in_bits:
         if layer.mode != "affine":

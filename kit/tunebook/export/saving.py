@@ -84,11 +84,12 @@ def export_merged(
         raise ValueError(f"save_method is {save_method!r}; choose one of {', '.join(get_args(SaveMethod))}.")
     loaded, folder, quantization = model.loaded, Path(folder), QUANTIZATIONS.get(save_method)
     dtype, notes = _float_type(loaded, dtype), []
-    foreign = [] if quantization else names_of_mlx_lm(loaded)
+    library = loaded.family.library
+    foreign = [] if quantization or library == "mlx-vlm" else names_of_mlx_lm(loaded)
     card = model_card(
         loaded,
         model.run_events,
-        "merged for mlx-lm" if quantization or foreign else "merged",
+        "merged for mlx-lm" if quantization or foreign or library == "mlx-vlm" else "merged",
         place=repo_id or folder.name,
         hub=repo_id is not None,
         stored=str(quantization or dtype).removeprefix("mlx.core."),
@@ -99,6 +100,8 @@ def export_merged(
             f"{len(foreign)} layers, the first {foreign[0]}, are stored under mlx-lm's names, so mlx-lm opens the "
             "folder and transformers does not."
         )
+    if library == "mlx-vlm":
+        notes.append("Names and shapes are mlx-vlm's, so mlx-vlm opens the folder and transformers does not.")
     if quantization and (lost := adapters_lost(loaded.module, quantization)) is not None:
         notes.append(
             f"The base is quantized already, and quantizing it again costs {lost:.0%} of the change the adapters make "

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from ..families.base import Library
+
 Form = Literal["lora", "peft", "merged", "merged for mlx-lm", "gguf"]
 
 _MLX = """\
@@ -17,11 +19,25 @@ model, tokenizer = load({arguments})
 prompt = {prompt}
 print(generate(model, tokenizer, prompt=prompt, max_tokens=200))"""
 
+_MLX_VLM = """\
+from mlx_vlm import generate, load{imports}
+from mlx_vlm.prompt_utils import apply_chat_template
+
+model, processor = load({arguments})
+prompt = apply_chat_template(processor, model.config, "What is this?", num_images=1)
+print(generate(model, processor, prompt, image="picture.png", max_tokens=200).text)"""
+
 _TRANSFORMERS = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({model})
 model = AutoModelForCausalLM.from_pretrained({model})"""
+
+_TRANSFORMERS_VISION = """\
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+processor = AutoProcessor.from_pretrained({model})
+model = AutoModelForImageTextToText.from_pretrained({model})"""
 
 _PEFT = """\
 from peft import PeftModel
@@ -32,7 +48,16 @@ _CHAT_PROMPT = 'tokenizer.apply_chat_template([{"role": "user", "content": "Hell
 _TEXT_PROMPT = '"Once upon a time"'
 
 
-def how_to_open(form: Form, *, base: str, place: str, hub: bool, files: Sequence[str], chats: bool) -> str:
+def how_to_open(
+    form: Form,
+    *,
+    base: str,
+    place: str,
+    hub: bool,
+    files: Sequence[str],
+    chats: bool,
+    library: Library = "mlx-lm",
+) -> str:
     """Markdown: a sentence and a block of code per program that opens the export.
 
     `base` is the base model and `place` the export itself, as a folder or, with `hub`, a repository on the hub.
@@ -42,7 +67,8 @@ def how_to_open(form: Form, *, base: str, place: str, hub: bool, files: Sequence
         commands += [line for file in files for line in gguf_commands(Path(file), modelfile=_modelfile(file))]
         return _block("llama.cpp, Ollama and LM Studio open the files:", "sh", "\n".join(commands))
     if form == "peft":
-        code = _PEFT.format(transformers=_TRANSFORMERS.format(model=repr(base)), place=repr(place))
+        opened = _TRANSFORMERS_VISION if library == "mlx-vlm" else _TRANSFORMERS
+        code = _PEFT.format(transformers=opened.format(model=repr(base)), place=repr(place))
         return _block("transformers and PEFT:", "python", code)
     imports, arguments = "", repr(place)
     if form == "lora":
@@ -50,6 +76,8 @@ def how_to_open(form: Form, *, base: str, place: str, hub: bool, files: Sequence
         imports = "\nfrom huggingface_hub import snapshot_download" if hub else ""
         folder = f"snapshot_download({place!r})" if hub else repr(place)
         arguments = f"{base!r}, adapter_path={folder}"
+    if library == "mlx-vlm":
+        return _block("mlx-vlm:", "python", _MLX_VLM.format(imports=imports, arguments=arguments))
     prompt = _CHAT_PROMPT if chats else _TEXT_PROMPT
     code = _block("mlx-lm:", "python", _MLX.format(imports=imports, arguments=arguments, prompt=prompt))
     if form == "merged":

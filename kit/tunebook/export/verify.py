@@ -14,7 +14,7 @@ import gguf
 
 from ..encoding import encode_rows
 from ..evaluation import score_now
-from ..examples import Example, Tokens
+from ..examples import Example, Text
 from ..families.base import Encoded
 from ..formats import reader as row_reader
 from ..loader import Loaded
@@ -94,12 +94,13 @@ def verify_export(
     """Open the export at `path` elsewhere and compare its loss on `rows`, and their ids, with the live model's.
 
     `reader` None takes the program the export is meant for, if it is installed: stock mlx-lm in a fresh process for
-    folders, transformers and PEFT under torch for PEFT's adapters, llama.cpp (`xllamacpp`) for a .gguf; else our own
-    reader. `kind` is a key of TOLERANCE; None finds it out. Raises ValueError for a reader that does not open such an
-    export, RuntimeError with the reader's own words when it cannot open this one.
+    folders, mlx-vlm for those of a model that reads images, transformers and PEFT under torch for PEFT's adapters,
+    llama.cpp (`xllamacpp`) for a .gguf; else our own reader. `kind` is a key of TOLERANCE; None finds it out. Raises
+    ValueError for a reader that does not open such an export, RuntimeError with the reader's own words when it cannot
+    open this one.
     """
     path, loaded = Path(path), model.loaded
-    readers = readers_of(path)
+    readers = readers_of(path, loaded.family.library)
     if reader is not None and reader not in readers:
         known = "" if reader in get_args(Reader) else f" There is no reader {reader!r}."
         raise ValueError(f"{path.name} is opened by {' or '.join(readers)}, not by {reader}.{known}")
@@ -142,7 +143,7 @@ def _kind(path: Path) -> str:
 
 
 def _texts(rows: Sequence[Row], encoded: Sequence[Encoded], loaded: Loaded) -> list[Example]:
-    """The rows that were encoded, as text; those that came as ids have none."""
-    read = row_reader(rows, loaded.tokenizer)
+    """The rows that were encoded, as text; those that came as ids have none, and with images it is the processor's."""
+    read = row_reader(rows, loaded.tokenizer, placeholder=loaded.family.placeholder)
     examples = [read(rows[number]) for number in dict.fromkeys(row.number for row in encoded)]
-    return [example for example in examples if not isinstance(example.parts[0], Tokens)]
+    return [example for example in examples if all(isinstance(part, Text) for part in example.parts)]

@@ -6,7 +6,7 @@ The copy shares the arrays it does not change, and those it does are lazy: no me
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,13 +22,29 @@ Adapter = LoRALinear | LoRASwitchLinear | LoRAEmbedding | DoRALinear | DoRAEmbed
 def merged_copy(module: nn.Module, dtype: mx.Dtype) -> nn.Module:
     """`module` with every adapter merged, quantized layers opened up and floats as `dtype`."""
     with random_state_kept():
-        merged = copy.deepcopy(module)
+        merged = _copied(module)
         fused = [(path, layer.fuse(dequantize=True)) for path, layer in adapters_in(merged)]
         if fused:
             merged.update_modules(tree_unflatten(fused))
         dequantize_model(merged)
         merged.set_dtype(dtype)
     return merged
+
+
+def _copied(value: Any) -> Any:
+    """A model, or a part of one, made of new modules around the same arrays.
+
+    `copy.deepcopy` would try to copy MLX's own functions too, which some layers keep (`nn.AvgPool2d` in MLX 0.32).
+    """
+    if isinstance(value, nn.Module):
+        fresh = copy.copy(value)
+        fresh._no_grad = set(value._no_grad)
+        for name, part in value.items():
+            fresh[name] = _copied(part)
+        return fresh
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(part) for part in value)
+    return {name: _copied(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def adapters_in(module: nn.Module) -> list[tuple[str, Adapter]]:

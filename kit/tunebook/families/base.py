@@ -5,16 +5,18 @@ Shapes: B rows, T tokens, D width, V vocabulary.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from ..examples import Example
+from ..images import Picture
 
+Library = Literal["mlx-lm", "mlx-vlm"]
 Batch = dict[str, Any]  # at least "tokens" (B, T) int32 and "loss_mask" (B, T) bool; the rest is the family's own
 
 
@@ -27,6 +29,8 @@ class Encoded:
     cut: int = 0  # tokens left out because the row was longer than max_seq_length
     number: int = 0  # of the row in its source; of a packed row, of its first document
     segments: np.ndarray | None = None  # (T,) int32, the document each token of a packed row is of; None: it is one
+    images: tuple[Picture, ...] = ()  # in the order of their tokens
+    images_end: int = 0  # tokens up to and with the last image's; a row is never cut before it
 
     @property
     def supervised_tokens(self) -> int:
@@ -35,12 +39,27 @@ class Encoded:
 
     @property
     def digest(self) -> bytes:
-        """16 bytes, the same for rows of the same tokens and mask."""
-        return hashlib.blake2b(self.tokens.tobytes() + self.loss_mask.tobytes(), digest_size=16).digest()
+        """16 bytes, the same for rows of the same tokens, mask and images."""
+        seen = b"".join(picture.digest for picture in self.images)
+        return hashlib.blake2b(self.tokens.tobytes() + self.loss_mask.tobytes() + seen, digest_size=16).digest()
 
 
 class Family(ABC):
-    """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` is final."""
+    """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` and `VisionFamily` are final."""
+
+    placeholder: str | None = None  # what stands for an image in a text; None: the model reads text alone
+    cannot_compile: str | None = None  # why `hidden` cannot be compiled, to end a sentence with; None: it can
+    library: Library = "mlx-lm"  # that opens the model folder
+    config_additions: Mapping[str, Any] = {}  # what a config.json must say and may leave out
+    # Beginnings of parameter names here, and what transformers has in their place; None: not known.
+    transformers_names: tuple[tuple[str, str], ...] | None = ()
+
+    @abstractmethod
+    def check(self, module: nn.Module) -> None:
+        """Raise ValueError when `module`, as it is now, would not be trained on what its rows say.
+
+        Asked once, before the first step of a run.
+        """
 
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:

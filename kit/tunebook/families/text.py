@@ -29,6 +29,9 @@ class TextFamily(Family):
         self.tokenizer = tokenizer
         self._head = find_head(module)  # None: `hidden` already holds logits, and `head` passes them on
 
+    def check(self, module: nn.Module) -> None:
+        pass  # mlx-lm's models are called in one way, and it is the causal one
+
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         return [
             Encoded(tokens=tokens, loss_mask=supervised)

@@ -14,6 +14,7 @@ from ..examples import Example, Text
 from ..sources import Row
 from .conversations import as_messages
 from .markers import Markers, supervise_between
+from .pictures import Placing
 from .reading import Reading
 from .recognition import FORMATS, Format, format_named, recognise
 from .rows import BadRow, BadRows
@@ -47,13 +48,15 @@ def reader(
     train_on: TrainOn = "assistant",
     response_markers: Markers | None = None,
     formatting_func: FormattingFunc | None = None,
+    placeholder: str | None = None,
 ) -> Callable[[Row], Example]:
     """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
 
     `rows` are gone through once to recognise their format, and not at all when `format` names a key of FORMATS.
     `formatting_func` is called with each row first and returns raw text, a list of messages, or another row.
     `train_on` is about conversations and answers; raw text is supervised whole. `response_markers`, a pair
-    (instruction_part, response_part), decide in place of the chat template, and in raw text.
+    (instruction_part, response_part), decide in place of the chat template, and in raw text. `placeholder` is the
+    token that stands for an image; with None the model reads text alone.
     Raises ValueError for rows of no format or of several, and for settings that contradict one another; the function
     it returns raises ValueError for a template that does not let its answers be told exactly.
     """
@@ -63,13 +66,23 @@ def reader(
         raise ValueError("response_markers and train_on='everything' are both given; choose one.")
     name = format if format is not None else recognise(formatted(row, formatting_func) for row in rows)
     read = format_named(name).read
+    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
     reading = Reading(
         tokenizer=tokenizer,
-        template=ChatTemplate(tokenizer) if tokenizer.has_chat_template else None,
+        template=template,
         train_on=train_on,
         response_markers=response_markers,
+        reads_images=placeholder is not None,
     )
-    return lambda row: read(formatted(row, formatting_func), reading)
+    if placeholder is None:
+        return lambda row: read(formatted(row, formatting_func), reading)
+    placing = Placing(tokenizer, placeholder, template)
+
+    def read_with_images(row: Row) -> Example:
+        text, pictures = placing.take(formatted(row, formatting_func))
+        return placing.put_back(read(text, reading), pictures)
+
+    return read_with_images
 
 
 def to_examples(
@@ -114,7 +127,15 @@ def render_chat(messages: Sequence[Message], tokenizer: TokenizerWrapper, tools:
     return Reading(tokenizer=tokenizer, template=template).chat(as_messages(messages), tools)
 
 
-def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper) -> Example:
-    """A conversation up to the point where the assistant speaks next; nothing is supervised."""
-    text = ChatTemplate(tokenizer).render(as_messages(messages), add_generation_prompt=True)
-    return Example(parts=(Text(text),), rendered=True)
+def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper, placeholder: str | None = None) -> Example:
+    """A conversation up to the point where the assistant speaks next; nothing is supervised.
+
+    `placeholder` is the token that stands for an image, None for a model that reads text alone.
+    """
+    template = ChatTemplate(tokenizer)
+    if placeholder is None:
+        return Example(parts=(Text(template.render(as_messages(messages), add_generation_prompt=True)),), rendered=True)
+    placing = Placing(tokenizer, placeholder, template)
+    row, pictures = placing.take({"messages": messages})
+    text = template.render(as_messages(row["messages"], images=True), add_generation_prompt=True)
+    return placing.put_back(Example(parts=(Text(text),), rendered=True), pictures)

@@ -34,7 +34,8 @@ def read_prompt_completion(row: Row, reading: Reading) -> Example:
         raise BadRow("one of 'prompt' and 'completion' is a string and the other a list of messages.")
     if isinstance(prompt, str):
         return _exchange(prompt, completion, reading) if reading.template else reading.answer(prompt, completion)
-    return reading.chat(as_messages([*prompt, *completion]), row_tools(row), first_turn=len(prompt))
+    messages = as_messages([*prompt, *completion], images=reading.reads_images)
+    return reading.chat(messages, row_tools(row), first_turn=len(prompt))
 
 
 def read_alpaca(row: Row, reading: Reading) -> Example:

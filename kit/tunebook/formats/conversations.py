@@ -31,18 +31,22 @@ ROLES = {
 
 def read_messages(row: Row, reading: Reading) -> Example:
     """`{"messages": [{"role": ..., "content": ...}, ...]}`, and `tools` where the model may call some."""
-    return reading.chat(as_messages(column(row, "messages", list, tuple)), row_tools(row))
+    turns = column(row, "messages", list, tuple)
+    return reading.chat(as_messages(turns, images=reading.reads_images), row_tools(row))
 
 
 def read_sharegpt(row: Row, reading: Reading) -> Example:
     """`{"conversations": [{"from": "human", "value": ...}, ...]}`, or the same with role and content."""
     turns = [_from_sharegpt(turn, number) for number, turn in enumerate(column(row, "conversations", list, tuple))]
-    return reading.chat(as_messages(turns), row_tools(row))
+    return reading.chat(as_messages(turns, images=reading.reads_images), row_tools(row))
 
 
-def as_messages(turns: Sequence[Any]) -> list[Message]:
-    """The turns of a conversation as a chat template takes them. Raises BadRow for one that is no message."""
-    return [_message(turn, number) for number, turn in enumerate(turns)]
+def as_messages(turns: Sequence[Any], *, images: bool = False) -> list[Message]:
+    """The turns of a conversation as a chat template takes them. Raises BadRow for one that is no message.
+
+    With `images`, content that holds bare `{"type": "image"}` parts stays a list.
+    """
+    return [_message(turn, number, images=images) for number, turn in enumerate(turns)]
 
 
 def row_tools(row: Row) -> Tools:
@@ -57,21 +61,23 @@ def row_tools(row: Row) -> Tools:
     return _without_none(tools)
 
 
-def _message(turn: Any, number: int) -> Message:
+def _message(turn: Any, number: int, *, images: bool) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
     message = _without_none(turn)
     if calls := message.pop("tool_calls", None):
         message["tool_calls"] = [_tool_call(call, number) for call in calls]
     if "content" in message:
-        message["content"] = _as_string(message["content"], number)
+        message["content"] = _content(message["content"], number, images=images)
+        if message["role"] == "assistant" and not isinstance(message["content"], str):
+            raise BadRow(f"turn {number} is an answer with an image in it, and no model here writes images.")
     elif "tool_calls" not in message:
         raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
     return message
 
 
-def _as_string(content: Any, number: int) -> str:
-    """Content as one string: the texts of a list of parts are joined as they stand."""
+def _content(content: Any, number: int, *, images: bool) -> str | list[Any]:
+    """Content as one string, the texts of a list of parts joined as they stand; a list while it holds an image."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list | tuple):
@@ -79,8 +85,13 @@ def _as_string(content: Any, number: int) -> str:
     for part in content:
         if not isinstance(part, Mapping):
             raise BadRow(f"the content of turn {number} holds a {type(part).__name__} among its parts.")
+        if images and part.get("type") == "image":
+            continue
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise BadRow(f"the content of turn {number} has a part of type {part.get('type')!r}; this is a text model.")
+            reads = "it reads text and images" if images else "this is a text model"
+            raise BadRow(f"the content of turn {number} has a part of type {part.get('type')!r}; {reads}.")
+    if any(part["type"] == "image" for part in content):
+        return [dict(part) for part in content]
     return "".join(part["text"] for part in content)
 
 

@@ -23,6 +23,7 @@ class Reading:
     template: ChatTemplate | None  # None: the tokenizer has no chat template
     train_on: TrainOn = "assistant"
     response_markers: Markers | None = None  # where given they decide, whatever the template could tell
+    reads_images: bool = False  # a turn may hold parts that stand for images
 
     def chat(self, messages: list[Message], tools: Tools = None, *, first_turn: int = 0) -> Example:
         """A conversation rendered and supervised; turns before `first_turn` are context.
