@@ -1,0 +1,138 @@
+"""The panels that show a model: the chat beside its base, the fit check, the export panel."""
+
+import asyncio
+import contextlib
+import json
+
+import mlx.core as mx
+import pytest
+
+from tunebook import FastModel
+from tunebook.tensors import flat
+from tunebook.untuned import without_adapters
+from tunebook_widgets import Chat
+
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
+
+
+def said(chat: Chat, text: str) -> dict[str, str]:
+    return asyncio.run(chat.ask(text))
+
+
+def pressed(chat: Chat, message: dict) -> None:
+    """Have the browser send `message`, and wait until what it began is over."""
+
+    async def press():
+        chat._receive(chat, message, [])
+        if chat._answering is not None:
+            with contextlib.suppress(ValueError):
+                await chat._answering
+            await asyncio.sleep(0)
+
+    asyncio.run(press())
+
+
+def message(text: str, **settings) -> dict:
+    return {"say": text, "settings": {"system": "", **GREEDY, **settings}}
+
+
+# ---- chat
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_without_adapters_a_tuned_model_is_its_base_to_the_last_bit_and_then_itself_again(model, use_dora):
+    tokens = mx.array([[5, 9, 300, 17]])
+    base = model.module(tokens)
+    FastModel.get_peft_model(model, r=4, use_dora=use_dora)
+    for name, value in flat(model.module.trainable_parameters()).items():
+        model.module.load_weights([(name, value + 0.3)], strict=False)
+    tuned, names = model.module(tokens), list(flat(model.module.trainable_parameters()))
+    with without_adapters(model.module):
+        assert mx.array_equal(model.module(tokens), base)
+    assert mx.array_equal(model.module(tokens), tuned)
+    assert not mx.allclose(tuned, base)
+    assert list(flat(model.module.trainable_parameters())) == names
+
+
+def test_each_side_answers_as_its_model_does_and_remembers_its_own_answers(tuned, tiny_folder):
+    base, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=128)
+    chat = Chat(tuned, system="Be brief.", **GREEDY)
+    questions = ["the quick fox", "and the dog?"]
+    for question in questions:
+        said(chat, question)
+    assert chat.turns[0]["tuned"] != chat.turns[0]["base"]
+    for side, one in (("tuned", tuned), ("base", base)):
+        talk = [{"role": "system", "content": "Be brief."}]
+        for turn, question in zip(chat.turns, questions, strict=True):
+            talk.append({"role": "user", "content": question})
+            answer = one.generate(talk, **GREEDY)
+            assert turn[side] == answer
+            talk.append({"role": "assistant", "content": answer})
+
+
+def test_between_two_slices_the_model_is_as_it_was_found(tuned, monkeypatch):
+    monkeypatch.setattr("tunebook_widgets.chat.SLICE", 0)
+    tuned.module.train()
+    names = list(flat(tuned.module.trainable_parameters()))
+    chat, found = Chat(tuned, **GREEDY), []
+    chat.observe(
+        lambda _: found.append((tuned.module.training, list(flat(tuned.module.trainable_parameters())))), "now"
+    )
+    said(chat, "the dog")
+    assert len(found) > 4
+    assert all(each == (True, names) for each in found)
+
+
+def test_stop_is_heard_between_two_slices_and_what_was_written_stays(tuned, monkeypatch):
+    monkeypatch.setattr("tunebook_widgets.chat.SLICE", 0)
+    chat = Chat(tuned, **{**GREEDY, "max_tokens": 10_000})
+
+    async def talk():
+        answering = asyncio.ensure_future(chat.ask("the quick fox"))
+        while not chat.now.get("tuned"):
+            await asyncio.sleep(0)
+        chat._receive(chat, {"do": "stop"}, [])
+        return await asyncio.wait_for(answering, 10)
+
+    turn = asyncio.run(talk())
+    assert turn["note"] == "stopped"
+    assert turn["tuned"]
+    assert turn["base"] == ""
+    assert chat.now == {}
+    assert chat.turns == [turn]
+
+
+def test_what_the_model_raises_is_shown_and_the_chat_goes_on(tuned, monkeypatch):
+    chat = Chat(tuned, **GREEDY)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuned.loaded.tokenizer, "chat_template", "{{ raise_exception('No dogs, please.') }}")
+        pressed(chat, message("the dog"))
+    assert "No dogs, please." in chat.complaint
+    assert chat.turns[-1]["note"] == "failed"
+    assert chat.now == {}
+    pressed(chat, message("the dog"))
+    assert chat.complaint == ""
+    assert chat.turns[-1]["tuned"]
+
+
+def test_settings_out_of_range_are_said_and_nothing_is_asked(tuned):
+    chat = Chat(tuned, **GREEDY)
+    pressed(chat, message("the dog", temperature=-1, max_tokens=0))
+    assert "temperature is -1; it must be from 0 to 5" in chat.complaint
+    assert "max_tokens is 0" in chat.complaint
+    assert chat.turns == []
+
+
+def test_where_weights_were_trained_whole_the_base_is_said_to_be_gone(tiny_folder):
+    whole, _ = FastModel.from_pretrained(tiny_folder, full_finetuning=True)
+    chat = Chat(whole, **GREEDY)
+    assert "trained whole" in chat.alone
+    assert said(chat, "the dog")["base"] == ""
+    with pytest.raises(ValueError, match="the base model is not in memory"), without_adapters(whole.module):
+        pass
+
+
+def test_what_crosses_to_the_browser_is_json(tuned):
+    chat = Chat(tuned, **GREEDY)
+    said(chat, "the dog")
+    assert json.loads(json.dumps(chat.turns)) == chat.turns
