@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import json
+import re
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
 
-from tunebook import FastModel
+from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.footprint import readable
 from tunebook.tensors import flat
 from tunebook.untuned import without_adapters
-from tunebook_widgets import Chat
+from tunebook_widgets import Chat, FitCheck
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
 
@@ -105,7 +108,7 @@ def test_stop_is_heard_between_two_slices_and_what_was_written_stays(tuned, monk
 def test_what_the_model_raises_is_shown_and_the_chat_goes_on(tuned, monkeypatch):
     chat = Chat(tuned, **GREEDY)
     with monkeypatch.context() as patch:
-        patch.setattr(tuned.loaded.tokenizer, "chat_template", "{{ raise_exception('No dogs, please.') }}")
+        patch.setattr(tuned.loaded.tokenizer._tokenizer, "chat_template", "{{ raise_exception('No dogs, please.') }}")
         pressed(chat, message("the dog"))
     assert "No dogs, please." in chat.complaint
     assert chat.turns[-1]["note"] == "failed"
@@ -136,3 +139,50 @@ def test_what_crosses_to_the_browser_is_json(tuned):
     chat = Chat(tuned, **GREEDY)
     said(chat, "the dog")
     assert json.loads(json.dumps(chat.turns)) == chat.turns
+
+
+# ---- fit check
+
+
+def test_the_bar_shows_the_parts_of_the_estimate_and_they_make_up_its_total(tuned):
+    fit = FitCheck(tuned, TrainingConfig(per_device_train_batch_size=4))
+    now = fit.estimate
+    assert sum(now.at_peak.values()) == now.total
+    small = replace(now, device=2 * now.total)
+    fit.estimate = small
+    widths = [float(width) for width in re.findall(r'<rect class="\S+" x="\S+" y="0" width="(\S+)"', fit._repr_html_())]
+    assert widths == pytest.approx([100 * size / small.device for size in now.at_peak.values()], rel=1e-4)
+    assert sum(widths) == pytest.approx(50, rel=1e-4)
+    for name, size in now.at_peak.items():
+        assert f"</i>{name}</th><td>{readable(size)}</td>" in fit._repr_html_()
+
+
+def test_the_peak_is_the_largest_of_the_moments_of_a_step(tuned):
+    now = FitCheck(tuned).estimate
+    held = now.weights + now.trained + now.optimizer
+    moments = {
+        "the loss": now.activations + now.loss,
+        "the backward pass": max(now.activations, now.gradients) + now.layer,
+        "the end of the backward pass": now.gradients + now.embedding,
+        "the update": now.gradients + now.update,
+    }
+    assert now.total == held + max(moments.values())
+    assert moments[now.peak] == max(moments.values())
+
+
+def test_a_run_that_does_not_fit_says_so_with_its_remedies(tuned):
+    fit = FitCheck(tuned, TrainingConfig(per_device_train_batch_size=8))
+    fit.estimate = replace(fit.estimate, device=fit.estimate.total // 2)
+    shown = fit._repr_html_()
+    assert "This run may not fit" in shown
+    assert "This run may not fit" in repr(fit)
+    assert fit.estimate.remedies
+    assert all(remedy.advice in shown for remedy in fit.estimate.remedies)
+
+
+def test_a_trainer_brings_its_rows_and_settings(tuned, rows):
+    config = TrainingConfig(per_device_train_batch_size=3, output_dir=None)
+    trainer = Trainer(tuned, train_dataset=rows, args=config)
+    assert FitCheck(trainer).estimate.batch == trainer.memory().batch
+    with pytest.raises(ValueError, match="brings its own settings"):
+        FitCheck(trainer, config)

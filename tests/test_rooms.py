@@ -83,7 +83,7 @@ DASHBOARD = {"events", "runs"}
 NEEDS = {
     "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"},
     "chat.py": {"loader", "sampling", "untuned"},
-    "fit.py": {"config", "footprint", "loader", "memory", "runtime", "trainer"},
+    "fit.py": {"config", "footprint", "memory", "trainer"},
     "export_panel.py": {"adapters", "events", "export", "gguf", "loader", "sources"},
 }
 ENTRANCES = {"__init__", "__main__"}  # they open any door, and nobody comes in through them

@@ -12,11 +12,12 @@ from .dashboard import Dashboard, replay
 
 if TYPE_CHECKING:
     from tunebook_widgets.chat import Chat as Chat
+    from tunebook_widgets.fit import FitCheck as FitCheck
     from tunebook_widgets.tokens import TokenView as TokenView
 
-__all__ = ["Chat", "Dashboard", "TokenView", "compare", "replay"]
+__all__ = ["Chat", "Dashboard", "FitCheck", "TokenView", "compare", "replay"]
 
-_NEED_A_MODEL = {"Chat": ".chat", "TokenView": ".tokens"}
+_NEED_A_MODEL = {"Chat": ".chat", "FitCheck": ".fit", "TokenView": ".tokens"}
 
 
 def __getattr__(name: str) -> Any:
