@@ -13,7 +13,7 @@ from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.footprint import readable
 from tunebook.tensors import flat
 from tunebook.untuned import without_adapters
-from tunebook_widgets import Chat, FitCheck
+from tunebook_widgets import Chat, ExportPanel, FitCheck
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
 
@@ -186,3 +186,42 @@ def test_a_trainer_brings_its_rows_and_settings(tuned, rows):
     assert FitCheck(trainer).estimate.batch == trainer.memory().batch
     with pytest.raises(ValueError, match="brings its own settings"):
         FitCheck(trainer, config)
+
+
+# ---- export panel
+
+
+def test_what_is_ticked_is_written_and_read_back_and_nothing_else(tuned, rows, tmp_path):
+    panel = ExportPanel(tuned, tmp_path / "out", rows[:1])
+    exports = asyncio.run(panel.export(["gguf_f16", "gguf_q8_0"]))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["gguf"]
+    assert sorted(path.suffixes[-2] for path in (tmp_path / "out" / "gguf").glob("*.gguf")) == [".f16", ".q8_0"]
+    assert [export.verification.passed for export in exports if export.verification] == [True, True]
+    for form in ("gguf_f16", "gguf_q8_0"):
+        assert panel.progress[form]["state"] == "done"
+        assert panel.progress[form]["cells"][-1] == "PASS"
+        assert any(command.startswith("llama-cli -m") for command in panel.progress[form]["commands"])
+    card = (tmp_path / "out" / "gguf" / "README.md").read_text()
+    assert card.count(".f16.gguf")
+    assert card.count(".q8_0.gguf")
+    assert json.loads(json.dumps(panel.progress)) == panel.progress
+
+
+def test_a_form_that_fails_says_why_and_the_next_is_made(tuned, tmp_path):
+    (tmp_path / "lora_gguf").write_text("in the way")
+    panel, states = ExportPanel(tuned, tmp_path), []
+    panel.observe(lambda change: states.append({form: each["state"] for form, each in change.new.items()}), "progress")
+    exports = asyncio.run(panel.export(["lora_gguf", "peft"]))
+    assert panel.progress["lora_gguf"]["state"] == "failed"
+    assert "exists" in panel.progress["lora_gguf"]["said"]
+    assert [export.path.name for export in exports] == ["peft"]
+    assert panel.progress["peft"]["cells"][2] == "not read back"
+    assert {"lora_gguf": "failed", "peft": "at work"} in states
+    assert not panel.busy
+
+
+def test_a_form_that_cannot_be_had_is_refused_before_anything_is_written(model, tmp_path):
+    panel = ExportPanel(model, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"lora: the model has no adapters; zip: there is no such form"):
+        asyncio.run(panel.export(["lora", "zip", "merged_16bit"]))
+    assert not (tmp_path / "out").exists()

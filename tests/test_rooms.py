@@ -84,7 +84,7 @@ NEEDS = {
     "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"},
     "chat.py": {"loader", "sampling", "untuned"},
     "fit.py": {"config", "footprint", "memory", "trainer"},
-    "export_panel.py": {"adapters", "events", "export", "gguf", "loader", "sources"},
+    "export_panel.py": {"adapters", "export", "gguf", "sources"},
 }
 ENTRANCES = {"__init__", "__main__"}  # they open any door, and nobody comes in through them
 

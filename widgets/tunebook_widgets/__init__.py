@@ -12,12 +12,13 @@ from .dashboard import Dashboard, replay
 
 if TYPE_CHECKING:
     from tunebook_widgets.chat import Chat as Chat
+    from tunebook_widgets.export_panel import ExportPanel as ExportPanel
     from tunebook_widgets.fit import FitCheck as FitCheck
     from tunebook_widgets.tokens import TokenView as TokenView
 
-__all__ = ["Chat", "Dashboard", "FitCheck", "TokenView", "compare", "replay"]
+__all__ = ["Chat", "Dashboard", "ExportPanel", "FitCheck", "TokenView", "compare", "replay"]
 
-_NEED_A_MODEL = {"Chat": ".chat", "FitCheck": ".fit", "TokenView": ".tokens"}
+_NEED_A_MODEL = {"Chat": ".chat", "ExportPanel": ".export_panel", "FitCheck": ".fit", "TokenView": ".tokens"}
 
 
 def __getattr__(name: str) -> Any:
