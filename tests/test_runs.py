@@ -57,7 +57,7 @@ def test_the_settings_of_a_run_are_in_its_folder_and_a_resume_leaves_them(tiny_f
     first.train()
     file = runs.run_folders(tmp_path)[0] / runs.CONFIG_FILE
     kept = file.read_bytes()
-    assert json.loads(kept)["config"] == first.config.as_plain()
+    assert json.loads(kept)["config"] == first.config.as_plain() | {"gradient_checkpointing": False}  # "auto", settled
     assert json.loads(kept)["identity"]["model"] == first.loaded.name
     trainer_in(tmp_path, tiny_folder, rows, save_steps=1).train(resume_from_checkpoint=True)
     assert file.read_bytes() == kept

@@ -131,7 +131,7 @@ model = FastModel.get_peft_model(model, r=LORA_RANK, lora_alpha=2 * LORA_RANK)
 model
 
 # %% [markdown]
-# Half as long is enough, for it has learnt to see already.
+# Half as long is enough, for it has learnt to see already. This time there is a progress bar alone.
 
 # %%
 trainer = Trainer(
@@ -149,7 +149,6 @@ trainer = Trainer(
         output_dir=f"{OUTPUT}/adapters",
     ),
 )
-widgets.Dashboard(trainer).show()
 result = await trainer.train_async()
 
 # %% [markdown]

@@ -2,7 +2,7 @@
 
 import { firstAtLeast } from "./columns.js";
 
-export const MARGIN = { left: 48, right: 16, top: 10, bottom: 22 }; // CSS pixels around a plot
+export const MARGIN = { left: 60, right: 16, top: 10, bottom: 22 }; // CSS pixels around a plot
 
 const TAIL = 0.01; // share of the values on either side that a clipped scale leaves out
 const SORTED_AT_MOST = 4000; // values; a percentile of more is taken of evenly spaced ones
