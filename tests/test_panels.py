@@ -225,3 +225,15 @@ def test_a_form_that_cannot_be_had_is_refused_before_anything_is_written(model, 
     with pytest.raises(ValueError, match=r"lora: the model has no adapters; zip: there is no such form"):
         asyncio.run(panel.export(["lora", "zip", "merged_16bit"]))
     assert not (tmp_path / "out").exists()
+
+
+def test_adapters_that_mlx_lm_opens_come_with_its_command_and_others_without(tuned, tmp_path):
+    panel = ExportPanel(tuned, tmp_path / "a folder")
+    asyncio.run(panel.export(["lora"]))
+    place = tmp_path / "a folder" / "lora"
+    command = f"mlx_lm.chat --model {tuned.loaded.name} --adapter-path '{place}'"
+    assert panel.progress["lora"]["commands"] == [command]
+    tuned.module.model.norm.unfreeze()
+    asyncio.run(panel.export(["lora"]))
+    assert panel.progress["lora"]["commands"] == []
+    assert "tunebook alone opens it" in panel.progress["lora"]["said"]

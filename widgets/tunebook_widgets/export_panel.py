@@ -14,7 +14,7 @@ from typing import Any, Literal
 import anywidget
 import traitlets
 
-from tunebook.adapters import adapter_paths
+from tunebook.adapters import adapter_paths, trained_whole
 from tunebook.export.lora import AdapterFormat
 from tunebook.export.report import Export, ExportTable
 from tunebook.export.saving import SaveMethod, Tuned, export_gguf, export_lora, export_merged
@@ -122,10 +122,11 @@ class ExportPanel(anywidget.AnyWidget):
 
     def _done(self, form: str, export: Export) -> dict[str, Any]:
         """The state of a form that was written, as JSON."""
-        commands = list(export.commands)
-        if form == "lora" or form in _MERGED:
-            base = self._model.loaded.name if form == "lora" else None
-            commands = commands_for_folder(export.path, base=base, library=self._model.loaded.family.library)
+        commands, loaded = list(export.commands), self._model.loaded
+        if form in _MERGED:
+            commands = commands_for_folder(export.path, base=None, library=loaded.family.library)
+        elif form == "lora" and not trained_whole(loaded.module):  # with those, mlx-lm does not open the folder
+            commands = commands_for_folder(export.path, base=loaded.name, library=loaded.family.library)
         return {"state": "done", "said": " ".join(export.said), "cells": list(export.cells), "commands": commands}
 
     def _say(self, forms: Sequence[str], state: dict[str, Any]) -> None:

@@ -87,7 +87,8 @@ function verdict(each) {
 }
 
 function stateLine(label, each) {
-  return node("li", { "data-state": each.state }, node("b", {}, label), ` ${verdict(each)}`, ...(each.said ? [node("div", { class: "tunebook-hint" }, each.said)] : []));
+  const state = verdict(each) === "FAIL" ? "failed" : each.state;
+  return node("li", { "data-state": state }, node("b", {}, label), ` ${verdict(each)}`, ...(each.said ? [node("div", { class: "tunebook-hint" }, each.said)] : []));
 }
 
 function tableRow(cells) {
