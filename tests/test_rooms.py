@@ -44,6 +44,7 @@ PICTURE = """
     loader      : runtime fetch gguf families tensors
     peft_format :
     adapters    : config norms peft_format tensors
+    untuned     : adapters
     encoded     : families
     token_cache : loader runtime sources
     encoding    : atomic encoded examples families formats loader progress sources token_cache
@@ -57,7 +58,7 @@ PICTURE = """
     footprint   : adapters config loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families tensors
-    sampling    : examples formats loader
+    sampling    : examples formats loader untuned
     compiled    : batches config encoded families
     step        : activations attention compiled config batches families hybrid loader loss neftune optim \
                   recompute tensors
@@ -77,9 +78,14 @@ PICTURE = """
 ALLOWED = {
     name.strip(): set(rooms.split()) for name, rooms in (line.split(":") for line in PICTURE.strip().splitlines())
 }
-# What the widgets may use, and the token view alone of them.
+# What the widgets may use, and those alone that show a model.
 DASHBOARD = {"events", "runs"}
-TOKEN_VIEW = {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"}
+NEEDS = {
+    "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"},
+    "chat.py": {"loader", "sampling", "untuned"},
+    "fit.py": {"config", "footprint", "memory", "trainer"},
+    "export_panel.py": {"adapters", "export", "gguf", "sources"},
+}
 ENTRANCES = {"__init__", "__main__"}  # they open any door, and nobody comes in through them
 
 
@@ -130,9 +136,9 @@ def test_the_kit_never_imports_the_widgets():
     assert not [path for path in KIT.rglob("*.py") if "tunebook_widgets" in path.read_text()]
 
 
-def test_of_the_widgets_only_the_token_view_needs_more_of_the_kit_than_its_events_and_run_folders():
+def test_only_the_widgets_that_show_a_model_need_more_of_the_kit_than_its_events_and_run_folders():
     for path in sorted(WIDGETS.glob("*.py")):
-        assert imported_rooms(path) <= (TOKEN_VIEW if path.name == "tokens.py" else DASHBOARD), path.name
+        assert imported_rooms(path) <= NEEDS.get(path.name, DASHBOARD), path.name
 
 
 def test_the_loop_does_not_know_what_kind_of_model_it_trains():

@@ -63,7 +63,7 @@ class Estimate:
     @property
     def total(self) -> int:
         """Bytes at the peak of a step."""
-        return self._held + max(self._moments.values())
+        return sum(self.at_peak.values())
 
     @property
     def fits(self) -> bool:
@@ -71,17 +71,27 @@ class Estimate:
         return self.total <= self.device
 
     @property
-    def _held(self) -> int:
-        return self.weights + self.trained + self.optimizer
+    def peak(self) -> str:
+        """The moment of a step that takes most: "the loss", "the update"."""
+        return max(self._moments, key=lambda moment: sum(self._moments[moment].values()))
 
     @property
-    def _moments(self) -> dict[str, int]:
-        """Bytes beyond those held, at the moments that can be the peak. Activations go as gradients come."""
+    def at_peak(self) -> dict[str, int]:
+        """The parts there are at that moment, in bytes; together they are `total`."""
+        held = {"weights": self.weights, "trained parameters": self.trained, "optimizer state": self.optimizer}
+        return held | self._moments[self.peak]
+
+    @property
+    def _moments(self) -> dict[str, dict[str, int]]:
+        """Bytes beyond those held throughout, at the moments that can be the peak."""
+        activations, gradients = {"activations": self.activations}, {"gradients": self.gradients}
+        # Activations go as gradients come.
+        larger = activations if self.activations > self.gradients else gradients
         return {
-            "the loss": self.activations + self.loss,
-            "the backward pass": max(self.activations, self.gradients) + self.layer,
-            "the end of the backward pass": self.gradients + self.embedding,
-            "the update": self.gradients + self.update,
+            "the loss": activations | {"loss": self.loss},
+            "the backward pass": larger | {"the layer at work": self.layer},
+            "the end of the backward pass": gradients | {"gradient of embedding and head": self.embedding},
+            "the update": gradients | {"update": self.update},
         }
 
     def largest(self, count: int) -> list[str]:
@@ -103,13 +113,12 @@ class Estimate:
         }
 
     def __str__(self):
-        moment = max(self._moments, key=self._moments.__getitem__)
         checkpointing = "on" if self.gradient_checkpointing else "off"
         lines = [
             f"{self.batch.rows} rows of {self.batch.tokens} tokens, {self.batch.supervised} supervised; "
             f"gradient checkpointing {checkpointing}",
             *(f"{name:<32}{readable(size):>10}" for name, size in self._parts().items() if size),
-            f"{'at most at once, in ' + moment:<32}  {readable(self.total)} of {readable(self.device)}",
+            f"{'at most at once, in ' + self.peak:<32}  {readable(self.total)} of {readable(self.device)}",
             *(f"To save {readable(remedy.saves)}: {remedy.advice}." for remedy in self.remedies),
         ]
         return "\n".join(lines)

@@ -3,7 +3,9 @@
 Greedy unless told otherwise. The model is put in eval mode for the time; its weights are only read.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -13,6 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from .examples import Example, Image, Text, Tokens, texts
 from .formats import render_prompt
 from .loader import Loaded
+from .untuned import without_adapters
 
 OPENING_CHARACTERS = 60  # how much of a raw text is taken as the prompt for the rest of it
 
@@ -69,6 +72,44 @@ def write(
         )
     finally:
         loaded.module.train(was_training)
+
+
+def write_in_slices(
+    loaded: Loaded,
+    prompt: Example,
+    *,
+    seconds: float,
+    adapters: bool = True,
+    max_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+) -> Iterator[str]:
+    """As `write`, but in pieces that take about `seconds` each, between which the model is as it was found.
+
+    Others may so use it in between. Without `adapters` the base model writes; ValueError as `without_adapters` has it.
+    """
+    module = loaded.module
+    pieces = loaded.family.generate(module, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+    goes_on = True
+    while goes_on:
+        was_training = module.training
+        module.eval()
+        try:
+            with nullcontext() if adapters else without_adapters(module):
+                text, goes_on = _for_seconds(pieces, seconds)
+        finally:
+            module.train(was_training)
+        yield text
+
+
+def _for_seconds(pieces: Iterator[str], seconds: float) -> tuple[str, bool]:
+    """(what `pieces` gives within `seconds`, at least one; whether there may be more)."""
+    text, end = "", time.monotonic() + seconds
+    for piece in pieces:
+        text += piece
+        if time.monotonic() >= end:
+            return text, True
+    return text, False
 
 
 def _shown(content: Any) -> str:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anywidget
 from playwright.sync_api import Browser, Page
 
 import tunebook_widgets
@@ -56,6 +57,20 @@ _START_TOKENS = """async ([script, traits]) => {
     module.default.render({model, el: document.body});
 }"""
 
+_START_PANEL = """async ([script, traits]) => {
+    const listeners = [];
+    window.sent = [];
+    const model = {
+        get: (name) => traits[name],
+        on: (_name, listener) => listeners.push(listener),
+        off: () => {},
+        send: (content) => window.sent.push(content),
+    };
+    window.publish = (changed) => { Object.assign(traits, changed); listeners.forEach((listener) => listener()); };
+    const module = await import(URL.createObjectURL(new Blob([script], {type: "text/javascript"})));
+    module.default.render({model, el: document.body});
+}"""
+
 
 def open_widget(browser: Browser, view: LiveView, *, width: int = 1000, **context: Any) -> Page:
     """A page that shows `view` as it is now; `context` is the browser's. Close its context when done."""
@@ -93,4 +108,14 @@ def open_token_browser(browser: Browser, widget: TokenBrowser, *, width: int = 1
     page.set_content(f"<style>{(_SOURCE / 'tokens.css').read_text()}</style>")
     traits = {"name": widget.name, "total": widget.total, "orders": widget.orders, "page": widget.page}
     page.evaluate(_START_TOKENS, [(_SOURCE / "token_browser.js").read_text(), json.loads(json.dumps(traits))])
+    return page
+
+
+def open_panel(browser: Browser, panel: anywidget.AnyWidget, *, width: int = 1000) -> Page:
+    """A page that shows `panel` as it is now; `publish({trait: value})` in it is what a kernel does. Close it after."""
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.set_content(f"<style>{panel._css}</style>")
+    own = set(panel.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
+    traits = {name: getattr(panel, name) for name in own if not name.startswith("_")}
+    page.evaluate(_START_PANEL, [str(panel._esm), json.loads(json.dumps(traits))])
     return page

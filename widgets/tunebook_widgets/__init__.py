@@ -11,12 +11,17 @@ from .compare import compare
 from .dashboard import Dashboard, replay
 
 if TYPE_CHECKING:
+    from tunebook_widgets.chat import Chat as Chat
+    from tunebook_widgets.export_panel import ExportPanel as ExportPanel
+    from tunebook_widgets.fit import FitCheck as FitCheck
     from tunebook_widgets.tokens import TokenView as TokenView
 
-__all__ = ["Dashboard", "TokenView", "compare", "replay"]
+__all__ = ["Chat", "Dashboard", "ExportPanel", "FitCheck", "TokenView", "compare", "replay"]
+
+_NEED_A_MODEL = {"Chat": ".chat", "ExportPanel": ".export_panel", "FitCheck": ".fit", "TokenView": ".tokens"}
 
 
 def __getattr__(name: str) -> Any:
-    if name != "TokenView":
+    if name not in _NEED_A_MODEL:
         raise AttributeError(f"module 'tunebook_widgets' has no attribute {name!r}; it offers {', '.join(__all__)}.")
-    return import_module(".tokens", __name__).TokenView
+    return vars(import_module(_NEED_A_MODEL[name], __name__))[name]

@@ -95,6 +95,17 @@ def gguf_commands(path: Path, *, modelfile: Path | None) -> list[str]:
     return [*lines, f"lms import --copy {file}  # LM Studio"]
 
 
+def commands_for_folder(path: Path, *, base: str | None, library: Library) -> list[str]:
+    """Shell lines that chat with a folder of adapters on `base`, or (None) of merged weights.
+
+    mlx-vlm's way in is Python (`how_to_open`), so for its models there are none.
+    """
+    if library == "mlx-vlm":
+        return []
+    folder = shlex.quote(str(path))
+    return [f"mlx_lm.chat --model {folder if base is None else f'{shlex.quote(base)} --adapter-path {folder}'}"]
+
+
 def _modelfile(file: str) -> Path:
     return Path(file).with_suffix(".Modelfile")
 
