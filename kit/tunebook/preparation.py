@@ -13,10 +13,12 @@ from .encoded import lengths_of
 from .encoding import EncodedSet, encode_rows
 from .families.base import Encoded
 from .formats import FormattingFunc, Markers, to_examples
+from .formats.documents import document_reader
 from .loader import Loaded
 from .packing import pack, packing_notice, why_not_packed
+from .pretraining import MultimodalPretrain, Opened, check, open_rows
 from .sampling import Prompt, as_prompt, opening
-from .sources import Row, Source, held_out_places, read_rows, rows_at
+from .sources import Row, Source, held_out_places
 
 MOST_HELD_OUT = 64  # rows held out when nobody says how many; more make a loss steadier and every evaluation slower
 SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
@@ -26,8 +28,10 @@ SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
 class Sources:
     """What a person gave, and how it is to be read."""
 
-    train: Source
-    held_out: Source | None = None  # None: some of the training rows, as TrainingConfig.hold_out says
+    train: Source | MultimodalPretrain
+    held_out: Source | MultimodalPretrain | None = (
+        None  # None: some of the training rows, as TrainingConfig.hold_out says
+    )
     format: str | None = None  # a key of formats.FORMATS; None: told from the columns
     formatting_func: FormattingFunc | None = None
     response_markers: Markers | None = None  # (instruction_part, response_part)
@@ -46,11 +50,11 @@ class Prepared:
 
 
 def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
-    """Open, split and encode. Raises as `sources.read_rows` and `encoding.encode_rows` do."""
+    """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode_rows` do."""
 
-    def encode(rows: Sequence[Row], name: str, places: Sequence[int] | None = None) -> EncodedSet:
+    def encode(opened: Opened, name: str) -> EncodedSet:
         return encode_rows(
-            rows,
+            opened.rows,
             loaded,
             max_seq_length=max_seq_length,
             name=name,
@@ -58,28 +62,30 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
             train_on=config.train_on,
             response_markers=sources.response_markers,
             formatting_func=sources.formatting_func,
-            places=places,
+            places=opened.places,
+            pretrain=opened.documents,
         )
 
-    rows = read_rows(sources.train, "train_dataset")
+    _check_documents(sources, loaded, config)
+    opened = open_rows(sources.train, "train_dataset")
     notices: list[str] = []
     if sources.held_out is not None:
-        to_measure = read_rows(sources.held_out, "eval_dataset")
-        train, held_out = encode(rows, "train_dataset"), encode(to_measure, "eval_dataset")
+        to_measure = open_rows(sources.held_out, "eval_dataset")
+        train, held_out = encode(opened, "train_dataset"), encode(to_measure, "eval_dataset")
         if both := _in_both(train.rows, held_out.rows):
             notices.append(
                 f"{both} of the {len(held_out.rows)} held-out rows are trained on as well, so their loss measures "
                 "memory; split with hold_out(rows, n)."
             )
-    elif (split := _split(rows, config)) is not None:
-        to_train, to_measure = (rows_at(rows, places) for places in split)
-        train, held_out = encode(to_train, "train_dataset", split[0]), encode(to_measure, "train_dataset", split[1])
+    elif (split := _split(opened.rows, config)) is not None:
+        to_train, to_measure = (opened.at(places) for places in split)
+        train, held_out = encode(to_train, "train_dataset"), encode(to_measure, "train_dataset")
         notices.append(
-            f"{len(to_measure)} of the {len(rows)} rows are held out to measure with, and not trained on; pass "
-            "eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
+            f"{len(to_measure.rows)} of the {len(opened.rows)} rows are held out to measure with, and not "
+            "trained on; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
         )
     else:
-        to_measure, train, held_out = rows, encode(rows, "train_dataset"), None
+        to_measure, train, held_out = opened, encode(opened, "train_dataset"), None
     notices += train.notices + (held_out.notices if held_out else [])
     batched = train.rows
     if config.packing:
@@ -87,8 +93,23 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
         notices.append(packing_notice(batched, max_seq_length=max_seq_length))
     if said := padding_notice(lengths_of(batched), config, max_seq_length=max_seq_length):
         notices.append(said)
-    prompts = _prompts(to_measure, sources, loaded, config)
-    return Prepared(train=train, rows=rows, batched=batched, held_out=held_out, prompts=prompts, notices=notices)
+    prompts = _prompts(to_measure, held_out or train, sources, loaded, config)
+    return Prepared(
+        train=train, rows=opened.source, batched=batched, held_out=held_out, prompts=prompts, notices=notices
+    )
+
+
+def _check_documents(sources: Sources, loaded: Loaded, config: TrainingConfig) -> None:
+    names = ("format", "formatting_func", "response_markers")
+    check(
+        sources.train,
+        sources.held_out,
+        model=loaded.name,
+        placeholder=loaded.family.placeholder,
+        packing=config.packing,
+        train_on=config.train_on,
+        given=[name for name in names if vars(sources)[name] is not None],
+    )
 
 
 def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:
@@ -117,12 +138,18 @@ def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:
     return sum(digest in trained for digest in digests)
 
 
-def _prompts(rows: Sequence[Row], sources: Sources, loaded: Loaded, config: TrainingConfig) -> list[Prompt]:
+def _prompts(
+    opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded, config: TrainingConfig
+) -> list[Prompt]:
     """What samples are taken of: the prompts that were given, else the openings of the first rows."""
     if config.sample_prompts:
         return [as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder) for prompt in config.sample_prompts]
+    if opened.documents is not None and loaded.family.placeholder is not None:
+        read = document_reader(opened.documents, loaded.tokenizer, loaded.family.placeholder, looks_at_images=False)
+        numbers = dict.fromkeys(row.number for row in measured.rows[:MOST_HELD_OUT])  # of rows that were not left out
+        return [opening(read(opened.source[number])) for number in list(numbers)[:SAMPLED_ROWS]]
     examples = to_examples(
-        rows[:SAMPLED_ROWS],
+        opened.rows[:SAMPLED_ROWS],
         loaded.tokenizer,
         sources.format,
         response_markers=sources.response_markers,
