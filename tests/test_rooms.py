@@ -15,14 +15,16 @@ PICTURE = """
     config      :
     torchless   :
     interrupts  :
-    images      :
+    runtime     :
+    remote_images : atomic runtime
+    images      : remote_images
     examples    : images
     hub         :
     sources     : hub
+    pretraining : config sources
     progress    : events
     bridges     : events
     runs        : atomic events
-    runtime     :
     blas        : atomic runtime
     tensors     :
     digit_model : tensors
@@ -38,16 +40,17 @@ PICTURE = """
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
-    formats     : config examples images sources
+    formats     : config examples images pretraining sources
     families    : examples images tensors variants
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :
     adapters    : config norms peft_format tensors
     untuned     : adapters
-    encoded     : families
-    token_cache : loader runtime sources
-    encoding    : atomic encoded examples families formats loader progress sources token_cache
+    stored_pictures : families images
+    encoded     : families stored_pictures
+    token_cache : families loader runtime sources
+    encoding    : atomic encoded examples families formats images loader pretraining progress sources token_cache
     datacheck   : encoding families
     batches     : config
     collation   : batches families
@@ -65,11 +68,11 @@ PICTURE = """
     step        : activations attention collation compiled config batches families hybrid loader loss neftune optim \
                   recompute tensors
     endings     : config events runtime
-    preparation : batches config encoded encoding families feed formats loader packing sampling sources
+    preparation : batches config encoded encoding families feed formats loader packing pretraining sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs memory \
-                  loader batches evaluation preparation loop progress tensors
+                  loader batches evaluation preparation pretraining loop progress tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
@@ -83,7 +86,7 @@ ALLOWED = {
 # What the widgets may use, and those alone that show a model.
 DASHBOARD = {"events", "runs"}
 NEEDS = {
-    "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"},
+    "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "pretraining", "sources", "trainer"},
     "chat.py": {"loader", "sampling", "untuned"},
     "fit.py": {"config", "footprint", "memory", "trainer"},
     "export_panel.py": {"adapters", "export", "gguf", "sources"},

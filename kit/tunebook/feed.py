@@ -83,10 +83,15 @@ class StreamFeed:
         encode: Callable[[int, Row], Sequence[Encoded]],
         account: Account,
         config: TrainingConfig,
+        *,
+        skip: int = 0,
     ):
-        """`encode(number, row)` gives a row's encoded pieces, and none when it is left out, which `account` counts."""
+        """The first `skip` rows are not used.
+
+        `encode(number, row)` gives a row's encoded pieces, and none when it is left out, which `account` counts.
+        """
         self.known, self._rows, self._encode = known, rows, encode
-        self._account, self._config = account, config
+        self._account, self._config, self._skip = account, config, skip
         self._said: set[str] = set()
 
     def portions(self, place: Place) -> Iterator[Portion]:
@@ -106,7 +111,7 @@ class StreamFeed:
     def _epoch(self, place: Place) -> Iterator[tuple[Encoded, Place]]:
         """What is left of an epoch at `place`: (row or piece, the place behind it)."""
         first = place.row // BLOCK
-        rows = self._rows.start_at(first * BLOCK)
+        rows = self._rows.start_at(self._skip + first * BLOCK)
         for block in count(first):
             some = list(islice(rows, BLOCK))
             if not some:
@@ -115,7 +120,7 @@ class StreamFeed:
                 done = block * BLOCK + index
                 if done < place.row:
                     continue
-                pieces = self._encode(block * BLOCK + chosen, some[chosen])
+                pieces = self._encode(self._skip + block * BLOCK + chosen, some[chosen])
                 for piece in range(place.piece if done == place.row else 0, len(pieces)):
                     is_last = piece + 1 == len(pieces)
                     behind = {"row": done + 1} if is_last else {"row": done, "piece": piece + 1}

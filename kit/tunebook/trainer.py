@@ -25,6 +25,7 @@ from .loader import Loaded
 from .loop import Run
 from .memory import Estimate, estimate, settled
 from .preparation import Sources, prepare
+from .pretraining import MultimodalPretrain
 from .progress import run_bar
 from .runs import event_log, keep_config, learning_rates, new_run_folder, rewind
 from .sources import Source
@@ -63,9 +64,10 @@ class Trainer:
     """Trains the trainable parameters of a loaded model.
 
     Every row is read, rendered, tokenized and checked here, before the first step. A dataset is anything
-    `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id. `format` names one of
-    `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row first;
-    `response_markers` are as for `train_on_responses_only`. Raises ValueError for rows that cannot be trained on.
+    `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id; or it is a MultimodalPretrain.
+    `format` names one of `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row
+    first; `response_markers` are as for `train_on_responses_only`. Raises ValueError for rows that cannot be trained
+    on.
     """
 
     def __init__(
@@ -73,8 +75,8 @@ class Trainer:
         model: HoldsModel,
         tokenizer: TokenizerWrapper | None = None,
         *,
-        train_dataset: Source,
-        eval_dataset: Source | None = None,
+        train_dataset: Source | MultimodalPretrain,
+        eval_dataset: Source | MultimodalPretrain | None = None,
         args: TrainingConfig | None = None,
         format: str | None = None,
         formatting_func: FormattingFunc | None = None,

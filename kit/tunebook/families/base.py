@@ -55,6 +55,7 @@ class Unreadable(ValueError):
 class Family(ABC):
     """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` and `VisionFamily` are final."""
 
+    processor: Any = None  # of texts with images; None: the model reads text alone
     placeholder: str | None = None  # what stands for an image in a text; None: the model reads text alone
     cannot_compile: str | None = None  # why `hidden` cannot be compiled, to end a sentence with; None: it can
     library: Library = "mlx-lm"  # that opens the model folder
