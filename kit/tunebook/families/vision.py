@@ -191,7 +191,16 @@ class VisionFamily(Family):
                 f"{type(self.processor).__name__} gives {', '.join(of_tokens)}, one number for each token, which no "
                 "batch here carries"
             )
-        return {name: _as_array(value) for name, value in made.items()}
+        arrays = {name: _as_array(value) for name, value in made.items()}
+        if self.quirks.zero_is_padding:
+            arrays["pixel_values"] = _told_from_padding(arrays["pixel_values"], arrays["pixel_attention_mask"])
+        return arrays
+
+
+def _told_from_padding(pixels: mx.array, mask: mx.array) -> mx.array:
+    """(B, N, C, H, W) with images of which `mask` (B, N, H, W) has pixels a trifle off 0 where all their values are."""
+    is_image, is_zero = mask.any(axis=(2, 3)), (pixels == 0).all(axis=(2, 3, 4))
+    return mx.where((is_image & is_zero)[..., None, None, None], 1e-6, pixels)
 
 
 def _as_array(value: Any) -> mx.array:
