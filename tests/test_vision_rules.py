@@ -330,7 +330,7 @@ def test_the_estimate_of_memory_is_within_a_fifth_of_the_measured_peak(family, t
     model, _ = FastModel.from_pretrained(folder)
     FastModel.get_peft_model(model, r=16, finetune_vision_layers=trained == "eyes too")
     row = asked("the lazy dog sleeps in the sun " * 12, pictures(3, size=(112, 112)), "a brown fox " * 8)
-    rows = encode_rows([row] * 2, model.loaded, max_seq_length=600).rows
+    rows = list(encode_rows([row] * 2, model.loaded, max_seq_length=600).rows)
     estimate = memory.estimate(model, TrainingConfig(**ONE), rows=rows)
     assert estimate.total == pytest.approx(measured(cast("Any", model), TrainingConfig(**ONE), rows), rel=0.2), estimate
     assert (estimate.pictures > 0) is (trained == "eyes too")

@@ -52,8 +52,9 @@ def estimate(
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
     cap = config.max_seq_length or loaded.max_seq_length
     batch = _largest(rows, config, cap) if rows else _of(longest or cap, config, cap)
-    has_images = rows and loaded.family.placeholder is not None
-    seen = max(rows, key=lambda row: (len(row.images), row.images_end)) if has_images else None
+    seen = None
+    if rows and loaded.family.placeholder is not None:
+        seen = max(rows, key=lambda row: (len(row.images), row.images_end))
     facts = facts_of(loaded, config, batch.tokens, seen)
     switch = config.gradient_checkpointing
     found = put_together(facts, batch, checkpointing=switch is True)
