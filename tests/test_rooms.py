@@ -50,21 +50,23 @@ PICTURE = """
     encoding    : atomic encoded examples families formats loader progress sources token_cache
     datacheck   : encoding families
     batches     : config
+    collation   : batches families
+    feed        : batches config encoded encoding families sources
     loss        : families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
-    evaluation  : batches events families hybrid loss
+    evaluation  : collation events families hybrid loss
     probing     : attention families hybrid loss recompute runtime tensors variants
     footprint   : adapters config families loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint loader probing runtime tensors
-    identity    : config loader adapters families tensors
+    identity    : config loader adapters families feed tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
-    step        : activations attention compiled config batches families hybrid loader loss neftune optim \
+    step        : activations attention collation compiled config batches families hybrid loader loss neftune optim \
                   recompute tensors
     endings     : config events runtime
-    preparation : batches config encoded encoding families formats loader packing sampling sources
-    loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
+    preparation : batches config encoded encoding families feed formats loader packing sampling sources
+    loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation loop progress tensors

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import encoded
 from .atomic import new_folder
@@ -41,30 +41,31 @@ class Account:
     images_beyond: list[int] = field(default_factory=list)  # rows left out because an image would have been cut
     kept_in_memory: bool = False  # a large set that the cache folder cannot hold
 
-    @property
-    def notices(self) -> list[str]:
-        """A sentence about each kind of row that did not fit."""
+    def by_kind(self) -> dict[str, str]:
+        """A sentence about each kind of row that did not fit, under the name of the kind."""
         beyond = f"of {self.rows} rows of {self.name} are longer than {self.max_seq_length} tokens"
-        said = []
+        said = {}
         if self.cut:
-            said.append(
+            said["cut"] = (
                 f"{self.cut} {beyond} and were cut on the right, the longest by {self.longest_cut}; their answers do "
                 "not end, and the model is not shown how to end them."
             )
         if self.in_pieces:
-            said.append(f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost.")
+            said["in pieces"] = f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost."
         if self.left_out:
-            said.append(
+            said["left out"] = (
                 f"{len(self.left_out)} of {self.rows} rows of {self.name} were left out, the first row "
                 f"{self.left_out[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
             )
         if self.images_beyond:
-            said.append(
+            said["images beyond"] = (
                 f"{len(self.images_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
                 f"{self.images_beyond[0]}: their images reach beyond {self.max_seq_length} tokens, and no image is cut."
             )
         if self.kept_in_memory:
-            said.append(f"The rows of {self.name} refer to images, so they are kept in memory and encoded each time.")
+            said["kept in memory"] = (
+                f"The rows of {self.name} refer to images, so they are kept in memory and encoded each time."
+            )
         return said
 
 
@@ -78,7 +79,7 @@ class EncodedSet:
     @property
     def notices(self) -> list[str]:
         """Sentences about what did not fit."""
-        return self.account.notices
+        return list(self.account.by_kind().values())
 
 
 def encode_rows(
@@ -126,6 +127,28 @@ def encode_rows(
             f"No row of {name} keeps a token of its answer within {max_seq_length} tokens; raise max_seq_length."
         )
     return result
+
+
+def row_encoder(
+    head: Sequence[Row], loaded: Loaded, account: Account, **options: Any
+) -> Callable[[int, Row], list[Encoded]]:
+    """The function that encodes one row of a stream that begins with `head`; `options` are those of `formats.reader`.
+
+    It takes the row's number too, counts in `account`, gives pieces as `encode_rows` does, and raises ValueError for a
+    row that cannot be trained on.
+    """
+    read = reader(head, loaded.tokenizer, placeholder=loaded.family.placeholder, **options)
+
+    def encode(number: int, row: Row) -> list[Encoded]:
+        account.rows += 1
+        try:
+            example = read(row)
+        except BadRow as error:
+            raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
+        (whole,) = loaded.family.encode([example])
+        return list(_fitted(replace(whole, number=number), example, account))
+
+    return encode
 
 
 def _through_cache(folder: Path, encode: Callable[[], Iterator[Encoded]], account: Account) -> EncodedSet:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from .batches import padding_notice
 from .config import TrainingConfig
 from .encoded import lengths_of
-from .encoding import EncodedSet, encode_rows
+from .encoding import Account, EncodedSet, encode_rows, row_encoder
 from .families.base import Encoded
+from .feed import Feed, StoredFeed, StreamFeed
 from .formats import FormattingFunc, Markers, to_examples
 from .loader import Loaded
 from .packing import pack, packing_notice, why_not_packed
 from .sampling import Prompt, as_prompt, opening
-from .sources import Row, Source, held_out_places, read_rows, rows_at
+from .sources import Row, Source, held_out_places, read_rows, rows_at, stream_rows
 
 MOST_HELD_OUT = 64  # rows held out when nobody says how many; more make a loss steadier and every evaluation slower
 SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
@@ -38,15 +39,18 @@ class Prepared:
     """What a run trains on, measures with and samples from."""
 
     train: EncodedSet
-    rows: Sequence[Row]  # the training source as it was opened; `Encoded.number` counts these
-    batched: Sequence[Encoded]  # what batches are made of: the rows of `train`, or those packed
+    rows: Sequence[Row]  # the training source as it was opened, of a stream its head; `Encoded.number` counts these
+    feed: Feed  # what steps are made of: the rows of `train`, those packed, or a stream that begins with `train`
     held_out: EncodedSet | None
     prompts: list[Prompt]
     notices: list[str]
+    skip_unreadable: bool = False  # leave rows out whose images cannot be opened when their batch is made
 
 
 def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
     """Open, split and encode. Raises as `sources.read_rows` and `encoding.encode_rows` do."""
+    if config.streaming:
+        return _streamed(sources, loaded, config, max_seq_length)
 
     def encode(rows: Sequence[Row], name: str, places: Sequence[int] | None = None) -> EncodedSet:
         return encode_rows(
@@ -88,7 +92,31 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
     if said := padding_notice(lengths_of(batched), config, max_seq_length=max_seq_length):
         notices.append(said)
     prompts = _prompts(to_measure, sources, loaded, config)
-    return Prepared(train=train, rows=rows, batched=batched, held_out=held_out, prompts=prompts, notices=notices)
+    feed = StoredFeed(batched, config)
+    return Prepared(train=train, rows=rows, feed=feed, held_out=held_out, prompts=prompts, notices=notices)
+
+
+def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
+    """A stream, of which only the first rows are encoded beforehand: they show whether it can be trained on."""
+    options = {
+        "format": sources.format,
+        "train_on": config.train_on,
+        "response_markers": sources.response_markers,
+        "formatting_func": sources.formatting_func,
+    }
+    stream = stream_rows(sources.train, "train_dataset")
+    train = encode_rows(stream.head, loaded, max_seq_length=max_seq_length, name="train_dataset", **options)
+    account = Account(name="train_dataset", max_seq_length=max_seq_length)
+    feed = StreamFeed(stream, train.rows, row_encoder(stream.head, loaded, account, **options), account, config)
+    held_out, to_measure, notices = None, stream.head, []
+    if sources.held_out is not None:
+        to_measure = read_rows(sources.held_out, "eval_dataset")
+        held_out = encode_rows(to_measure, loaded, max_seq_length=max_seq_length, name="eval_dataset", **options)
+        notices += held_out.notices
+    else:
+        notices.append("Nothing is held out of a stream, so no loss is measured; pass eval_dataset to measure one.")
+    prompts = _prompts(to_measure, sources, loaded, config)
+    return Prepared(train=train, rows=stream.head, feed=feed, held_out=held_out, prompts=prompts, notices=notices)
 
 
 def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:

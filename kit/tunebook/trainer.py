@@ -104,7 +104,7 @@ class Trainer:
         """Read the rows of `sources` in place of those before; the next run trains on them."""
         self.sources = sources
         self.data = prepare(sources, self.loaded, self.config, self.max_seq_length)
-        self.train_rows = self.data.batched
+        self.train_rows = self.data.feed.known  # of a stream the first
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
         self.total_steps = total_steps(len(self.train_rows), self.config)
         self._check_evaluation()
@@ -184,6 +184,7 @@ class Trainer:
             self.eval_rows,
             batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             max_seq_length=self.max_seq_length,
+            skip_unreadable=self.data.skip_unreadable,
         )
 
     def memory(self) -> Estimate:
@@ -229,9 +230,10 @@ class Trainer:
         run = Run(
             loaded=self.loaded,
             config=config,
-            train_rows=self.train_rows,
+            feed=self.data.feed,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
+            skip_unreadable=self.data.skip_unreadable,
             prompts=self.data.prompts,
             notices=[*self.data.notices, *notices],
         )
