@@ -22,6 +22,7 @@ from tunebook.families.media import media_tokens
 from tunebook.families.vision import VisionFamily
 from tunebook.loss import summed_loss, supervised_positions
 from tunebook.optim import decays
+from tunebook.probing import layers_of
 from tunebook.tensors import flat
 
 IDEFICS = ("smolvlm", "idefics3")
@@ -302,7 +303,7 @@ def test_a_model_in_blocks_has_the_loss_and_gradients_of_the_plain_one(vision, r
             kinds = [name for name, part in model.module.named_modules() if type(part).__bases__ != (nn.Module,)]
             changed = {name for name in kinds if name.endswith("self_attn")}
             found, ours = gradients(model, batch)
-        assert len(changed) == len(model.module.layers)
+        assert len(changed) == len(layers_of(model.module))
         assert found == pytest.approx(nats, rel=1e-6)
         for name, gradient in ours.items():
             assert mx.allclose(gradient, plain[name], rtol=1e-4, atol=1e-5), name
