@@ -60,7 +60,7 @@ PICTURE = """
     optim       : config norms tensors
     evaluation  : collation events families hybrid loss
     probing     : attention families hybrid loss recompute runtime tensors variants
-    footprint   : adapters config loader loss optim probing runtime tensors
+    footprint   : adapters config families loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families feed tensors
     sampling    : examples formats loader untuned

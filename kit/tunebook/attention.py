@@ -3,8 +3,8 @@
 MLX trains through the plain form of attention, which makes every score and masks half of them. Here a block of queries
 meets only the keys up to its own end: the same numbers, about half the scores, and half the memory they are kept in.
 With `recomputed` no block's scores are kept at all, and memory grows with the length of a row instead of its square
-(Rabe and Staats 2021, arXiv 2112.05682). What is not plainly causal (a window, documents sharing a row, a cache) goes
-through mlx-lm's own function as ever.
+(Rabe and Staats 2021, arXiv 2112.05682). What is not plainly causal (a window, documents sharing a row, images seen
+whole, a cache) goes through the library's own function as ever, mlx-lm's or mlx-vlm's.
 """
 
 import math
@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models import base
 
 from . import runtime
 from .variants import Call, varied, with_globals
 
-NAME = "scaled_dot_product_attention"  # what mlx-lm's attention layers call, found among the globals of their module
+NAME = "scaled_dot_product_attention"  # what the attention layers call, found among the globals of their module
+HOMES = ("mlx_lm.models.base", "mlx_vlm.models.base")  # where it is from; the two (0.32, 0.7.10) are called alike
 FEWEST_ROWS = {"cpu": 64, "metal": 256, "cuda": 256}  # of a block; a GPU would rather have few large products
 MOST_BLOCKS = 16  # with more, little is saved that their number does not cost
 
@@ -91,18 +91,25 @@ def _blocks(queries: int, keys: int, rows: int) -> Iterator[tuple[slice, slice]]
 
 
 def _calls_it(call: Call) -> bool:
-    """Whether a layer's call looks up mlx-lm's attention function by its name."""
+    """Whether a layer's call looks up the attention function of its library by its name."""
     if not isinstance(call, FunctionType):  # a container's, which is never called
         return False
-    return NAME in call.__code__.co_names and call.__globals__.get(NAME) is base.scaled_dot_product_attention
+    if NAME not in call.__code__.co_names or not isinstance(own := call.__globals__.get(NAME), FunctionType):
+        return False
+    return own.__module__ in HOMES
 
 
 def _in_blocks(plain: Call) -> Call:
-    return with_globals(plain, {NAME: partial(_instead, recomputed=False)})
+    return _with(plain, recomputed=False)
 
 
 def _recomputed_in_blocks(plain: Call) -> Call:
-    return with_globals(plain, {NAME: partial(_instead, recomputed=True)})
+    return _with(plain, recomputed=True)
+
+
+def _with(plain: Call, *, recomputed: bool) -> Call:
+    own = cast("FunctionType", plain).__globals__[NAME]
+    return with_globals(plain, {NAME: partial(_instead, own=own, recomputed=recomputed)})
 
 
 def _instead(
@@ -114,14 +121,14 @@ def _instead(
     mask: mx.array | str | None,
     sinks: mx.array | None = None,
     *,
+    own: Call,
     recomputed: bool,
 ) -> mx.array:
-    """mlx-lm's `scaled_dot_product_attention` (models/base.py, 0.32), in blocks where all is plainly causal."""
+    """In the place of a library's `own` function of this name: in blocks where all is plainly causal."""
     length = queries.shape[2]
     rows = FEWEST_ROWS[runtime.backend()]
     if not recomputed:  # then all scores are kept, however many blocks they are made in
         rows = max(rows, math.ceil(length / MOST_BLOCKS))
     if cache is not None or sinks is not None or not isinstance(mask, str) or length <= rows:
-        plain: Call = base.scaled_dot_product_attention  # annotated for an array alone, though "causal" may come
-        return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
+        return own(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
     return attention_in_blocks(queries, keys, values, scale=scale, rows=rows, recomputed=recomputed)

@@ -12,10 +12,11 @@ from mlx_lm.models.switch_layers import SwitchLinear
 from . import runtime
 from .adapters import is_adapter
 from .config import TrainingConfig
+from .families.base import Encoded
 from .loader import Loaded
 from .loss import rows_at_once
 from .optim import make_optimizer
-from .probing import LayerCost, LossCost, a_state, layer_costs, loss_cost, trained_outside
+from .probing import LayerCost, LossCost, a_state, layer_costs, loss_cost, picture_cost, trained_outside
 from .tensors import flat
 
 UPDATED_AT_ONCE = 10  # tensors MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
@@ -52,6 +53,7 @@ class Estimate:
     gradients: int  # those of a step, and the sum over its micro-batches
     activations: int  # kept by all layers from the forward to the backward pass
     layer: int  # by the layer at work, in passing
+    pictures: int  # kept by trained eyes, and by their layer at work
     loss: int  # logits and their gradient, a piece of them at a time
     embedding: int  # in passing, when a trained embedding or head gets its gradient
     update: int  # in passing, by the optimizer
@@ -85,12 +87,13 @@ class Estimate:
     def _moments(self) -> dict[str, dict[str, int]]:
         """Bytes beyond those held throughout, at the moments that can be the peak."""
         activations, gradients = {"activations": self.activations}, {"gradients": self.gradients}
+        pictures = {"pictures": self.pictures} if self.pictures else {}
         # Activations go as gradients come.
         larger = activations if self.activations > self.gradients else gradients
         return {
-            "the loss": activations | {"loss": self.loss},
-            "the backward pass": larger | {"the layer at work": self.layer},
-            "the end of the backward pass": gradients | {"gradient of embedding and head": self.embedding},
+            "the loss": activations | pictures | {"loss": self.loss},
+            "the backward pass": larger | pictures | {"the layer at work": self.layer},
+            "the end of the backward pass": gradients | pictures | {"gradient of embedding and head": self.embedding},
             "the update": gradients | {"update": self.update},
         }
 
@@ -107,6 +110,7 @@ class Estimate:
             "gradients": self.gradients,
             "activations": self.activations,
             "the layer at work": self.layer,
+            "pictures": self.pictures,
             "loss": self.loss,
             "gradient of embedding and head": self.embedding,
             "update": self.update,
@@ -140,6 +144,7 @@ class Facts:
     layers: list[LayerCost]
     recomputed: list[LayerCost]  # the same with gradient checkpointing, while a layer is computed again
     depth: int  # layers that gradients pass through
+    picture: int  # bytes of the images of one row, of the one that has most
     loss: LossCost
     together: int | None  # positions that go through the head at once; None: all
     every_token: bool  # whether all tokens go through the head, supervised or not
@@ -147,8 +152,8 @@ class Facts:
     device: int  # bytes
 
 
-def facts_of(loaded: Loaded, config: TrainingConfig, longest: int) -> Facts:
-    """Count and measure; rows of at most `longest` tokens are made up for it."""
+def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded | None = None) -> Facts:
+    """Count and measure; rows of at most `longest` tokens are made up for it. `seen` is the row with most images."""
     module, family = loaded.module, loaded.family
     trained = flat(module.trainable_parameters())
     sizes = sorted((value.size for value in trained.values()), reverse=True)
@@ -175,6 +180,7 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int) -> Facts:
         layers=layers,
         recomputed=recomputed,
         depth=sum(kind.count for kind in layers),
+        picture=0 if seen is None else picture_cost(family, module, seen),
         loss=loss,
         together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1])),
         every_token=head is None,
@@ -205,6 +211,7 @@ def put_together(facts: Facts, batch: Batch, *, checkpointing: bool) -> Estimate
         gradients=facts.gradients,
         activations=activations,
         layer=layer,
+        pictures=rows * facts.picture,
         loss=loss,
         embedding=facts.embedding,
         update=facts.update,

@@ -44,15 +44,18 @@ def estimate(
     """What training `model` takes, with the parameters that are trainable now.
 
     The batch is the largest that the encoded `rows` give, or rows of `longest` tokens (None: max_seq_length), all of
-    them supervised. With `gradient_checkpointing` "auto" or None it is on where the run would not fit without. Raises
-    ValueError when nothing is trainable.
+    them supervised and without images. With `gradient_checkpointing` "auto" or None it is on where the run would not
+    fit without. Raises ValueError when nothing is trainable.
     """
     config, loaded = config or TrainingConfig(), model.loaded
     if not flat(loaded.module.trainable_parameters()):
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
     cap = config.max_seq_length or loaded.max_seq_length
     batch = _largest(rows, config, cap) if rows else _of(longest or cap, config, cap)
-    facts = facts_of(loaded, config, batch.tokens)
+    seen = None
+    if rows and loaded.family.placeholder is not None:
+        seen = max(rows, key=lambda row: (len(row.images), row.images_end))
+    facts = facts_of(loaded, config, batch.tokens, seen)
     switch = config.gradient_checkpointing
     found = put_together(facts, batch, checkpointing=switch is True)
     if switch in ("auto", None) and not found.fits:

@@ -81,6 +81,26 @@ def loss_cost(family: Family, module: nn.Module) -> LossCost:
     return LossCost(constant=max(0.0, few - SUPERVISED[0] * position), position=position)
 
 
+def picture_cost(family: Family, module: nn.Module, row: Encoded) -> int:
+    """Bytes that the gradient of what reads the images of `row` takes, beyond that of a text as long.
+
+    Where nothing outside of the layers is trained it is 0: the eyes then keep nothing.
+    """
+    trained = trained_outside(module)
+    if not row.images or not trained:
+        return 0
+    width = len(row.tokens)
+
+    def peak_of(row: Encoded) -> int:
+        def states(_: list[mx.array]) -> mx.array:
+            with varied(layers_of(module), _passing_on):
+                return family.hidden(module, family.collate([row], width)).astype(mx.float32).sum()
+
+        return _peak(module, trained, states, 0)
+
+    return max(0, peak_of(row) - peak_of(_row(width, supervised=width)))
+
+
 def a_state(family: Family, module: nn.Module) -> mx.array:
     """(1, 8, D): what the loss gets of a made-up row. Not evaluated; its shape and type are of interest."""
     return family.hidden(module, family.collate([_row(9, supervised=8)], 9))

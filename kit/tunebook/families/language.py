@@ -49,6 +49,13 @@ def called(
     """(B, T, V) logits of (B, T) tokens whose features are `given`."""
     language = module["language_model"]
     given = {**given, "inputs_embeds": mx.array(given["inputs_embeds"])}  # a copy: Gemma 3 scales it in place
+    if quirks.widens_to_its_norm:
+        _types.append(given["inputs_embeds"].dtype)
+        try:
+            with varied([cast("Any", module).layers[0]], _in_the_type_of_features):
+                return language(tokens, mask=None, cache=cache, **given).logits
+        finally:
+            _types.pop()
     if not (quirks.sees_images_whole and (tokens == image_id).any()):
         return language(tokens, mask=None, cache=cache, **given).logits
     is_image = tokens == image_id
@@ -92,6 +99,7 @@ def has_head(module: nn.Module) -> bool:
 
 _heard: list[mx.array] = []  # the trunk's output; lists, so that the calls below are always the same ones
 _masks: list[mx.array] = []  # of the layers that see a window alone
+_types: list[mx.Dtype] = []  # of the embeddings
 
 
 def _passing_on(_: Call) -> Call:
@@ -104,6 +112,10 @@ def _overheard(plain: Call) -> Call:
         return _heard[-1]
 
     return call
+
+
+def _in_the_type_of_features(plain: Call) -> Call:
+    return lambda layer, x, *args, **kwargs: plain(layer, x.astype(_types[-1]), *args, **kwargs)
 
 
 def _with_its_own_mask(plain: Call) -> Call:

@@ -19,11 +19,11 @@ CANDIDATES = (
 )
 # Words in the names of special tokens that only ever stand around or for an image, a video or a sound.
 WORDS = ("image", "img", "vision", "patch", "tile", "video", "audio")
+VIDEO_KEYS = ("video_token_id", "video_token_index")
 CONFIG_KEYS = (
     "image_token_id",
     "image_token_index",
-    "video_token_id",
-    "video_token_index",
+    *VIDEO_KEYS,
     "vision_start_token_id",
     "vision_end_token_id",
     "boi_token_index",
@@ -38,7 +38,8 @@ class MediaTokens:
     placeholder: str  # what a text has in the place of an image
     placeholder_id: int
     image_id: int  # the token whose states are the image's; there are many to a placeholder, and it may be the same one
-    never_trained: frozenset[int]  # both, and all that stand around them
+    of_pixels: frozenset[int]  # that one and a video's: where none belongs, pixels would move to the next
+    never_trained: frozenset[int]  # all these, and all that stand around them
 
 
 def media_tokens(processor: Any, config: dict[str, Any]) -> MediaTokens:
@@ -64,11 +65,13 @@ def media_tokens(processor: Any, config: dict[str, Any]) -> MediaTokens:
     image_id = image_id_of(config)
     image_id = known[named["image_token"] or placeholder] if image_id is None else image_id
     numbers = {known[name] for name in special if _speaks_of_media(name)}
-    numbers |= {known[placeholder], image_id, *(config[key] for key in CONFIG_KEYS if isinstance(config.get(key), int))}
+    said = {key: config[key] for key in CONFIG_KEYS if isinstance(config.get(key), int)}
+    numbers |= {known[placeholder], image_id, *said.values()}
     return MediaTokens(
         placeholder=placeholder,
         placeholder_id=known[placeholder],
         image_id=image_id,
+        of_pixels=frozenset({image_id, *(number for key, number in said.items() if key in VIDEO_KEYS)}),
         never_trained=frozenset(numbers - set(_ordinary(tokenizer))),
     )
 

@@ -17,6 +17,10 @@ class Quirks:
     sees_images_whole: bool = False
     # Its config, as read, scales images by a width that is not the text's, and takes padding out of the embeddings.
     mends_config: bool = False
+    # It takes an image whose values are all 0 for padding, leaves it out, and then misses it (mlx-vlm, idefics3.py).
+    zero_is_padding: bool = False
+    # Its language model works in the type of its last norm, which is float32 when it is trained in half precision.
+    widens_to_its_norm: bool = False
     # Beginnings of parameter names here, and what transformers 5 has in their place; None: not known.
     transformers_names: tuple[tuple[str, str], ...] | None = None
 
@@ -26,11 +30,13 @@ _QWEN = Quirks(
     transformers_names=(("language_model.model.", "model.language_model."), ("vision_tower.", "model.visual.")),
 )
 _IDEFICS = Quirks(
+    zero_is_padding=True,
+    widens_to_its_norm=True,
     transformers_names=(
         ("language_model.", "model.text_model."),
         ("vision_model.", "model.vision_model."),
         ("connector.", "model.connector."),
-    )
+    ),
 )
 
 QUIRKS = {

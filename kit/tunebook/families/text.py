@@ -78,9 +78,10 @@ def _tokenize(
 
     A text is tokenized in one piece, as it stands, and a token belongs to the part its first character is in. A
     rendered chat brings its own special tokens; raw text gets the tokenizer's opening ones, unless it begins with BOS,
-    and, when it `ends`, EOS.
+    and, when it `ends`, EOS if there is one.
     """
     encodings: dict[int, Encoding] = {}
+    end = tokenizer.eos_token_id
     for opens in (False, True):  # the tokenizer takes many texts at once, and shares them among the cores
         alike = [index for index, example in enumerate(examples) if _opens(example, tokenizer) is opens]
         batch = [examples[index].text for index in alike]
@@ -95,8 +96,8 @@ def _tokenize(
         part_starts = np.cumsum([0, *(len(part.text) for part in parts[:-1])])
         part_of = np.searchsorted(part_starts, starts, side="right") - 1  # (T,) index into parts
         supervised = [parts[part].supervised for part in part_of]
-        if ends and not example.rendered and tokens[-1:] != [tokenizer.eos_token_id]:
-            tokens.append(tokenizer.eos_token_id)
+        if ends and end is not None and not example.rendered and tokens[-1:] != [end]:
+            tokens.append(end)
             supervised.append(parts[-1].supervised)
         yield np.array(tokens, dtype=np.int32), np.array(supervised, dtype=bool)
 

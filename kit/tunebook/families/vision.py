@@ -53,8 +53,8 @@ class VisionFamily(Family):
         return [self._encoded(example) for example in examples]
 
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
-        padding = self.tokenizer.pad_token_id
-        tokens = np.full((len(rows), width), self.tokenizer.eos_token_id if padding is None else padding, np.int32)
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)  # any would do: nothing looks at padding
+        tokens = np.full((len(rows), width), next(number for number in known if number is not None), np.int32)
         loss_mask = np.zeros((len(rows), width), dtype=bool)
         attention_mask = np.zeros((len(rows), width), dtype=np.int32)
         for index, row in enumerate(rows):
@@ -104,9 +104,13 @@ class VisionFamily(Family):
         return called(module, tokens, given, self.media.image_id, self.quirks, cache)
 
     def _encoded(self, example: Example, *, ends: bool = True) -> Encoded:
-        """One example; a raw text `ends` in EOS. Raises ValueError for an image that cannot be opened."""
+        """One example; a raw text `ends` in EOS if there is one.
+
+        Raises ValueError for an image that cannot be opened, and for a token of pixels that no image brought.
+        """
         first = example.parts[0]
         if isinstance(first, Tokens):
+            self._refuse_typed(np.array(first.ids, np.int32))
             return Encoded(tokens=np.array(first.ids, np.int32), loss_mask=np.array(first.supervised, bool))
         texts, supervised = [], []
         for text, is_supervised in self._written(example):
@@ -119,9 +123,11 @@ class VisionFamily(Family):
         tokens = list(encoding.ids)
         part_starts = np.cumsum([0, *(len(text) for text in texts[:-1])])
         part_of = np.searchsorted(part_starts, [start for start, _ in encoding.offsets], side="right") - 1  # (T,)
-        mask = [supervised[part] for part in part_of]
-        if ends and not example.rendered and tokens[-1:] != [self.tokenizer.eos_token_id]:
-            tokens.append(self.tokenizer.eos_token_id)
+        is_typed = np.array([isinstance(part, Text) for part in example.parts])[part_of]
+        self._refuse_typed(np.array(tokens, np.int32)[is_typed])
+        mask, end = [supervised[part] for part in part_of], self.tokenizer.eos_token_id
+        if ends and end is not None and not example.rendered and tokens[-1:] != [end]:
+            tokens.append(end)
             mask.append(supervised[-1])
         is_media = np.isin(tokens, list(self.media.never_trained))
         return Encoded(
@@ -130,6 +136,13 @@ class VisionFamily(Family):
             images=tuple(part.picture for part in example.parts if isinstance(part, Image)),
             images_end=int(np.flatnonzero(is_media)[-1]) + 1 if is_media.any() else 0,
         )
+
+    def _refuse_typed(self, tokens: np.ndarray) -> None:
+        """Raise ValueError where (T,) tokens that no image brought would be given the pixels of one."""
+        typed = tokens[np.isin(tokens, list(self.media.of_pixels))]
+        if typed.size:
+            name = self.tokenizer.convert_ids_to_tokens(int(typed[0]))
+            raise ValueError(f"a text holds {name}, which stands for pixels, and brings none; take it out.")
 
     def _written(self, example: Example) -> Iterator[tuple[str, bool]]:
         """(text, whether it is supervised) of each part, images written out as the processor does."""
@@ -178,7 +191,16 @@ class VisionFamily(Family):
                 f"{type(self.processor).__name__} gives {', '.join(of_tokens)}, one number for each token, which no "
                 "batch here carries"
             )
-        return {name: _as_array(value) for name, value in made.items()}
+        arrays = {name: _as_array(value) for name, value in made.items()}
+        if self.quirks.zero_is_padding:
+            arrays["pixel_values"] = _told_from_padding(arrays["pixel_values"], arrays["pixel_attention_mask"])
+        return arrays
+
+
+def _told_from_padding(pixels: mx.array, mask: mx.array) -> mx.array:
+    """(B, N, C, H, W) with images of which `mask` (B, N, H, W) has pixels a trifle off 0 where all their values are."""
+    is_image, is_zero = mask.any(axis=(2, 3)), (pixels == 0).all(axis=(2, 3, 4))
+    return mx.where((is_image & is_zero)[..., None, None, None], 1e-6, pixels)
 
 
 def _as_array(value: Any) -> mx.array:

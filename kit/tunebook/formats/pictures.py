@@ -21,6 +21,18 @@ from .templates import ChatTemplate
 MARKER = "<image>"  # what data sets write for an image, whatever the model's own placeholder is
 TURNS = ("messages", "conversations", "prompt", "completion")  # columns that may hold turns
 STRINGS = ("prompt", "instruction", "input", "text")  # and those that may hold text with placeholders
+# Tokens whose states are made of pixels, in released models; the placeholder is one of them or stands for many.
+OF_PIXELS = (
+    "<image>",
+    "<|image|>",
+    "<|image_pad|>",
+    "<image_soft_token>",
+    "[IMG]",
+    "<IMG_CONTEXT>",
+    "<video>",
+    "<|video|>",
+    "<|video_pad|>",
+)
 KINDS = ("image", "image_url", "input_image")  # what a part that is an image calls itself
 
 Part = Mapping[str, Any]
@@ -75,7 +87,7 @@ class Placing:
     def put_back(self, example: Example, pictures: Sequence[Picture]) -> Example:
         """`example` with its placeholders replaced by `pictures`. Raises BadRow unless there is one for each."""
         if isinstance(example.parts[0], Tokens):
-            if pictures or self._token in example.parts[0].ids:
+            if pictures or not {self._token, *self._of_pixels}.isdisjoint(example.parts[0].ids):
                 raise BadRow("it came as token ids and speaks of images; give it as messages and images.")
             return example
         is_all_trained = all(part.supervised for part in example.parts)
@@ -84,6 +96,7 @@ class Placing:
         count = 0
         for part in example.parts:
             assert isinstance(part, Text)
+            self._refuse_typed(part.text)
             for text in self._split(part.text):
                 if text is not None:
                     parts.append(Text(text, part.supervised))
@@ -102,6 +115,23 @@ class Placing:
     @cached_property
     def _token(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(self.placeholder)
+
+    @cached_property
+    def _of_pixels(self) -> dict[int, str]:
+        """Those the tokenizer has, without the placeholder."""
+        added = self.tokenizer.get_added_vocab()
+        return {added[name]: name for name in OF_PIXELS if name in added and name != self.placeholder}
+
+    def _refuse_typed(self, text: str) -> None:
+        """Raise BadRow where `text` has a token that the pixels of another image would move to."""
+        if not any(name in text for name in self._of_pixels.values()):
+            return
+        for token in self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids:
+            if token in self._of_pixels:
+                raise BadRow(
+                    f"its text holds {self._of_pixels[token]}, which the model's processor alone writes, for the "
+                    f"pixels of an image; take it out, or write {self.placeholder} and give the image."
+                )
 
     def _split(self, text: str) -> Iterator[str | None]:
         """`text` in pieces, None for each placeholder; its characters may also stand in the name of a longer token."""
