@@ -29,7 +29,9 @@ PICTURE = """
     samples     : digit_model
     variants    :
     recompute   : tensors variants
-    activations : runtime variants
+    curves      : runtime
+    gated       : curves recompute tensors variants
+    activations : curves gated runtime variants
     attention   : runtime variants
     norms       : tensors variants
     neftune     : variants
