@@ -53,6 +53,7 @@ PICTURE = """
     datacheck   : encoding families
     batches     : config
     loss        : families runtime tensors
+    last_mlp    : families loss variants
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families hybrid loss
@@ -62,8 +63,8 @@ PICTURE = """
     identity    : config loader adapters families tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
-    step        : activations attention compiled config batches families hybrid loader loss neftune optim \
-                  recompute tensors
+    step        : activations attention compiled config batches families hybrid last_mlp loader loss neftune \
+                  optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families formats loader packing sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
