@@ -53,7 +53,7 @@ PICTURE = """
     datacheck   : encoding families
     batches     : config
     loss        : families runtime tensors
-    last_mlp    : families loss variants
+    last_mlp    : families loss recompute variants
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families hybrid loss

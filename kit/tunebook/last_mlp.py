@@ -15,6 +15,7 @@ import numpy as np
 
 from .families.base import Batch, Encoded, Family
 from .loss import supervised_positions
+from .recompute import drops
 from .variants import Call, varied
 
 MOST_SUPERVISED = 0.8  # of all positions; with more, gathering and scattering take what is saved
@@ -39,10 +40,13 @@ def supervised_mlp(module: nn.Module, batch: Batch, positions: mx.array) -> Iter
         _given.pop()
 
 
-def has_last_mlp(module: nn.Module) -> bool:
-    """Whether the last decoder layer has a part of its own called `mlp`."""
+def has_plain_mlp(module: nn.Module) -> bool:
+    """Whether the last decoder layer has a part called `mlp` that drops nothing.
+
+    With dropout, fewer positions would mean other draws, and a compiled run has to make those of a plain one.
+    """
     layer = _last_layer(module)
-    return isinstance(layer, nn.Module) and "mlp" in layer and isinstance(layer["mlp"], nn.Module)
+    return "mlp" in layer and isinstance(layer["mlp"], nn.Module) and not drops(layer["mlp"])
 
 
 def gives_the_same(family: Family, module: nn.Module) -> bool:
@@ -66,8 +70,8 @@ def gives_the_same(family: Family, module: nn.Module) -> bool:
         module.train(was_training)
 
 
-def _last_layer(module: nn.Module) -> Any:
-    return cast("list[Any]", module.layers)[-1]
+def _last_layer(module: nn.Module) -> nn.Module:
+    return cast("list[nn.Module]", module.layers)[-1]
 
 
 # (rows, predictions of each, positions) of the batch at hand; a list, so that the call below is always the same one

@@ -24,7 +24,7 @@ from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
 from .hybrid import chunkwise_layers, gated_delta_layers, why_not_chunkwise
-from .last_mlp import gives_the_same, has_last_mlp, supervised_mlp
+from .last_mlp import gives_the_same, has_plain_mlp, supervised_mlp
 from .loader import Loaded
 from .loss import measured_nats, summed_loss, supervised_positions
 from .neftune import noisy_embeddings
@@ -76,7 +76,7 @@ class Stepper:
         with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
             loaded.family.check(loaded.module)
         # A compiled pass has shapes of its own, which do not follow the number of supervised tokens.
-        self._spares_last_mlp = not config.compile and has_last_mlp(loaded.module)
+        self._spares_last_mlp = not config.compile and has_plain_mlp(loaded.module)
         if self._spares_last_mlp and not gives_the_same(loaded.family, loaded.module):
             self._spares_last_mlp = False
             self.notices.append("The last layer's MLP runs at every token: in this model it affects other positions.")
