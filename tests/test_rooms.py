@@ -57,7 +57,7 @@ PICTURE = """
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : batches events families hybrid loss
-    probing     : attention families hybrid loss recompute runtime tensors variants
+    probing     : activations attention families gated hybrid loss recompute runtime tensors variants
     footprint   : adapters config loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families tensors

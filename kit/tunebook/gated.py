@@ -31,6 +31,12 @@ def lean_mlps(module: nn.Module) -> AbstractContextManager[Any]:
     return changed
 
 
+def downs(module: nn.Module) -> list[nn.Module]:
+    """The layers of `module` whose input would be made again so."""
+    parts = module.modules()
+    return [part[_names(type(part).__call__)[form.down]] for form in FORMS for part in parts if _is_of(form, part)]
+
+
 def gated_down(down: nn.Module, gate: mx.array, up: mx.array, curve: Curve) -> mx.array:
     """`down(curve(gate) * up)`, (..., D); `gate` and `up` are (..., I), and `down` draws no random numbers."""
     trained = flat(down.trainable_parameters())
