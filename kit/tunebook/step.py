@@ -73,13 +73,13 @@ class Stepper:
         elif config.compile:
             shapes = commonest_shapes(rows, config, max_seq_length)
             self._value_and_grad = CompiledPass(loaded.module, self._value_and_grad, shapes)
-        with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
-            loaded.family.check(loaded.module)
         # A compiled pass has shapes of its own, which do not follow the number of supervised tokens.
         self._spares_last_mlp = not config.compile and has_plain_mlp(loaded.module)
-        if self._spares_last_mlp and not gives_the_same(loaded.family, loaded.module):
-            self._spares_last_mlp = False
-            self.notices.append("The last layer's MLP runs at every token: in this model it affects other positions.")
+        with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
+            loaded.family.check(loaded.module)
+            if self._spares_last_mlp and not gives_the_same(loaded.family, loaded.module):
+                self._spares_last_mlp = False
+                self.notices.append("The last layer's MLP runs at every token: here it affects other tokens.")
 
     def begin(self, step: int) -> None:
         """Start on `step`, 1-based. What was added to an earlier one and not finished is forgotten."""
