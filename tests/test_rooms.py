@@ -31,7 +31,9 @@ PICTURE = """
     samples     : digit_model
     variants    :
     recompute   : tensors variants
-    activations : runtime variants
+    curves      : runtime
+    gated       : curves recompute tensors variants
+    activations : curves gated runtime variants
     attention   : runtime variants
     norms       : tensors variants
     neftune     : variants
@@ -56,17 +58,18 @@ PICTURE = """
     collation   : batches families
     feed        : batches config encoded encoding families sources
     loss        : families runtime tensors
+    last_mlp    : families loss recompute variants
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : collation events families hybrid loss
-    probing     : attention families hybrid loss recompute runtime tensors variants
+    probing     : activations attention families gated hybrid loss recompute runtime tensors variants
     footprint   : adapters config families loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint loader probing runtime tensors
     identity    : config loader adapters families feed tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
-    step        : activations attention collation compiled config batches families hybrid loader loss neftune optim \
-                  recompute tensors
+    step        : activations attention collation compiled config batches families hybrid last_mlp loader loss \
+                  neftune optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families feed formats loader packing pretraining sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \

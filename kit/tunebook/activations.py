@@ -1,12 +1,11 @@
 """Element-wise parts of a layer with gradients written out, so that a forward pass keeps only what the backward needs.
 
 MLX keeps the inputs of every operation for its gradient; a gated SiLU of five operations keeps six arrays as wide as
-the widest of the layer. Here it keeps its two inputs and the sigmoid. Values are those of the plain form but for the
-last place. Only the
-layer objects given up for the time are changed (`variants.py`).
+the widest of the layer. Here it keeps its two inputs and the sigmoid, and of the commonest MLPs not its product either
+(`gated.py`). Values are those of the plain form but for the last place. Only the layer objects given up for the time
+are changed (`variants.py`).
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache
@@ -19,16 +18,17 @@ from mlx_lm.models import activations as upstream
 from mlx_lm.tuner.lora import LoRALinear
 
 from . import runtime
+from .curves import GELU, SILU
+from .gated import lean_mlps
 from .variants import Call, varied, with_globals
 
 Arrays = Sequence[mx.array]
-
-GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715  # Hendrycks and Gimpel 2016, arXiv 1606.08415
 
 
 def lean_activations(module: nn.Module) -> AbstractContextManager[Any]:
     """Have gated SiLUs, GELUs, LoRA and, on the CPU, RMS norms of `module` do and keep less, until the block ends."""
     forms = ExitStack()
+    forms.enter_context(lean_mlps(module))
     layers = [layer for layer in module.modules() if isinstance(type(layer).__call__, FunctionType)]
     forms.enter_context(varied([layer for layer in layers if _calls_swiglu(layer)], _with_swiglu))
     forms.enter_context(varied([layer for layer in layers if _calls_gelu(layer)], _with_gelu))
@@ -65,30 +65,27 @@ def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
 
 @mx.custom_function
 def _swiglu(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
-    # The CPU build's sigmoid takes half as long again as its exponential; in half precision it is the exacter one.
-    fast = runtime.backend() == "cpu" and gate.dtype == mx.float32
-    share = 1 / (1 + mx.exp(-gate)) if fast else mx.sigmoid(gate)
-    return gate * share * x, share
+    share = SILU.kept(gate)
+    return SILU.value(gate, share) * x, share
 
 
 @_swiglu.vjp
 def _swiglu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
     (gate, x), share = primals, outputs[1]
-    of_gate = cotangents[0] * x * share * (1 + gate * (1 - share))
-    return of_gate, cotangents[0] * (gate * share)
+    silu = SILU.value(gate, share)
+    return cotangents[0] * x * SILU.slope(gate, share, silu), cotangents[0] * silu
 
 
 @mx.custom_function
 def _gelu(x: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
-    bend = mx.tanh(GELU_SCALE * x * (1 + GELU_CUBE * x * x))
-    return 0.5 * x * (1 + bend), bend
+    bend = GELU.kept(x)
+    return GELU.value(x, bend), bend
 
 
 @_gelu.vjp
 def _gelu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
     x, bend = primals[0], outputs[1]
-    slope = 0.5 * (1 + bend) + 0.5 * x * (1 - bend * bend) * (GELU_SCALE * (1 + 3 * GELU_CUBE * x * x))
-    return cotangents[0] * slope, mx.zeros_like(primals[1])
+    return cotangents[0] * GELU.slope(x, bend, outputs[0]), mx.zeros_like(primals[1])
 
 
 @lru_cache

@@ -17,8 +17,10 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from . import runtime
+from .activations import lean_activations
 from .attention import block_attention
 from .families.base import Encoded, Family
+from .gated import downs
 from .hybrid import chunkwise_layers
 from .loss import summed_loss, supervised_positions
 from .recompute import drops
@@ -68,10 +70,11 @@ def layer_costs(family: Family, module: nn.Module, longest: int, *, recomputed: 
     `recomputed` is the cost when attention's scores are made again, as they are with gradient checkpointing; that a
     layer then keeps its input alone is for the caller to reckon.
     """
-    with block_attention(module, recomputed=recomputed), chunkwise_layers(module):
+    remade = downs(module)
+    with block_attention(module, recomputed=recomputed), lean_activations(module), chunkwise_layers(module):
         if not _layers_give_states(family, module):
             return [_cost_of_all(family, module, longest)]
-        return _cost_of_each(family, module, longest)
+        return _cost_of_each(family, module, longest, remade)
 
 
 def loss_cost(family: Family, module: nn.Module) -> LossCost:
@@ -130,7 +133,7 @@ def _kinds(module: nn.Module) -> list[list[nn.Module]]:
     return list(kinds.values())
 
 
-def _cost_of_each(family: Family, module: nn.Module, longest: int) -> list[LayerCost]:
+def _cost_of_each(family: Family, module: nn.Module, longest: int, remade: list[nn.Module]) -> list[LayerCost]:
     costs, dtype = [], a_state(family, module).dtype
     for layers in _kinds(module):
         many = min(DEPTHS[1], len(layers))
@@ -140,7 +143,7 @@ def _cost_of_each(family: Family, module: nn.Module, longest: int) -> list[Layer
         low = [_layers_peak(family, module, layers[:few], length) for length in lengths]
         kept = [(more - less) / (many - few) for more, less in zip(high, low, strict=True)]
         working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
-        between = _between_adapters(layers[0], dtype)
+        between = _between_adapters(layers[0], dtype, remade)
         kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
         costs.append(LayerCost(count=len(layers), kept=_through(lengths, kept), working=_through(lengths, working)))
     return costs
@@ -236,14 +239,15 @@ def _trained_matrices(part: nn.Module) -> Arrays:
     return {name: value for name, value in own if isinstance(value, mx.array) and value.ndim >= 2}
 
 
-def _between_adapters(layer: nn.Module, dtype: mx.Dtype) -> int:
+def _between_adapters(layer: nn.Module, dtype: mx.Dtype, remade: list[nn.Module]) -> int:
     """Bytes per token that scales do not stand for: what goes from A to B, and A's input where it has to be made.
 
-    It is made by dropout, and by a change of type where the states are not of the adapters' float32.
+    It is made by dropout, and by a change of type where the states are not of the adapters' float32. Of the layers
+    `remade` nothing is kept.
     """
     size = 0
     for part in layer.modules():
-        if "lora_a" in _trained_matrices(part):
+        if "lora_a" in _trained_matrices(part) and all(part is not other for other in remade):
             inputs, rank = part["lora_a"].shape[-2:]
             made = drops(part) or part["lora_a"].dtype != dtype
             size += (rank + (inputs if made else 0)) * part["lora_a"].itemsize
