@@ -15,14 +15,16 @@ PICTURE = """
     config      :
     torchless   :
     interrupts  :
-    images      :
+    runtime     :
+    remote_images : atomic runtime
+    images      : remote_images
     examples    : images
     hub         :
     sources     : hub
+    pretraining : config sources
     progress    : events
     bridges     : events
     runs        : atomic events
-    runtime     :
     blas        : atomic runtime
     tensors     :
     digit_model : tensors
@@ -38,36 +40,39 @@ PICTURE = """
     checkpoint  : atomic tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
-    formats     : config examples images sources
+    formats     : config examples images pretraining sources
     families    : examples images tensors variants
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :
     adapters    : config norms peft_format tensors
     untuned     : adapters
-    encoded     : families
-    token_cache : loader runtime sources
-    encoding    : atomic encoded examples families formats loader progress sources token_cache
+    stored_pictures : families images
+    encoded     : families stored_pictures
+    token_cache : families loader runtime sources
+    encoding    : atomic encoded examples families formats images loader pretraining progress sources token_cache
     datacheck   : encoding families
     batches     : config
+    collation   : batches families
+    feed        : batches config encoded encoding families sources
     loss        : families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
-    evaluation  : batches events families hybrid loss
+    evaluation  : collation events families hybrid loss
     probing     : attention families hybrid loss recompute runtime tensors variants
     footprint   : adapters config loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint loader probing runtime tensors
-    identity    : config loader adapters families tensors
+    identity    : config loader adapters families feed tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
-    step        : activations attention compiled config batches families hybrid loader loss neftune optim \
+    step        : activations attention collation compiled config batches families hybrid loader loss neftune optim \
                   recompute tensors
     endings     : config events runtime
-    preparation : batches config encoded encoding families formats loader packing sampling sources
-    loop        : events config runtime interrupts runs loader adapters batches encoded families step endings \
+    preparation : batches config encoded encoding families feed formats loader packing pretraining sampling sources
+    loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs memory \
-                  loader batches evaluation preparation loop progress tensors
+                  loader batches evaluation preparation pretraining loop progress tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
@@ -81,7 +86,7 @@ ALLOWED = {
 # What the widgets may use, and those alone that show a model.
 DASHBOARD = {"events", "runs"}
 NEEDS = {
-    "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "sources", "trainer"},
+    "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "pretraining", "sources", "trainer"},
     "chat.py": {"loader", "sampling", "untuned"},
     "fit.py": {"config", "footprint", "memory", "trainer"},
     "export_panel.py": {"adapters", "export", "gguf", "sources"},

@@ -462,7 +462,7 @@ def test_a_large_set_with_images_is_kept_in_memory_and_says_so(models, monkeypat
     monkeypatch.setattr(encoding, "cached_folder", lambda key: pytest.fail("looked into the cache"))
     row = asked("What?", pictures(1), "a dog")
     made = encode_rows([row] * 3, models("smolvlm").loaded, max_seq_length=99)
-    assert "kept in memory" in " ".join(made.notices)
+    assert "are no files, so its rows are kept in memory" in " ".join(made.notices)
 
 
 # Canaries: what mlx-vlm 0.7.10 does wrong when it is called the obvious way. One that fails means it was mended.

@@ -15,6 +15,7 @@ from tunebook.adapters import adapter_paths
 from tunebook.encoding import encode_rows
 from tunebook.export.merged import save_merged
 from tunebook.families.check import CHECKS, NotTrainable
+from tunebook.feed import StoredFeed
 from tunebook.identity import identity_of
 from tunebook.loss import summed_loss, supervised_positions
 from tunebook.recompute import recomputed_layers
@@ -200,7 +201,9 @@ def test_a_run_on_other_pictures_is_another_run(folders, rows):
     config = TrainingConfig()
     other = [asked("What is it?", pictures(2)[1:], "a dog"), *rows[1:]]
     one, two = (
-        identity_of(model.loaded, config, encode_rows(some, model.loaded, max_seq_length=200).rows, 200)
+        identity_of(
+            model.loaded, config, StoredFeed(encode_rows(some, model.loaded, max_seq_length=200).rows, config), 200
+        )
         for some in (rows, other)
     )
     assert {name for name in one if one[name] != two[name]} == {"training rows"}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .export.report import ExportTable as ExportTable
     from .export.verify import verify_export as verify_export
     from .fast_model import FastModel as FastModel
+    from .pretraining import MultimodalPretrain as MultimodalPretrain
     from .runs import load as load_run
     from .sources import hold_out as hold_out
     from .trainer import Trainer as Trainer
@@ -30,6 +31,7 @@ load_fast_blas()
 
 _ON_FIRST_USE = {
     "FastModel": "fast_model",
+    "MultimodalPretrain": "pretraining",
     "Trainer": "trainer",
     "TrainResult": "trainer",
     "ExportTable": "export.report",
@@ -46,6 +48,7 @@ __all__ = [
     "ExportTable",
     "FastModel",
     "LoraConfig",
+    "MultimodalPretrain",
     "TrainResult",
     "Trainer",
     "TrainingConfig",

@@ -97,6 +97,7 @@ class TrainingConfig:
     gradient_checkpointing: bool | Literal["auto"] | None = None
     compile: bool = False  # compile the forward and backward pass for the commonest shapes of the batches
     neftune_noise_alpha: float | None = None  # noise on the embeddings while training; 5 is usual; None and 0: off
+    streaming: bool = False  # read and encode rows when their step comes, from a source of any length; needs max_steps
     seed: int = 3407  # the order of the rows, and dropout
     output_dir: str | None = None  # each run makes a folder run-001, run-002, ... in it; None: nothing is written
     save_steps: int | None = 100  # a checkpoint every n optimizer steps, and one at the end; None: only at the end
@@ -157,6 +158,7 @@ class TrainingConfig:
             []
             if self.gradient_checkpointing in (True, False, "auto", None)
             else [f"gradient_checkpointing is {self.gradient_checkpointing!r}; choose True, False or 'auto'."],
+            self._against_streaming(),
             ["packing and neftune_noise_alpha are both on; the noise would depend on what a row is packed with."]
             if self.packing and self.neftune_noise_alpha
             else [],
@@ -171,6 +173,22 @@ class TrainingConfig:
                 **{name: limit or None for name, limit in self._clipping_limits().items()},
             ),
         )
+
+    def _against_streaming(self) -> list[str]:
+        """What is wrong with a stream, of which nobody knows how many rows it has and how long they are."""
+        if not self.streaming:
+            return []
+        return [
+            *(["streaming needs max_steps; nobody knows where a stream ends."] if self.max_steps is None else []),
+            *(["streaming and packing are both on; packing has to know every row beforehand."] * self.packing),
+            *(
+                [
+                    f"streaming goes with dataset_order 'shuffle' (within blocks) or 'sequential', not with "
+                    f"{self.dataset_order!r}, which has to know every row beforehand."
+                ]
+                * (self.dataset_order not in ("shuffle", "sequential"))
+            ),
+        ]
 
     @property
     def clipping(self) -> tuple[Clipping, float] | None:

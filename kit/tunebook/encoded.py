@@ -1,7 +1,7 @@
 """Encoded rows in a folder: written one after another, read back as a sequence that the disk holds and not memory.
 
-Tokens and masks of all rows lie end to end in two files, and one small index says where each row begins. The folder is
-written once and never changed.
+Tokens and masks of all rows lie end to end in two files, and one small index says where each row begins. What images
+the rows refer to lies beside them (`stored_pictures.py`). The folder is written once and never changed.
 """
 
 import json
@@ -13,35 +13,50 @@ from typing import Any, final, overload
 import numpy as np
 
 from .families.base import Encoded
+from .stored_pictures import PictureWriter, StoredPictures
 
 TOKENS, MASKS, INDEX, FACTS = "tokens.int32", "masks.bool", "index.npz", "facts.json"
 
 
 def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[str, Any]]) -> None:
-    """Write `rows` into an empty folder as they come; `facts`, plain values, are asked for when all are written."""
+    """Write `rows` into an empty folder as they come; `facts`, plain values, are asked for when all are written.
+
+    Raises InMemory for an image that is no file.
+    """
     starts, numbers, cuts = array("q", [0]), array("q"), array("q")
-    with (folder / TOKENS).open("wb") as tokens, (folder / MASKS).open("wb") as masks:
+    with (
+        (folder / TOKENS).open("wb") as tokens,
+        (folder / MASKS).open("wb") as masks,
+        PictureWriter(folder) as pictures,
+    ):
         for row in rows:
+            pictures.write(row)
             tokens.write(row.tokens.astype("<i4").tobytes())
             masks.write(row.loss_mask.tobytes())
             starts.append(starts[-1] + len(row.tokens))
             numbers.append(row.number)
             cuts.append(row.cut)
-    np.savez(folder / INDEX, starts=np.array(starts), numbers=np.array(numbers), cuts=np.array(cuts))
+    index: dict[str, Any] = {"starts": np.array(starts), "numbers": np.array(numbers), "cuts": np.array(cuts)}
+    np.savez(folder / INDEX, **index, **pictures.index)
     (folder / FACTS).write_text(json.dumps(facts()))
 
 
-def read_rows(folder: Path) -> tuple["EncodedRows", dict[str, Any]]:
-    """(rows, facts) of a folder. Raises ValueError when a file is not as long as the index says."""
+def read_rows(folder: Path, *, images: str | Path | None = None) -> tuple["EncodedRows", dict[str, Any]]:
+    """(rows, facts) of a folder; `images` is the folder that the paths of images are relative to.
+
+    Raises ValueError when a file is not as long as the index says.
+    """
     facts = json.loads((folder / FACTS).read_text())
-    with np.load(folder / INDEX) as index:
-        starts, numbers, cuts = index["starts"], index["numbers"], index["cuts"]
+    with np.load(folder / INDEX) as file:
+        index = dict(file)
+    starts, numbers, cuts = index.pop("starts"), index.pop("numbers"), index.pop("cuts")
     for name, size in ((TOKENS, 4), (MASKS, 1)):
         if (folder / name).stat().st_size != starts[-1] * size:
             raise ValueError(f"{folder / name} does not hold the {starts[-1]} tokens its index speaks of.")
     tokens = np.memmap(folder / TOKENS, dtype="<i4", mode="r", shape=(starts[-1],))
     masks = np.memmap(folder / MASKS, dtype=np.bool_, mode="r", shape=(starts[-1],))
-    return EncodedRows(tokens, masks, starts, numbers, cuts), facts
+    pictures = StoredPictures(folder, index, images) if index else None
+    return EncodedRows(tokens, masks, starts, numbers, cuts, pictures), facts
 
 
 @final
@@ -49,10 +64,17 @@ class EncodedRows(Sequence[Encoded]):
     """Rows whose tokens are read when asked for."""
 
     def __init__(
-        self, tokens: np.ndarray, masks: np.ndarray, starts: np.ndarray, numbers: np.ndarray, cuts: np.ndarray
+        self,
+        tokens: np.ndarray,
+        masks: np.ndarray,
+        starts: np.ndarray,
+        numbers: np.ndarray,
+        cuts: np.ndarray,
+        pictures: StoredPictures | None,
     ):
         self._tokens, self._masks = tokens, masks  # (all tokens,) int32 and bool
         self._starts, self._numbers, self._cuts = starts, numbers, cuts  # (rows + 1,), (rows,), (rows,)
+        self._pictures = pictures  # None: no row has an image
 
     def __len__(self):
         return len(self._numbers)
@@ -71,6 +93,8 @@ class EncodedRows(Sequence[Encoded]):
             loss_mask=np.asarray(self._masks[place]),
             cut=int(self._cuts[index]),
             number=int(self._numbers[index]),
+            images=self._pictures.of(index) if self._pictures else (),
+            images_end=self._pictures.end(index) if self._pictures else 0,
         )
 
     @property

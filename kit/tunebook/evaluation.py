@@ -6,11 +6,12 @@ And what such losses say of a run: which was the best, and whether to wait for a
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .batches import padded_width
+from .collation import collated
 from .events import EvalEvent
 from .families.base import Encoded, Family
 from .hybrid import chunkwise_layers
@@ -26,11 +27,18 @@ class Score:
 
 
 def score(
-    module: nn.Module, family: Family, rows: Sequence[Encoded], *, batch_size: int, max_seq_length: int
+    module: nn.Module,
+    family: Family,
+    rows: Sequence[Encoded],
+    *,
+    batch_size: int,
+    max_seq_length: int,
+    skip_unreadable: bool = False,
 ) -> Generator[tuple[int, int], None, Score]:
     """Score `rows`, yielding (batches done, batches) after each; the Score is the generator's return value.
 
-    Rows are taken longest first, so that a batch pads little and a lack of memory shows at once. The module is put in
+    Rows are taken longest first, so that a batch pads little and a lack of memory shows at once. Those that
+    cannot be opened any more are left out with `skip_unreadable`, and end it without. The module is put in
     eval mode for the time and its mode restored, also when the caller gives up in the middle.
     """
     order = sorted(rows, key=lambda row: -len(row.tokens))
@@ -39,7 +47,7 @@ def score(
     try:
         for done, some in enumerate(batches, start=1):
             module.eval()
-            batch = family.collate(some, padded_width(len(some[0].tokens), max_seq_length))
+            batch, _ = collated(family, some, max_seq_length, skip_unreadable=skip_unreadable)
             positions = supervised_positions(batch)
             with chunkwise_layers(module):
                 nats += measured_nats(family, module, batch, positions)
@@ -52,11 +60,9 @@ def score(
     return Score(loss=nats / tokens, tokens=tokens)
 
 
-def score_now(
-    module: nn.Module, family: Family, rows: Sequence[Encoded], *, batch_size: int, max_seq_length: int
-) -> Score:
-    """`score`, all at once."""
-    scoring = score(module, family, rows, batch_size=batch_size, max_seq_length=max_seq_length)
+def score_now(module: nn.Module, family: Family, rows: Sequence[Encoded], **options: Any) -> Score:
+    """`score`, all at once; `options` are its own."""
+    scoring = score(module, family, rows, **options)
     while True:
         try:
             next(scoring)

@@ -60,7 +60,7 @@ class RunStarted:
     model: str  # the hub id or path the user named
     trainable_parameters: int
     total_parameters: int
-    train_rows: int
+    train_rows: int | None  # None: a stream, whose end nobody knows
     eval_rows: int
     padding_share: float = 0.0  # of the tokens in the first epoch's batches
     awaited: bool  # True under train_async, where a button pressed in the browser is heard between two steps
@@ -83,6 +83,8 @@ class StepEvent:
     grad_norm: float  # global L2 norm before clipping
     active_gb: float | None = None  # 1e9 bytes held by live arrays; None from a trainer that does not say
     cache_gb: float | None = None  # 1e9 bytes freed and kept for reuse
+    total_tokens: int = 0  # tokens of all batches since the run began, padding included
+    trainable_tokens: int = 0  # of those the ones with a label; num_tokens leaves out a row's first, never predicted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from .adapters import describe
 from .config import TrainingConfig
 from .families.base import Encoded
+from .feed import Feed
 from .loader import Loaded
 from .tensors import flat
 
@@ -31,8 +32,11 @@ FREE_SETTINGS = {
 }
 
 
-def identity_of(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded], max_seq_length: int) -> dict[str, Any]:
-    """Named values, plain and comparable; long ones as the first digits of their SHA-256."""
+def identity_of(loaded: Loaded, config: TrainingConfig, feed: Feed, max_seq_length: int) -> dict[str, Any]:
+    """Named values, plain and comparable; long ones as the first digits of their SHA-256.
+
+    A stream is known by its first rows.
+    """
     shapes = {name: f"{array.dtype}{array.shape}" for name, array in flat(loaded.module.trainable_parameters()).items()}
     settings = {name: value for name, value in config.as_plain().items() if name not in FREE_SETTINGS}
     return {
@@ -40,7 +44,7 @@ def identity_of(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded],
         "base weights": _files(loaded),
         "adapters": _digest(json.dumps(describe(loaded.module), sort_keys=True).encode()),
         "trainable parameters": f"{len(shapes)} tensors, {_digest(json.dumps(shapes, sort_keys=True).encode())}",
-        "training rows": f"{len(rows)} rows, {_rows(rows)}",
+        "training rows": f"{len(feed.known)} rows{'' if feed.is_whole else ' and more'}, {_rows(feed.known)}",
         "max_seq_length in use": max_seq_length,
         **settings,
     }

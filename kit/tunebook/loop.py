@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import mlx.core as mx
 
 from . import runtime
 from .adapters import parameter_counts
-from .batches import Window, padding_share, total_steps, windows
+from .batches import padding_share, total_steps
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .encoded import lengths_of
@@ -43,6 +42,7 @@ from .events import (
     Working,
 )
 from .families.base import Encoded
+from .feed import Feed, Place, Portion
 from .identity import identity_of
 from .interrupts import held_back
 from .loader import Loaded
@@ -64,27 +64,32 @@ class Run:
 
     loaded: Loaded
     config: TrainingConfig
-    train_rows: Sequence[Encoded]
+    feed: Feed  # the rows to train on
     eval_rows: Sequence[Encoded]
     max_seq_length: int
+    skip_unreadable: bool = False  # leave rows out that cannot be opened when they are needed
     prompts: list[Prompt] = field(default_factory=list)  # what samples are taken of
     folder: Path | None = None  # where checkpoints go; None: there are none
     notices: list[str] = field(default_factory=list)  # said at the start
     commands: deque[Request] = field(default_factory=deque)  # filled from outside, by any thread
     step: int = 0  # optimizer steps completed
     num_tokens: int = 0  # supervised tokens trained on
+    total_tokens: int = 0  # tokens of all batches, padding included
+    trainable_tokens: int = 0  # those of them with a label
+    place: Place = field(default_factory=Place)  # how far the rows are read
     evals: list[EvalEvent] = field(default_factory=list)
     # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
     learning_rates: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.total_steps = total_steps(len(self.train_rows), self.config)
+        self.total_steps = total_steps(len(self.feed.known), self.config)
         self._stepper = Stepper(
             self.loaded,
             self.config,
-            self.train_rows,
+            self.feed.known,
             total_steps=self.total_steps,
             max_seq_length=self.max_seq_length,
+            skip_unreadable=self.skip_unreadable,
         )
         self.notices += self._stepper.notices
         self._began, self._elapsed_before = time.perf_counter(), 0.0
@@ -100,7 +105,7 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must be of, to be resumed by this run."""
-        return identity_of(self.loaded, self.config, self.train_rows, self.max_seq_length)
+        return identity_of(self.loaded, self.config, self.feed, self.max_seq_length)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from `checkpoint`, in place; that it belongs to this run has been checked."""
@@ -110,6 +115,9 @@ class Run:
         self._best_weights = checkpoint.best_weights
         self.step = self._saved_step = progress["step"]
         self.num_tokens = progress["num_tokens"]
+        self.total_tokens = progress.get("total_tokens", 0)  # none in the checkpoints of version 0.1
+        self.trainable_tokens = progress.get("trainable_tokens", 0)
+        self.place = Place(**progress.get("place", {"step": self.step}))
         self._not_finite = progress["not_finite"]
         self.evals = [EvalEvent(**fields) for fields in progress["evals"]]
         self._elapsed_before = progress["elapsed"]
@@ -159,7 +167,8 @@ class Run:
         yield from self._evaluate()
         if self.config.sample_steps is not None and self.step == 0:
             yield from self._sample()
-        for window in islice(windows(lengths_of(self.train_rows), self.config), self.step, None):
+        portions = self.feed.portions(self.place)
+        while True:
             yield from self._between_steps()
             if self._stopping:
                 return self._why_stopped()
@@ -167,7 +176,7 @@ class Run:
                 return EndReason.EARLY_STOPPED
             if self.step >= self.total_steps:
                 break
-            yield from self._take_step(window)
+            yield from self._take_step(next(portions))
             if self._not_finite == STEPS_NOT_FINITE:
                 return EndReason.NOT_FINITE
             if _is_due(self.config.eval_steps, self.step):
@@ -236,17 +245,21 @@ class Run:
             return f"step {self.step} is saved already"
         return None
 
-    def _take_step(self, window: Window) -> Generator[Event, None, None]:
-        """One optimizer step over the micro-batches of `window`."""
+    def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
+        """One optimizer step over the micro-batches of `portion`."""
         step = self.step + 1
+        said = list(portion.notices)
         self._stepper.begin(step)
-        for done, numbers in enumerate(window, start=1):
-            self._stepper.add([self.train_rows[number] for number in numbers], alone=len(window) == 1)
-            yield Working(step=step, what="training", done=done, total=len(window))
+        for done, rows in enumerate(portion.batches, start=1):
+            said += self._stepper.add(rows, alone=len(portion.batches) == 1)
+            yield Working(step=step, what="training", done=done, total=len(portion.batches))
             yield from self._listen()
         with held_back():
             outcome = self._stepper.finish()
-            self.step, self.num_tokens = step, self.num_tokens + outcome.tokens
+            self.step, self.place = step, portion.place
+            self.num_tokens += outcome.tokens
+            self.total_tokens += outcome.total_tokens
+            self.trainable_tokens += outcome.trainable_tokens
         self._not_finite = 0 if outcome.applied else self._not_finite + 1
         memory = runtime.memory()
         yield StepEvent(
@@ -261,13 +274,17 @@ class Run:
             grad_norm=outcome.grad_norm,
             active_gb=memory.active_gb,
             cache_gb=memory.cache_gb,
+            total_tokens=self.total_tokens,
+            trainable_tokens=self.trainable_tokens,
         )
+        for text in said:
+            yield Notice(step=step, text=text)
         if not outcome.applied:
-            yield Notice(step=step, text=self._not_applied(outcome, window))
+            yield Notice(step=step, text=self._not_applied(outcome, portion))
 
-    def _not_applied(self, outcome: Outcome, window: Window) -> str:
+    def _not_applied(self, outcome: Outcome, portion: Portion) -> str:
         """What is told of a step that is not finite: which of its rows are to blame, as far as their loss shows."""
-        rows = [self.train_rows[index] for indices in window for index in indices]
+        rows = [row for batch in portion.batches for row in batch]
         guilty = [row for row in rows if self._stepper.not_finite(row)]
         blame = (
             f"{len(guilty)} of its {len(rows)} rows alone give such a loss" if guilty else "None of its rows does alone"
@@ -288,6 +305,7 @@ class Run:
             self.eval_rows,
             batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             max_seq_length=self.max_seq_length,
+            skip_unreadable=self.skip_unreadable,
         )
         try:
             while not self._stopping:
@@ -360,6 +378,9 @@ class Run:
             progress={
                 "step": self.step,
                 "num_tokens": self.num_tokens,
+                "total_tokens": self.total_tokens,
+                "trainable_tokens": self.trainable_tokens,
+                "place": asdict(self.place),
                 "not_finite": self._not_finite,
                 "evals": [asdict(event) for event in self.evals],
                 "elapsed": self._elapsed(),
@@ -405,9 +426,9 @@ class Run:
             model=self.loaded.name,
             trainable_parameters=trainable,
             total_parameters=total,
-            train_rows=len(self.train_rows),
+            train_rows=len(self.feed.known) if self.feed.is_whole else None,
             eval_rows=len(self.eval_rows),
-            padding_share=padding_share(lengths_of(self.train_rows), self.config, max_seq_length=self.max_seq_length),
+            padding_share=padding_share(lengths_of(self.feed.known), self.config, max_seq_length=self.max_seq_length),
             awaited=awaited,
             memory_limit_gb=runtime.memory().limit_gb,
             config=self.config.as_plain(),

@@ -6,17 +6,21 @@ sentence about everything that was left out, cut or found odd.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .batches import padding_notice
 from .config import TrainingConfig
 from .encoded import lengths_of
-from .encoding import EncodedSet, encode_rows
+from .encoding import Account, EncodedSet, encode_rows, row_encoder
 from .families.base import Encoded
+from .feed import Feed, StoredFeed, StreamFeed
 from .formats import FormattingFunc, Markers, to_examples
+from .formats.documents import document_reader
 from .loader import Loaded
 from .packing import pack, packing_notice, why_not_packed
+from .pretraining import MultimodalPretrain, Opened, check, open_rows
 from .sampling import Prompt, as_prompt, opening
-from .sources import Row, Source, held_out_places, read_rows, rows_at
+from .sources import Row, Source, held_out_places, stream_rows
 
 MOST_HELD_OUT = 64  # rows held out when nobody says how many; more make a loss steadier and every evaluation slower
 SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
@@ -26,8 +30,10 @@ SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
 class Sources:
     """What a person gave, and how it is to be read."""
 
-    train: Source
-    held_out: Source | None = None  # None: some of the training rows, as TrainingConfig.hold_out says
+    train: Source | MultimodalPretrain
+    held_out: Source | MultimodalPretrain | None = (
+        None  # None: some of the training rows, as TrainingConfig.hold_out says
+    )
     format: str | None = None  # a key of formats.FORMATS; None: told from the columns
     formatting_func: FormattingFunc | None = None
     response_markers: Markers | None = None  # (instruction_part, response_part)
@@ -38,48 +44,42 @@ class Prepared:
     """What a run trains on, measures with and samples from."""
 
     train: EncodedSet
-    rows: Sequence[Row]  # the training source as it was opened; `Encoded.number` counts these
-    batched: Sequence[Encoded]  # what batches are made of: the rows of `train`, or those packed
+    rows: Sequence[Row]  # the training source as it was opened, of a stream its head; `Encoded.number` counts these
+    feed: Feed  # what steps are made of: the rows of `train`, those packed, or a stream that begins with `train`
     held_out: EncodedSet | None
     prompts: list[Prompt]
     notices: list[str]
+    skip_unreadable: bool = False  # leave rows out whose images cannot be opened when their batch is made
 
 
 def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
-    """Open, split and encode. Raises as `sources.read_rows` and `encoding.encode_rows` do."""
+    """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode_rows` do."""
+    _check_documents(sources, loaded, config)
+    if config.streaming:
+        return _streamed(sources, loaded, config, max_seq_length)
 
-    def encode(rows: Sequence[Row], name: str, places: Sequence[int] | None = None) -> EncodedSet:
-        return encode_rows(
-            rows,
-            loaded,
-            max_seq_length=max_seq_length,
-            name=name,
-            format=sources.format,
-            train_on=config.train_on,
-            response_markers=sources.response_markers,
-            formatting_func=sources.formatting_func,
-            places=places,
-        )
+    def encode(opened: Opened, name: str) -> EncodedSet:
+        return _encoded(opened, name, sources, loaded, config, max_seq_length)
 
-    rows = read_rows(sources.train, "train_dataset")
+    opened = open_rows(sources.train, "train_dataset")
     notices: list[str] = []
     if sources.held_out is not None:
-        to_measure = read_rows(sources.held_out, "eval_dataset")
-        train, held_out = encode(rows, "train_dataset"), encode(to_measure, "eval_dataset")
+        to_measure = open_rows(sources.held_out, "eval_dataset")
+        train, held_out = encode(opened, "train_dataset"), encode(to_measure, "eval_dataset")
         if both := _in_both(train.rows, held_out.rows):
             notices.append(
                 f"{both} of the {len(held_out.rows)} held-out rows are trained on as well, so their loss measures "
                 "memory; split with hold_out(rows, n)."
             )
-    elif (split := _split(rows, config)) is not None:
-        to_train, to_measure = (rows_at(rows, places) for places in split)
-        train, held_out = encode(to_train, "train_dataset", split[0]), encode(to_measure, "train_dataset", split[1])
+    elif (split := _split(opened.rows, config)) is not None:
+        to_train, to_measure = (opened.at(places) for places in split)
+        train, held_out = encode(to_train, "train_dataset"), encode(to_measure, "train_dataset")
         notices.append(
-            f"{len(to_measure)} of the {len(rows)} rows are held out to measure with, and not trained on; pass "
-            "eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
+            f"{len(to_measure.rows)} of the {len(opened.rows)} rows are held out to measure with, and not "
+            "trained on; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
         )
     else:
-        to_measure, train, held_out = rows, encode(rows, "train_dataset"), None
+        to_measure, train, held_out = opened, encode(opened, "train_dataset"), None
     notices += train.notices + (held_out.notices if held_out else [])
     batched = train.rows
     if config.packing:
@@ -87,8 +87,80 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
         notices.append(packing_notice(batched, max_seq_length=max_seq_length))
     if said := padding_notice(lengths_of(batched), config, max_seq_length=max_seq_length):
         notices.append(said)
-    prompts = _prompts(to_measure, sources, loaded, config)
-    return Prepared(train=train, rows=rows, batched=batched, held_out=held_out, prompts=prompts, notices=notices)
+    return Prepared(
+        train=train,
+        rows=opened.source,
+        feed=StoredFeed(batched, config),
+        held_out=held_out,
+        prompts=_prompts(to_measure, held_out or train, sources, loaded, config),
+        notices=notices,
+        skip_unreadable=opened.documents is not None and opened.documents.skip_bad_images,
+    )
+
+
+def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
+    """A stream, of which only the first rows are encoded beforehand: they show whether it can be trained on."""
+    given = sources.train
+    documents, source = (given, given.source) if isinstance(given, MultimodalPretrain) else (None, given)
+    stream, skip = stream_rows(source, "train_dataset"), documents.skip if documents else 0
+    places = range(skip, len(stream.head))
+    head = Opened(source=stream.head, rows=stream.head[skip:], places=places, documents=documents)
+    train = _encoded(head, "train_dataset", sources, loaded, config, max_seq_length)
+    account = Account(name="train_dataset", max_seq_length=max_seq_length)
+    encode = row_encoder(stream.head, loaded, account, pretrain=documents, **_reading(sources, config))
+    held_out, to_measure, notices = None, head, []
+    if sources.held_out is not None:
+        to_measure = open_rows(sources.held_out, "eval_dataset")
+        held_out = _encoded(to_measure, "eval_dataset", sources, loaded, config, max_seq_length)
+        notices += held_out.notices
+    else:
+        notices.append("Nothing is held out of a stream, so no loss is measured; pass eval_dataset to measure one.")
+    return Prepared(
+        train=train,
+        rows=stream.head,
+        feed=StreamFeed(stream, train.rows, encode, account, config, skip=skip),
+        held_out=held_out,
+        prompts=_prompts(to_measure, held_out or train, sources, loaded, config),
+        notices=notices,
+        skip_unreadable=documents is not None and documents.skip_bad_images,
+    )
+
+
+def _reading(sources: Sources, config: TrainingConfig) -> dict[str, Any]:
+    """How rows that are no documents are read, as `encoding.row_reader` takes it."""
+    return {
+        "format": sources.format,
+        "train_on": config.train_on,
+        "response_markers": sources.response_markers,
+        "formatting_func": sources.formatting_func,
+    }
+
+
+def _encoded(
+    opened: Opened, name: str, sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int
+) -> EncodedSet:
+    return encode_rows(
+        opened.rows,
+        loaded,
+        max_seq_length=max_seq_length,
+        name=name,
+        places=opened.places,
+        pretrain=opened.documents,
+        **_reading(sources, config),
+    )
+
+
+def _check_documents(sources: Sources, loaded: Loaded, config: TrainingConfig) -> None:
+    names = ("format", "formatting_func", "response_markers")
+    check(
+        sources.train,
+        sources.held_out,
+        model=loaded.name,
+        placeholder=loaded.family.placeholder,
+        packing=config.packing,
+        train_on=config.train_on,
+        given=[name for name in names if vars(sources)[name] is not None],
+    )
 
 
 def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:
@@ -117,12 +189,18 @@ def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:
     return sum(digest in trained for digest in digests)
 
 
-def _prompts(rows: Sequence[Row], sources: Sources, loaded: Loaded, config: TrainingConfig) -> list[Prompt]:
+def _prompts(
+    opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded, config: TrainingConfig
+) -> list[Prompt]:
     """What samples are taken of: the prompts that were given, else the openings of the first rows."""
     if config.sample_prompts:
         return [as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder) for prompt in config.sample_prompts]
+    if opened.documents is not None and loaded.family.placeholder is not None:
+        read = document_reader(opened.documents, loaded.tokenizer, loaded.family.placeholder, looks_at_images=False)
+        numbers = dict.fromkeys(row.number for row in measured.rows[:MOST_HELD_OUT])  # of rows that were not left out
+        return [opening(read(opened.source[number])) for number in list(numbers)[:SAMPLED_ROWS]]
     examples = to_examples(
-        rows[:SAMPLED_ROWS],
+        opened.rows[:SAMPLED_ROWS],
         loaded.tokenizer,
         sources.format,
         response_markers=sources.response_markers,

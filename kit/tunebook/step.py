@@ -20,6 +20,7 @@ from . import optim
 from .activations import lean_activations
 from .attention import block_attention
 from .batches import padded_width
+from .collation import collated
 from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
@@ -39,6 +40,8 @@ class Outcome:
     grad_norm: float  # global L2 norm before clipping
     rate: float  # the schedule's learning rate
     tokens: int  # supervised tokens
+    total_tokens: int  # all tokens of its batches, padding included
+    trainable_tokens: int  # tokens with a label; a row's first is one, and is never predicted
     seconds: float  # spent on it
     applied: bool  # False: loss or gradients are not finite, and nothing was changed
 
@@ -55,12 +58,17 @@ class Stepper:
         *,
         total_steps: int,
         max_seq_length: int,
+        skip_unreadable: bool = False,
     ):
-        """`rows` are all rows of the run; `notices` then says what of the configuration could not be followed."""
+        """`rows` are those that are known beforehand; `notices` then says what of the configuration is not followed.
+
+        `skip_unreadable` leaves rows out whose images cannot be opened when their batch is made.
+        """
         self.notices: list[str] = []
         self.optimizer = optim.make_optimizer(config, loaded.module)
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
+        self._skip_unreadable = skip_unreadable
         self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
         self._is_hybrid = bool(gated_delta_layers(loaded.module))
         if (reason := why_not_chunkwise(loaded.module)) is not None:
@@ -80,14 +88,17 @@ class Stepper:
         # Seeded by the step, so that dropout and noise at step n are the same in a run that was resumed.
         mx.random.seed(int(np.random.SeedSequence([self._config.seed, step]).generate_state(1)[0]))
         self._step, self._nats, self._tokens, self._seconds = step, 0.0, 0, 0.0
+        self._total_tokens = self._trainable_tokens = 0
         self._gradients: Any = None
 
-    def add(self, rows: Sequence[Encoded], *, alone: bool) -> None:
-        """Forward and backward pass over one micro-batch; `alone` when the step has no other."""
+    def add(self, rows: Sequence[Encoded], *, alone: bool) -> list[str]:
+        """Forward and backward pass over one micro-batch; `alone` when the step has no other.
+
+        Gives a sentence about each row that was left out.
+        """
         began = time.perf_counter()
         self._module.train()
-        width = padded_width(max(len(row.tokens) for row in rows), self._max_seq_length)
-        batch = self._family.collate(rows, width)
+        batch, left_out = collated(self._family, rows, self._max_seq_length, skip_unreadable=self._skip_unreadable)
         positions = supervised_positions(batch)
         with self._as_trained():
             nats, gradients = self._value_and_grad(self._module, batch, positions)
@@ -98,7 +109,10 @@ class Stepper:
         mx.eval(nats, gradients)
         self._gradients = gradients
         self._nats, self._tokens = self._nats + number(nats), self._tokens + positions.size
+        self._total_tokens += batch["tokens"].size
+        self._trainable_tokens += int(number(batch["loss_mask"].sum()))
         self._seconds += time.perf_counter() - began
+        return left_out
 
     def finish(self) -> Outcome:
         """Update the parameters and the optimizer's state together, unless the step is not finite."""
@@ -120,6 +134,8 @@ class Stepper:
             grad_norm=grad_norm,
             rate=rate,
             tokens=tokens,
+            total_tokens=self._total_tokens,
+            trainable_tokens=self._trainable_tokens,
             seconds=self._seconds + time.perf_counter() - began,
             applied=applied,
         )

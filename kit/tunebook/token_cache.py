@@ -1,7 +1,8 @@
 """Where encoded rows are kept between sessions, under a key of everything they follow from.
 
-The key is a hash of the rows themselves, the tokenizer, the chat template, the settings, the versions of what renders
-and tokenizes, and the code of the rooms that do: an entry can be missing, but never stale.
+The key is a hash of the rows themselves, the state of their images, the tokenizer, the processor, the chat template,
+the settings, the versions of what renders and tokenizes, and the code of the rooms that do: an entry can be missing,
+but never stale.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import runtime
+from .families.fingerprint import fingerprint
 from .loader import Loaded
 from .sources import Row
 
@@ -22,16 +24,25 @@ FOLDER = "tokenized"
 KEPT = 20  # entries; the one used longest ago goes first
 
 _LIBRARIES = ("tokenizers", "transformers", "jinja2", "mlx-lm")
-_CODE = ("encoding.py", "examples.py", "formats", "families")  # rooms that decide what a row becomes
+_CODE = (
+    "encoding.py",
+    "examples.py",
+    "images.py",
+    "pretraining.py",
+    "formats",
+    "families",
+)  # rooms that decide what a row becomes
 
 
-def key_of(rows: Iterable[Row], loaded: Loaded, settings: list[Any]) -> str:
-    """The key of `rows`, encoded for a model with plain `settings`."""
+def key_of(rows: Iterable[Row | list[str]], loaded: Loaded, settings: list[Any]) -> str:
+    """The key of `rows`, each with the states of its images behind it, encoded for a model with plain `settings`."""
     tokenizer = loaded.tokenizer
     template = json.dumps(tokenizer.chat_template)
     digest = hashlib.sha256()
     _add(digest, [settings, _code(), [version(name) for name in _LIBRARIES], template, sorted(tokenizer.eos_token_ids)])
     _add(digest, tokenizer.backend_tokenizer.to_str())
+    if loaded.family.processor is not None:
+        _add(digest, [version("mlx-vlm"), fingerprint(loaded.family.processor)])
     if "strftime_now" in template:  # such a template writes today's date into every row
         _add(digest, time.strftime("%Y-%m-%d"))
     for row in rows:

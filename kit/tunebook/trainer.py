@@ -25,6 +25,7 @@ from .loader import Loaded
 from .loop import Run
 from .memory import Estimate, estimate, settled
 from .preparation import Sources, prepare
+from .pretraining import MultimodalPretrain
 from .progress import run_bar
 from .runs import event_log, keep_config, learning_rates, new_run_folder, rewind
 from .sources import Source
@@ -63,9 +64,10 @@ class Trainer:
     """Trains the trainable parameters of a loaded model.
 
     Every row is read, rendered, tokenized and checked here, before the first step. A dataset is anything
-    `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id. `format` names one of
-    `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row first;
-    `response_markers` are as for `train_on_responses_only`. Raises ValueError for rows that cannot be trained on.
+    `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id; or it is a MultimodalPretrain.
+    `format` names one of `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row
+    first; `response_markers` are as for `train_on_responses_only`. Raises ValueError for rows that cannot be trained
+    on.
     """
 
     def __init__(
@@ -73,8 +75,8 @@ class Trainer:
         model: HoldsModel,
         tokenizer: TokenizerWrapper | None = None,
         *,
-        train_dataset: Source,
-        eval_dataset: Source | None = None,
+        train_dataset: Source | MultimodalPretrain,
+        eval_dataset: Source | MultimodalPretrain | None = None,
         args: TrainingConfig | None = None,
         format: str | None = None,
         formatting_func: FormattingFunc | None = None,
@@ -104,7 +106,7 @@ class Trainer:
         """Read the rows of `sources` in place of those before; the next run trains on them."""
         self.sources = sources
         self.data = prepare(sources, self.loaded, self.config, self.max_seq_length)
-        self.train_rows = self.data.batched
+        self.train_rows = self.data.feed.known  # of a stream the first
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
         self.total_steps = total_steps(len(self.train_rows), self.config)
         self._check_evaluation()
@@ -184,6 +186,7 @@ class Trainer:
             self.eval_rows,
             batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             max_seq_length=self.max_seq_length,
+            skip_unreadable=self.data.skip_unreadable,
         )
 
     def memory(self) -> Estimate:
@@ -229,9 +232,10 @@ class Trainer:
         run = Run(
             loaded=self.loaded,
             config=config,
-            train_rows=self.train_rows,
+            feed=self.data.feed,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
+            skip_unreadable=self.data.skip_unreadable,
             prompts=self.data.prompts,
             notices=[*self.data.notices, *notices],
         )

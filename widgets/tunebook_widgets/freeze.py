@@ -12,7 +12,7 @@ import numpy as np
 
 from .picture import HEIGHT_INCHES, PIXELS_PER_INCH, WIDTH_INCHES, picture
 from .progress import Progress
-from .wording import duration, loss, rate, verdict
+from .wording import duration, loss, rate, rows_to_train, verdict
 
 Bundle = dict[str, str]  # mime type -> data
 
@@ -75,7 +75,7 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
         share = 100 * run.started.trainable_parameters / max(run.started.total_parameters, 1)
         rows.append(("Model", run.started.model))
         rows.append(("Trained", f"{run.started.trainable_parameters:,} parameters ({share:.2f} %)"))
-        rows.append(("Rows", f"{run.started.train_rows:,} training, {run.started.eval_rows:,} held out"))
+        rows.append(("Rows", f"{rows_to_train(run.started)} to train on, {run.started.eval_rows:,} held out"))
     if end is not None:
         rows.append(("Steps", f"{end.step:,} of {end.total_steps:,} in {duration(end.elapsed)}"))
     if run.last is not None:

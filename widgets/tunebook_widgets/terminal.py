@@ -18,7 +18,7 @@ from tunebook.events import (
 
 from .freeze import frozen_table
 from .progress import Progress
-from .wording import about, duration, headline, loss, rate, verdict
+from .wording import about, duration, headline, loss, rate, rows_to_train, verdict
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -65,7 +65,7 @@ class TerminalScreen:
             case LearningRateChanged():
                 self._write(f"step {event.step}: learning_rate is {rate(event.learning_rate)} from now on")
             case RunStarted():
-                self._write(f"Training {event.model}: {event.total_steps:,} steps, {event.train_rows:,} rows.")
+                self._write(f"Training {event.model}: {event.total_steps:,} steps, {rows_to_train(event)}.")
             case CommandReceived():
                 self._write(headline(run))
             case RunEnded():

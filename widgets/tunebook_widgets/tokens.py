@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any
 
 from tunebook.datacheck import DataReport, inspect
-from tunebook.encoding import EncodedSet, encode_rows
+from tunebook.encoding import EncodedSet, encode_rows, row_reader
 from tunebook.families.base import Encoded
-from tunebook.formats import FormattingFunc, Markers, TrainOn, reader
+from tunebook.formats import FormattingFunc, Markers, TrainOn
 from tunebook.loader import Loaded
+from tunebook.pretraining import MultimodalPretrain
 from tunebook.sources import Row, Source, read_rows
 from tunebook.trainer import HoldsModel, Trainer
 
@@ -57,7 +58,13 @@ class TokenView:
             raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
         else:
             sources = model.sources
-            reading = _Reading(sources.format, model.config.train_on, sources.response_markers, sources.formatting_func)
+            reading = _Reading(
+                sources.format,
+                model.config.train_on,
+                sources.response_markers,
+                sources.formatting_func,
+                sources.train if isinstance(sources.train, MultimodalPretrain) else None,
+            )
             source, encoded = model.data.rows, model.data.train
         self.report: DataReport = inspect(encoded, model.loaded.tokenizer)
         self._book = _book(encoded, self.report, model.loaded, _left_out_reader(source, encoded, model.loaded, reading))
@@ -78,12 +85,13 @@ class TokenView:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How rows become examples: the arguments `formats.reader` and `encode_rows` share."""
+    """How rows become examples: the arguments `row_reader` and `encode_rows` share."""
 
     format: str | None = None
     train_on: TrainOn = "assistant"
     response_markers: Markers | None = None
     formatting_func: FormattingFunc | None = None
+    pretrain: MultimodalPretrain | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def _left_out_reader(
 
     @cache  # telling the format of the rows takes a pass over them
     def read() -> Callable[[Row], Any]:
-        return reader(source, loaded.tokenizer, placeholder=loaded.family.placeholder, **reading.arguments)
+        return row_reader(source, loaded, **reading.arguments)
 
     def read_left_out(number: int) -> Encoded:
         (whole,) = loaded.family.encode([read()(source[number])])

@@ -2,7 +2,7 @@
 
 import math
 
-from tunebook.events import EndReason
+from tunebook.events import EndReason, RunStarted
 
 from .progress import Progress
 
@@ -52,6 +52,11 @@ def verdict(run: Progress) -> str:
     if run.best_eval is not None:
         parts.append(f"best held-out loss {loss(run.best_eval.loss)} at step {run.best_eval.step:,}")
     return " · ".join(parts) + "."
+
+
+def rows_to_train(started: RunStarted) -> str:
+    """'400 rows', or 'a stream of rows' where nobody knows how many there are."""
+    return "a stream of rows" if started.train_rows is None else f"{started.train_rows:,} rows"
 
 
 def loss(value: float) -> str:

@@ -118,7 +118,8 @@ def _of_run(events: Sequence[Event]) -> Iterator[tuple[str, str]]:
     if not started:
         return
     run, config = started[-1], started[-1].config
-    yield "data", f"{run.train_rows} rows to train on, {run.eval_rows} held out"
+    rows = "a stream of" if run.train_rows is None else run.train_rows
+    yield "data", f"{rows} rows to train on, {run.eval_rows} held out"
     steps = [event for event in events if isinstance(event, StepEvent)]
     if steps:
         yield "steps", f"{steps[-1].step} of {run.total_steps}, {steps[-1].num_tokens} supervised tokens"

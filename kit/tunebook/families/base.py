@@ -44,9 +44,18 @@ class Encoded:
         return hashlib.blake2b(self.tokens.tobytes() + self.loss_mask.tobytes() + seen, digest_size=16).digest()
 
 
+class Unreadable(ValueError):
+    """A row whose images cannot be opened now that a batch needs them."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.number = number  # of the row in its source
+
+
 class Family(ABC):
     """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` and `VisionFamily` are final."""
 
+    processor: Any = None  # of texts with images; None: the model reads text alone
     placeholder: str | None = None  # what stands for an image in a text; None: the model reads text alone
     cannot_compile: str | None = None  # why `hidden` cannot be compiled, to end a sentence with; None: it can
     library: Library = "mlx-lm"  # that opens the model folder
@@ -69,7 +78,7 @@ class Family(ABC):
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
         """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask.
 
-        When a row is packed the batch also has "segments" (B, T) int32.
+        When a row is packed the batch also has "segments" (B, T) int32. Raises Unreadable.
         """
 
     @abstractmethod

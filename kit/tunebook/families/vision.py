@@ -17,7 +17,7 @@ from mlx_vlm.models.cache import make_prompt_cache
 from ..examples import Example, Image, Text, Tokens
 from ..images import opened, size_of
 from . import language
-from .base import Batch, Encoded, Family
+from .base import Batch, Encoded, Family, Unreadable
 from .check import check_family
 from .expansion import Expander
 from .media import media_tokens
@@ -146,7 +146,7 @@ class VisionFamily(Family):
     def _pixels(self, rows: Sequence[Encoded]) -> dict[str, mx.array]:
         """What the processor makes of the images of `rows`, in order; nothing where there are none.
 
-        Raises ValueError, naming the row, for an image that cannot be opened or is not the one that was encoded.
+        Raises Unreadable for an image that cannot be opened or is not the one that was encoded.
         """
         with_images = [row for row in rows if row.images]
         if not with_images:
@@ -156,7 +156,7 @@ class VisionFamily(Family):
             try:
                 images.append([opened(picture) for picture in row.images])
             except ValueError as error:
-                raise ValueError(f"Row {row.number}: {error}") from error
+                raise Unreadable(row.number, f"Row {row.number}: {error}") from error
         # A copy of the list, for one processor writes into it.
         texts = [self.media.placeholder * len(row.images) for row in with_images]
         made = dict(

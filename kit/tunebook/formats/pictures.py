@@ -178,6 +178,19 @@ class Placing:
         return shown is not None and any(piece is None for piece in self._split(shown))
 
 
+def references(row: Row) -> Iterator[Any]:
+    """All that a row names as an image, in a column or in its turns; some of it may not be used."""
+    yield from _column(row)
+    for name in TURNS:
+        turns = row.get(name)
+        for turn in turns if isinstance(turns, list | tuple) else ():
+            content = (turn.get("content") or turn.get("value")) if isinstance(turn, Mapping) else None
+            for part in content if isinstance(content, list | tuple) else ():
+                if isinstance(part, Mapping) and part.get("type") in KINDS:
+                    reference = _reference(part)
+                    yield from () if reference is None else (reference,)
+
+
 def _turn(role: str, content: Any) -> dict[str, Any]:
     return {"role": role, "content": content}
 

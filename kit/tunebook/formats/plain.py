@@ -24,16 +24,14 @@ def read_tokens(row: Row, reading: Reading) -> Example:
     """
     if reading.response_markers is not None:
         raise ValueError("response_markers are found in text, and these rows are token ids; mark them in 'labels'.")
-    ids = _integers(row.get("input_ids"), "input_ids")
+    ids = integers(row.get("input_ids"), "input_ids")
     if not len(ids):
         raise BadRow("its column 'input_ids' is empty.")
     size = len(reading.tokenizer)
     _check(
         ids, (ids < 0) | (ids >= size), f"'input_ids' holds {{}} at position {{}}; the vocabulary ends at {size - 1}."
     )
-    labels = (
-        ids if row.get("labels") is None or reading.train_on == "everything" else _integers(row["labels"], "labels")
-    )
+    labels = ids if row.get("labels") is None or reading.train_on == "everything" else integers(row["labels"], "labels")
     if len(labels) != len(ids):
         raise BadRow(f"'labels' has {len(labels)} entries and 'input_ids' {len(ids)}.")
     supervised = labels != NOT_SUPERVISED
@@ -43,8 +41,8 @@ def read_tokens(row: Row, reading: Reading) -> Example:
     return Example(parts=(Tokens(tuple(ids.tolist()), tuple(supervised.tolist())),), rendered=True)
 
 
-def _integers(values: Any, name: str) -> np.ndarray:
-    """(T,) int64."""
+def integers(values: Any, name: str) -> np.ndarray:
+    """A column of whole numbers as (T,) int64. Raises BadRow for anything else."""
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise BadRow(f"its column '{name}' is not a flat list of whole numbers.")

@@ -1,11 +1,22 @@
 """Where rows come from: a file, a folder, a hub id or an object that yields dicts becomes a sequence of rows.
 
-`read_rows` opens a source and checks it, `hold_out` splits it. A row is a plain dict, one per training example; what
-its columns mean is `formats.py`'s business, and none is renamed, dropped or filled in here.
+`read_rows` opens a source and checks it, `stream_rows` reads one while a run goes on, `hold_out` splits one. A row is a
+plain dict, one per training example; what its columns mean is `formats.py`'s business, and none is renamed, dropped or
+filled in here.
 """
 
 from .read import read_rows
 from .rows import Row, Source
 from .split import held_out_places, hold_out, rows_at
+from .streams import RowStream, stream_rows
 
-__all__ = ["Row", "Source", "held_out_places", "hold_out", "read_rows", "rows_at"]
+__all__ = [
+    "Row",
+    "RowStream",
+    "Source",
+    "held_out_places",
+    "hold_out",
+    "read_rows",
+    "rows_at",
+    "stream_rows",
+]

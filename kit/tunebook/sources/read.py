@@ -44,13 +44,13 @@ def _open(source: Any, name: str) -> Sequence[Row]:
         return _read_text(source, name)
     if isinstance(source, os.PathLike):
         return read_path(_existing(Path(source).expanduser()))
-    if _is(source, "pandas", "DataFrame"):
+    if is_of(source, "pandas", "DataFrame"):
         return frame_rows(source, name)
-    if _is(source, "datasets", "DatasetDict", "IterableDatasetDict"):
+    if is_of(source, "datasets", "DatasetDict", "IterableDatasetDict"):
         from .library import only_split
 
         source = only_split(source, name, lambda split: f"{name}=splits[{split!r}]")
-    if _is(source, "datasets", "Dataset"):
+    if is_of(source, "datasets", "Dataset"):
         _check_rows(islice(source, 1), name)  # a format such as "pandas" makes something else of every row
         return Indexed(source, name)
     if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
@@ -66,7 +66,7 @@ def _open(source: Any, name: str) -> Sequence[Row]:
     return rows
 
 
-def _is(source: Any, library: str, *kinds: str) -> bool:
+def is_of(source: Any, library: str, *kinds: str) -> bool:
     """Whether this is an object of a library, which is then imported already; so it is not imported to find out."""
     names = vars(sys.modules[library]) if library in sys.modules else {}
     # A user's own module may have the library's name, and none of its classes.
