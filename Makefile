@@ -29,11 +29,12 @@ notebooks: .venv/user
 doctor: .venv/user
 	$(VENV)/python -m tunebook doctor
 
+# Two workers with a thread each: with more threads than cores, OpenMP's wait for each other and burn the time of both.
 test: .venv/dev
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/basedpyright --pythonpath $(VENV)/python
-	$(VENV)/python -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/python -m pytest -n 2
 
 clean:
 	rm -rf .venv dist build .pytest_cache .ruff_cache

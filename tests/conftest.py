@@ -8,6 +8,7 @@ import tunebook  # before anything imports MLX: it loads the fast BLAS
 from tests.tiny import tiny_model_folder
 
 assert tunebook
+pytest_plugins = ["tests.spread"]
 
 
 @pytest.fixture(scope="session")

@@ -219,10 +219,10 @@ def test_a_step_costs_less_than_a_millisecond_with_ten_thousand_behind_it():
     screen._view.observe(lambda change: messages.append(change.name), "state")
     spent = 0.0
     for step in range(10_001, 10_001 + steps):
-        event, start = _step(step, total=20_000), time.perf_counter()
+        event, start = _step(step, total=20_000), time.thread_time()  # other processes share the cores
         run.add(event)
         screen.update(run, event)
-        spent += time.perf_counter() - start
+        spent += time.thread_time() - start
         time.sleep(0.001)
     assert 2 <= len(messages) <= 4 * (time.perf_counter() - began) + 4
     assert spent / steps < 0.001

@@ -82,9 +82,9 @@ def test_ten_megabytes_in_one_row_are_cut_and_said_in_seconds(model, tmp_path):
     file = tmp_path / "huge.jsonl"
     huge = chat(ASK, {"role": "assistant", "content": "the quick brown fox " * 500_000})
     file.write_text("".join(json.dumps(row) + "\n" for row in (GOOD, huge, GOOD)))
-    began = time.monotonic()
+    began = time.process_time()  # not of the clock: other processes share the cores
     trainer = Trainer(model, train_dataset=file, args=TrainingConfig(max_seq_length=128))
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 60
     assert max(len(row.tokens) for row in trainer.train_rows) == 128
     assert any("1 of 3 rows of train_dataset are longer than 128 tokens" in text for text in trainer.data.notices)
 

@@ -405,7 +405,7 @@ def test_a_hub_id_nobody_answers_for_is_one_sentence_with_the_next_move(monkeypa
             read_rows(name)
         assert "Check the spelling and the connection, or pass a local file or folder." in str(raised.value)
         assert "\n" not in str(raised.value)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert not datasets.config.HF_HUB_OFFLINE
 
 
