@@ -28,7 +28,8 @@ PICTURE = """
     blas        : atomic runtime
     tensors     :
     digit_model : tensors
-    samples     : digit_model
+    photo_tiles :
+    samples     : digit_model photo_tiles
     variants    :
     recompute   : tensors variants
     curves      : runtime

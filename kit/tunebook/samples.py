@@ -2,7 +2,8 @@
 
 `python_docs` reads the standard library of the running interpreter: real functions people wrote, with the sentences
 they wrote about them. It parses the files and imports none of them. `digits` are those of scikit-learn, written by
-hand, and `digit_reader` is a vision-language model of random weights that can be taught to read them in seconds.
+hand, and `digit_reader` is a vision-language model of random weights that can be taught to read them in seconds;
+`photographs` and `photograph_reader` are the same for continued pretraining on documents with pictures.
 """
 
 import ast
@@ -11,6 +12,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+
+from . import photo_tiles
 
 INSTRUCTION = "Explain what this Python function does."
 
@@ -86,6 +89,26 @@ def digit_reader(folder: Path | str, *, seed: int = 0) -> Path:
     from .digit_model import write_digit_reader  # here, for it brings mlx-vlm, which takes seconds
 
     return write_digit_reader(Path(folder), [DIGIT_QUESTION, *DIGIT_WORDS, *"0123456789"], seed)
+
+
+def photographs(folder: Path | str, *, placeholder: str = "<image>") -> list[dict]:
+    """Documents for continued pretraining: text with small tiles of two photographs in it, and text alone.
+
+    The tiles are written to `folder` as PNG files of 24 x 24 pixels. A row is `{"text": "<image> A tile of china, at
+    the top left: light grey.", "images": ["china-03-11.png"]}`, with references relative to `folder`, and
+    `placeholder`, the token by which the model means an image, where each is to be seen. Photograph, quarter and mean
+    colour are true of the pixels. No tile is in two documents, so rows held out show tiles nobody trained on. The
+    photographs are those of scikit-learn (china.jpg, flower.jpg; CC BY); rows and files are the same each time, and a
+    file that is there is left alone. Raises ImportError without scikit-learn.
+    """
+    return photo_tiles.write_documents(Path(folder), placeholder)
+
+
+def photograph_reader(folder: Path | str, *, seed: int = 0) -> Path:
+    """`digit_reader` with a token for every word of `photographs`; its placeholder is `<image>`."""
+    from .digit_model import write_digit_reader
+
+    return write_digit_reader(Path(folder), photo_tiles.WORDS.split(), seed)
 
 
 def _within(length: int, bounds: tuple[int, int]) -> bool:
