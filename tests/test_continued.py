@@ -1,10 +1,12 @@
 """Continued pretraining on documents with pictures: whole runs, stored and streamed, killed and gone on with."""
 
 import json
+import os
 import random
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
@@ -141,3 +143,15 @@ def test_a_picture_that_breaks_during_the_run_is_left_out_and_said_or_ends_it(st
     lenient.subscribe(lambda event: said.append(event.text) if isinstance(event, Notice) else None)
     assert len(lenient.train().steps) == 6
     assert Counter("5.png" in text for text in said)[True] == 1
+
+
+def test_a_set_of_rows_holds_no_file_open_and_no_pixels(folder, documents):
+    rows, place = documents
+    model, processor = FastModel.from_pretrained(folder, max_seq_length=96)
+    args = TrainingConfig(max_steps=2, per_device_train_batch_size=4, hold_out=0)
+    before = len(os.listdir("/dev/fd"))
+    trainer = Trainer(model, processor, train_dataset=MultimodalPretrain(rows, image_base_dir=place), args=args)
+    assert all(isinstance(picture.source, Path) for row in trainer.train_rows for picture in row.images)
+    FastModel.get_peft_model(model, r=2)
+    trainer.train()
+    assert len(os.listdir("/dev/fd")) <= before

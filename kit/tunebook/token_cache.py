@@ -5,6 +5,7 @@ the settings, the versions of what renders and tokenizes, and the code of the ro
 but never stale.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -58,9 +59,13 @@ def cached_folder(key: str) -> Path:
 def prune(used: Path) -> None:
     """Note that `used` was used now, and remove all but the newest entries."""
     used.touch()
-    entries = [path for path in used.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    for old in sorted(entries, key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)  # another process may be removing it too
+    by_age = []
+    for path in used.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process may be removing it too
+            if path.is_dir() and not path.name.startswith("."):
+                by_age.append((path.stat().st_mtime, path))
+    for _, old in sorted(by_age)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _add(digest: "hashlib._Hash", value: Any) -> None:

@@ -29,6 +29,7 @@
 # These fit two CPU cores.
 
 # %%
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -36,7 +37,7 @@ from PIL import Image
 
 import tunebook
 import tunebook_widgets as widgets
-from tunebook import FastModel, Trainer, TrainingConfig, samples
+from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig, samples
 
 # %% tags=["parameters"]
 HELD_OUT_ROWS = 100  # documents that are never trained on
@@ -50,12 +51,15 @@ OUTPUT = "pretraining"  # the folder the results go to
 # %% [markdown]
 # ## 2. The documents
 # A row is a text and a list of pictures. Where a picture is to be seen, the text has the model's own placeholder, here
-# `<image>`; the pictures are files below one folder. These documents describe small tiles of two photographs.
+# `<image>`; the pictures are paths below one folder. These documents describe small tiles of two photographs.
 
 # %%
 pictures = Path(OUTPUT) / "tiles"
 rows = samples.photographs(pictures)
 train_rows, held_out_rows = tunebook.hold_out(rows, HELD_OUT_ROWS)
+for name, some in {"train": train_rows, "held-out": held_out_rows}.items():
+    lines = "".join(json.dumps(row) + "\n" for row in some)
+    (Path(OUTPUT) / f"{name}.jsonl").write_text(lines)
 print(f"{len(train_rows)} documents to train on, {len(held_out_rows)} held out, such as")
 train_rows[:3]
 
@@ -71,14 +75,13 @@ for place, row in zip(places, [row for row in train_rows if len(row["images"]) =
 plt.show()
 
 # %% [markdown]
-# A picture that is missing or cannot be opened is an error that names the row and the file, before the first step.
-# Nothing is fetched from a network. The trainer wants paths it can open, so the folder is put before each name.
+# `MultimodalPretrain` names the file, and the folder its pictures must be in. A picture that is missing, broken or
+# outside that folder is an error that names the row, before the first step; with `skip_bad_images=True` such rows are
+# left out and counted instead. Nothing is fetched from a network unless you allow it.
 
 # %%
-documents, held_out = (
-    [{**row, "images": [str(pictures / name) for name in row["images"]]} for row in some]
-    for some in (train_rows, held_out_rows)
-)
+documents = MultimodalPretrain(f"{OUTPUT}/train.jsonl", image_base_dir=pictures)
+held_out = MultimodalPretrain(f"{OUTPUT}/held-out.jsonl", image_base_dir=pictures)
 
 # %% [markdown]
 # ## 3. The model
@@ -127,13 +130,21 @@ result = await trainer.train_async(resume_from_checkpoint=stopped.run_folder)
 # other's pictures, and nothing else is changed. A model that does not look would not notice.
 
 # %%
-shown = [row for row in held_out if row["images"]]
+shown = [row for row in held_out_rows if row["images"]]
 names = [name for row in shown for name in row["images"]]
 others = iter(names[len(names) // 2 :] + names[: len(names) // 2])
 exchanged_rows = [{**row, "images": [next(others) for _ in row["images"]]} for row in shown]
 
 losses = {
-    label: Trainer(model, processor, train_dataset=documents, eval_dataset=some, args=settings).evaluate().loss
+    label: Trainer(
+        model,
+        processor,
+        train_dataset=documents,
+        eval_dataset=MultimodalPretrain(some, image_base_dir=pictures),
+        args=settings,
+    )
+    .evaluate()
+    .loss
     for label, some in {"their own pictures": shown, "each other's pictures": exchanged_rows}.items()
 }
 figure, axes = plt.subplots(figsize=(6, 1.8))
@@ -150,12 +161,13 @@ plt.show()
 # A model folder that mlx-vlm opens. It is read back at once, and must give the same loss on documents held out.
 
 # %%
-saved = model.save_pretrained_merged(Path(OUTPUT) / "continued", verify_with=shown[:8])
+check = [{**row, "images": [str(pictures / name) for name in row["images"]]} for row in shown[:8]]
+saved = model.save_pretrained_merged(Path(OUTPUT) / "continued", verify_with=check)
 saved
 
 # %% [markdown]
 # ## Where next
-# Put your own rows in place of `photographs(...)`, and a released model such as
+# Put your own .jsonl, .parquet or hub id in place of `train.jsonl`, and a released model such as
 # `HuggingFaceTB/SmolVLM-256M-Instruct` in place of the folder. Its placeholder is `model.family.placeholder`. To train
 # small adapters in place of all weights, call `FastModel.get_peft_model` as in the notebook about vision. For answers
 # rather than documents, go on from the saved folder with chat rows.
