@@ -19,6 +19,7 @@ from tunebook import (
 )
 from tunebook.encoded import EncodedRows
 from tunebook.encoding import encode_rows
+from tunebook_widgets import TokenView
 
 QUIET = {"output_dir": None, "hold_out": 0}
 DOG = {"text": "a <image> dog", "images": ["0.png"]}
@@ -124,6 +125,21 @@ def test_rows_that_are_skipped_keep_the_numbers_of_the_others(model, folder):
     assert [row.number for row in trainer.train_rows] == [2, 3]
     with pytest.raises(ValueError, match="skip is 9, and train_dataset has 4 rows"):
         Trainer(model, train_dataset=MultimodalPretrain([TEXT] * 4, skip=9))
+
+
+def test_the_token_view_marks_the_text_of_a_document_and_not_its_image(model, folder):
+    entry = MultimodalPretrain([TEXT, DOG], image_base_dir=folder, skip=1)
+    view = repr(TokenView(Trainer(model, train_dataset=entry, args=TrainingConfig(**QUIET))))
+    assert "Row 1" in view
+    assert "a⟦ ⟧<fake_token_around_image>" in view
+    assert "<fake_token_around_image>⟦ dog<end_of_utterance>⟧" in view
+
+
+def test_samples_of_documents_are_of_rows_that_were_not_left_out(model, folder):
+    rows = [{"text": "<image>", "images": ["gone.png"]}, {"text": "<image> a fox", "images": ["0.png"]}, TEXT]
+    entry = MultimodalPretrain(rows, image_base_dir=folder, skip_bad_images=True)
+    prompts = Trainer(model, train_dataset=entry, args=TrainingConfig(**QUIET)).data.prompts
+    assert [prompt.shown for prompt in prompts] == ["(image)", TEXT["text"]]
 
 
 def test_held_out_documents_have_the_numbers_of_the_source(model, folder):

@@ -52,11 +52,10 @@ def opening(example: Example) -> Prompt:
         return Prompt(f"({count} token ids)", Example((ids,), rendered=True))
     parts = list(takewhile(lambda part: not part.supervised, example.parts))
     if not parts:
-        images = list(takewhile(lambda part: isinstance(part, Image), example.parts))
-        written = takewhile(lambda part: isinstance(part, Text), example.parts[len(images) :])
-        text = "".join(part.text for part in texts(Example(tuple(written), example.rendered)))
+        first_image = next((at for at, part in enumerate(example.parts) if isinstance(part, Image)), None)
+        text = "".join(part.text for part in texts(Example(example.parts[:first_image], example.rendered)))
         start = text[:OPENING_CHARACTERS]
-        parts = [*images, Text(start.rsplit(" ", 1)[0] if len(text) > OPENING_CHARACTERS else start)]
+        parts = [Text(start.rsplit(" ", 1)[0] if len(text) > OPENING_CHARACTERS else start)]
     shown = "".join(part.text if isinstance(part, Text) else "(image)" for part in parts)
     return Prompt(shown.strip(), Example(tuple(parts), example.rendered))
 
