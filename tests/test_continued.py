@@ -6,15 +6,19 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.events import Notice
+from tunebook.families.base import Unreadable
 from tunebook.feed import Place
+from tunebook.images import refer
 
 STEPS = 8
 
@@ -155,3 +159,17 @@ def test_a_set_of_rows_holds_no_file_open_and_no_pixels(folder, documents):
     FastModel.get_peft_model(model, r=2)
     trainer.train()
     assert len(os.listdir("/dev/fd")) <= before
+
+
+def test_a_row_whose_pictures_the_processor_refuses_is_the_one_that_is_named(folder, documents):
+    rows, place = documents
+    model, processor = FastModel.from_pretrained(folder, max_seq_length=96)
+    args = TrainingConfig(per_device_train_batch_size=4, hold_out=0)
+    trainer = Trainer(model, processor, train_dataset=MultimodalPretrain(rows, image_base_dir=place), args=args)
+    family, some = model.loaded.family, [row for row in trainer.train_rows if row.images][:4]
+    thin = Image.new("RGB", (4000, 3))  # Qwen takes no side 200 times as long as the other
+    thin.save(place / "thin.png")
+    bad = replace(some[2], images=(refer(place / "thin.png"),))
+    with pytest.raises(Unreadable, match=f"Row {bad.number}: .* refuses the images") as caught:
+        family.collate([*some[:2], bad, some[3]], 96)
+    assert caught.value.number == bad.number

@@ -10,6 +10,7 @@ from typing import Any, final
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+import PIL.Image
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_vlm.models.cache import make_prompt_cache
@@ -170,20 +171,15 @@ class VisionFamily(Family):
                 images.append([opened(picture) for picture in row.images])
             except ValueError as error:
                 raise Unreadable(row.number, f"Row {row.number}: {error}") from error
-        # A copy of the list, for one processor writes into it.
-        texts = [self.media.placeholder * len(row.images) for row in with_images]
-        made = dict(
-            self.processor(
-                text=list(texts), images=images, padding=True, padding_side="right", add_special_tokens=False
-            )
-        )
+        made = self._processed(with_images, images)
         theirs = np.array(made.pop("input_ids"))  # (rows with images, T')
         for row, tokens in zip(with_images, theirs, strict=True):
             expected, found = ((some == self.media.image_id).sum() for some in (row.tokens, tokens))
             if expected != found:
-                raise ValueError(
+                raise Unreadable(
+                    row.number,
                     f"Row {row.number}: its images are {found} tokens now and were {expected} when it was read; make "
-                    "the Trainer again."
+                    "the Trainer again.",
                 )
         made.pop("attention_mask")
         if of_tokens := [name for name in OF_TOKENS if name in made]:
@@ -195,6 +191,25 @@ class VisionFamily(Family):
         if self.quirks.zero_is_padding:
             arrays["pixel_values"] = _told_from_padding(arrays["pixel_values"], arrays["pixel_attention_mask"])
         return arrays
+
+    def _processed(self, rows: Sequence[Encoded], images: list[list[PIL.Image.Image]]) -> dict[str, Any]:
+        """What the processor gives for `rows` and their opened `images`.
+
+        Raises Unreadable for a row it refuses, and ValueError where it takes each row alone and not all together.
+        """
+        texts = [self.media.placeholder * len(some) for some in images]
+        try:
+            return dict(
+                self.processor(text=texts, images=images, padding=True, padding_side="right", add_special_tokens=False)
+            )
+        except Exception as error:  # each processor has errors of its own, and none says which row it is about
+            said = f"{type(self.processor).__name__} refuses the images ({type(error).__name__}: {error})"
+            if len(rows) == 1:
+                raise Unreadable(rows[0].number, f"Row {rows[0].number}: {said}.") from error
+            for row, some in zip(rows, images, strict=True):
+                self._processed([row], [some])
+            numbers = ", ".join(str(row.number) for row in rows)
+            raise ValueError(f"{said} of rows {numbers} together, and takes each row's alone.") from error
 
 
 def _told_from_padding(pixels: mx.array, mask: mx.array) -> mx.array:
