@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,16 @@ def test_a_row_whose_pictures_the_processor_refuses_is_the_one_that_is_named(fol
     with pytest.raises(Unreadable, match=f"Row {bad.number}: .* refuses the images") as caught:
         family.collate([*some[:2], bad, some[3]], 96)
     assert caught.value.number == bad.number
+
+
+@pytest.mark.parametrize("many", [3, 80])
+def test_rows_that_are_skipped_are_never_trained_on_and_the_others_keep_their_numbers(many, folder, documents):
+    rows, place = documents
+    model, processor = FastModel.from_pretrained(folder, max_seq_length=96)
+    args = TrainingConfig(max_steps=9, per_device_train_batch_size=4, gradient_accumulation_steps=1, streaming=True)
+    source = MultimodalPretrain([*[rows[0]] * many, *rows[:10]], image_base_dir=place, skip=many)
+    trainer = Trainer(model, processor, train_dataset=source, args=args)
+    seen = [row.number for portion in islice(trainer.data.feed.portions(Place()), 3) for row in portion.batches[0]]
+    assert sorted(seen) == list(range(many, many + 10))
+    with pytest.raises(ValueError, match=f"skip is {many + 10}, and train_dataset has {many + 10} rows"):
+        Trainer(model, processor, train_dataset=replace(source, skip=many + 10), args=args)

@@ -90,6 +90,17 @@ def test_a_document_ends_in_exactly_one_eos_which_is_trained(model, folder, text
     assert row.loss_mask[-1]
 
 
+def test_a_document_has_no_eos_where_the_tokenizer_has_none(tmp_path, folder):
+    model, _ = FastModel.from_pretrained(tiny_vision_folder(tmp_path, "smolvlm"))
+    row = document(model, "0.png")
+    whole = encoded(model, row, folder)
+    as_prepared = prepared(model, row, ends=False)
+    model.loaded.tokenizer.eos_token = None
+    made = encoded(model, row, folder)
+    assert made.tokens.tolist() == whole.tokens[:-1].tolist()
+    assert_same(encoded(model, as_prepared, folder), made)
+
+
 def test_a_document_may_have_no_images(model, folder):
     for row in ({"text": "a dog"}, {"text": "a dog", "images": None}, {"text": "a dog", "images": []}):
         assert encoded(model, row, folder).images == ()

@@ -154,4 +154,4 @@ def test_three_arrays_of_the_mlps_width_are_kept_and_no_fourth():
             mx.eval(nn.value_and_grad(module, lambda module: module(x).sum())(module))
         return mx.get_peak_memory() - before
 
-    assert (peak(12) - peak(6)) / 6 == pytest.approx(3 * wide, rel=0.1)
+    assert 2.5 < (peak(12) - peak(6)) / 6 / wide < 3.4  # MLX frees an array a few operations sooner or later

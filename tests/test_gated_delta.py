@@ -215,7 +215,7 @@ def test_memory_is_a_fraction_of_the_loops():
 
 def test_memory_grows_with_the_tokens_also_over_many_chunks():
     half, whole = (peak(partial(chunkwise, chunk=8), tokens)[0] for tokens in (512, 1024))
-    assert whole < 2.2 * half
+    assert whole < 2.5 * half
 
 
 def test_recomputed_it_has_the_same_gradients_and_keeps_less_for_every_layer():

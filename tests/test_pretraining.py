@@ -19,6 +19,7 @@ from tunebook import (
 )
 from tunebook.encoded import EncodedRows
 from tunebook.encoding import encode_rows
+from tunebook.feed import Place
 from tunebook_widgets import TokenView
 
 QUIET = {"output_dir": None, "hold_out": 0}
@@ -171,6 +172,22 @@ def test_rows_with_bad_images_are_left_out_and_counted_when_asked_for(model, fol
         encoded(model, rows[1:2], folder, skip_bad_images=True)
     with pytest.raises(ValueError, match="1 of 2 rows cannot be trained on"):  # a text that is none is no image
         encoded(model, [TEXT, {"text": 3}], folder, skip_bad_images=True)
+
+
+def test_a_stream_of_documents_gives_the_rows_that_a_set_of_them_gives(model, folder):
+    rows = [TEXT, {"text": "a <image>", "images": ["gone.png"]}, DOG, {"text": "<image> a fox", "images": ["1.png"]}]
+    entry = MultimodalPretrain(rows, image_base_dir=folder, skip=1, skip_bad_images=True)
+    config = TrainingConfig(
+        max_steps=3, streaming=True, dataset_order="sequential", gradient_accumulation_steps=1, **QUIET
+    )
+    stream = Trainer(model, train_dataset=entry, args=config).data
+    whole = Trainer(model, train_dataset=entry, args=TrainingConfig(**QUIET)).data
+    portions = iter(stream.feed.portions(Place()))
+    first = next(portions)
+    assert [row.digest for batch in first.batches for row in batch] == [row.digest for row in whole.train.rows]
+    assert any("left out because of their images, the first row 1" in notice for notice in first.notices)
+    assert stream.skip_unreadable
+    assert whole.skip_unreadable
 
 
 # Length: what the model reads, with its images written out

@@ -102,7 +102,8 @@ def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_
     """A stream, of which only the first rows are encoded beforehand: they show whether it can be trained on."""
     given = sources.train
     documents, source = (given, given.source) if isinstance(given, MultimodalPretrain) else (None, given)
-    stream, skip = stream_rows(source, "train_dataset"), documents.skip if documents else 0
+    skip = documents.skip if documents else 0
+    stream = stream_rows(source, "train_dataset", skip=skip)
     places = range(skip, len(stream.head))
     head = Opened(source=stream.head, rows=stream.head[skip:], places=places, documents=documents)
     train = _encoded(head, "train_dataset", sources, loaded, config, max_seq_length)

@@ -18,21 +18,26 @@ class RowStream(Protocol):
     """Rows in order, from any of them on."""
 
     origin: str  # what errors call the source
-    head: list[Row]  # the first rows, at most HEAD
+    head: list[Row]  # the rows that are to be skipped, and at most HEAD behind them
 
     def start_at(self, row: int) -> Iterator[Row]:
         """The rows from number `row` on. Raises ValueError for a source that is over and cannot be read again."""
         ...
 
 
-def stream_rows(source: Source | Callable[[], Iterator[Any]], name: str = "train_dataset") -> RowStream:
+def stream_rows(
+    source: Source | Callable[[], Iterator[Any]], name: str = "train_dataset", *, skip: int = 0
+) -> RowStream:
     """A source as a stream: whatever `read_rows` opens, an iterable, an iterator, or a function that makes one.
 
-    Raises as `read_rows` does, and ValueError when there are no rows.
+    Raises as `read_rows` does, and ValueError when there are no rows behind the first `skip`.
     """
-    stream = _Once(source, name) if isinstance(source, Iterator) else _Repeated(_reader(source, name), name)
+    seen = skip + HEAD
+    stream = _Once(source, name, seen) if isinstance(source, Iterator) else _Repeated(_reader(source, name), name, seen)
     if not stream.head:
         raise ValueError(f"{name} is empty; there is nothing to train on.")
+    if len(stream.head) <= skip:
+        raise ValueError(f"skip is {skip}, and {name} has {len(stream.head)} rows; nothing is left of it.")
     return stream
 
 
@@ -54,9 +59,9 @@ def _reader(source: Any, name: str) -> Callable[[int], Iterator[Any]]:
 class _Repeated:
     """A source that can be read again from any row."""
 
-    def __init__(self, read: Callable[[int], Iterator[Any]], origin: str):
+    def __init__(self, read: Callable[[int], Iterator[Any]], origin: str, seen: int):
         self._read, self.origin = read, origin
-        self.head = list(islice(self.start_at(0), HEAD))
+        self.head = list(islice(self.start_at(0), seen))
 
     def start_at(self, row: int) -> Iterator[Row]:
         return _checked(self._read(row), row, self.origin)
@@ -66,9 +71,9 @@ class _Repeated:
 class _Once:
     """An iterator: it can be read through once, from any row."""
 
-    def __init__(self, rows: Iterator[Any], origin: str):
+    def __init__(self, rows: Iterator[Any], origin: str, seen: int):
         self.origin = origin
-        self.head = list(_checked(islice(rows, HEAD), 0, origin))
+        self.head = list(_checked(islice(rows, seen), 0, origin))
         self._rest, self._is_read = rows, False
 
     def start_at(self, row: int) -> Iterator[Row]:
