@@ -32,10 +32,11 @@ PICTURE = """
     samples     : digit_model photo_tiles
     variants    :
     recompute   : tensors variants
-    curves      : runtime
+    halves      : runtime
+    curves      : halves runtime
     gated       : curves recompute tensors variants
     activations : curves gated runtime variants
-    attention   : runtime variants
+    attention   : halves runtime variants
     norms       : tensors variants
     neftune     : variants
     gated_delta :

@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import runtime
+from .halves import softmax
 from .variants import Call, varied, with_globals
 
 NAME = "scaled_dot_product_attention"  # what the attention layers call, found among the globals of their module
@@ -48,7 +49,16 @@ def attention_in_blocks(
 
 
 def _block(queries: mx.array, keys: mx.array, values: mx.array, *, scale: float) -> mx.array:
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask="causal")
+    if runtime.backend() != "cpu":
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask="causal")
+    # What MLX's CPU build does for it, with the softmax on two cores.
+    shared, width = keys.shape[1], queries.shape[-1]
+    grouped = (queries * scale).reshape(len(queries), shared, -1, queries.shape[2], width)  # (B, K, H / K, T, D)
+    scores = grouped @ keys[:, :, None].swapaxes(-1, -2)
+    length, seen = scores.shape[-2:]
+    visible = mx.arange(seen - length, seen)[:, None] >= mx.arange(seen)
+    shares = cast(mx.array, softmax(mx.where(visible, scores, mx.finfo(scores.dtype).min)))
+    return (shares @ values[:, :, None]).reshape(*queries.shape[:-1], values.shape[-1])
 
 
 def _recomputed(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from . import runtime
+from .halves import in_halves
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715  # Hendrycks and Gimpel 2016, arXiv 1606.08415
 
@@ -27,7 +28,7 @@ class Curve:
 def _sigmoid(gate: mx.array) -> mx.array:
     # The CPU build's sigmoid takes half as long again as its exponential; in half precision it is the exacter one.
     fast = runtime.backend() == "cpu" and gate.dtype == mx.float32
-    return 1 / (1 + mx.exp(-gate)) if fast else mx.sigmoid(gate)
+    return 1 / (1 + in_halves(mx.exp, -gate)) if fast else mx.sigmoid(gate)
 
 
 def _gelu_slope(gate: mx.array, bend: mx.array, _: mx.array) -> mx.array:
@@ -40,7 +41,7 @@ SILU = Curve(
     slope=lambda _, share, silu: share + silu * (1 - share),
 )
 GELU = Curve(  # the tanh form, as `mlx.nn.gelu_approx`
-    kept=lambda gate: mx.tanh(GELU_SCALE * gate * (1 + GELU_CUBE * gate * gate)),
+    kept=lambda gate: in_halves(mx.tanh, GELU_SCALE * gate * (1 + GELU_CUBE * gate * gate)),
     value=lambda gate, bend: 0.5 * gate * (1 + bend),
     slope=_gelu_slope,
 )

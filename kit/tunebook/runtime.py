@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -174,6 +175,12 @@ def operating_system() -> str:
         return f"macOS {platform.mac_ver()[0]} ({platform.machine()})"
     library, version = platform.libc_ver()
     return f"{platform.system()} {platform.release()}, {library} {version} ({platform.machine()})"
+
+
+@cache
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def ram_gb() -> float:
