@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.test_resume import same, weights
+from tunebook.account import Account
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.config import TrainingConfig as Config
-from tunebook.encoding import Account
 from tunebook.events import Notice
 from tunebook.families.base import Encoded
 from tunebook.feed import BLOCK, Place, StoredFeed, StreamFeed
