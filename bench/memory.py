@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def peaks_of(kinds: list[str], tokens: int, vocabulary: int, layers: int, folder: Path) -> dict[str, float | None]:
-    """GB (1e9 bytes) of two steps beyond the weights, by kind; None where the process failed, whose words are printed."""
+    """GB (1e9 bytes) beyond the weights of two steps, by kind; None where the process failed, which is printed."""
     weights = write_folder(folder / "model", "gemma3", vocab_size=vocabulary, num_hidden_layers=layers)
     row = np.random.default_rng(0).integers(10, vocabulary, tokens + 1).tolist()  # the first is predicted from nothing
     peaks: dict[str, float | None] = {}

@@ -54,15 +54,17 @@ def test_a_compiled_run_too_makes_logits_a_few_rows_at_a_time(tiny_folder, rows,
 
 
 def test_no_more_shapes_are_compiled_than_the_limit(tiny_folder, rows, monkeypatch):
-    monkeypatch.setattr(compiled, "MOST_SHAPES", 3)
+    monkeypatch.setattr(compiled, "MOST_SHAPES", 2)
     many = [
         {"messages": [{"role": "user", "content": "the " * length}, {"role": "assistant", "content": "dog " * length}]}
         for length in range(1, 40, 3)
     ]
     trainer, _, told = trained(tiny_folder, many, compile=True, per_device_train_batch_size=1, max_steps=7)
     run = trainer._run._stepper._value_and_grad
-    assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 3
-    assert told[-1].startswith("The pass was compiled for 3 shapes of batches; ")
+    assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 2
+    assert told[-1].startswith("The pass was compiled for 2 shapes of batches; ")
+    assert told[-1].endswith(f" {run.plain_passes} batches had others and were computed plainly.")
+    assert 0 < run.plain_passes < 7 * 4
 
 
 def test_a_run_tells_how_many_shapes_were_traced_for_its_passes(tiny_folder, rows, monkeypatch):

@@ -6,8 +6,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import tiny_tokenizer
-from tunebook.account import Account
 from tunebook import datacheck
+from tunebook.account import Account
 from tunebook.encoded import read_rows, write_rows
 from tunebook.encoding import EncodedSet, encode_rows
 from tunebook.families.base import Encoded

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.test_resume import same, weights
-from tunebook.account import Account
 from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.account import Account
 from tunebook.config import TrainingConfig as Config
 from tunebook.events import Notice
 from tunebook.families.base import Encoded

@@ -35,7 +35,8 @@ PICTURE = """
     halves      : runtime
     curves      : halves runtime
     gated       : curves recompute tensors variants
-    activations : curves gated runtime variants
+    short_conv  : variants
+    activations : curves gated runtime short_conv variants
     attention   : halves runtime variants
     norms       : tensors variants
     neftune     : variants
@@ -76,7 +77,8 @@ PICTURE = """
     step        : activations attention collation compiled config batches families hybrid last_mlp loader loss \
                   neftune optim recompute tensors
     endings     : config events runtime
-    preparation : account batches config encoded encoding families feed formats loader packing pretraining sampling sources
+    preparation : account batches config encoded encoding families feed formats loader packing pretraining \
+                  sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
                   evaluation sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs memory \
