@@ -74,6 +74,8 @@ class Stepper:
         self._is_hybrid = bool(gated_delta_layers(loaded.module))
         if (reason := why_not_chunkwise(loaded.module)) is not None:
             self.notices.append(f"The gated delta layers are trained with a loop over tokens, slowly: {reason}.")
+        if loaded.family.head_layer(loaded.module) is None:
+            self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
         self._rate = optim.learning_rate(config, total_steps)
         self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
         self._compiled: CompiledPass | None = None
