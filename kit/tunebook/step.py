@@ -20,7 +20,7 @@ from . import optim
 from .activations import lean_activations
 from .attention import block_attention
 from .batches import padded_width
-from .collation import collated
+from .collation import Collator
 from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
@@ -69,7 +69,7 @@ class Stepper:
         self.optimizer = optim.make_optimizer(config, loaded.module)
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
-        self._skip_unreadable = skip_unreadable
+        self._collator = Collator(loaded.family, max_seq_length, skip_unreadable=skip_unreadable)
         self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
         self._is_hybrid = bool(gated_delta_layers(loaded.module))
         if (reason := why_not_chunkwise(loaded.module)) is not None:
@@ -100,14 +100,16 @@ class Stepper:
         self._total_tokens = self._trainable_tokens = 0
         self._gradients: Any = None
 
-    def add(self, rows: Sequence[Encoded], *, alone: bool) -> list[str]:
+    def add(self, rows: Sequence[Encoded], *, alone: bool, upcoming: Sequence[Encoded] = ()) -> list[str]:
         """Forward and backward pass over one micro-batch; `alone` when the step has no other.
 
-        Gives a sentence about each row that was left out.
+        The images of `upcoming`, the rows that are added next, are opened meanwhile. Gives a sentence about each row
+        that was left out.
         """
         began = time.perf_counter()
         self._module.train()
-        batch, left_out = collated(self._family, rows, self._max_seq_length, skip_unreadable=self._skip_unreadable)
+        batch, left_out = self._collator.batch(rows)
+        self._collator.expect(upcoming)
         positions = supervised_positions(batch)
         with self._as_trained() as forms:
             if self._spares_last_mlp:
