@@ -172,7 +172,8 @@ class Stepper:
     def _as_trained(self) -> ExitStack:
         """The model in the form its forward and backward pass are taken in, until the block ends."""
         forms = ExitStack()
-        forms.enter_context(block_attention(self._module, recomputed=bool(self._config.gradient_checkpointing)))
+        recomputed = bool(self._config.gradient_checkpointing)
+        forms.enter_context(block_attention(self._module, recomputed=recomputed, masks=self._compiled is None))
         forms.enter_context(lean_activations(self._module))
         if self._is_hybrid:
             forms.enter_context(chunkwise_layers(self._module))
