@@ -1,4 +1,6 @@
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +51,23 @@ def test_missing_parent_folders_are_made(tmp_path):
     with new_file(tmp_path / "a" / "b" / "c.txt") as partial:
         partial.write_text("deep")
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "deep"
+
+
+def test_a_folder_takes_the_place_of_a_file(tmp_path):
+    (tmp_path / "out").write_text("old")
+    with new_folder(tmp_path / "out") as partial:
+        (partial / "new").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "new"]
+
+
+def test_processes_that_make_the_same_folder_at_once_all_succeed(tmp_path):
+    program = (
+        "import sys\nfrom tunebook.atomic import new_folder\n"
+        "for turn in range(150):\n"
+        "    with new_folder(sys.argv[1]) as partial:\n"
+        "        (partial / 'a').write_text(sys.argv[2])\n        (partial / 'b').write_text(sys.argv[2])\n"
+    )
+    makers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "out"), name]) for name in "xyz"]
+    assert [maker.wait() for maker in makers] == [0, 0, 0]
+    assert (tmp_path / "out" / "a").read_text() == (tmp_path / "out" / "b").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

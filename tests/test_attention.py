@@ -10,6 +10,7 @@ from tunebook import FastModel, attention
 from tunebook.attention import attention_in_blocks, block_attention
 from tunebook.encoding import encode_rows
 from tunebook.loss import summed_loss, supervised_positions
+from tunebook.recompute import recomputed_layers
 
 
 def states(queries=37, keys=37, heads=4, shared=2, width=8):
@@ -100,14 +101,65 @@ def test_every_layer_of_the_model_works_in_blocks_and_nothing_else_changes(model
     assert kinds(model.module) == before
 
 
-def test_what_is_not_plainly_causal_goes_through_mlx_lms_own_function(short_blocks, monkeypatch):
+def masks():
+    """37 queries and keys: a window, a picture seen whole, and a query that sees nothing."""
+    window = base.create_causal_mask(37, window_size=5)
+    picture = base.create_causal_mask(37) | ((mx.arange(37)[:, None] < 9) & (mx.arange(37) < 9))
+    nothing = window & (mx.arange(37)[:, None] != 20)
+    return [window, picture, nothing]
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.parametrize("mask", masks(), ids=["window", "picture", "nothing"])
+def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(mask, recomputed):
+    inputs = states()
+    weight = mx.random.normal(inputs[0].shape)
+
+    def whole(*inputs):
+        return (mx.fast.scaled_dot_product_attention(*inputs, scale=0.3, mask=mask) * weight).sum()
+
+    def blocks(*inputs):
+        return (attention_in_blocks(*inputs, scale=0.3, rows=8, recomputed=recomputed, mask=mask) * weight).sum()
+
+    value, plain = mx.value_and_grad(whole, argnums=(0, 1, 2))(*inputs)
+    found, ours = mx.value_and_grad(blocks, argnums=(0, 1, 2))(*inputs)
+    assert found.item() == pytest.approx(value.item(), rel=1e-5)
+    assert all(mx.allclose(one, other, rtol=1e-5, atol=1e-5) for one, other in zip(plain, ours, strict=True))
+
+
+def test_keys_outside_of_a_blocks_windows_are_not_met():
+    queries, keys, values = states()
+    window = base.create_causal_mask(37, window_size=5)
+    met = [one.seen for one in attention._masked_blocks(window, 8)]
+    assert met == [slice(max(0, start - 4), min(37, start + 8)) for start in range(0, 37, 8)]
+    poisoned = mx.where(mx.arange(37)[:, None] < 4, mx.nan, values)  # seen by the queries of the first block alone
+    found = attention_in_blocks(queries, keys, poisoned, scale=0.3, rows=8, recomputed=False, mask=window)
+    assert mx.isfinite(found[:, :, 8:]).all()
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_model_with_sliding_windows_in_blocks_has_the_loss_and_gradients_of_the_plain_one(
+    recomputed, tmp_path, rows, short_blocks
+):
+    model, _ = FastModel.from_pretrained(tiny_model_folder(tmp_path, "gemma3", sliding_window=12))
+    FastModel.get_peft_model(model, r=4)
+    batch = model.family.collate(encode_rows(rows[:4], model.loaded, max_seq_length=128).rows, width=65)
+    nats, plain = gradients(model, batch)
+    with block_attention(model.module, recomputed=recomputed), recomputed_layers(model.module):
+        found, ours = gradients(model, batch)
+    assert found == pytest.approx(nats, rel=1e-6)
+    for path, gradient in ours.items():
+        assert mx.allclose(gradient, plain[path], rtol=1e-4, atol=1e-5), path
+
+
+def test_what_differs_from_row_to_row_goes_through_mlx_lms_own_function(short_blocks, monkeypatch):
     taken = []
     monkeypatch.setattr(attention, "attention_in_blocks", lambda *args, **options: taken.append(args))
     queries, keys, values = states()
     window = base.create_causal_mask(37, window_size=5)
-    for mask in (None, window):
+    for mask, looked_at in ((None, True), (window[None, None], True), (window, False)):
         own = base.scaled_dot_product_attention
-        found = attention._instead(queries, keys, values, None, 0.3, mask, own=own, recomputed=False)
+        found = attention._instead(queries, keys, values, None, 0.3, mask, own=own, recomputed=False, masks=looked_at)
         plain = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.3, mask=mask)
         assert mx.array_equal(found, plain)
     assert not taken
@@ -129,7 +181,8 @@ def test_with_recomputation_memory_grows_with_the_length_and_not_its_square():
         mx.eval(inputs)
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        mx.eval(step(*inputs))
+        for _ in range(3):  # how far MLX runs ahead of itself differs from time to time
+            mx.eval(step(*inputs))
         return mx.get_peak_memory() - before
 
     short, long = peak(512), peak(2048)

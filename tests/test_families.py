@@ -7,10 +7,11 @@ from transformers import AutoTokenizer
 
 from tests.test_packing import CARRY_STATE
 from tests.tiny import ARCHITECTURES, tiny_model_folder
-from tunebook import FastModel, loss
+from tunebook import FastModel, TrainingConfig, loss
 from tunebook.examples import Example, Text
 from tunebook.families.seam import find_head, projection, rest_of_the_model
 from tunebook.formats import to_examples
+from tunebook.step import Stepper
 
 
 def encoded(model, rows):
@@ -152,6 +153,14 @@ def test_the_loss_by_the_seam_has_the_value_and_gradients_of_the_plain_one(name,
     whole = mx.sqrt(sum((gradient**2).sum() for gradient in gradients.values())).item()
     for path, gradient in tree_flatten(ours):
         assert mx.linalg.norm((gradient - gradients[path]).reshape(-1)).item() < 1e-5 * whole, path
+
+
+def test_a_run_says_when_whole_logits_are_made(tmp_path, rows):
+    for name, told in (("gpt2", 1), ("llama", 0)):
+        model = tiny(name, tmp_path / name)
+        FastModel.get_peft_model(model, r=4)
+        stepper = Stepper(model.loaded, TrainingConfig(), encoded(model, rows), total_steps=1, max_seq_length=65)
+        assert sum(text.startswith("The logits of whole batches are made") for text in stepper.notices) == told
 
 
 def test_a_model_whose_head_does_more_than_either_way_shows_is_called_whole(model):

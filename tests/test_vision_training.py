@@ -1,6 +1,7 @@
 """Runs of the trainer on models that read images, and what leaves the notebook afterwards."""
 
 import json
+import threading
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,8 +13,10 @@ from mlx_vlm.utils import load as load_stock
 from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.adapters import adapter_paths
+from tunebook.collation import Collator
 from tunebook.encoding import encode_rows
 from tunebook.export.merged import save_merged
+from tunebook.families import vision
 from tunebook.families.check import CHECKS, NotTrainable
 from tunebook.feed import StoredFeed
 from tunebook.identity import identity_of
@@ -66,6 +69,26 @@ def train(model, rows, **settings):
         **settings,
     }
     return Trainer(model, train_dataset=rows, args=TrainingConfig(**settings)).train()
+
+
+def test_the_next_images_are_opened_while_a_batch_is_computed_and_the_steps_are_the_same(folders, rows, monkeypatch):
+    openers, opened = [], vision.opened
+
+    def seen(picture):
+        openers.append(threading.current_thread() is threading.main_thread())
+        return opened(picture)
+
+    def steps():
+        openers.clear()
+        settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "max_steps": 3}
+        return [(step.loss, step.grad_norm) for step in train(adapted(folders("gemma3")), rows, **settings).steps]
+
+    monkeypatch.setattr(vision, "opened", seen)
+    ahead, opened_ahead = steps(), openers.count(False)
+    assert 3 * 2 <= opened_ahead <= 3 * 4  # of a step's four images all but those of its first batch, two at most
+    monkeypatch.setattr(Collator, "expect", lambda *_: None)
+    assert steps() == ahead
+    assert all(openers)
 
 
 def adapted(folder, *, r=4, finetune_vision_layers=False, **loading):

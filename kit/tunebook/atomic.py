@@ -9,8 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # what a rename over a folder or a file fails with
 
 
 class DiskFull(OSError):
@@ -74,17 +76,23 @@ def _full_disk_explained(path: Path) -> Iterator[None]:
 
 
 def _swap_in(partial: Path, path: Path) -> None:
-    """Rename a finished folder to its final place; a folder already there is moved into the scratch folder first."""
-    if path.exists():
-        old = partial.with_name(f"{partial.name}.old")
-        os.replace(path, old)
+    """Rename a finished folder to its final place; what stands there is moved into the scratch folder first.
+
+    Another process may do the same at the same time: whoever renames last has the place.
+    """
+    old: Path | None = None
+    while True:
         try:
             os.replace(partial, path)
-        except OSError:
-            os.replace(old, path)
-            raise
-    else:
-        os.replace(partial, path)
+            break
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                if old is not None:
+                    os.replace(old, path)
+                raise
+        old = Path(tempfile.mkdtemp(dir=partial.parent)) / path.name
+        with suppress(FileNotFoundError):  # another process has just taken it away
+            os.replace(path, old)
     _flush(path.parent)
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +253,10 @@ class Run:
         step = self.step + 1
         said = list(portion.notices)
         self._stepper.begin(step)
-        for done, rows in enumerate(portion.batches, start=1):
-            said += self._stepper.add(rows, alone=len(portion.batches) == 1)
-            yield Working(step=step, what="training", done=done, total=len(portion.batches))
+        batches = portion.batches
+        for done, (rows, upcoming) in enumerate(zip_longest(batches, batches[1:], fillvalue=()), start=1):
+            said += self._stepper.add(rows, alone=len(batches) == 1, upcoming=upcoming)
+            yield Working(step=step, what="training", done=done, total=len(batches))
             yield from self._listen()
         with held_back():
             outcome = self._stepper.finish()

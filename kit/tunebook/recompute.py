@@ -37,15 +37,24 @@ def _recomputing(plain: Call) -> Call:
         # The second pass must drop what the first one dropped, so both draw from a state of the layer's own.
         seed = int(number(mx.random.randint(0, 2**31 - 1))) if drops(layer) else None
 
-        def forward(traced: Any, *args: Any, **kwargs: Any) -> Any:
+        def forward(traced: Any, *given: Any, **named: Any) -> Any:
             if seed is not None:
                 mx.random.seed(seed)
             layer.update(traced)
             try:
-                return plain(layer, *args, **kwargs)
+                whole = [old if _is_mask(old) else new for old, new in zip(args, given, strict=True)]
+                return plain(layer, *whole, **{**kwargs, **named})
             finally:
                 layer.update(parameters)
 
-        return mx.checkpoint(forward)(parameters, *args, **kwargs)
+        # What is handed through mx.checkpoint waits for the gradient that comes back; a mask, of which there is none,
+        # may be looked at before (`attention.py`).
+        handed = [None if _is_mask(value) else value for value in args]
+        named = {name: value for name, value in kwargs.items() if not _is_mask(value)}
+        return mx.checkpoint(forward)(parameters, *handed, **named)
 
     return call
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, mx.array) and value.dtype == mx.bool_

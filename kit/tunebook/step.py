@@ -20,7 +20,7 @@ from . import optim
 from .activations import lean_activations
 from .attention import block_attention
 from .batches import padded_width
-from .collation import collated
+from .collation import Collator
 from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
@@ -69,11 +69,13 @@ class Stepper:
         self.optimizer = optim.make_optimizer(config, loaded.module)
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
-        self._skip_unreadable = skip_unreadable
+        self._collator = Collator(loaded.family, max_seq_length, skip_unreadable=skip_unreadable)
         self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
         self._is_hybrid = bool(gated_delta_layers(loaded.module))
         if (reason := why_not_chunkwise(loaded.module)) is not None:
             self.notices.append(f"The gated delta layers are trained with a loop over tokens, slowly: {reason}.")
+        if loaded.family.head_layer(loaded.module) is None:
+            self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
         self._rate = optim.learning_rate(config, total_steps)
         self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
         self._compiled: CompiledPass | None = None
@@ -98,14 +100,16 @@ class Stepper:
         self._total_tokens = self._trainable_tokens = 0
         self._gradients: Any = None
 
-    def add(self, rows: Sequence[Encoded], *, alone: bool) -> list[str]:
+    def add(self, rows: Sequence[Encoded], *, alone: bool, upcoming: Sequence[Encoded] = ()) -> list[str]:
         """Forward and backward pass over one micro-batch; `alone` when the step has no other.
 
-        Gives a sentence about each row that was left out.
+        The images of `upcoming`, the rows that are added next, are opened meanwhile. Gives a sentence about each row
+        that was left out.
         """
         began = time.perf_counter()
         self._module.train()
-        batch, left_out = collated(self._family, rows, self._max_seq_length, skip_unreadable=self._skip_unreadable)
+        batch, left_out = self._collator.batch(rows)
+        self._collator.expect(upcoming)
         positions = supervised_positions(batch)
         with self._as_trained() as forms:
             if self._spares_last_mlp:
@@ -168,7 +172,8 @@ class Stepper:
     def _as_trained(self) -> ExitStack:
         """The model in the form its forward and backward pass are taken in, until the block ends."""
         forms = ExitStack()
-        forms.enter_context(block_attention(self._module, recomputed=bool(self._config.gradient_checkpointing)))
+        recomputed = bool(self._config.gradient_checkpointing)
+        forms.enter_context(block_attention(self._module, recomputed=recomputed, masks=self._compiled is None))
         forms.enter_context(lean_activations(self._module))
         if self._is_hybrid:
             forms.enter_context(chunkwise_layers(self._module))
