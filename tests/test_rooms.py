@@ -64,9 +64,12 @@ PICTURE = """
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : collation events families hybrid loss
-    probing     : activations attention families gated hybrid loss recompute runtime tensors variants
-    footprint   : adapters config families loader loss optim probing runtime tensors
-    memory      : adapters batches config encoded families footprint loader probing runtime tensors
+    costs       :
+    layers      : tensors
+    peaks       : families layers loss tensors variants
+    probing     : activations attention costs families gated hybrid layers peaks recompute runtime tensors variants
+    footprint   : adapters config costs families layers loader loss optim probing runtime tensors
+    memory      : adapters batches config encoded families footprint layers loader runtime tensors
     identity    : config loader adapters families feed tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
