@@ -25,6 +25,7 @@ PICTURE = """
     progress    : events
     bridges     : events
     runs        : atomic events
+    audience    : events runs
     blas        : atomic runtime
     tensors     :
     digit_model : tensors
@@ -79,7 +80,7 @@ PICTURE = """
     preparation : batches config encoded encoding families feed formats loader packing pretraining sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
                   evaluation sampling tensors checkpoint identity
-    trainer     : events config interrupts checkpoint sources formats runs memory \
+    trainer     : audience events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats
