@@ -47,6 +47,7 @@ PICTURE = """
     fetch       : atomic hub runtime progress
     formats     : config examples images pretraining sources
     families    : examples images tensors variants
+    rowcheck    : families
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :
@@ -56,7 +57,7 @@ PICTURE = """
     encoded     : families stored_pictures
     token_cache : families loader runtime sources
     encoding    : atomic encoded examples families formats images loader pretraining progress sources token_cache
-    datacheck   : encoding families
+    datacheck   : encoding rowcheck
     batches     : config
     collation   : batches families
     feed        : batches config encoded encoding families sources
