@@ -7,8 +7,9 @@ from transformers import PreTrainedTokenizerFast
 from tests.test_rowcheck import BOS, END, UNKNOWN, ids_of, random_rows
 from tests.tiny import tiny_tokenizer
 from tunebook import datacheck
+from tunebook.account import Account
 from tunebook.encoded import read_rows, write_rows
-from tunebook.encoding import Account, EncodedSet, encode_rows
+from tunebook.encoding import EncodedSet, encode_rows
 
 
 @pytest.fixture

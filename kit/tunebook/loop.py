@@ -161,6 +161,8 @@ class Run:
         else:
             yield from self._save()
             yield from self._put_best_back()
+        for text in self._stepper.closing_notices():
+            yield Notice(step=self.step, text=text)
         yield self._ended(reason)
 
     def _train(self) -> Generator[Event, None, EndReason]:
