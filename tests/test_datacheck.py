@@ -1,18 +1,15 @@
 import time
 
-import numpy as np
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
+from tests.test_rowcheck import BOS, END, UNKNOWN, ids_of, random_rows
 from tests.tiny import tiny_tokenizer
 from tunebook import datacheck
 from tunebook.account import Account
 from tunebook.encoded import read_rows, write_rows
 from tunebook.encoding import EncodedSet, encode_rows
-from tunebook.families.base import Encoded
-
-BOS, END, UNKNOWN = 1, 2, 0  # <|im_start|>, <|im_end|>, <|endoftext|> of the tiny tokenizer
 
 
 @pytest.fixture
@@ -24,10 +21,6 @@ def inspect(model):
         return datacheck.inspect(encoded, model.loaded.tokenizer)
 
     return inspect
-
-
-def ids_of(model, text: str) -> list[int]:
-    return model.loaded.tokenizer.encode(text, add_special_tokens=False)
 
 
 def row_of(ids: list[int], trained: int) -> dict:
@@ -153,32 +146,6 @@ def test_one_enormous_row_does_not_flatten_the_histogram(model):
     assert report.histogram.counts[-1] == 1
 
 
-def test_every_column_agrees_with_a_plain_loop_over_random_rows(model):
-    tokenizer = model.loaded.tokenizer
-    encoded = _random_set(model, np.random.default_rng(0).integers(2, 12, 3000).tolist(), limit=8)
-    columns = datacheck.inspect(encoded, tokenizer).columns
-    seen: dict[tuple, int] = {}
-    for index, row in enumerate(encoded.rows):
-        ids, mask = row.tokens.tolist(), [False, *row.loss_mask.tolist()[1:]]
-        text = lambda ids: tokenizer.decode(ids, skip_special_tokens=True).strip()  # noqa: E731
-        stretches, open_ = [], False
-        for token, trained in zip(ids, mask, strict=True):
-            if trained:
-                stretches = [*stretches, [token]] if not open_ else [*stretches[:-1], [*stretches[-1], token]]
-            open_ = trained
-        whole = stretches[:-1] if row.cut and mask[-1] else stretches
-        said = [token for stretch in stretches for token in stretch]
-        after_end = said[len(said) - said[::-1].index(END) :] if END in said else None
-        assert columns.trained[index] == sum(mask)
-        assert columns.empty_answer[index] == any(not text(stretch) for stretch in whole)
-        assert columns.no_end[index] == (not row.cut and (after_end is None or text(after_end) != ""))
-        assert columns.double_bos[index] == (ids[:2] == [BOS, BOS])
-        assert columns.unknown_token[index] == (UNKNOWN in ids)
-        assert columns.first_alike[index] == seen.setdefault((*ids, None, *row.loss_mask.tolist()), index)
-    kinds = ("empty_answer", "no_end", "double_bos", "unknown_token", "copies")
-    assert all(0 < getattr(columns, kind).sum() < 3000 for kind in kinds)  # the loop had something to judge
-
-
 def test_rows_on_the_disk_give_the_same_report_as_rows_in_memory(model, tmp_path):
     encoded = _random_set(model, [5, 9, 30, 7] * 600, limit=20)  # more than are looked at together
     write_rows(tmp_path, encoded.rows, lambda: {})
@@ -195,13 +162,5 @@ def test_twenty_thousand_rows_take_less_than_two_seconds(model):
 
 
 def _random_set(model, sizes: list[int], *, limit: int) -> EncodedSet:
-    """Rows of a few kinds of token (special, blank, words), cut to `limit`."""
-    rng = np.random.default_rng(1)
-    vocabulary = np.array([UNKNOWN, BOS, BOS, END, END, *ids_of(model, "\n"), *range(200, 240)])
-    rows = []
-    for number, size in enumerate(sizes):
-        tokens = rng.choice(vocabulary[: rng.integers(3, len(vocabulary))], size).astype(np.int32)
-        mask = rng.random(size) < 0.6
-        mask[min(size, limit) - 1] = True
-        rows.append(Encoded(tokens[:limit], mask[:limit], cut=max(0, size - limit), number=number))
+    rows = random_rows(model, sizes, limit=limit)
     return EncodedSet(rows, Account("train_dataset", limit, rows=len(rows), cut=sum(row.cut > 0 for row in rows)))

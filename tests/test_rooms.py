@@ -25,6 +25,7 @@ PICTURE = """
     progress    : events
     bridges     : events
     runs        : atomic events
+    audience    : events runs
     blas        : atomic runtime
     tensors     :
     digit_model : tensors
@@ -47,6 +48,7 @@ PICTURE = """
     fetch       : atomic hub runtime progress
     formats     : config examples images pretraining sources
     families    : examples images tensors variants
+    rowcheck    : families
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :
@@ -59,7 +61,7 @@ PICTURE = """
     fitting     : account examples families formats pretraining
     encoding    : account atomic encoded examples families fitting formats images loader pretraining progress \
                   sources token_cache
-    datacheck   : encoding families
+    datacheck   : encoding rowcheck
     batches     : config
     collation   : batches families
     feed        : account batches config encoded families sources
@@ -68,9 +70,12 @@ PICTURE = """
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : collation events families hybrid loss
-    probing     : activations attention families gated hybrid loss recompute runtime tensors variants
-    footprint   : adapters config families loader loss optim probing runtime tensors
-    memory      : adapters batches config encoded families footprint loader probing runtime tensors
+    costs       :
+    layers      : tensors
+    peaks       : families layers loss tensors variants
+    probing     : activations attention costs families gated hybrid layers peaks recompute runtime tensors variants
+    footprint   : adapters config costs families layers loader loss optim probing runtime tensors
+    memory      : adapters batches config encoded families footprint layers loader runtime tensors
     identity    : config loader adapters families feed tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
@@ -81,7 +86,7 @@ PICTURE = """
                   sampling sources
     loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
                   evaluation sampling tensors checkpoint identity
-    trainer     : events config interrupts checkpoint sources formats runs memory \
+    trainer     : audience events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats

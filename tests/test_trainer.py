@@ -241,19 +241,6 @@ def test_the_first_loss_and_norm_are_those_of_the_whole_first_window(adapted, ro
     assert step.grad_norm == pytest.approx(norm, rel=1e-4)  # before clipping
 
 
-def test_a_callback_of_eight_parameters_is_called_without_the_norm(adapted, rows):
-    trainer = make(adapted, rows, max_steps=1)
-    calls = []
-    trainer.add_step_callback(lambda a, b, c, d, e, f, g, h: calls.append((a, b, h)))
-    [step] = trainer.train().steps
-    assert calls == [(1, 1, step.num_tokens)]
-
-
-def test_a_callback_that_cannot_be_called_is_refused_when_it_is_added(adapted, rows):
-    with pytest.raises(TypeError, match="nine positional values"):
-        make(adapted, rows).add_step_callback(lambda step, loss: None)
-
-
 def test_a_callback_that_raises_is_reported_once_and_training_goes_on(adapted, rows):
     trainer = make(adapted, rows, max_steps=3)
     events, calls = recorded(trainer), []

@@ -20,9 +20,9 @@ from tunebook.examples import Example, Text, Tokens
 from tunebook.families import language
 from tunebook.families.media import media_tokens
 from tunebook.families.vision import VisionFamily
+from tunebook.layers import layers_of
 from tunebook.loss import summed_loss, supervised_positions
 from tunebook.optim import decays
-from tunebook.probing import layers_of
 from tunebook.tensors import flat
 
 IDEFICS = ("smolvlm", "idefics3")

@@ -12,11 +12,13 @@ from mlx_lm.models.switch_layers import SwitchLinear
 from . import runtime
 from .adapters import is_adapter
 from .config import TrainingConfig
+from .costs import LayerCost, LossCost
 from .families.base import Encoded
+from .layers import trained_outside
 from .loader import Loaded
 from .loss import rows_at_once
 from .optim import make_optimizer
-from .probing import LayerCost, LossCost, a_state, layer_costs, loss_cost, picture_cost, trained_outside
+from .probing import a_state, layer_costs, loss_cost, picture_cost
 from .tensors import flat
 
 UPDATED_AT_ONCE = 10  # tensors MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side

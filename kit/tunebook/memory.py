@@ -19,8 +19,8 @@ from .config import TrainingConfig
 from .encoded import lengths_of
 from .families.base import Encoded
 from .footprint import Batch, Estimate, Facts, Remedy, facts_of, put_together, readable
+from .layers import layers_of
 from .loader import Loaded
-from .probing import layers_of
 from .tensors import flat
 
 WORTH_SAYING = 0.02  # share of the total a remedy must save

@@ -1,24 +1,22 @@
 """Training as people use it: rows and settings in, a trained model and a result out, anyone may watch.
 
-The run itself is `loop.Run`, a generator of events. `train` and `train_async` drain it, tell each event to those who
-subscribed, and answer an interrupt; they differ only in whether the caller waits or awaits.
+The run itself is `loop.Run`, a generator of events. `train` and `train_async` make one, anew or from a checkpoint, and
+have it told to those who subscribed (`audience.py`); they differ only in whether the caller waits or awaits.
 """
 
-import asyncio
-import inspect
-import warnings
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from .audience import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .batches import total_steps
 from .checkpoint import Checkpoint, check_is_of, find_checkpoint
 from .config import TrainingConfig
 from .evaluation import Score, score_now
-from .events import Command, EndReason, EvalEvent, Event, Notice, Request, RunEnded, SampleEvent, StepEvent, Working
+from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
 from .formats import FormattingFunc, Markers
 from .interrupts import on_terminate
 from .loader import Loaded
@@ -27,13 +25,11 @@ from .memory import Estimate, estimate, settled
 from .preparation import Sources, prepare
 from .pretraining import MultimodalPretrain
 from .progress import run_bar
-from .runs import event_log, keep_config, learning_rates, new_run_folder, rewind
+from .runs import keep_config, learning_rates, new_run_folder, rewind
 from .sources import Source
 from .tensors import flat
 
 ResumeFrom = bool | str | Path | None
-Listener = Callable[[Event], None]
-StepCallback = Callable[..., Any]
 
 
 class HoldsModel(Protocol):
@@ -127,13 +123,7 @@ class Trainer:
         `events.StepEvent` describes them; a callback that takes eight is called without grad_norm. Raises TypeError
         at once for one that takes neither; one that raises later is reported and switched off.
         """
-        count = _values_taken(callback)
-
-        def listener(event: Event) -> None:
-            if isinstance(event, StepEvent):
-                callback(*astuple(event)[:count])
-
-        self._listeners.append((f"The step callback {callback!r}", listener))
+        self._listeners.append((f"The step callback {callback!r}", step_listener(callback)))
 
     def send(self, command: Command | str, value: float | None = None) -> None:
         """Leave a command for the run in progress, from any thread; it is heard between two micro-batches.
@@ -155,26 +145,17 @@ class Trainer:
         `resume_from_checkpoint` True or "latest" goes on from the newest checkpoint in `output_dir`; a path names a
         run folder or one checkpoint. Raises ForeignCheckpoint, with the differences, for one of another run.
         """
-        events, told = self._start(resume_from_checkpoint, awaited=False)
+        run, audience = self._start(resume_from_checkpoint)
         with on_terminate(self.stop):
-            try:
-                for event in events:
-                    told.tell(event)
-            except KeyboardInterrupt as interrupt:
-                _finish(events, told, interrupt)
-        return told.result()
+            drain(run.events(awaited=False), audience)
+        return _result(audience.told, run.folder)
 
     async def train_async(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
         """`train`, letting the kernel hear the browser between micro-batches."""
-        events, told = self._start(resume_from_checkpoint, awaited=True)
+        run, audience = self._start(resume_from_checkpoint)
         with on_terminate(self.stop):
-            try:
-                for event in events:
-                    told.tell(event)
-                    await _let_others_run()
-            except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-                _finish(events, told, interrupt)
-        return told.result()
+            await drain_async(run.events(awaited=True), audience)
+        return _result(audience.told, run.folder)
 
     def evaluate(self) -> Score:
         """The held-out loss of the model as it is now. Raises ValueError when there is no eval_dataset."""
@@ -222,8 +203,8 @@ class Trainer:
         if waiting and self.config.eval_steps is None:
             raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
 
-    def _start(self, resume_from: ResumeFrom, *, awaited: bool) -> "tuple[Generator[Event, None, None], _Audience]":
-        """The generator of a new or resumed run, and those to tell of it."""
+    def _start(self, resume_from: ResumeFrom) -> tuple[Run, Audience]:
+        """A new or resumed run, and those to tell of it."""
         if not flat(self.loaded.module.trainable_parameters()):
             raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
         place = self._place(resume_from) if resume_from else None
@@ -253,9 +234,9 @@ class Trainer:
             keep_config(run.folder, config.as_plain(), run.identity)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
-        audience = _Audience([*bar, *self._listeners], run.folder, earlier)
+        audience = Audience([*bar, *self._listeners], run.folder, earlier)
         self._model.run_events = audience.told  # as it grows: an export may be made in the middle of the run
-        return run.events(awaited=awaited), audience
+        return run, audience
 
     def _place(self, resume_from: str | Path | bool) -> Path:
         """The folder a checkpoint is looked for in."""
@@ -276,69 +257,14 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     return trainer
 
 
-class _Audience:
-    """Those who are told of a run's events, and the record of what they were told."""
-
-    def __init__(self, listeners: list[tuple[str, Listener]], run_folder: Path | None, earlier: list[Event]):
-        self.listeners = [*([("The event log", event_log(run_folder))] if run_folder else []), *listeners]
-        self.run_folder = run_folder
-        self.told = list(earlier)  # a resumed run's own past is part of its record
-
-    def tell(self, event: Event) -> None:
-        """Pass an event to every listener, in order; one that raises is reported to the others and not told again."""
-        if not isinstance(event, Working):
-            self.told.append(event)
-        for named in list(self.listeners):
-            name, listener = named
-            try:
-                listener(event)
-            except Exception as error:  # noqa: BLE001 - strangers' code may raise anything; the run must not end for it
-                self.listeners.remove(named)
-                step = self.told[-1].step if self.told else 0
-                text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
-                warnings.warn(text, stacklevel=2)
-                self.tell(Notice(step=step, text=text))
-
-    def result(self) -> TrainResult:
-        ended = next(event for event in reversed(self.told) if isinstance(event, RunEnded))
-        return TrainResult(
-            reason=ended.reason,
-            message=ended.message,
-            steps=tuple(event for event in self.told if isinstance(event, StepEvent)),
-            evals=tuple(event for event in self.told if isinstance(event, EvalEvent)),
-            samples=tuple(event for event in self.told if isinstance(event, SampleEvent)),
-            seconds=ended.elapsed,
-            run_folder=self.run_folder,
-        )
-
-
-def _finish(events: Generator[Event, None, None], told: _Audience, interrupt: BaseException) -> None:
-    """Let the run answer an interrupt that reached its drainer: it saves, and says how it ended."""
-    told.tell(events.throw(interrupt))
-    for event in events:
-        told.tell(event)
-
-
-async def _let_others_run() -> None:
-    """Give the event loop enough turns to receive a message and act on it.
-
-    A button press reaches an ipykernel 7.4 as socket event, reader, dispatcher and handler, each in a turn of its own;
-    with a single turn between micro-batches it would be heard several micro-batches late. A turn takes about 10 µs.
-    """
-    for _ in range(8):
-        await asyncio.sleep(0)
-
-
-def _values_taken(callback: StepCallback) -> int:
-    """Nine, or eight for a callback without grad_norm. Raises TypeError when it can be called with neither."""
-    signature = inspect.signature(callback)
-    for count in (9, 8):
-        try:
-            signature.bind(*range(count))
-        except TypeError:
-            continue
-        return count
-    raise TypeError(
-        f"{callback!r} takes {signature}; a step callback is called with nine positional values: step, total_steps, "
-        "loss, lr, tokens_sec, peak_gb, elapsed, num_tokens, grad_norm."
+def _result(told: Sequence[Event], run_folder: Path | None) -> TrainResult:
+    ended = next(event for event in reversed(told) if isinstance(event, RunEnded))
+    return TrainResult(
+        reason=ended.reason,
+        message=ended.message,
+        steps=tuple(event for event in told if isinstance(event, StepEvent)),
+        evals=tuple(event for event in told if isinstance(event, EvalEvent)),
+        samples=tuple(event for event in told if isinstance(event, SampleEvent)),
+        seconds=ended.elapsed,
+        run_folder=run_folder,
     )

@@ -1,0 +1,110 @@
+"""A run's events told to those who listen, waiting or awaiting, and an interrupt handed back to the run.
+
+A generator of events (`loop.Run.events`) is drained here; what was told is kept. Listeners are strangers' code: one
+that raises is reported and left out from then on, and the run goes on. Nothing is drawn or decided here.
+"""
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, final
+
+from .events import Event, Notice, StepEvent, Working
+from .runs import event_log
+
+Events = Generator[Event, None, None]
+Listener = Callable[[Event], None]
+StepCallback = Callable[..., Any]
+
+
+@final
+class Audience:
+    """Those who are told of a run's events, and the record of what they were told."""
+
+    def __init__(self, listeners: Sequence[tuple[str, Listener]], run_folder: Path | None, earlier: Sequence[Event]):
+        """`listeners` come with the name each is called by in a report; the log in `run_folder` is told before them."""
+        self.listeners = [*([("The event log", event_log(run_folder))] if run_folder else []), *listeners]
+        self.told = list(earlier)  # a resumed run's own past is part of its record
+
+    def tell(self, event: Event) -> None:
+        """Pass an event to every listener, in order; one that raises is reported to the others and not told again."""
+        if not isinstance(event, Working):
+            self.told.append(event)
+        for named in list(self.listeners):
+            name, listener = named
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - strangers' code may raise anything; the run must not end for it
+                self.listeners.remove(named)
+                step = self.told[-1].step if self.told else 0
+                text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
+                warnings.warn(text, stacklevel=2)
+                self.tell(Notice(step=step, text=text))
+
+
+def drain(events: Events, audience: Audience) -> None:
+    """Take a run to its end. An interrupt is thrown into `events`, so that the run ends in its own way."""
+    try:
+        for event in events:
+            audience.tell(event)
+    except KeyboardInterrupt as interrupt:
+        _finish(events, audience, interrupt)
+
+
+async def drain_async(events: Events, audience: Audience) -> None:
+    """`drain`, letting other tasks run after each event; being cancelled is an interrupt too."""
+    try:
+        for event in events:
+            audience.tell(event)
+            await _let_others_run()
+    except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+        _finish(events, audience, interrupt)
+
+
+def step_listener(callback: StepCallback) -> Listener:
+    """A listener that calls `callback` after every optimizer step with the first nine values of its `StepEvent`.
+
+    One that takes eight is called without grad_norm, the last. Raises TypeError for one that takes neither.
+    """
+    count = _values_taken(callback)
+
+    def listener(event: Event) -> None:
+        if isinstance(event, StepEvent):
+            callback(*astuple(event)[:count])
+
+    return listener
+
+
+def _finish(events: Events, audience: Audience, interrupt: BaseException) -> None:
+    """Let the run answer an interrupt that reached its drainer: it saves, and says how it ended."""
+    audience.tell(events.throw(interrupt))
+    for event in events:
+        audience.tell(event)
+
+
+async def _let_others_run() -> None:
+    """Give the event loop enough turns to receive a message and act on it.
+
+    A button press reaches an ipykernel 7.4 as socket event, reader, dispatcher and handler, each in a turn of its own;
+    with a single turn between micro-batches it would be heard several micro-batches late. A turn takes about 10 µs.
+    """
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def _values_taken(callback: StepCallback) -> int:
+    """Nine, or eight for a callback without grad_norm. Raises TypeError when it can be called with neither."""
+    signature = inspect.signature(callback)
+    for count in (9, 8):
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            continue
+        return count
+    raise TypeError(
+        f"{callback!r} takes {signature}; a step callback is called with nine positional values: step, total_steps, "
+        "loss, lr, tokens_sec, peak_gb, elapsed, num_tokens, grad_norm."
+    )
