@@ -74,8 +74,12 @@ PICTURE = """
                   neftune optim recompute tensors
     endings     : config events runtime
     preparation : batches config encoded encoding families feed formats loader packing pretraining sampling sources
-    loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
-                  evaluation sampling tensors checkpoint identity
+    controls    : events runs
+    run_progress : events feed step
+    kept_weights : adapters events tensors
+    looks       : config evaluation events families loader sampling
+    loop        : events config runtime interrupts loader adapters batches controls encoded families feed step \
+                  endings evaluation kept_weights looks run_progress sampling tensors checkpoint identity
     trainer     : events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
@@ -152,6 +156,6 @@ def test_only_the_widgets_that_show_a_model_need_more_of_the_kit_than_its_events
 
 
 def test_the_loop_does_not_know_what_kind_of_model_it_trains():
-    for name in ("loop.py", "trainer.py", "loss.py", "batches.py", "evaluation.py"):
+    for name in ("loop.py", "looks.py", "run_progress.py", "trainer.py", "loss.py", "batches.py", "evaluation.py"):
         text = (KIT / name).read_text().lower()
         assert not [word for word in ("vision", "image", "pixel") if word in text], name

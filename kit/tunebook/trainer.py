@@ -143,7 +143,7 @@ class Trainer:
         request = Request(Command(command), value)
         if self._run is None:
             raise RuntimeError(f"Nothing is being trained, so nobody hears '{request.command}'.")
-        self._run.commands.append(request)
+        self._run.controls.ask(request)
 
     def stop(self) -> None:
         """End the run with the step in progress."""
@@ -245,7 +245,7 @@ class Trainer:
             check_is_of(checkpoint, run.identity, run.folder)
             run.restore(checkpoint)
             if place in (run.folder, run.folder.parent):  # from a checkpoint of choice the run may take another course
-                run.learning_rates |= learning_rates(run.folder)
+                run.progress.learning_rates |= learning_rates(run.folder)
             run.notices += skipped
             earlier = rewind(run.folder, run.step)
         elif config.output_dir is not None:
