@@ -5,58 +5,47 @@ look is no longer wanted. The weights are only read.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 
 import mlx.core as mx
 
-from .config import TrainingConfig
 from .evaluation import Score, score
 from .events import EvalEvent, SampleEvent, Working
-from .families.base import Encoded
-from .loader import Loaded
-from .sampling import Prompt, write
+from .run_plan import RunPlan
+from .sampling import write
 
 
-def held_out_score(
-    loaded: Loaded,
-    rows: Sequence[Encoded],
-    config: TrainingConfig,
-    *,
-    step: int,
-    max_seq_length: int,
-    skip_unreadable: bool,
-) -> Generator[Working, None, EvalEvent]:
-    """Score `rows` as the model is after `step`; the EvalEvent is the generator's return value."""
-    began = time.perf_counter()
+def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEvent]:
+    """Score the held-out rows as the model is after `step`; the EvalEvent is the generator's return value."""
+    began, config = time.perf_counter(), plan.config
     scoring = score(
-        loaded.module,
-        loaded.family,
-        rows,
+        plan.loaded.module,
+        plan.loaded.family,
+        plan.eval_rows,
         batch_size=config.per_device_eval_batch_size or config.per_device_train_batch_size,
-        max_seq_length=max_seq_length,
-        skip_unreadable=skip_unreadable,
+        max_seq_length=plan.max_seq_length,
+        skip_unreadable=plan.skip_unreadable,
     )
     found = yield from _evaluating(scoring, step)
     return EvalEvent(
         step=step,
         loss=found.loss,
         tokens=found.tokens,
-        rows=len(rows),
+        rows=len(plan.eval_rows),
         seconds=time.perf_counter() - began,
     )
 
 
-def samples(
-    loaded: Loaded, prompts: Sequence[Prompt], *, step: int, max_tokens: int
-) -> Generator[Working | SampleEvent, None, None]:
+def samples(plan: RunPlan, step: int) -> Generator[Working | SampleEvent, None, None]:
     """Write on after each prompt; one that is broken off gives no SampleEvent."""
-    for prompt in prompts:
+    longest = plan.config.sample_max_tokens
+    for prompt in plan.prompts:
         began, pieces = time.perf_counter(), []
-        with closing(write(loaded, prompt.example, max_tokens=max_tokens)) as writing:
+        with closing(write(plan.loaded, prompt.example, max_tokens=longest)) as writing:
             for piece in writing:
                 pieces.append(piece)
-                yield Working(step=step, what="sampling", done=min(len(pieces), max_tokens), total=max_tokens)
+                yield Working(step=step, what="sampling", done=min(len(pieces), longest), total=longest)
         seconds = time.perf_counter() - began
         yield SampleEvent(step=step, prompt=prompt.shown, text="".join(pieces), seconds=seconds)
     mx.clear_cache()

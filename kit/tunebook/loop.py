@@ -8,46 +8,28 @@ awaits.
 import asyncio
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import mlx.core as mx
 
 from . import runtime
-from .adapters import parameter_counts
-from .batches import padding_share, total_steps
 from .checkpoint import Checkpoint, save_checkpoint
-from .config import TrainingConfig
 from .controls import Controls
-from .encoded import lengths_of
-from .endings import STEPS_NOT_FINITE, closing_sentence, explained
+from .endings import STEPS_NOT_FINITE, explained
 from .evaluation import best_of, patience_is_lost
-from .events import (
-    CheckpointSaved,
-    Command,
-    EndReason,
-    Event,
-    LearningRateChanged,
-    Notice,
-    RunEnded,
-    RunStarted,
-    StepEvent,
-    Working,
-)
-from .families.base import Encoded
-from .feed import Feed, Portion
-from .identity import identity_of
+from .events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, Working
+from .feed import Portion
 from .interrupts import held_back
 from .kept_weights import KeptWeights
-from .loader import Loaded
 from .looks import held_out_score, samples
+from .run_events import not_applied, run_ended, run_started, step_taken
+from .run_plan import RunPlan
 from .run_progress import RunProgress
-from .sampling import Prompt
-from .step import Outcome, Stepper
+from .step import Stepper
 from .tensors import flat
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
@@ -59,32 +41,27 @@ T = TypeVar("T")
 
 @dataclass
 class Run:
-    """What a run is made of, how far it is, and what is asked of it."""
+    """A run, how far it is, and what is asked of it."""
 
-    loaded: Loaded
-    config: TrainingConfig
-    feed: Feed  # the rows to train on
-    eval_rows: Sequence[Encoded]
-    max_seq_length: int
-    skip_unreadable: bool = False  # leave rows out that cannot be opened when they are needed
-    prompts: list[Prompt] = field(default_factory=list)  # what samples are taken of
-    folder: Path | None = None  # where checkpoints go; None: there are none
+    plan: RunPlan
     notices: list[str] = field(default_factory=list)  # said at the start
+    folder: Path | None = None  # where checkpoints go; None: there are none
     progress: RunProgress = field(default_factory=RunProgress)
     controls: Controls = field(default_factory=Controls)
 
     def __post_init__(self):
-        self.total_steps = total_steps(len(self.feed.known), self.config)
+        plan = self.plan
+        self._config, self._module = plan.config, plan.loaded.module
         self._stepper = Stepper(
-            self.loaded,
-            self.config,
-            self.feed.known,
-            total_steps=self.total_steps,
-            max_seq_length=self.max_seq_length,
-            skip_unreadable=self.skip_unreadable,
+            plan.loaded,
+            plan.config,
+            plan.feed.known,
+            total_steps=plan.total_steps,
+            max_seq_length=plan.max_seq_length,
+            skip_unreadable=plan.skip_unreadable,
         )
         self.notices += self._stepper.notices
-        self._kept = KeptWeights(self.loaded.module)
+        self._kept = KeptWeights(self._module)
         self._saved_step: int | None = None
         self._sampled_step: int | None = None
 
@@ -93,14 +70,9 @@ class Run:
         """Optimizer steps completed."""
         return self.progress.step
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must be of, to be resumed by this run."""
-        return identity_of(self.loaded, self.config, self.feed, self.max_seq_length)
-
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from `checkpoint`, in place; that it belongs to this run has been checked."""
-        self.loaded.module.load_weights(list(checkpoint.weights.items()), strict=False)
+        self._module.load_weights(list(checkpoint.weights.items()), strict=False)
         self._stepper.optimizer.state = checkpoint.optimizer_state
         self._kept.best = checkpoint.best_weights
         self.progress = RunProgress.from_plain(checkpoint.progress)
@@ -112,67 +84,67 @@ class Run:
         An interrupt, raised in here or thrown in by the drainer, ends the run; any other exception does too, and rises
         again after RunEnded.
         """
-        module = self.loaded.module
-        was_training = module.training
-        self._stepper.learning_rate = self.progress.learning_rate_in_force(self.config.learning_rate)
+        was_training = self._module.training
+        self._stepper.learning_rate = self.progress.learning_rate_in_force(self._config.learning_rate)
         self._kept.keep_start()
         runtime.reset_peak_memory()
         self.progress.start_clock()
         try:
             with runtime.memory_for_training():
-                yield self._started(awaited)
+                yield run_started(self.plan, self.step, awaited=awaited)
                 for text in self.notices:
                     yield Notice(step=self.step, text=text)
                 reason = yield from self._train()
         except (KeyboardInterrupt, asyncio.CancelledError):
             reason = EndReason.INTERRUPTED
         except Exception as error:
-            failure = explained(error, self.config)
+            failure = explained(error, self._config)
             if isinstance(failure, MemoryError):
                 # The frames the error came through hold the arrays of the step; saving needs their memory.
                 traceback.clear_frames(error.__traceback__)
                 mx.clear_cache()
             yield from self._save()
-            yield self._ended(EndReason.FAILED, f"{type(failure).__name__}: {failure}")
+            detail = f"{type(failure).__name__}: {failure}"
+            yield run_ended(self.plan, self.progress, EndReason.FAILED, detail)
             if failure is error:
                 raise
             raise failure from error
         finally:
-            module.train(was_training)
+            self._module.train(was_training)
         if reason is EndReason.DISCARDED:
             yield Notice(step=self.step, text=self._kept.put_start_back())
         else:
             yield from self._save()
             if (said := self._kept.put_best_back(best_of(self.progress.evals), self.step)) is not None:
                 yield Notice(step=self.step, text=said)
-        yield self._ended(reason)
+        yield run_ended(self.plan, self.progress, reason)
 
     def _train(self) -> Generator[Event, None, EndReason]:
         yield from self._evaluate()
-        if self.config.sample_steps is not None and self.step == 0:
+        if self._config.sample_steps is not None and self.step == 0:
             yield from self._sample()
-        portions = self.feed.portions(self.progress.place)
+        portions = self.plan.feed.portions(self.progress.place)
         while True:
             yield from self._between_steps()
             if self.controls.stopping:
                 return self.controls.end_reason
-            if patience_is_lost(self.progress.evals, self.config.early_stopping_patience):
+            if patience_is_lost(self.progress.evals, self._config.early_stopping_patience):
                 return EndReason.EARLY_STOPPED
-            if self.step >= self.total_steps:
+            if self.step >= self.plan.total_steps:
                 break
             yield from self._take_step(next(portions))
             if self.progress.not_finite == STEPS_NOT_FINITE:
                 return EndReason.NOT_FINITE
-            if _is_due(self.config.eval_steps, self.step):
+            if _is_due(self._config.eval_steps, self.step):
                 yield from self._evaluate()
-            if _is_due(self.config.sample_steps, self.step):
+            if _is_due(self._config.sample_steps, self.step):
                 yield from self._sample()
-            if _is_due(self.config.save_steps, self.step):
+            if _is_due(self._config.save_steps, self.step):
                 yield from self._save()
             if _is_due(CACHE_STEPS, self.step):
                 mx.clear_cache()
         yield from self._evaluate()
-        if self.config.sample_steps is not None:
+        if self._config.sample_steps is not None:
             yield from self._sample()
         return self.controls.end_reason if self.controls.stopping else EndReason.FINISHED
 
@@ -182,7 +154,7 @@ class Run:
         yield from self._do_as_asked()
         while self.controls.paused and not self.controls.stopping:
             time.sleep(PAUSE_SECONDS)
-            yield Working(step=self.step, what="paused", done=self.step, total=self.total_steps)
+            yield Working(step=self.step, what="paused", done=self.step, total=self.plan.total_steps)
             yield from self._listen()
             yield from self._do_as_asked()
 
@@ -201,14 +173,14 @@ class Run:
     def _take_up_learning_rate(self) -> Generator[Event, None, None]:
         if (asked := self.controls.take_learning_rate()) is not None:
             self.progress.learning_rates[self.step] = asked
-        rate = self.progress.learning_rate_in_force(self.config.learning_rate)
+        rate = self.progress.learning_rate_in_force(self._config.learning_rate)
         if rate != self._stepper.learning_rate:
             self._stepper.learning_rate = rate
             yield LearningRateChanged(step=self.step, learning_rate=rate)
 
     def _cannot(self, command: Command) -> str | None:
         """Why there is nothing to do for a command; None when there is."""
-        if command is Command.EVALUATE and not self.eval_rows:
+        if command is Command.EVALUATE and not self.plan.eval_rows:
             return "there are no held-out rows; give the Trainer an eval_dataset"
         if command is Command.EVALUATE and self.progress.is_scored:
             return f"step {self.step} was scored already"
@@ -233,56 +205,22 @@ class Run:
             outcome = self._stepper.finish()
             self.progress.advance(outcome, portion.place)
         self.progress.not_finite = 0 if outcome.applied else self.progress.not_finite + 1
-        memory = runtime.memory()
-        yield StepEvent(
-            step=step,
-            total_steps=self.total_steps,
-            loss=outcome.loss,
-            lr=outcome.rate,
-            tokens_sec=outcome.tokens / outcome.seconds,
-            peak_gb=memory.peak_gb,
-            elapsed=self.progress.elapsed,
-            num_tokens=self.progress.num_tokens,
-            grad_norm=outcome.grad_norm,
-            active_gb=memory.active_gb,
-            cache_gb=memory.cache_gb,
-            total_tokens=self.progress.total_tokens,
-            trainable_tokens=self.progress.trainable_tokens,
-        )
+        yield step_taken(self.plan, self.progress, outcome)
         for text in said:
             yield Notice(step=step, text=text)
         if not outcome.applied:
-            yield Notice(step=step, text=self._not_applied(outcome, portion))
-
-    def _not_applied(self, outcome: Outcome, portion: Portion) -> str:
-        """What is told of a step that is not finite: which of its rows are to blame, as far as their loss shows."""
-        rows = [row for batch in portion.batches for row in batch]
-        guilty = [row for row in rows if self._stepper.not_finite(row)]
-        blame = (
-            f"{len(guilty)} of its {len(rows)} rows alone give such a loss" if guilty else "None of its rows does alone"
-        )
-        return (
-            f"Step {self.step} was not applied: its loss is {outcome.loss} and its gradient norm {outcome.grad_norm}. "
-            f"{blame}; its training rows: {', '.join(map(str, sorted(row.number for row in guilty or rows)))}."
-        )
+            rows = [row for batch in portion.batches for row in batch]
+            guilty = [row for row in rows if self._stepper.not_finite(row)]
+            yield Notice(step=step, text=not_applied(step, outcome, rows, guilty))
 
     def _evaluate(self) -> Generator[Event, None, None]:
         """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored."""
-        if not self.eval_rows or self.progress.is_scored:
+        if not self.plan.eval_rows or self.progress.is_scored:
             return
-        event = yield from self._until_stopped(
-            held_out_score(
-                self.loaded,
-                self.eval_rows,
-                self.config,
-                step=self.step,
-                max_seq_length=self.max_seq_length,
-                skip_unreadable=self.skip_unreadable,
-            )
-        )
+        event = yield from self._until_stopped(held_out_score(self.plan, self.step))
         if event is not None:
             self.progress.evals.append(event)
-            if self.config.load_best_model_at_end and event is best_of(self.progress.evals):
+            if self._config.load_best_model_at_end and event is best_of(self.progress.evals):
                 self._kept.keep_best()
             yield event
 
@@ -291,8 +229,7 @@ class Run:
         if self.controls.stopping or self._sampled_step == self.step:
             return
         self._sampled_step = self.step
-        longest = self.config.sample_max_tokens
-        yield from self._until_stopped(samples(self.loaded, self.prompts, step=self.step, max_tokens=longest))
+        yield from self._until_stopped(samples(self.plan, self.step))
 
     def _until_stopped(self, look: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
         """What `look` yields and returns, listening while it works; None when a stop ends it."""
@@ -315,45 +252,19 @@ class Run:
         if self.folder is None or self._saved_step == self.step:
             return
         checkpoint = Checkpoint(
-            weights=flat(self.loaded.module.trainable_parameters()),
+            weights=flat(self._module.trainable_parameters()),
             optimizer_state=self._stepper.optimizer.state,
             best_weights=self._kept.best,
-            identity=self.identity,
+            identity=self.plan.identity,
             progress=self.progress.as_plain(),
         )
         try:
-            path = save_checkpoint(self.folder, self.step, checkpoint, keep=self.config.save_total_limit)
+            path = save_checkpoint(self.folder, self.step, checkpoint, keep=self._config.save_total_limit)
         except (OSError, RuntimeError) as error:  # a full disk, or MLX out of memory
             yield Notice(step=self.step, text=f"No checkpoint was written at step {self.step}. {error}")
         else:
             self._saved_step = self.step
             yield CheckpointSaved(step=self.step, path=str(path))
-
-    def _started(self, awaited: bool) -> RunStarted:
-        trainable, total = parameter_counts(self.loaded.module)
-        return RunStarted(
-            total_steps=self.total_steps,
-            step=self.step,
-            model=self.loaded.name,
-            trainable_parameters=trainable,
-            total_parameters=total,
-            train_rows=len(self.feed.known) if self.feed.is_whole else None,
-            eval_rows=len(self.eval_rows),
-            padding_share=padding_share(lengths_of(self.feed.known), self.config, max_seq_length=self.max_seq_length),
-            awaited=awaited,
-            memory_limit_gb=runtime.memory().limit_gb,
-            config=self.config.as_plain(),
-        )
-
-    def _ended(self, reason: EndReason, detail: str = "") -> RunEnded:
-        elapsed, evals = self.progress.elapsed, self.progress.evals
-        return RunEnded(
-            step=self.step,
-            total_steps=self.total_steps,
-            reason=reason,
-            message=closing_sentence(reason, self.step, self.total_steps, elapsed, evals, detail),
-            elapsed=elapsed,
-        )
 
 
 def _is_due(every: int | None, step: int) -> bool:
