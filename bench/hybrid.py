@@ -2,9 +2,9 @@
 
     python bench/hybrid.py [--tokens 128 256 512 1024 2048] [--heads 8] [--repeats 3] [--json]
 
-Runs forward and backward of the gated delta rule alone, and of a whole layer of Qwen3.5-0.8B's width around it: its
-projections and convolution cost the same in both forms. Every case has a process of its own. Prints the median seconds,
-the peak memory beyond weights and input, and how the two forms compare.
+Runs forward and backward of the gated delta rule alone, and of a whole layer of Qwen3.5-0.8B's width around it, as
+Tunebook's trainer takes it: its projections cost the same in both forms. Every case has a process of its own. Prints
+the median seconds, the peak memory beyond weights and input, and how the two forms compare.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,11 +26,12 @@ import mlx.nn as nn  # noqa: E402
 from mlx_lm.models.gated_delta import gated_delta_update  # noqa: E402
 from mlx_lm.models.qwen3_5 import GatedDeltaNet, TextModelArgs  # noqa: E402
 
+from tunebook.activations import lean_activations  # noqa: E402
 from tunebook.hybrid import chunkwise_layers, why_not_chunkwise  # noqa: E402
 
 WIDTH = 1024  # of the layer's input
 CHANNELS = 128  # of a head
-FORMS = {"loop": lambda _: nullcontext(), "chunks": chunkwise_layers}
+FORMS = {"loop": (), "chunks": (chunkwise_layers, lean_activations)}
 PARTS = ("rule", "layer")
 
 
@@ -112,7 +113,9 @@ def measured(part: str, form: str, tokens: int, heads: int, repeats: int) -> Res
         layer.update(weights)
         return time.perf_counter() - began
 
-    with FORMS[form](layer):
+    with ExitStack() as forms:
+        for change in FORMS[form]:
+            forms.enter_context(change(layer))
         take()  # to warm up
         mx.clear_cache()
         mx.reset_peak_memory()

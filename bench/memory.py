@@ -9,60 +9,27 @@ gradient checkpointing, theirs with their own. A case that fails, for want of me
 
 import argparse
 import json
-import subprocess
 import sys
-
-KINDS = ("ours", "ours, recomputed", "mlx-lm", "mlx-lm, recomputed")
-
-PROGRAM = """
-import sys
-sys.path.insert(0, {bench!r})
-import tunebook
-import mlx.core as mx
-import mlx.optimizers as optim
-import numpy as np
-import shapes
+import tempfile
 from pathlib import Path
-from mlx_lm.models import gemma3_text
-from mlx_lm.tuner.trainer import TrainingArgs, train
-from tunebook import LoraConfig, TrainingConfig
-from tunebook.adapters import add_adapters
-from tunebook.families.base import Encoded
-from tunebook.families.text import TextFamily
-from tunebook.loader import Loaded
-from tunebook.step import Stepper
 
-def started():
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    return mx.get_active_memory() / 1e9
+import tunebook  # before MLX: it loads the fast BLAS
 
-kind, tokens, vocabulary, layers = {kind!r}, {tokens}, {vocabulary}, {layers}
-settings = shapes.SHAPES["gemma3"] | {{"vocab_size": vocabulary, "num_hidden_layers": layers}}
-module = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(settings))
-add_adapters(module, LoraConfig(r=16))
-mx.eval(module.parameters())
-numbers = np.random.default_rng(0).integers(10, vocabulary, tokens + 1).astype(np.int32)
-recomputed = kind.endswith("recomputed")
-if kind.startswith("ours"):
-    row = Encoded(tokens=numbers, loss_mask=np.ones(tokens + 1, bool))
-    family = TextFamily(module, tokenizer=None)
-    loaded = Loaded(name="random", source="", folder=Path(), config={{}}, module=module, tokenizer=None, family=family,
-                    checkpoint_dtype=mx.float32, dtype=mx.float32, max_seq_length=tokens + 1)
-    config = TrainingConfig(gradient_checkpointing=recomputed)
-    stepper = Stepper(loaded, config, [row], total_steps=2, max_seq_length=tokens + 1)
-    before = started()
-    for step in (1, 2):
-        stepper.begin(step)
-        stepper.add([row], alone=True)
-        stepper.finish()
-else:
-    before = started()
-    args = TrainingArgs(batch_size=1, iters=2, max_seq_length=tokens + 1, steps_per_report=10, steps_per_save=10**9,
-                        adapter_file="/dev/null", grad_checkpoint=recomputed)
-    train(module, optim.AdamW(learning_rate=1e-5), [(numbers.tolist(), 0)], args=args)
-print(mx.get_peak_memory() / 1e9 - before)
-"""
+assert tunebook
+
+import numpy as np  # noqa: E402
+from shapes import write_folder  # noqa: E402
+from throughput import WorkerFailed, answered  # noqa: E402
+from workers.job import Job  # noqa: E402
+
+from tunebook import runtime  # noqa: E402
+
+KINDS = {  # what each is called -> its worker, and whether layers are computed twice
+    "ours": ("workers.ours", False),
+    "ours, recomputed": ("workers.ours", True),
+    "mlx-lm": ("workers.mlx_lm", False),
+    "mlx-lm, recomputed": ("workers.mlx_lm", True),
+}
 
 
 def main() -> None:
@@ -72,7 +39,7 @@ def main() -> None:
     parser.add_argument("--vocabularies", type=int, nargs="*", default=[32768, 65536, 131072, 262144])
     parser.add_argument("--tokens", type=int, default=2048, help="of the row the vocabularies are measured with")
     parser.add_argument("--layers", type=int, default=18)
-    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
@@ -83,25 +50,33 @@ def main() -> None:
     )
     found = []
     if not options.json:
-        print("GB beyond the weights".ljust(24) + "".join(kind.rjust(20) for kind in options.kinds))
+        print(f"GB beyond the weights; {runtime.device_name()}")
+        print("tokens x vocabulary".ljust(24) + "".join(kind.rjust(20) for kind in options.kinds))
     for tokens, vocabulary in cases:
-        peaks = {kind: peak_gb(kind, tokens, vocabulary, options.layers) for kind in options.kinds}
+        with tempfile.TemporaryDirectory() as folder:
+            peaks = peaks_of(options.kinds, tokens, vocabulary, options.layers, Path(folder))
         found.append({"tokens": tokens, "vocabulary": vocabulary, "gb": peaks})
         if not options.json:
             cells = ("failed" if gb is None else f"{gb:.3f}" for gb in peaks.values())
             print(f"{tokens:>6} x {vocabulary:>7}".ljust(24) + "".join(cell.rjust(20) for cell in cells), flush=True)
     if options.json:
-        print(json.dumps({**vars(options), "cases": found}))
+        print(json.dumps({**vars(options), "processor": runtime.device_name(), "cases": found}))
 
 
-def peak_gb(kind: str, tokens: int, vocabulary: int, layers: int) -> float | None:
-    """GB (1e9 bytes) of two steps beyond the weights; None when the process failed, whose words are on stderr."""
-    program = PROGRAM.format(kind=kind, tokens=tokens, vocabulary=vocabulary, layers=layers, bench=sys.path[0])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        print(f"{kind}, {tokens} x {vocabulary}: exit {done.returncode}. {done.stderr[-300:]}", file=sys.stderr)
-        return None
-    return float(done.stdout.splitlines()[-1])
+def peaks_of(kinds: list[str], tokens: int, vocabulary: int, layers: int, folder: Path) -> dict[str, float | None]:
+    """GB (1e9 bytes) beyond the weights of two steps, by kind; None where the process failed, which is printed."""
+    weights = write_folder(folder / "model", "gemma3", vocab_size=vocabulary, num_hidden_layers=layers)
+    row = np.random.default_rng(0).integers(10, vocabulary, tokens + 1).tolist()  # the first is predicted from nothing
+    peaks: dict[str, float | None] = {}
+    for kind in kinds:
+        worker, checkpointing = KINDS[kind]
+        job = Job(folder=str(weights), rows=[row], answer=1, steps=1, warmup=1, checkpointing=checkpointing)
+        try:
+            peaks[kind] = answered(worker, job, folder, Path(sys.executable)).gb
+        except WorkerFailed as error:
+            print(f"{kind}, {tokens} x {vocabulary}: {error}", file=sys.stderr)
+            peaks[kind] = None
+    return peaks
 
 
 if __name__ == "__main__":

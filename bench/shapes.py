@@ -44,9 +44,12 @@ SHAPES = {
 ROOMS = {"llama": llama, "gemma3_text": gemma3_text}
 
 
-def write_folder(folder: Path, shape: str) -> Path:
-    """Random weights of `shape` in float32, a config and a tokenizer of made-up words, in `folder`."""
-    config = SHAPES[shape]
+def write_folder(folder: Path, shape: str, **others: int) -> Path:
+    """Random weights of `shape` in float32, a config and a tokenizer of made-up words, in `folder`.
+
+    `others` are settings that take the place of the shape's own.
+    """
+    config = SHAPES[shape] | others
     room = ROOMS[config["model_type"]]
     mx.random.seed(0)
     module = room.Model(room.ModelArgs.from_dict(config))

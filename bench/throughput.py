@@ -36,6 +36,10 @@ HERE = Path(__file__).parent
 TRAINERS = {"tunebook": "workers.ours", "mlx-lm": "workers.mlx_lm", "unsloth-zoo": "workers.unsloth"}
 
 
+class WorkerFailed(RuntimeError):
+    """A worker gave no answer; the message holds its last words."""
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,17 +102,17 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, list[Answer
     return {name: answers[name] for name in TRAINERS}
 
 
-def answered(worker: str, job: Job, folder: Path) -> Answer:
-    """What a worker answers, in a process of its own."""
+def answered(worker: str, job: Job, folder: Path, python: Path = peers.PYTHON) -> Answer:
+    """What a worker answers, in a process of its own; `folder` is for the job's file."""
     path = folder / "job.json"
     path.write_text(json.dumps(asdict(job)))
     kit = HERE.parent / "kit"
     environment = os.environ | {"PYTHONPATH": f"{HERE}:{kit}", "PYTHONWARNINGS": "ignore", "TUNEBOOK_UI": "off"}
     done = subprocess.run(
-        [str(peers.PYTHON), "-m", worker, str(path)], capture_output=True, text=True, env=environment, cwd=folder
+        [str(python), "-m", worker, str(path)], capture_output=True, text=True, env=environment, cwd=folder
     )
     if done.returncode:
-        sys.exit(f"{worker} failed:\n{done.stderr[-3000:]}")
+        raise WorkerFailed(f"{worker} ended with exit code {done.returncode}:\n{done.stderr[-3000:]}")
     return Answer(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 

@@ -1,11 +1,14 @@
 """compiled.py: the compiled pass takes the plain one's steps, for few shapes, and says when it cannot."""
 
+import re
+
 import numpy as np
 import pytest
 
 from tunebook import FastModel, Trainer, TrainingConfig, compiled, loss
 from tunebook.compiled import commonest_shapes, padded_count
 from tunebook.events import Notice
+from tunebook.families.text import TextFamily
 from tunebook.tensors import flat
 
 
@@ -51,14 +54,33 @@ def test_a_compiled_run_too_makes_logits_a_few_rows_at_a_time(tiny_folder, rows,
 
 
 def test_no_more_shapes_are_compiled_than_the_limit(tiny_folder, rows, monkeypatch):
-    monkeypatch.setattr(compiled, "MOST_SHAPES", 3)
+    monkeypatch.setattr(compiled, "MOST_SHAPES", 2)
     many = [
         {"messages": [{"role": "user", "content": "the " * length}, {"role": "assistant", "content": "dog " * length}]}
         for length in range(1, 40, 3)
     ]
-    trainer, _, _ = trained(tiny_folder, many, compile=True, per_device_train_batch_size=1, max_steps=7)
+    trainer, _, told = trained(tiny_folder, many, compile=True, per_device_train_batch_size=1, max_steps=7)
     run = trainer._run._stepper._value_and_grad
-    assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 3
+    assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 2
+    assert told[-1].startswith("The pass was compiled for 2 shapes of batches; ")
+    assert told[-1].endswith(f" {run.plain_passes} batches had others and were computed plainly.")
+    assert 0 < run.plain_passes < 7 * 4
+
+
+def test_a_run_tells_how_many_shapes_were_traced_for_its_passes(tiny_folder, rows, monkeypatch):
+    traced, hidden = [], TextFamily.hidden
+
+    def counted(self, module, batch):
+        if module.training:
+            traced.append(batch["tokens"].shape)
+        return hidden(self, module, batch)
+
+    monkeypatch.setattr(TextFamily, "hidden", counted)
+    _, _, told = trained(tiny_folder, rows, compile=True, max_steps=8)
+    said = re.fullmatch(r"The pass was compiled for (\d+) shapes of batches\.", told[-1])
+    # A compiled pass is traced once for a shape, however many of its 16 batches have it.
+    assert said
+    assert int(said[1]) == len(traced) < 16
 
 
 def test_the_sizes_are_two_an_octave_and_never_too_small():

@@ -7,8 +7,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import tiny_tokenizer
 from tunebook import datacheck
+from tunebook.account import Account
 from tunebook.encoded import read_rows, write_rows
-from tunebook.encoding import Account, EncodedSet, encode_rows
+from tunebook.encoding import EncodedSet, encode_rows
 from tunebook.families.base import Encoded
 
 BOS, END, UNKNOWN = 1, 2, 0  # <|im_start|>, <|im_end|>, <|endoftext|> of the tiny tokenizer

@@ -13,8 +13,8 @@ import pytest
 
 from tests.test_resume import same, weights
 from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.account import Account
 from tunebook.config import TrainingConfig as Config
-from tunebook.encoding import Account
 from tunebook.events import Notice
 from tunebook.families.base import Encoded
 from tunebook.feed import BLOCK, Place, StoredFeed, StreamFeed

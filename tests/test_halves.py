@@ -82,7 +82,8 @@ def test_every_thread_may_use_them(calls):
     for thread in threads:
         thread.join()
     work("main")
-    assert all(np.array_equal(one, np.array(mx.exp(x))) for one in found.values()) and len(found) == 4
+    assert all(np.array_equal(one, np.array(mx.exp(x))) for one in found.values())
+    assert len(found) == 4
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such call on macOS")

@@ -35,7 +35,8 @@ PICTURE = """
     halves      : runtime
     curves      : halves runtime
     gated       : curves recompute tensors variants
-    activations : curves gated runtime variants
+    short_conv  : variants
+    activations : curves gated runtime short_conv variants
     attention   : halves runtime variants
     norms       : tensors variants
     neftune     : variants
@@ -54,11 +55,14 @@ PICTURE = """
     stored_pictures : families images
     encoded     : families stored_pictures
     token_cache : families loader runtime sources
-    encoding    : atomic encoded examples families formats images loader pretraining progress sources token_cache
+    account     :
+    fitting     : account examples families formats pretraining
+    encoding    : account atomic encoded examples families fitting formats images loader pretraining progress \
+                  sources token_cache
     datacheck   : encoding families
     batches     : config
     collation   : batches families
-    feed        : batches config encoded encoding families sources
+    feed        : account batches config encoded families sources
     loss        : families runtime tensors
     last_mlp    : families loss recompute variants
     packing     : families loss tensors
@@ -73,7 +77,8 @@ PICTURE = """
     step        : activations attention collation compiled config batches families hybrid last_mlp loader loss \
                   neftune optim recompute tensors
     endings     : config events runtime
-    preparation : batches config encoded encoding families feed formats loader packing pretraining sampling sources
+    preparation : account batches config encoded encoding families feed formats loader packing pretraining \
+                  sampling sources
     controls    : events runs
     run_plan    : batches config families feed identity loader sampling
     run_progress : events feed step

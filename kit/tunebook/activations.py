@@ -20,13 +20,17 @@ from mlx_lm.tuner.lora import LoRALinear
 from . import runtime
 from .curves import GELU, SILU
 from .gated import lean_mlps
+from .short_conv import shifted_convolutions
 from .variants import Call, varied, with_globals
 
 Arrays = Sequence[mx.array]
 
 
 def lean_activations(module: nn.Module) -> AbstractContextManager[Any]:
-    """Have gated SiLUs, GELUs, LoRA and, on the CPU, RMS norms of `module` do and keep less, until the block ends."""
+    """Have gated SiLUs, GELUs, LoRA and, on the CPU, RMS norms and short convolutions of `module` do and keep less.
+
+    Until the block ends.
+    """
     forms = ExitStack()
     forms.enter_context(lean_mlps(module))
     layers = [layer for layer in module.modules() if isinstance(type(layer).__call__, FunctionType)]
@@ -36,6 +40,7 @@ def lean_activations(module: nn.Module) -> AbstractContextManager[Any]:
     forms.enter_context(varied(adapted, _with_small_scale))
     if runtime.backend() == "cpu":  # a GPU has one kernel for it, with a gradient of its own
         forms.enter_context(varied([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
+        forms.enter_context(shifted_convolutions(module))
     return forms
 
 

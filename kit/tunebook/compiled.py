@@ -32,6 +32,7 @@ class CompiledPass:
     def __init__(self, module: nn.Module, plain: Pass, shapes: set[Shape]):
         self.shapes = shapes
         self.compiled: set[Shape] = set()  # those of them that have come
+        self.plain_passes = 0  # of batches of other shapes
         self._plain = plain
         # MLX traces what these hold, parameters and random state, as inputs and outputs of the compiled function.
         state = [module.state, mx.random.state]
@@ -41,10 +42,16 @@ class CompiledPass:
         size = padded_count(positions.size)
         shape = (*batch["tokens"].shape, size)
         if shape not in self.shapes:
+            self.plain_passes += 1
             return self._plain(module, batch, positions)
         self.compiled.add(shape)
         weights = mx.array((np.arange(size) < positions.size).astype(np.float32))  # (N,); padding weighs nothing
         return self._fast(batch, mx.pad(positions, (0, size - positions.size)), weights)
+
+    def account(self) -> str:
+        """A sentence about what was compiled and what was not."""
+        others = f"; {self.plain_passes} batches had others and were computed plainly" if self.plain_passes else ""
+        return f"The pass was compiled for {len(self.compiled)} shapes of batches{others}."
 
 
 def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int) -> set[Shape]:

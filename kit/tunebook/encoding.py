@@ -6,17 +6,19 @@ by all it follows from, and is read from there: memory stays flat, and the next 
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from . import encoded
+from .account import Account
 from .atomic import new_folder
-from .examples import Example, Text
+from .examples import Example
 from .families.base import Encoded
+from .fitting import fitted, is_left_out
 from .formats import BadRow, BadRows, FormattingFunc, Markers, TrainOn, formatted, reader
-from .formats.documents import BadImages, document_reader, image_references
+from .formats.documents import document_reader, image_references
 from .formats.pictures import references
 from .images import InMemory, state_of
 from .loader import Loaded
@@ -29,63 +31,6 @@ AT_ONCE = 512  # rows tokenized together
 CACHED_ROWS = 1000  # a set of as many is kept on the disk
 
 T = TypeVar("T")
-
-
-@dataclass
-class Account:
-    """What became of the rows of a source."""
-
-    name: str  # what errors and notices call the source
-    max_seq_length: int
-    rows: int = 0  # read
-    cut: int = 0  # cut on the right
-    longest_cut: int = 0  # tokens
-    in_pieces: int = 0  # raw texts that were cut into several rows
-    left_out: list[int] = field(default_factory=list)  # rows of which nothing supervised was left
-    images_beyond: list[int] = field(default_factory=list)  # rows left out because an image would have been cut
-    documents_beyond: list[int] = field(default_factory=list)  # documents with images left out as they are longer
-    bad_images: list[int] = field(default_factory=list)  # documents left out because of their images
-    bad_images_why: str = ""  # of the first of them
-    kept_in_memory: bool = False  # a large set that the cache folder cannot hold
-
-    def by_kind(self) -> dict[str, str]:
-        """A sentence about each kind of row that did not fit, under the name of the kind."""
-        beyond = f"of {self.rows} rows of {self.name} are longer than {self.max_seq_length} tokens"
-        said = {}
-        if self.cut:
-            said["cut"] = (
-                f"{self.cut} {beyond} and were cut on the right, the longest by {self.longest_cut}; their answers do "
-                "not end, and the model is not shown how to end them."
-            )
-        if self.in_pieces:
-            said["in pieces"] = f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost."
-        if self.left_out:
-            said["left out"] = (
-                f"{len(self.left_out)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{self.left_out[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
-            )
-        if self.images_beyond:
-            said["images beyond"] = (
-                f"{len(self.images_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{self.images_beyond[0]}: their images reach beyond {self.max_seq_length} tokens, and no image is cut."
-            )
-        if self.documents_beyond:
-            said["documents beyond"] = (
-                f"{len(self.documents_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{self.documents_beyond[0]}: with their images written out they are longer than "
-                f"{self.max_seq_length} tokens, and no document with images is cut."
-            )
-        if self.bad_images:
-            said["bad images"] = (
-                f"{len(self.bad_images)} of {self.rows} rows of {self.name} were left out because of their images, the "
-                f"first row {self.bad_images[0]}: {self.bad_images_why}"
-            )
-        if self.kept_in_memory:
-            said["kept in memory"] = (
-                f"Images of {self.name} are no files, so its rows are kept in memory and encoded each time; save them "
-                "and give their paths."
-            )
-        return said
 
 
 @dataclass(frozen=True)
@@ -173,11 +118,11 @@ def row_encoder(
         try:
             example = read(row)
         except BadRow as error:
-            if _is_left_out(number, error, pretrain, account):
+            if is_left_out(number, error, pretrain, account):
                 return []
             raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
         (whole,) = loaded.family.encode([example])
-        return list(_fitted(replace(whole, number=number), example, pretrain, account))
+        return list(fitted(replace(whole, number=number), example, pretrain, account))
 
     return encode
 
@@ -259,73 +204,13 @@ def _encoded(
             try:
                 examples[number] = read(row)
             except BadRow as error:
-                if not _is_left_out(number, error, pretrain, account):
+                if not is_left_out(number, error, pretrain, account):
                     bad.add(number, error)
         whole = loaded.family.encode(list(examples.values()))
         for (number, example), row in zip(examples.items(), whole, strict=True):
-            yield from _fitted(replace(row, number=number), example, pretrain, account)
+            yield from fitted(replace(row, number=number), example, pretrain, account)
     account.rows = len(rows)
     bad.check(len(rows))
-
-
-def _is_left_out(number: int, error: BadRow, pretrain: MultimodalPretrain | None, account: Account) -> bool:
-    """Whether a bad row is to be left out rather than refused; then it is counted."""
-    if pretrain is None or not pretrain.skip_bad_images or not isinstance(error, BadImages):
-        return False
-    account.bad_images.append(number)
-    account.bad_images_why = account.bad_images_why or str(error)
-    return True
-
-
-def _fitted(row: Encoded, example: Example, pretrain: MultimodalPretrain | None, account: Account) -> Iterator[Encoded]:
-    """`row` within the length, in pieces or cut, or nothing when nothing of it is supervised then."""
-    return _fitted_row(row, example, account) if pretrain is None else _fitted_document(row, pretrain, account)
-
-
-def _fitted_row(row: Encoded, example: Example, account: Account) -> Iterator[Encoded]:
-    longest, length = account.max_seq_length, len(row.tokens)
-    is_raw = not example.rendered and all(isinstance(part, Text) and part.supervised for part in example.parts)
-    if length > longest and is_raw and longest > 1:
-        account.in_pieces += 1
-        yield from _pieces(row, longest)
-        return
-    if row.images_end > longest:
-        account.images_beyond.append(row.number)
-        return
-    cut = max(0, length - longest)
-    kept = replace(row, tokens=row.tokens[:longest], loss_mask=row.loss_mask[:longest], cut=cut) if cut else row
-    if not kept.supervised_tokens:
-        account.left_out.append(row.number)
-        return
-    account.cut += cut > 0
-    account.longest_cut = max(account.longest_cut, cut)
-    yield kept
-
-
-def _fitted_document(row: Encoded, pretrain: MultimodalPretrain, account: Account) -> Iterator[Encoded]:
-    """`row` as it is where that is within the length; with images it is never cut, and text alone is in pieces."""
-    longest, length = account.max_seq_length, len(row.tokens)
-    if row.images and length > longest:
-        if pretrain.excess_length_strategy == "raise":
-            raise ValueError(
-                f"Row {row.number} of {account.name} is {length} tokens with its images written out, and "
-                f"max_seq_length is {longest}; raise that, or choose excess_length_strategy='drop'."
-            )
-        account.documents_beyond.append(row.number)
-    elif not row.supervised_tokens or (length > longest and longest == 1):
-        account.left_out.append(row.number)
-    elif length > longest:
-        account.in_pieces += 1
-        yield from (piece for piece in _pieces(row, longest) if piece.supervised_tokens)
-    else:
-        yield row
-
-
-def _pieces(row: Encoded, longest: int) -> Iterator[Encoded]:
-    """`row` in pieces of `longest` tokens, at least 2, that predict every token once."""
-    for start in range(0, len(row.tokens) - 1, longest - 1):  # the last token of one piece begins the next
-        place = slice(start, start + longest)
-        yield replace(row, tokens=row.tokens[place], loss_mask=row.loss_mask[place])
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -11,10 +11,10 @@ from typing import Protocol, final
 
 import numpy as np
 
+from .account import Account
 from .batches import windows
 from .config import TrainingConfig
 from .encoded import lengths_of
-from .encoding import Account
 from .families.base import Encoded
 from .sources import Row, RowStream
 

@@ -117,6 +117,8 @@ class Run:
             yield from self._save()
             if (said := self._kept.put_best_back(best_of(self.progress.evals), self.step)) is not None:
                 yield Notice(step=self.step, text=said)
+        for text in self._stepper.closing_notices():
+            yield Notice(step=self.step, text=text)
         yield run_ended(self.plan, self.progress, reason)
 
     def _train(self) -> Generator[Event, None, EndReason]:

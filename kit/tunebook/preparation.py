@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .account import Account
 from .batches import padding_notice
 from .config import TrainingConfig
 from .encoded import lengths_of
-from .encoding import Account, EncodedSet, encode_rows, row_encoder
+from .encoding import EncodedSet, encode_rows, row_encoder
 from .families.base import Encoded
 from .feed import Feed, StoredFeed, StreamFeed
 from .formats import FormattingFunc, Markers, to_examples

@@ -76,11 +76,12 @@ class Stepper:
             self.notices.append(f"The gated delta layers are trained with a loop over tokens, slowly: {reason}.")
         self._rate = optim.learning_rate(config, total_steps)
         self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
+        self._compiled: CompiledPass | None = None
         if config.compile and (reason := self._cannot_compile()) is not None:
             self.notices.append(f"The pass is not compiled: {reason}.")
         elif config.compile:
             shapes = commonest_shapes(rows, config, max_seq_length)
-            self._value_and_grad = CompiledPass(loaded.module, self._value_and_grad, shapes)
+            self._value_and_grad = self._compiled = CompiledPass(loaded.module, self._value_and_grad, shapes)
         # A compiled pass has shapes of its own, which do not follow the number of supervised tokens.
         self._spares_last_mlp = not config.compile and has_plain_mlp(loaded.module)
         with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
@@ -147,6 +148,10 @@ class Stepper:
             seconds=self._seconds + time.perf_counter() - began,
             applied=applied,
         )
+
+    def closing_notices(self) -> list[str]:
+        """What there is to say of all steps together once the last is done."""
+        return [self._compiled.account()] if self._compiled is not None else []
 
     def not_finite(self, row: Encoded) -> bool:
         """Whether the loss of one row, alone and with nothing dropped, is NaN or infinite."""

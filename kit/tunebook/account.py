@@ -1,0 +1,60 @@
+"""What became of the rows of a source on their way to training: how many were cut, in pieces or left out, and why."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Account:
+    """What became of the rows of a source."""
+
+    name: str  # what errors and notices call the source
+    max_seq_length: int
+    rows: int = 0  # read
+    cut: int = 0  # cut on the right
+    longest_cut: int = 0  # tokens
+    in_pieces: int = 0  # raw texts that were cut into several rows
+    left_out: list[int] = field(default_factory=list)  # rows of which nothing supervised was left
+    images_beyond: list[int] = field(default_factory=list)  # rows left out because an image would have been cut
+    documents_beyond: list[int] = field(default_factory=list)  # documents with images left out as they are longer
+    bad_images: list[int] = field(default_factory=list)  # documents left out because of their images
+    bad_images_why: str = ""  # of the first of them
+    kept_in_memory: bool = False  # a large set that the cache folder cannot hold
+
+    def by_kind(self) -> dict[str, str]:
+        """A sentence about each kind of row that did not fit, under the name of the kind."""
+        beyond = f"of {self.rows} rows of {self.name} are longer than {self.max_seq_length} tokens"
+        said = {}
+        if self.cut:
+            said["cut"] = (
+                f"{self.cut} {beyond} and were cut on the right, the longest by {self.longest_cut}; their answers do "
+                "not end, and the model is not shown how to end them."
+            )
+        if self.in_pieces:
+            said["in pieces"] = f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost."
+        if self.left_out:
+            said["left out"] = (
+                f"{len(self.left_out)} of {self.rows} rows of {self.name} were left out, the first row "
+                f"{self.left_out[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
+            )
+        if self.images_beyond:
+            said["images beyond"] = (
+                f"{len(self.images_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
+                f"{self.images_beyond[0]}: their images reach beyond {self.max_seq_length} tokens, and no image is cut."
+            )
+        if self.documents_beyond:
+            said["documents beyond"] = (
+                f"{len(self.documents_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
+                f"{self.documents_beyond[0]}: with their images written out they are longer than "
+                f"{self.max_seq_length} tokens, and no document with images is cut."
+            )
+        if self.bad_images:
+            said["bad images"] = (
+                f"{len(self.bad_images)} of {self.rows} rows of {self.name} were left out because of their images, the "
+                f"first row {self.bad_images[0]}: {self.bad_images_why}"
+            )
+        if self.kept_in_memory:
+            said["kept in memory"] = (
+                f"Images of {self.name} are no files, so its rows are kept in memory and encoded each time; save them "
+                "and give their paths."
+            )
+        return said
