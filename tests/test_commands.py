@@ -108,7 +108,7 @@ def test_a_discarded_run_leaves_the_weights_as_it_found_them_and_no_checkpoint_m
 
 
 def test_where_too_much_is_trained_to_keep_a_copy_a_discard_says_so(tiny_folder, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("tunebook.loop.DISCARD_SHARE", 0.0)
+    monkeypatch.setattr("tunebook.kept_weights.DISCARD_SHARE", 0.0)
     trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 1, Command.DISCARD)
     found = weights(trainer)
     result = trainer.train()

@@ -84,10 +84,16 @@ PICTURE = """
     endings     : config events runtime
     preparation : account batches config encoded encoding families feed formats loader packing pretraining \
                   sampling sources
-    loop        : events config runtime interrupts runs loader adapters batches encoded families feed step endings \
-                  evaluation sampling tensors checkpoint identity
+    controls    : events runs
+    run_plan    : batches config families feed identity loader sampling
+    run_progress : events feed step
+    run_events  : adapters batches encoded endings events families run_plan run_progress runtime step
+    kept_weights : adapters events tensors
+    looks       : evaluation events run_plan sampling
+    loop        : checkpoint controls endings evaluation events feed interrupts kept_weights looks run_events \
+                  run_plan run_progress runtime step tensors
     trainer     : audience events config interrupts checkpoint sources formats runs memory \
-                  loader batches evaluation preparation pretraining loop progress tensors
+                  loader batches evaluation preparation pretraining loop progress run_plan tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
@@ -162,6 +168,7 @@ def test_only_the_widgets_that_show_a_model_need_more_of_the_kit_than_its_events
 
 
 def test_the_loop_does_not_know_what_kind_of_model_it_trains():
-    for name in ("loop.py", "trainer.py", "loss.py", "batches.py", "evaluation.py"):
+    run = ("loop.py", "looks.py", "run_plan.py", "run_events.py", "run_progress.py")
+    for name in (*run, "trainer.py", "loss.py", "batches.py", "evaluation.py"):
         text = (KIT / name).read_text().lower()
         assert not [word for word in ("vision", "image", "pixel") if word in text], name

@@ -92,6 +92,18 @@ def test_a_stop_ends_a_sample_within_a_token(tiny_folder, rows):
     assert max(event.done for event in events if isinstance(event, Working) and event.step == 2) == 3
 
 
+def test_an_interrupt_in_a_sample_leaves_the_model_as_the_run_found_it(tiny_folder, rows):
+    trainer, _ = make(tiny_folder, rows, sample_steps=2, sample_prompts=["Say something."], sample_max_tokens=50)
+
+    def watch(event):
+        if isinstance(event, Working) and (event.what, event.step, event.done) == ("sampling", 2, 3):
+            raise KeyboardInterrupt
+
+    trainer.subscribe(watch)
+    assert trainer.train().reason is EndReason.INTERRUPTED
+    assert not trainer.loaded.module.training
+
+
 def test_samples_have_a_file_of_their_own_and_are_there_once_after_a_resume(tiny_folder, rows, tmp_path):
     settings = {"sample_steps": 1, "sample_prompts": ["Sag «Grüße»."], "output_dir": str(tmp_path), "save_steps": 2}
     first, _ = make(tiny_folder, rows, **settings)

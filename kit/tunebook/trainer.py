@@ -25,6 +25,7 @@ from .memory import Estimate, estimate, settled
 from .preparation import Sources, prepare
 from .pretraining import MultimodalPretrain
 from .progress import run_bar
+from .run_plan import RunPlan
 from .runs import keep_config, learning_rates, new_run_folder, rewind
 from .sources import Source
 from .tensors import flat
@@ -133,7 +134,7 @@ class Trainer:
         request = Request(Command(command), value)
         if self._run is None:
             raise RuntimeError(f"Nothing is being trained, so nobody hears '{request.command}'.")
-        self._run.commands.append(request)
+        self._run.controls.ask(request)
 
     def stop(self) -> None:
         """End the run with the step in progress."""
@@ -210,7 +211,7 @@ class Trainer:
         place = self._place(resume_from) if resume_from else None
         found = find_checkpoint(place) if place else None
         config, notices = self._settled(found[1] if found else None)
-        run = Run(
+        plan = RunPlan(
             loaded=self.loaded,
             config=config,
             feed=self.data.feed,
@@ -218,20 +219,20 @@ class Trainer:
             max_seq_length=self.max_seq_length,
             skip_unreadable=self.data.skip_unreadable,
             prompts=self.data.prompts,
-            notices=[*self.data.notices, *notices],
         )
+        run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
         if found:
             run.folder, checkpoint, skipped = found
-            check_is_of(checkpoint, run.identity, run.folder)
+            check_is_of(checkpoint, plan.identity, run.folder)
             run.restore(checkpoint)
             if place in (run.folder, run.folder.parent):  # from a checkpoint of choice the run may take another course
-                run.learning_rates |= learning_rates(run.folder)
+                run.progress.learning_rates |= learning_rates(run.folder)
             run.notices += skipped
             earlier = rewind(run.folder, run.step)
         elif config.output_dir is not None:
             run.folder = new_run_folder(config.output_dir)
-            keep_config(run.folder, config.as_plain(), run.identity)
+            keep_config(run.folder, config.as_plain(), plan.identity)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         audience = Audience([*bar, *self._listeners], run.folder, earlier)

@@ -1,0 +1,56 @@
+"""Weights of a run that are kept to be put back: those it found, and those of its lowest held-out loss.
+
+A module goes in, its trainable parameters of an earlier moment are put into it again, and a sentence that says so comes
+out. Nothing is written to disk.
+"""
+
+from typing import final
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .adapters import parameter_counts
+from .events import EvalEvent
+from .tensors import flat
+
+DISCARD_SHARE = 0.1  # up to which share of all parameters the trained ones are kept as they were, for a discard
+
+
+@final
+class KeptWeights:
+    """Trainable parameters of `module`, by dotted name, from moments worth going back to.
+
+    No array is copied: a step makes new ones, so the memory kept is that of the parameters, once for each moment.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self._start: dict[str, mx.array] | None = None
+        self.best: dict[str, mx.array] | None = None  # of the lowest held-out loss, if they will be wanted
+
+    def keep_start(self) -> None:
+        """Keep what `module` holds now to discard a run with, unless that is more than DISCARD_SHARE of it."""
+        trainable, total = parameter_counts(self._module)
+        if trainable <= DISCARD_SHARE * total:
+            self._start = flat(self._module.trainable_parameters())
+
+    def keep_best(self) -> None:
+        """Keep what `module` holds now in place of the best before."""
+        self.best = flat(self._module.trainable_parameters())
+
+    def put_start_back(self) -> str:
+        """Undo the run, where its start was kept; the sentence says whether it was."""
+        if self._start is None:
+            return "So many weights are trained that no copy was kept. To have the old ones back, load the model again."
+        self._put_back(self._start)
+        return "The weights are as they were before this run; checkpoints it wrote stay."
+
+    def put_best_back(self, best: EvalEvent | None, step: int) -> str | None:
+        """Go back to the weights that scored `best`; None where they are not kept, or `step`, the last, made them."""
+        if self.best is None or best is None or best.step == step:
+            return None
+        self._put_back(self.best)
+        return f"The weights of step {best.step}, with the lowest held-out loss ({best.loss:.4f}), are in the model."
+
+    def _put_back(self, weights: dict[str, mx.array]) -> None:
+        self._module.load_weights(list(weights.items()), strict=False)

@@ -1,0 +1,77 @@
+"""The events in which a run tells of itself, and of each of its steps, put together from what it knows.
+
+A plan, the progress and the outcome of a step come in; records and sentences go out. When they are told is the loop's.
+"""
+
+from collections.abc import Sequence
+
+from . import runtime
+from .adapters import parameter_counts
+from .batches import padding_share
+from .encoded import lengths_of
+from .endings import closing_sentence
+from .events import EndReason, RunEnded, RunStarted, StepEvent
+from .families.base import Encoded
+from .run_plan import RunPlan
+from .run_progress import RunProgress
+from .step import Outcome
+
+
+def run_started(plan: RunPlan, step: int, *, awaited: bool) -> RunStarted:
+    """What is about to be trained, `step` steps being done."""
+    trainable, total = parameter_counts(plan.loaded.module)
+    known = plan.feed.known
+    return RunStarted(
+        total_steps=plan.total_steps,
+        step=step,
+        model=plan.loaded.name,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        train_rows=len(known) if plan.feed.is_whole else None,
+        eval_rows=len(plan.eval_rows),
+        padding_share=padding_share(lengths_of(known), plan.config, max_seq_length=plan.max_seq_length),
+        awaited=awaited,
+        memory_limit_gb=runtime.memory().limit_gb,
+        config=plan.config.as_plain(),
+    )
+
+
+def step_taken(plan: RunPlan, progress: RunProgress, outcome: Outcome) -> StepEvent:
+    """The step that `progress` was last advanced by, with the memory there is after it."""
+    memory = runtime.memory()
+    return StepEvent(
+        step=progress.step,
+        total_steps=plan.total_steps,
+        loss=outcome.loss,
+        lr=outcome.rate,
+        tokens_sec=outcome.tokens / outcome.seconds,
+        peak_gb=memory.peak_gb,
+        elapsed=progress.elapsed,
+        num_tokens=progress.num_tokens,
+        grad_norm=outcome.grad_norm,
+        active_gb=memory.active_gb,
+        cache_gb=memory.cache_gb,
+        total_tokens=progress.total_tokens,
+        trainable_tokens=progress.trainable_tokens,
+    )
+
+
+def not_applied(step: int, outcome: Outcome, rows: Sequence[Encoded], guilty: Sequence[Encoded]) -> str:
+    """What is told of a step that is not finite; `guilty` are those of its `rows` whose own loss shows it."""
+    blame = f"{len(guilty)} of its {len(rows)} rows alone give such a loss" if guilty else "None of its rows does alone"
+    return (
+        f"Step {step} was not applied: its loss is {outcome.loss} and its gradient norm {outcome.grad_norm}. "
+        f"{blame}; its training rows: {', '.join(map(str, sorted(row.number for row in guilty or rows)))}."
+    )
+
+
+def run_ended(plan: RunPlan, progress: RunProgress, reason: EndReason, detail: str = "") -> RunEnded:
+    """`detail` is what went wrong in a run that failed."""
+    elapsed = progress.elapsed
+    return RunEnded(
+        step=progress.step,
+        total_steps=plan.total_steps,
+        reason=reason,
+        message=closing_sentence(reason, progress.step, plan.total_steps, elapsed, progress.evals, detail),
+        elapsed=elapsed,
+    )
