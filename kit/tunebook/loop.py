@@ -208,7 +208,6 @@ class Run:
         with held_back():
             outcome = self._stepper.finish()
             self.progress.advance(outcome, portion.place)
-        self.progress.not_finite = 0 if outcome.applied else self.progress.not_finite + 1
         yield step_taken(self.plan, self.progress, outcome)
         for text in said:
             yield Notice(step=step, text=text)

@@ -75,6 +75,7 @@ class RunProgress:
         self.num_tokens += outcome.tokens
         self.total_tokens += outcome.total_tokens
         self.trainable_tokens += outcome.trainable_tokens
+        self.not_finite = 0 if outcome.applied else self.not_finite + 1
 
     @property
     def is_scored(self) -> bool:
