@@ -1,10 +1,11 @@
-"""How far a run is survives a checkpoint, of this version and of those before."""
+"""How far a run is, and that it survives a checkpoint, of this version and of those before."""
 
 import json
 
 from tunebook.events import EvalEvent
 from tunebook.feed import Place
 from tunebook.run_progress import RunProgress
+from tunebook.step import Outcome
 
 SCORE = EvalEvent(step=4, loss=2.5, rows=3, tokens=40, seconds=0.25)
 
@@ -46,3 +47,22 @@ def test_seconds_are_counted_from_the_start_of_the_clock_on_top_of_those_before(
     idle = progress.elapsed
     progress.start_clock()
     assert 60.0 <= progress.elapsed < idle + 60.0
+
+
+def test_steps_that_are_not_applied_are_counted_until_one_is():
+    progress, counts = RunProgress(), []
+    for applied in (True, False, False, True, False):
+        outcome = Outcome(
+            loss=1.0,
+            grad_norm=1.0,
+            rate=1e-3,
+            tokens=5,
+            total_tokens=9,
+            trainable_tokens=6,
+            seconds=0.1,
+            applied=applied,
+        )
+        progress.advance(outcome, Place(step=progress.step + 1))
+        counts.append(progress.not_finite)
+    assert counts == [0, 1, 2, 0, 1]
+    assert (progress.step, progress.num_tokens, progress.total_tokens, progress.trainable_tokens) == (5, 25, 45, 30)

@@ -1,8 +1,8 @@
 """A whole run on disk, and back: trainable weights, optimizer state, and everything the loop counts.
 
 A checkpoint is a folder `step-00120` that appears whole or not at all, carries a digest of each of its files, and says
-what it is a checkpoint of. A torn or foreign one is told apart before anything is changed. The random state follows from
-the step (`step.Stepper.begin`) and needs no saving; the place in a stream of rows is part of the progress.
+what it is a checkpoint of. A torn or foreign one is told apart before anything is changed. The random state follows
+from the step (`step.Stepper.begin`) and needs no saving; the place in a stream of rows is part of the progress.
 """
 
 import hashlib
