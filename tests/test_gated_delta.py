@@ -214,8 +214,8 @@ def test_memory_is_a_fraction_of_the_loops():
 
 
 def test_memory_grows_with_the_tokens_also_over_many_chunks():
-    half, whole = (peak(partial(chunkwise, chunk=8), tokens)[0] for tokens in (512, 1024))
-    assert whole < 2.5 * half
+    eighth, whole = (peak(partial(chunkwise, chunk=8), tokens)[0] for tokens in (256, 2048))
+    assert whole < 12 * eighth  # squared it were 64; a loaded machine keeps a quarter less at times, of either
 
 
 def test_recomputed_it_has_the_same_gradients_and_keeps_less_for_every_layer():
