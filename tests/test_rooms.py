@@ -32,7 +32,8 @@ PICTURE = """
     photo_tiles :
     samples     : digit_model photo_tiles
     variants    :
-    recompute   : tensors variants
+    layers      : tensors
+    recompute   : layers tensors variants
     halves      : runtime
     curves      : halves runtime
     gated       : curves recompute tensors variants
@@ -52,7 +53,7 @@ PICTURE = """
     gguf        : atomic progress tensors
     loader      : runtime fetch gguf families tensors
     peft_format :
-    adapters    : config norms peft_format tensors
+    adapters    : config layers norms peft_format tensors
     untuned     : adapters
     stored_pictures : families images
     encoded     : families stored_pictures
@@ -66,12 +67,10 @@ PICTURE = """
     collation   : batches families
     feed        : account batches config encoded families sources
     loss        : families runtime tensors
-    last_mlp    : families loss recompute variants
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : collation events families hybrid loss
     costs       :
-    layers      : tensors
     peaks       : families layers loss tensors variants
     probing     : activations attention costs families gated hybrid layers peaks recompute runtime tensors variants
     footprint   : adapters config costs families layers loader loss optim probing runtime tensors
@@ -79,7 +78,7 @@ PICTURE = """
     identity    : config loader adapters families feed tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
-    step        : activations attention collation compiled config batches families hybrid last_mlp loader loss \
+    step        : activations attention collation compiled config batches families hybrid loader loss \
                   neftune optim recompute tensors
     endings     : config events runtime
     preparation : account batches config encoded encoding families feed formats loader packing pretraining \
@@ -97,7 +96,7 @@ PICTURE = """
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
-                  loader loss optim progress samples sampling sources step tensors variants
+                  layers loader loss optim progress samples sampling sources step tensors variants
     fast_model  : config events families sources loader norms adapters sampling export
     demo        : events runs
 """

@@ -16,6 +16,7 @@ from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from .config import LoraConfig
+from .layers import layers_of
 from .norms import keep_norms_in_float32
 from .peft_format import Moves, from_peft
 from .tensors import flat
@@ -39,7 +40,7 @@ def add_adapters(module: nn.Module, config: LoraConfig) -> list[str]:
         raise ValueError("This model has adapters already; load it again with from_pretrained to start afresh.")
     keys = _target_keys(module, config)
     whole = _whole_modules(module, config.modules_to_save or (), keys)
-    layers = len(_layers(module))
+    layers = len(layers_of(module))
     module.freeze()
     mx.random.seed(config.random_state)
     linear_to_lora_layers(
@@ -100,7 +101,7 @@ def load_adapters(module: nn.Module, folder: Path | str, transformers_names: Mov
     module.freeze()
     linear_to_lora_layers(
         module,
-        len(_layers(module)) if settings["num_layers"] < 0 else settings["num_layers"],
+        len(layers_of(module)) if settings["num_layers"] < 0 else settings["num_layers"],
         settings["lora_parameters"],
         use_dora=settings["fine_tune_type"] == "dora",
     )
@@ -161,11 +162,6 @@ def _modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return module.named_modules()[::-1]
 
 
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The decoder layers; every mlx-lm model names them so."""
-    return list(cast("list[nn.Module]", module.layers))
-
-
 def _sizes(module: nn.Module) -> Iterator[int]:
     for _, layer in module.named_modules():
         quantized = isinstance(layer, _QUANTIZED)
@@ -178,7 +174,7 @@ def _target_keys(module: nn.Module, config: LoraConfig) -> set[str]:
     """The keys mlx-lm matches modules by: paths inside a layer ("self_attn.q_proj"), or full ones ("lm_head")."""
     names = config.target_modules
     inside = dict.fromkeys(
-        path for layer in _layers(module) for path, part in _modules(layer) if isinstance(part, _ADAPTABLE)
+        path for layer in layers_of(module) for path, part in _modules(layer) if isinstance(part, _ADAPTABLE)
     )
     offered = [path for path in inside if config.finetune_language_layers and _is_wanted(path, config)]
     if config.finetune_vision_layers:

@@ -5,11 +5,12 @@ the layer objects given up for the time are changed (`variants.py`), so other mo
 """
 
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from .layers import layers_of
 from .tensors import number
 from .variants import Call, varied
 
@@ -19,7 +20,7 @@ def recomputed_layers(module: nn.Module) -> AbstractContextManager[None]:
 
     Layers in eval mode are computed as ever. Names and values of parameters stay as they are.
     """
-    return varied(list(cast("list[nn.Module]", module.layers)), _recomputing)
+    return varied(layers_of(module), _recomputing)
 
 
 def drops(module: nn.Module) -> bool:

@@ -25,7 +25,6 @@ from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
 from .hybrid import chunkwise_layers, gated_delta_layers, why_not_chunkwise
-from .last_mlp import gives_the_same, has_plain_mlp, supervised_mlp
 from .loader import Loaded
 from .loss import measured_nats, summed_loss, supervised_positions
 from .neftune import noisy_embeddings
@@ -84,13 +83,8 @@ class Stepper:
         elif config.compile:
             shapes = commonest_shapes(rows, config, max_seq_length)
             self._value_and_grad = self._compiled = CompiledPass(loaded.module, self._value_and_grad, shapes)
-        # A compiled pass has shapes of its own, which do not follow the number of supervised tokens.
-        self._spares_last_mlp = not config.compile and has_plain_mlp(loaded.module)
         with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
             loaded.family.check(loaded.module)
-            if self._spares_last_mlp and not gives_the_same(loaded.family, loaded.module):
-                self._spares_last_mlp = False
-                self.notices.append("The last layer's MLP runs at every token: here it affects other tokens.")
 
     def begin(self, step: int) -> None:
         """Start on `step`, 1-based. What was added to an earlier one and not finished is forgotten."""
@@ -111,9 +105,7 @@ class Stepper:
         batch, left_out = self._collator.batch(rows)
         self._collator.expect(upcoming)
         positions = supervised_positions(batch)
-        with self._as_trained() as forms:
-            if self._spares_last_mlp:
-                forms.enter_context(supervised_mlp(self._module, batch, positions))
+        with self._as_trained():
             nats, gradients = self._value_and_grad(self._module, batch, positions)
         if not alone:  # a sum of many in half precision would lose the small ones
             gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,6 +22,7 @@ from ..adapters import adapter_paths, add_adapters
 from ..batches import Window, windows
 from ..config import LoraConfig, TrainingConfig
 from ..families.base import Batch, Encoded, Family
+from ..layers import layers_of
 from ..loader import Loaded
 from ..sources import Row
 from ..tensors import flat
@@ -93,7 +94,7 @@ def _rounded(name: Path | str, max_seq_length: int) -> Loaded:
 def _one_weight_off(name: Path | str, max_seq_length: int) -> Loaded:
     """The last layer's attention writes one in a hundred too much."""
     loaded = loaded_in_float32(name, max_seq_length)
-    layer = len(cast("list[nn.Module]", loaded.module.layers)) - 1
+    layer = len(layers_of(loaded.module)) - 1
     path = f"model.layers.{layer}.self_attn.o_proj.weight"
     loaded.module.update(tree_unflatten([(path, 1.01 * flat(loaded.module.parameters())[path])]))
     return loaded

@@ -1,11 +1,12 @@
 """Forward pass: logits at equal dtype, and what the loss of each token is."""
 
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ...layers import layers_of
 from ...loss import supervised_positions
 from ...tensors import number
 from ...variants import Call, varied
@@ -94,7 +95,7 @@ def _first_layer(case: Case) -> str:
 
 def _layer_states(module: nn.Module, tokens: np.ndarray) -> list[np.ndarray]:
     """(T, D) of tokens (T,), behind each decoder layer."""
-    with varied(cast("list[nn.Module]", module.layers), _recording):
+    with varied(layers_of(module), _recording):
         module(mx.array(tokens[None]))
         states = [np.array(state.reshape(-1, state.shape[-1]).astype(mx.float32)) for state in _recorded]
     _recorded.clear()
