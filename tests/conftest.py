@@ -44,6 +44,22 @@ def tuned(model):
 
 
 @pytest.fixture(scope="session")
+def vision_models(tmp_path_factory):
+    """family of `tests.tiny_vision` -> a tiny model of it, loaded once and not to be changed."""
+    from tests.tiny_vision import tiny_vision_folder
+    from tunebook import FastModel
+
+    folder, made = tmp_path_factory.mktemp("vision"), {}
+
+    def model(family: str) -> FastModel:
+        if family not in made:
+            made[family] = FastModel.from_pretrained(tiny_vision_folder(folder / family, family))[0]
+        return made[family]
+
+    return model
+
+
+@pytest.fixture(scope="session")
 def rows() -> list[dict]:
     """Twelve short conversations whose answers are of very unequal length."""
     words = [

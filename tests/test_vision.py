@@ -30,22 +30,9 @@ from tunebook.tensors import flat
 WIDTH = 97
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """family -> a model of it, loaded once and not to be changed."""
-    folder, made = tmp_path_factory.mktemp("vision"), {}
-
-    def model(family):
-        if family not in made:
-            made[family] = FastModel.from_pretrained(tiny_vision_folder(folder / family, family))[0]
-        return made[family]
-
-    return model
-
-
 @pytest.fixture(params=FAMILIES)
-def vision(request, models):
-    return models(request.param)
+def vision(request, vision_models):
+    return vision_models(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +87,8 @@ def test_image_and_structural_tokens_are_never_trained_even_when_everything_is(v
     assert never.isdisjoint({tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id})
 
 
-def test_padding_is_known_by_its_place_so_an_end_of_turn_that_looks_like_it_stays_trained(models, image_rows):
-    model = models("smolvlm")
+def test_padding_is_known_by_its_place_so_an_end_of_turn_that_looks_like_it_stays_trained(vision_models, image_rows):
+    model = vision_models("smolvlm")
     tokenizer = model.loaded.tokenizer
     before = tokenizer.pad_token
     tokenizer.pad_token = tokenizer.eos_token
@@ -141,9 +128,9 @@ def test_an_image_is_never_cut(vision, image_rows):
     assert finding.numbers == (1,)
 
 
-def test_a_bare_placeholder_is_wrapped_where_positions_need_it(models):
+def test_a_bare_placeholder_is_wrapped_where_positions_need_it(vision_models):
     for family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
-        model = models(family)
+        model = vision_models(family)
         bare = {"text": "see <|image_pad|> here", "images": pictures(1, size=(60, 60))}
         wrapped = {**bare, "text": "see <|vision_start|><|image_pad|><|vision_end|> here"}
         one, other = encoded(model, [bare, wrapped])
@@ -156,8 +143,8 @@ def test_a_bare_placeholder_is_wrapped_where_positions_need_it(models):
         assert (positions[0] == positions[2]).all()
 
 
-def test_a_batch_names_the_row_whose_picture_is_not_the_one_that_was_encoded(models, image_rows):
-    model = models("qwen2_vl")
+def test_a_batch_names_the_row_whose_picture_is_not_the_one_that_was_encoded(vision_models, image_rows):
+    model = vision_models("qwen2_vl")
     row = replace(encoded(model, image_rows)[0], number=7)
     other = replace(row, images=encoded(model, image_rows)[1].images[:1])
     with pytest.raises(ValueError, match=r"Row 7: its images are \d+ tokens now and were \d+"):
@@ -198,8 +185,10 @@ def test_states_change_with_the_picture_and_not_before_it(vision, image_rows):
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3"])
-def test_states_and_head_give_the_logits_of_the_stock_model_where_its_own_call_is_causal(family, models, image_rows):
-    model = models(family)
+def test_states_and_head_give_the_logits_of_the_stock_model_where_its_own_call_is_causal(
+    family, vision_models, image_rows
+):
+    model = vision_models(family)
     batch = model.family.collate(encoded(model, image_rows[:1]), 40)
     stock, _ = load_stock(str(model.loaded.folder))
     extras = {name: array for name, array in batch.items() if name not in language.OURS}
@@ -221,8 +210,8 @@ def test_tokens_of_one_image_see_one_another_and_all_else_is_causal_within_the_w
         assert np.array_equal(np.array(image_mask(mx.array(is_image), window)), expected)
 
 
-def test_layers_with_a_window_keep_it_behind_an_image(models, image_rows):
-    model = models("gemma3")
+def test_layers_with_a_window_keep_it_behind_an_image(vision_models, image_rows):
+    model = vision_models("gemma3")
     row = encoded(model, [asked("the lazy dog sleeps in the sun " * 3, pictures(1), "a dog")])[0]
     assert len(row.tokens) > 24 + row.images_end  # the window of its first layer
     layer = model.module.layers[0]
@@ -297,8 +286,10 @@ def test_gradients_agree_with_finite_differences(vision, image_rows, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "gemma3"])  # a tied head, and one of its own
-def test_the_loss_by_pieces_has_the_value_and_gradients_of_the_plain_one(family, models, image_rows, monkeypatch):
-    model, _ = FastModel.from_pretrained(models(family).loaded.folder, full_finetuning=True)
+def test_the_loss_by_pieces_has_the_value_and_gradients_of_the_plain_one(
+    family, vision_models, image_rows, monkeypatch
+):
+    model, _ = FastModel.from_pretrained(vision_models(family).loaded.folder, full_finetuning=True)
     batch = model.family.collate(encoded(model, image_rows), WIDTH)
     positions = supervised_positions(batch)
     found = nn.value_and_grad(model.module, summed_loss(model.family))
@@ -315,15 +306,15 @@ def test_a_sound_family_passes_every_check(vision):
     check_family(vision.family, vision.module)
 
 
-def test_a_model_that_sees_later_tokens_is_refused(models, monkeypatch):
-    model = models("gemma3")
+def test_a_model_that_sees_later_tokens_is_refused(vision_models, monkeypatch):
+    model = vision_models("gemma3")
     monkeypatch.setattr(language, "image_mask", lambda is_image, window=None: mx.ones_like(image_mask(is_image)))
     with pytest.raises(NotTrainable, match="check of causality failed: a token changes the states before it"):
         check_family(model.family, model.module)
 
 
-def test_a_model_that_mixes_rows_up_is_refused(models, monkeypatch):
-    model = models("qwen2_vl")
+def test_a_model_that_mixes_rows_up_is_refused(vision_models, monkeypatch):
+    model = vision_models("qwen2_vl")
     plain = type(model.module).get_input_embeddings
 
     def mixed_up(self, tokens, pixels=None, **options):
@@ -336,8 +327,8 @@ def test_a_model_that_mixes_rows_up_is_refused(models, monkeypatch):
         check_family(model.family, model.module)
 
 
-def test_a_model_that_does_not_look_is_refused(models, monkeypatch):
-    model = models("smolvlm")
+def test_a_model_that_does_not_look_is_refused(vision_models, monkeypatch):
+    model = vision_models("smolvlm")
     plain = type(model.module).get_input_embeddings
     monkeypatch.setattr(
         type(model.module),
@@ -348,8 +339,8 @@ def test_a_model_that_does_not_look_is_refused(models, monkeypatch):
         check_family(model.family, model.module)
 
 
-def test_a_model_that_remembers_a_picture_is_refused(models, monkeypatch):
-    model = models("idefics3")
+def test_a_model_that_remembers_a_picture_is_refused(vision_models, monkeypatch):
+    model = vision_models("idefics3")
     plain, seen = type(model.module).get_input_embeddings, []
 
     def remembering(self, tokens, pixels=None, **options):
@@ -379,15 +370,15 @@ def test_a_model_whose_adapters_get_no_gradient_is_refused(tmp_path, monkeypatch
         check_family(model.family, model.module)
 
 
-def test_a_backward_pass_that_fails_is_a_refusal_and_no_crash(models, monkeypatch):
-    model = models("qwen2_vl")
+def test_a_backward_pass_that_fails_is_a_refusal_and_no_crash(vision_models, monkeypatch):
+    model = vision_models("qwen2_vl")
     monkeypatch.setitem(CHECKS, "gradients", lambda family, module: mx.ones(3).reshape(2, 2) and None)
     with pytest.raises(NotTrainable, match="check of gradients failed: it cannot be called so"):
         check_family(model.family, model.module)
 
 
-def test_a_processor_that_says_something_of_each_token_is_refused(models, monkeypatch):
-    model = models("qwen2_5_vl")
+def test_a_processor_that_says_something_of_each_token_is_refused(vision_models, monkeypatch):
+    model = vision_models("qwen2_5_vl")
     processor = type(model.family.processor)
     plain = processor.__call__
 
@@ -407,8 +398,8 @@ def test_noise_is_put_on_the_embeddings_of_text_and_not_of_images(vision):
     assert token_embedding(vision.module) is inside["embed_tokens"]
 
 
-def test_packing_and_compiling_are_refused_with_a_reason(models):
-    model = models("qwen2_vl")
+def test_packing_and_compiling_are_refused_with_a_reason(vision_models):
+    model = vision_models("qwen2_vl")
     assert "not packed" in why_not_packed(model.family, model.module, max_seq_length=64)
     assert "looks at its tokens" in model.family.cannot_compile
 
@@ -430,16 +421,16 @@ def test_generation_follows_the_likeliest_token_of_a_full_forward_pass(vision, i
     assert said.strip() == tokenizer.decode(written).strip()
 
 
-def test_a_text_prompt_after_a_picture_is_answered_as_before(models, image_rows):
-    model = models("qwen2_5_vl")
+def test_a_text_prompt_after_a_picture_is_answered_as_before(vision_models, image_rows):
+    model = vision_models("qwen2_5_vl")
     fresh, _ = FastModel.from_pretrained(model.loaded.folder)
     model.generate(image_rows[0]["messages"][:1], max_tokens=3)
     assert model.generate("the quick brown", max_tokens=5) == fresh.generate("the quick brown", max_tokens=5)
 
 
-def test_text_only_gives_the_language_model_alone(models):
+def test_text_only_gives_the_language_model_alone(vision_models):
     for family in ("gemma3", "qwen2_vl"):
-        model, _ = FastModel.from_pretrained(models(family).loaded.folder, text_only=True)
+        model, _ = FastModel.from_pretrained(vision_models(family).loaded.folder, text_only=True)
         assert model.family.placeholder is None
 
 
@@ -448,20 +439,20 @@ def test_a_model_of_text_asked_to_see_is_refused(tiny_folder):
         FastModel.from_pretrained(tiny_folder, text_only=False)
 
 
-def test_rows_of_token_ids_are_encoded_as_they_stand(models):
-    model = models("qwen2_vl")
+def test_rows_of_token_ids_are_encoded_as_they_stand(vision_models):
+    model = vision_models("qwen2_vl")
     [row] = encoded(model, [{"input_ids": [20, 21, 22], "labels": [-100, 21, 22]}])
     assert row.tokens.tolist() == [20, 21, 22]
     assert row.loss_mask.tolist() == [False, True, True]
 
 
-def test_a_large_set_with_images_is_kept_in_memory_and_says_so(models, monkeypatch):
+def test_a_large_set_with_images_is_kept_in_memory_and_says_so(vision_models, monkeypatch):
     from tunebook import encoding
 
     monkeypatch.setattr(encoding, "CACHED_ROWS", 2)
     monkeypatch.setattr(encoding, "cached_folder", lambda key: pytest.fail("looked into the cache"))
     row = asked("What?", pictures(1), "a dog")
-    made = encode_rows([row] * 3, models("smolvlm").loaded, max_seq_length=99)
+    made = encode_rows([row] * 3, vision_models("smolvlm").loaded, max_seq_length=99)
     assert "are no files, so its rows are kept in memory" in " ".join(made.notices)
 
 
@@ -469,8 +460,8 @@ def test_a_large_set_with_images_is_kept_in_memory_and_says_so(models, monkeypat
 
 
 @pytest.mark.parametrize("family", ["gemma3", "smolvlm", "idefics3"])
-def test_canary_the_padding_mask_still_takes_the_place_of_the_causal_one(family, models, image_rows):
-    model = models(family)
+def test_canary_the_padding_mask_still_takes_the_place_of_the_causal_one(family, vision_models, image_rows):
+    model = vision_models(family)
     row = encoded(model, image_rows)[0]
     other = row.tokens.copy()
     other[-2] = other[2]
@@ -497,8 +488,8 @@ def test_canary_positions_of_a_picture_are_still_used_for_the_next_text(family, 
     assert mx.abs(before - model.module(tokens).logits).max().item() > 1e-3
 
 
-def test_canary_qwen_processors_still_leave_an_image_out_without_a_word(models):
-    processor = models("qwen2_vl").family.processor
+def test_canary_qwen_processors_still_leave_an_image_out_without_a_word(vision_models):
+    processor = vision_models("qwen2_vl").family.processor
     made = processor(text=["<|image_pad|>"], images=[pictures(2, size=(60, 60))])
     assert (np.array(made["input_ids"]) == 5).sum() * 4 < np.array(made["pixel_values"]).shape[0]
 

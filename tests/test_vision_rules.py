@@ -28,22 +28,9 @@ from tunebook.tensors import flat
 IDEFICS = ("smolvlm", "idefics3")
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """family -> a model of it, loaded once and not to be changed."""
-    folder, made = tmp_path_factory.mktemp("rules"), {}
-
-    def model(family):
-        if family not in made:
-            made[family] = FastModel.from_pretrained(tiny_vision_folder(folder / family, family))[0]
-        return made[family]
-
-    return model
-
-
 @pytest.fixture(params=FAMILIES)
-def vision(request, models):
-    return models(request.param)
+def vision(request, vision_models):
+    return vision_models(request.param)
 
 
 def encoded(model, *rows, **options):
@@ -77,8 +64,8 @@ def test_a_token_of_pixels_that_is_typed_into_a_row_is_a_bad_row_and_shifts_no_i
         encoded(vision, {"input_ids": [20, ids[-1], 21]})
 
 
-def test_a_token_of_pixels_that_only_the_config_knows_is_refused_by_the_family(models):
-    model = models("gemma3")
+def test_a_token_of_pixels_that_only_the_config_knows_is_refused_by_the_family(vision_models):
+    model = vision_models("gemma3")
     family = VisionFamily(model.module, model.loaded.tokenizer, model.family.processor, model.loaded.config)
     family.media = replace(family.media, of_pixels=frozenset({20}))
     text = Text(model.loaded.tokenizer.decode([20]), supervised=True)
@@ -225,8 +212,8 @@ def test_the_loss_is_that_of_each_trained_token_from_the_state_before_it(vision)
 
 
 @pytest.mark.parametrize("family", IDEFICS)
-def test_a_picture_of_zeros_is_a_picture_and_no_padding(family, models):
-    model = models(family)
+def test_a_picture_of_zeros_is_a_picture_and_no_padding(family, vision_models):
+    model = vision_models(family)
     settings = model.family.processor.image_processor
     mean, settings.image_mean = settings.image_mean, [0.0, 0.0, 0.0]
     try:
@@ -246,15 +233,15 @@ def test_a_picture_of_zeros_is_a_picture_and_no_padding(family, models):
         language.features(model.module, batch)
 
 
-def test_canary_a_surplus_placeholder_still_vanishes_in_the_processor_of_qwen3_vl(models):
-    made = models("qwen3_vl").family.processor(text=["<|image_pad|> and <|image_pad|>"], images=[pictures(1)])
-    one = models("qwen3_vl").family.processor(text=["<|image_pad|> and "], images=[pictures(1)])
+def test_canary_a_surplus_placeholder_still_vanishes_in_the_processor_of_qwen3_vl(vision_models):
+    made = vision_models("qwen3_vl").family.processor(text=["<|image_pad|> and <|image_pad|>"], images=[pictures(1)])
+    one = vision_models("qwen3_vl").family.processor(text=["<|image_pad|> and "], images=[pictures(1)])
     count = [(np.array(some["input_ids"]) == 5).sum() for some in (made, one)]
     assert count[0] == count[1]
 
 
-def test_canary_a_processor_told_to_truncate_still_cuts_placeholders_and_keeps_pixels(models):
-    processor = models("smolvlm").family.processor
+def test_canary_a_processor_told_to_truncate_still_cuts_placeholders_and_keeps_pixels(vision_models):
+    processor = vision_models("smolvlm").family.processor
     whole, cut = (
         processor(text=["<image>"], images=[pictures(1)], add_special_tokens=False, **options)
         for options in ({}, {"truncation": True, "max_length": 3})

@@ -90,9 +90,10 @@ def _swap_in(partial: Path, path: Path) -> None:
                 if old is not None:
                     os.replace(old, path)
                 raise
-        old = Path(tempfile.mkdtemp(dir=partial.parent)) / path.name
+        aside = Path(tempfile.mkdtemp(dir=partial.parent)) / path.name
         with suppress(FileNotFoundError):  # another process has just taken it away
-            os.replace(path, old)
+            os.replace(path, aside)
+            old = aside
     _flush(path.parent)
 
 

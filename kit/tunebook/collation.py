@@ -27,8 +27,8 @@ class Collator:
 
     def expect(self, rows: Sequence[Encoded]) -> None:
         """Begin with the batch of `rows`, if they have images; one that was expected before is forgotten."""
-        if any(row.images for row in rows):
-            self._expected = rows, self._worker.submit(self._made, rows)
+        has_images = any(row.images for row in rows)
+        self._expected = (rows, self._worker.submit(self._made, rows)) if has_images else None
 
     def batch(self, rows: Sequence[Encoded]) -> Collated:
         """The batch of `rows`; raises as `collated`."""

@@ -32,9 +32,7 @@ class Sources:
     """What a person gave, and how it is to be read."""
 
     train: Source | MultimodalPretrain
-    held_out: Source | MultimodalPretrain | None = (
-        None  # None: some of the training rows, as TrainingConfig.hold_out says
-    )
+    held_out: Source | MultimodalPretrain | None = None  # None: as many training rows as TrainingConfig.hold_out says
     format: str | None = None  # a key of formats.FORMATS; None: told from the columns
     formatting_func: FormattingFunc | None = None
     response_markers: Markers | None = None  # (instruction_part, response_part)

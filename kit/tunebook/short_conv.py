@@ -11,6 +11,8 @@ import mlx.nn as nn
 
 from .variants import Call, varied
 
+MOST_TAPS = 8  # each is a product and a sum of the whole input
+
 
 def shifted_convolutions(module: nn.Module) -> AbstractContextManager[None]:
     """Have the short depthwise convolutions of `module` take float32 inputs as shifted products, until the block ends.
@@ -18,9 +20,6 @@ def shifted_convolutions(module: nn.Module) -> AbstractContextManager[None]:
     Short are those without padding, stride or dilation over at most `MOST_TAPS` tokens; others stay as they are.
     """
     return varied([part for part in module.modules() if _is_short(part)], _shifting)
-
-
-MOST_TAPS = 8
 
 
 def _is_short(part: nn.Module) -> bool:
