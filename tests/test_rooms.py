@@ -36,7 +36,8 @@ PICTURE = """
     recompute   : layers tensors variants
     halves      : runtime
     curves      : halves runtime
-    gated       : curves recompute tensors variants
+    stretches   : tensors variants
+    gated       : curves recompute stretches tensors variants
     short_conv  : variants
     activations : curves gated runtime short_conv variants
     attention   : halves runtime variants

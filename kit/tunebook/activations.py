@@ -26,13 +26,13 @@ from .variants import Call, varied, with_globals
 Arrays = Sequence[mx.array]
 
 
-def lean_activations(module: nn.Module) -> AbstractContextManager[Any]:
+def lean_activations(module: nn.Module, *, recomputed: bool = False) -> AbstractContextManager[Any]:
     """Have gated SiLUs, GELUs, LoRA and, on the CPU, RMS norms and short convolutions of `module` do and keep less.
 
-    Until the block ends.
+    Until the block ends. `recomputed` is for layers that are computed again in the backward pass (`gated.py`).
     """
     forms = ExitStack()
-    forms.enter_context(lean_mlps(module))
+    forms.enter_context(lean_mlps(module, recomputed=recomputed))
     layers = [layer for layer in module.modules() if isinstance(type(layer).__call__, FunctionType)]
     forms.enter_context(varied([layer for layer in layers if _calls_swiglu(layer)], _with_swiglu))
     forms.enter_context(varied([layer for layer in layers if _calls_gelu(layer)], _with_gelu))

@@ -19,22 +19,32 @@ from mlx_lm.models.activations import swiglu
 
 from .curves import GELU, SILU, Curve
 from .recompute import drops
+from .stretches import stretched
 from .tensors import flat
 from .variants import Call, Wrap, varied
 
 
-def lean_mlps(module: nn.Module) -> AbstractContextManager[Any]:
-    """Have the gated MLPs of `module` make their product again in the backward pass, until the block ends."""
+def lean_mlps(module: nn.Module, *, recomputed: bool = False) -> AbstractContextManager[Any]:
+    """Have the gated MLPs of `module` make their product again in the backward pass, until the block ends.
+
+    With `recomputed` they make everything again, a stretch of tokens at a time (`stretches.py`).
+    """
     changed = ExitStack()
-    for form in FORMS:
-        changed.enter_context(varied([part for part in module.modules() if _is_of(form, part)], form.wrap))
+    for form, parts in _parts_by_form(module):
+        changed.enter_context(varied(parts, form.wrap))
+        if recomputed:
+            changed.enter_context(varied([part for part in parts if not drops(part)], stretched))
     return changed
 
 
-def downs(module: nn.Module) -> list[nn.Module]:
+def remade(module: nn.Module, *, recomputed: bool) -> list[nn.Module]:
     """The layers of `module` whose input would be made again so."""
-    parts = module.modules()
-    return [part[_names(type(part).__call__)[form.down]] for form in FORMS for part in parts if _is_of(form, part)]
+    found: list[nn.Module] = []
+    for form, parts in _parts_by_form(module):
+        for part in parts:
+            whole = recomputed and not drops(part)
+            found += part.modules() if whole else [part[_names(type(part).__call__)[form.down]]]
+    return found
 
 
 def gated_down(down: nn.Module, gate: mx.array, up: mx.array, curve: Curve) -> mx.array:
@@ -127,6 +137,11 @@ FORMS = (
         wrap=_lean_curve,
     ),
 )
+
+
+def _parts_by_form(module: nn.Module) -> list[tuple[Form, list[nn.Module]]]:
+    parts = module.modules()
+    return [(form, [part for part in parts if _is_of(form, part)]) for form in FORMS]
 
 
 def _is_of(form: Form, part: nn.Module) -> bool:

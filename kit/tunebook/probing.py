@@ -6,6 +6,7 @@ counted anew, and its random state drawn from if there is dropout.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import mlx.core as mx
@@ -16,7 +17,7 @@ from .activations import lean_activations
 from .attention import block_attention
 from .costs import LayerCost, LossCost, Polynomial, fitted
 from .families.base import Encoded, Family
-from .gated import downs
+from .gated import remade
 from .hybrid import chunkwise_layers
 from .layers import kinds_of_layers, layers_of, trained_matrices, trained_outside
 from .peaks import layers_peak, loss_peak, made_up_row, outside_peak
@@ -33,14 +34,17 @@ SUPERVISED = (16, 32)  # positions in two probes of the loss, few enough to go t
 def layer_costs(family: Family, module: nn.Module, longest: int, *, recomputed: bool) -> list[LayerCost]:
     """The cost of each kind of layer there is; probed with rows of at most `longest` tokens.
 
-    `recomputed` is the cost when attention's scores are made again, as they are with gradient checkpointing; that a
-    layer then keeps its input alone is for the caller to reckon.
+    `recomputed` is the cost when attention's scores and the inside of MLPs are made again, as they are with gradient
+    checkpointing; that a layer then keeps its input alone is for the caller to reckon.
     """
-    remade = downs(module)
-    with block_attention(module, recomputed=recomputed), lean_activations(module), chunkwise_layers(module):
+    made_again = remade(module, recomputed=recomputed)
+    with ExitStack() as forms:
+        forms.enter_context(block_attention(module, recomputed=recomputed))
+        forms.enter_context(lean_activations(module, recomputed=recomputed))
+        forms.enter_context(chunkwise_layers(module))
         if not _layers_give_states(family, module):
             return [_cost_of_all(family, module, longest)]
-        return _cost_of_each(family, module, longest, remade)
+        return _cost_of_each(family, module, longest, made_again)
 
 
 def loss_cost(family: Family, module: nn.Module) -> LossCost:
@@ -67,7 +71,7 @@ def a_state(family: Family, module: nn.Module) -> mx.array:
     return family.hidden(module, family.collate([made_up_row(9, supervised=8)], 9))
 
 
-def _cost_of_each(family: Family, module: nn.Module, longest: int, remade: list[nn.Module]) -> list[LayerCost]:
+def _cost_of_each(family: Family, module: nn.Module, longest: int, made_again: list[nn.Module]) -> list[LayerCost]:
     costs, dtype = [], a_state(family, module).dtype
     for layers in kinds_of_layers(module):
         many = min(DEPTHS[1], len(layers))
@@ -77,7 +81,7 @@ def _cost_of_each(family: Family, module: nn.Module, longest: int, remade: list[
         low = [layers_peak(family, module, layers[:few], length) for length in lengths]
         kept = [(more - less) / (many - few) for more, less in zip(high, low, strict=True)]
         working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
-        between = _between_adapters(layers[0], dtype, remade)
+        between = _between_adapters(layers[0], dtype, made_again)
         kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
         costs.append(LayerCost(count=len(layers), kept=fitted(lengths, kept), working=fitted(lengths, working)))
     return costs
@@ -99,15 +103,15 @@ def _lengths(longest: int, layers: Sequence[nn.Module]) -> list[int]:
     return [max(16 * share, int(most * share / 4) // 8 * 8) for share in (1, 2, 4)]
 
 
-def _between_adapters(layer: nn.Module, dtype: mx.Dtype, remade: list[nn.Module]) -> int:
+def _between_adapters(layer: nn.Module, dtype: mx.Dtype, made_again: list[nn.Module]) -> int:
     """Bytes per token that scales do not stand for: what goes from A to B, and A's input where it has to be made.
 
     It is made by dropout, and by a change of type where the states are not of the adapters' float32. Of the layers
-    `remade` nothing is kept.
+    `made_again` nothing is kept.
     """
     size = 0
     for part in layer.modules():
-        if "lora_a" in trained_matrices(part) and all(part is not other for other in remade):
+        if "lora_a" in trained_matrices(part) and all(part is not other for other in made_again):
             inputs, rank = part["lora_a"].shape[-2:]
             made = drops(part) or part["lora_a"].dtype != dtype
             size += (rank + (inputs if made else 0)) * part["lora_a"].itemsize

@@ -166,7 +166,7 @@ class Stepper:
         forms = ExitStack()
         recomputed = bool(self._config.gradient_checkpointing)
         forms.enter_context(block_attention(self._module, recomputed=recomputed, masks=self._compiled is None))
-        forms.enter_context(lean_activations(self._module))
+        forms.enter_context(lean_activations(self._module, recomputed=recomputed))
         if self._is_hybrid:
             forms.enter_context(chunkwise_layers(self._module))
         if self._config.gradient_checkpointing:
