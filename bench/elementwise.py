@@ -1,10 +1,11 @@
-"""What MLX's CPU build takes for an element, and what two cores, shifted products and windows in blocks save.
+"""What MLX's CPU build takes for an element, and what powers, two cores, shifted products and blocks save.
 
     python bench/elementwise.py [--repeats 9] [--json]
 
-The arrays are those of a batch of two rows of 352 tokens in SmolLM2 135M, the convolution that of a layer of
-Qwen3.5-0.8B's width over 1,024 tokens, forward and backward. Attention is a head of Gemma 3 270M's with a window of 512
-over 2,048 tokens, forward and backward. Each is the fastest of so many turns, taken one after the other.
+The arrays are those of a batch of two rows of 352 tokens in SmolLM2 135M, causal attention is that of one of them. The
+convolution is that of a layer of Qwen3.5-0.8B's width over 1,024 tokens, the window of 512 that of a head of Gemma 3
+270M over 2,048. Convolutions and attention are taken forward and backward. Each is the fastest of so many turns, taken
+one after the other.
 """
 
 import argparse
@@ -22,7 +23,8 @@ import mlx.nn as nn  # noqa: E402
 from mlx_lm.models.base import create_causal_mask  # noqa: E402
 
 from tunebook import runtime  # noqa: E402
-from tunebook.attention import attention_in_blocks  # noqa: E402
+from tunebook.blockwise import attention_in_blocks  # noqa: E402
+from tunebook.exponentials import exponential  # noqa: E402
 from tunebook.halves import in_halves  # noqa: E402
 from tunebook.short_conv import shifted_convolutions  # noqa: E402
 
@@ -34,17 +36,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     wide = mx.random.normal((2, 352, 1536))
-    layer, windows = convolution(), windowed()
+    layer, causal, window = convolution(), attention(352, 64, None), attention(2048, 256, 512)
     mx.eval(wide, layer.parameters())
     seconds = fastest(
         {
             "a sum": lambda: wide + wide,
             "an exponential": lambda: mx.exp(wide),
-            "an exponential, in halves": lambda: in_halves(mx.exp, wide),
+            "an exponential, ours": lambda: exponential(wide),
+            "an exponential, ours, in halves": lambda: in_halves(exponential, wide),
             "a short convolution": partial(convolved, layer),
             "a short convolution, shifted": partial(shifted, layer),
-            "a window": windows[0],
-            "a window, in blocks": windows[1],
+            "causal attention": causal[0],
+            "causal attention, in blocks": causal[1],
+            "a window": window[0],
+            "a window, in blocks": window[1],
         },
         options.repeats,
     )
@@ -54,7 +59,7 @@ def main() -> None:
     print(f"{runtime.device_name()}, {runtime.cores()} cores")
     for name, second in seconds.items():
         per_element = f"{1e9 * second / wide.size:8.2f} ns an element" if name.startswith(("a sum", "an exp")) else ""
-        print(f"{name:>30} {1e3 * second:9.2f} ms {per_element}")
+        print(f"{name:>32} {1e3 * second:9.2f} ms {per_element}")
 
 
 def fastest(works: dict[str, Callable[[], mx.array]], repeats: int) -> dict[str, float]:
@@ -92,17 +97,20 @@ def shifted(layer: nn.Conv1d) -> mx.array:
         return convolved(layer)
 
 
-def windowed(tokens: int = 2048, window: int = 512) -> tuple[Callable[[], mx.array], Callable[[], mx.array]]:
-    """(attention in one, the same in blocks), each with its gradients."""
-    inputs = [mx.random.normal((1, 1, tokens, 256)) for _ in range(3)]
-    mask = create_causal_mask(tokens, window_size=window)
-    mx.eval(inputs, mask)
+def attention(tokens: int, width: int, window: int | None) -> tuple[Callable[[], mx.array], Callable[[], mx.array]]:
+    """(attention in one, the same in blocks) of 9 heads on 3 of keys, or of one with a window; each with gradients."""
+    heads, shared = (9, 3) if window is None else (1, 1)
+    inputs = [mx.random.normal((1, count, tokens, width)) for count in (heads, shared, shared)]
+    mask = None if window is None else create_causal_mask(tokens, window_size=window)
+    mx.eval(inputs, [] if mask is None else mask)
+    rows = 64 if window is None else 128
 
     def whole(*inputs: mx.array) -> mx.array:
-        return mx.fast.scaled_dot_product_attention(*inputs, scale=1 / 16, mask=mask).sum()
+        given = "causal" if mask is None else mask
+        return mx.fast.scaled_dot_product_attention(*inputs, scale=1 / 16, mask=given).sum()
 
     def blocks(*inputs: mx.array) -> mx.array:
-        return attention_in_blocks(*inputs, scale=1 / 16, rows=128, recomputed=False, mask=mask).sum()
+        return attention_in_blocks(*inputs, scale=1 / 16, rows=rows, recomputed=False, mask=mask).sum()
 
     def gradients(function: Callable[..., mx.array]) -> Callable[[], mx.array]:
         return lambda: mx.grad(function, argnums=(0, 1, 2))(*inputs)

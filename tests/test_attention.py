@@ -6,8 +6,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import base, llama
 
 from tests.tiny import ARCHITECTURES, tiny_model_folder
-from tunebook import FastModel, attention
-from tunebook.attention import attention_in_blocks, block_attention
+from tunebook import FastModel, attention, blockwise, runtime
+from tunebook.attention import block_attention
+from tunebook.blockwise import attention_in_blocks
 from tunebook.encoding import encode_rows
 from tunebook.loss import summed_loss, supervised_positions
 from tunebook.recompute import recomputed_layers
@@ -42,9 +43,11 @@ def test_blocks_give_the_softmax_attention_of_the_formula(rows, recomputed):
         assert np.abs(np.array(found) - by_hand(*inputs, 0.3)).max() < 1e-5
 
 
+@pytest.mark.parametrize("backend", ["cpu", "metal"])  # a gradient of our own, and the one MLX has
 @pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize(("length", "rows"), [(37, 8), (37, 36), (130, 64)])  # the last has a softmax in halves
-def test_blocks_give_the_gradients_of_attention_in_one(length, rows, recomputed):
+def test_blocks_give_the_gradients_of_attention_in_one(length, rows, recomputed, backend, monkeypatch):
+    monkeypatch.setattr(runtime, "backend", lambda: backend)
     inputs = states(length, length)
     weight = mx.random.normal(inputs[0].shape)
 
@@ -109,9 +112,11 @@ def masks():
     return [window, picture, nothing]
 
 
+@pytest.mark.parametrize("backend", ["cpu", "metal"])
 @pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize("mask", masks(), ids=["window", "picture", "nothing"])
-def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(mask, recomputed):
+def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(mask, recomputed, backend, monkeypatch):
+    monkeypatch.setattr(runtime, "backend", lambda: backend)
     inputs = states()
     weight = mx.random.normal(inputs[0].shape)
 
@@ -130,7 +135,7 @@ def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(
 def test_keys_outside_of_a_blocks_windows_are_not_met():
     queries, keys, values = states()
     window = base.create_causal_mask(37, window_size=5)
-    met = [one.seen for one in attention._masked_blocks(window, 8)]
+    met = [one.seen for one in blockwise._masked_blocks(window, 8)]
     assert met == [slice(max(0, start - 4), min(37, start + 8)) for start in range(0, 37, 8)]
     poisoned = mx.where(mx.arange(37)[:, None] < 4, mx.nan, values)  # seen by the queries of the first block alone
     found = attention_in_blocks(queries, keys, poisoned, scale=0.3, rows=8, recomputed=False, mask=window)

@@ -35,12 +35,14 @@ PICTURE = """
     layers      : tensors
     recompute   : layers tensors variants
     halves      : runtime
-    curves      : halves runtime
+    exponentials : halves runtime
+    curves      : exponentials
     stretches   : tensors variants
     gated       : curves recompute stretches tensors variants
     short_conv  : variants
     activations : curves gated runtime short_conv variants
-    attention   : halves runtime variants
+    blockwise   : exponentials runtime
+    attention   : blockwise runtime variants
     norms       : tensors variants
     neftune     : variants
     gated_delta :
@@ -67,7 +69,7 @@ PICTURE = """
     batches     : config
     collation   : batches families
     feed        : account batches config encoded families sources
-    loss        : families runtime tensors
+    loss        : exponentials families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
     evaluation  : collation events families hybrid loss

@@ -15,6 +15,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from . import runtime
+from .exponentials import exponential
 from .families.base import Batch, Family
 from .tensors import flat, number
 
@@ -79,7 +80,7 @@ def _with_slopes(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.arra
     and once for its gradient.
     """
     top = logits.max(axis=-1, keepdims=True)
-    shares = mx.exp(logits - top)
+    shares = exponential(logits - top)
     total = shares.sum(axis=-1, keepdims=True)
     losses = mx.log(total) + top - mx.take_along_axis(logits, targets[:, None], axis=-1)
     slopes = shares / total

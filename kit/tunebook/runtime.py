@@ -183,6 +183,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def has_slow_exponentials() -> bool:
+    """Whether MLX computes here on x86, where its CPU build (0.32) has no vector instructions for an exponential."""
+    return backend() == "cpu" and platform.machine() in ("x86_64", "AMD64")
+
+
 def ram_gb() -> float:
     """The machine's memory, in GB (1e9 bytes); on Apple silicon CPU and GPU share it."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
