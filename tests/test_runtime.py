@@ -1,6 +1,7 @@
 """runtime.py: the backend, the memory readings and the cache folder, against MLX's own counters and real folders."""
 
 import contextlib
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,16 @@ def test_weights_are_held_in_float32_on_the_cpu_and_as_they_are_on_a_gpu():
     expected = mx.float32 if mx.default_device().type == mx.DeviceType.cpu else mx.bfloat16
     assert default_dtype(mx.bfloat16) == expected
     assert default_dtype(mx.float32) == mx.float32
+
+
+@pytest.mark.parametrize(
+    ("backend", "machine", "slow"),
+    [("cpu", "x86_64", True), ("cpu", "arm64", False), ("cpu", "aarch64", False), ("cuda", "x86_64", False)],
+)
+def test_exponentials_are_slow_in_the_cpu_build_for_x86_alone(monkeypatch, backend, machine, slow):
+    monkeypatch.setattr(runtime, "backend", lambda: backend)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert runtime.has_slow_exponentials() is slow
 
 
 def test_memory_counts_a_live_array_and_remembers_the_peak_after_it_is_gone():
