@@ -142,7 +142,6 @@ def test_only_what_a_run_can_do_is_offered_and_a_pause_can_be_ended():
     run.add(CommandReceived(step=0, command=Command.PAUSE))
     view.publish(run)
     assert view.state["offered"][0] == "resume"
-    assert view.state["headline"] == "Paused before the first step"
     run.add(CommandReceived(step=0, command=Command.RESUME))
     view.publish(run)
     assert view.state["offered"][0] == "pause"
@@ -263,6 +262,22 @@ def test_the_headline_says_where_the_run_stands():
         if step == 10:
             run.add(EvalEvent(step=10, loss=1.91, rows=4, tokens=40, seconds=1.0))
     assert headline(run) == "Step 12 of 40 · loss 1.500 · about 3 min left · best held-out 1.910 at 10"
+
+
+def test_a_run_is_not_called_paused_while_a_step_is_in_progress():
+    run = _started(total=40)
+    run.add(CommandReceived(step=0, command=Command.PAUSE))
+    run.add(Working(step=1, what="training", done=1, total=2))
+    assert headline(run) == "Pause heard before the first step · finishing what is in progress"
+    run.add(_step(1, total=40))
+    assert headline(run) == "Pause heard after step 1 of 40 · finishing what is in progress"
+    run.add(Working(step=1, what="paused", done=1, total=40))
+    assert headline(run) == "Paused after step 1 of 40"
+    run.add(SampleEvent(step=1, prompt="a", text="b", seconds=0.1))
+    assert headline(run) == "Paused after step 1 of 40"
+    run.add(CommandReceived(step=1, command=Command.RESUME))
+    run.add(CommandReceived(step=1, command=Command.PAUSE))
+    assert headline(run).startswith("Pause heard")
 
 
 @pytest.mark.parametrize(

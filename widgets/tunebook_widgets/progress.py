@@ -54,6 +54,7 @@ class Progress:
         self.told = 0  # events
         self.working: Working | None = None  # what is being computed now, as far as is known
         self.paused = False
+        self.waiting = False  # paused, and the step that was in progress is over
         self.pending: set[Command] = set()  # heard, and not yet done
         self.stop_heard_at: int | None = None  # the last step completed when a stop was heard
         self.ended: RunEnded | None = None
@@ -83,6 +84,7 @@ class Progress:
                 self.pending.clear()  # it may say why what was asked for is not done
             case Working():
                 self.working = event
+                self.waiting |= event.what == "paused"
             case CheckpointSaved():
                 self.checkpoints.append(event)
                 self.pending.discard(Command.SAVE)
@@ -92,7 +94,7 @@ class Progress:
             case CommandReceived(command=Command.STOP | Command.DISCARD):
                 self.stop_heard_at = event.step
             case CommandReceived(command=Command.PAUSE | Command.RESUME):
-                self.paused = event.command is Command.PAUSE
+                self.paused, self.waiting = event.command is Command.PAUSE, False
             case CommandReceived():
                 self.pending.add(event.command)
             case RunEnded():

@@ -15,7 +15,7 @@ def headline(run: Progress) -> str:
         return f"Stop heard after step {run.stop_heard_at} · finishing the step in progress"
     if run.paused:
         where = f"after step {run.last.step:,} of {run.total_steps:,}" if run.last else "before the first step"
-        return f"Paused {where}"
+        return f"Paused {where}" if run.waiting else f"Pause heard {where} · finishing what is in progress"
     if run.last is None:
         if run.working is not None and run.working.what == "evaluating":
             return f"Measuring the held-out loss before training · batch {run.working.done} of {run.working.total}"
