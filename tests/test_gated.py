@@ -64,15 +64,10 @@ def assert_same(ours, plain):
         assert mx.linalg.norm((gradient - plain[path]).reshape(-1)).item() < 1e-6 * whole, path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_loss_and_gradients_are_those_of_the_plain_form(kind, tmp_path, rows):
-    model = tuned_model(tmp_path, kind)
-    batch = batch_of(model, rows)
+def assert_same_as_plain(model, batch, **options):
+    """With `lean_mlps` and these options, alone and in recomputed layers, loss and gradients are those without."""
     nats, plain = gradients(model, batch)
-    changed = {path for path, part in model.module.named_modules() if path.endswith("mlp")}
-    kinds = {path: type(part) for path, part in model.module.named_modules()}
-    with lean_mlps(model.module):
-        assert {path for path, part in model.module.named_modules() if type(part) is not kinds[path]} == changed
+    with lean_mlps(model.module, **options):
         found, ours = gradients(model, batch)
         with recomputed_layers(model.module):
             again, recomputed = gradients(model, batch)
@@ -80,6 +75,16 @@ def test_loss_and_gradients_are_those_of_the_plain_form(kind, tmp_path, rows):
     assert again == pytest.approx(nats, rel=1e-6)
     assert_same(ours, plain)
     assert_same(recomputed, plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_gradients_are_those_of_the_plain_form(kind, tmp_path, rows):
+    model = tuned_model(tmp_path, kind)
+    mlps = {path for path, part in model.module.named_modules() if path.endswith("mlp")}
+    kinds = {path: type(part) for path, part in model.module.named_modules()}
+    with lean_mlps(model.module):
+        assert {path for path, part in model.module.named_modules() if type(part) is not kinds[path]} == mlps
+    assert_same_as_plain(model, batch_of(model, rows))
 
 
 def test_an_mlp_that_drops_something_before_its_last_layer_stays_as_it_is(tmp_path):

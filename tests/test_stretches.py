@@ -7,27 +7,17 @@ import pytest
 from mlx_lm.models import llama
 from mlx_lm.tuner.lora import LoRALinear
 
-from tests.test_gated import KINDS, assert_same, batch_of, gradients, tuned_model
+from tests.test_gated import KINDS, assert_same_as_plain, batch_of, tuned_model
 from tests.tiny import tiny_config
 from tunebook import stretches
 from tunebook.gated import lean_mlps
-from tunebook.recompute import recomputed_layers
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradients_are_those_of_the_part_in_one(kind, tmp_path, rows, monkeypatch):
-    model = tuned_model(tmp_path, kind)
-    batch = batch_of(model, rows)  # 4 rows of 64 predictions: the last stretch is a short one
-    nats, plain = gradients(model, batch)
     monkeypatch.setattr(stretches, "TOKENS", 48)
-    with lean_mlps(model.module, recomputed=True):
-        found, ours = gradients(model, batch)
-        with recomputed_layers(model.module):
-            again, recomputed = gradients(model, batch)
-    assert found == pytest.approx(nats, rel=1e-6)
-    assert again == pytest.approx(nats, rel=1e-6)
-    assert_same(ours, plain)
-    assert_same(recomputed, plain)
+    model = tuned_model(tmp_path, kind)
+    assert_same_as_plain(model, batch_of(model, rows), recomputed=True)  # 4 rows of 64: the last stretch is a short one
 
 
 def test_what_is_summed_over_stretches_is_summed_in_float32(monkeypatch):

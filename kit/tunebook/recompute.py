@@ -49,7 +49,7 @@ def _recomputing(plain: Call) -> Call:
                 layer.update(parameters)
 
         # What is handed through mx.checkpoint waits for the gradient that comes back; a mask, of which there is none,
-        # may be looked at before (`attention.py`).
+        # may be looked at before (`blockwise.py`).
         handed = [None if _is_mask(value) else value for value in args]
         named = {name: value for name, value in kwargs.items() if not _is_mask(value)}
         return mx.checkpoint(forward)(parameters, *handed, **named)
