@@ -5,7 +5,7 @@
 One row of full text, Gemma-3-270M's shape with its own vocabulary or another, each case in a process of its own: a peak
 is of one thing alone. Lengths are measured with --vocabulary, vocabularies with --tokens. "recomputed" is with gradient
 checkpointing, theirs with their own. A case that fails, for want of memory say, is shown as such: at 4,096 tokens and
-262,144 words mlx-lm takes 20 GB, and without checkpointing more.
+262,144 words mlx-lm takes 20 GB with checkpointing.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Causal attention a block of queries at a time; what no query of a block may see is never computed.
+"""Attention a block of queries at a time; what no query of a block may see is never computed.
 
-Queries, keys and values go in, attention's result comes out, with gradients written out. A block of queries meets only
-the keys from the first to the last that one of them sees: the numbers of attention in one, from fewer scores. For the
-gradient the shares of each block are kept, or with `recomputed` made again, one block after the other, so that memory
-grows with the length of a row instead of its square (Rabe and Staats 2021, arXiv 2112.05682).
+Queries, keys and values go in, attention's result comes out. A block of queries meets only the keys from the first to
+the last that one of them sees: the numbers of attention in one, from fewer scores. For the gradient, on the CPU written
+out, the shares of each block are kept, or with `recomputed` made again, one block after the other, so that memory grows
+with the length of a row instead of its square (Rabe and Staats 2021, arXiv 2112.05682).
 """
 
 from collections.abc import Callable, Iterator
@@ -55,11 +55,12 @@ class _Block:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kernel:
-    """What is done for one block."""
+    """What is done for one block of inputs and their mask."""
 
-    forward: Callable[[Inputs, mx.array | None], tuple[mx.array, list[mx.array]]]  # -> (result, what is worth keeping)
-    backward: Callable[[Inputs, mx.array | None, list[mx.array], mx.array], Inputs]  # (.., what was kept, the result's
-    # gradient) -> gradients of the inputs
+    # (inputs, mask) -> (result, the one array worth keeping for the gradient, or none)
+    forward: Callable[[Inputs, mx.array | None], tuple[mx.array, list[mx.array]]]
+    # (inputs, mask, what was kept, the result's gradient) -> the inputs' gradients
+    backward: Callable[[Inputs, mx.array | None, list[mx.array], mx.array], Inputs]
 
 
 def _with_gradient(
