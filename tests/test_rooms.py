@@ -14,6 +14,7 @@ PICTURE = """
     events      :
     config      :
     torchless   :
+    sealed      :
     interrupts  :
     runtime     :
     remote_images : atomic runtime
@@ -47,7 +48,7 @@ PICTURE = """
     neftune     : variants
     gated_delta :
     hybrid      : gated_delta runtime tensors variants
-    checkpoint  : atomic tensors runs
+    checkpoint  : atomic sealed tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
     formats     : config examples images pretraining sources

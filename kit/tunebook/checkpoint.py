@@ -5,8 +5,6 @@ what it is a checkpoint of. A torn or foreign one is told apart before anything 
 from the step (`step.Stepper.begin`) and needs no saving; the place in a stream of rows is part of the progress.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from mlx.utils import tree_unflatten
 
 from .atomic import new_folder
 from .runs import run_folders
+from .sealed import Damaged, digest_of_file, sealed_json, unsealed
 from .tensors import flat, save_tensors
 
 FOLDER = "checkpoints"
@@ -44,7 +43,10 @@ class Checkpoint:
 
 
 def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep: int | None) -> Path:
-    """Write `run_folder/checkpoints/step-NNNNN` and then remove all but the newest `keep` (None: remove none)."""
+    """Write `run_folder/checkpoints/step-NNNNN` and then remove all but the newest `keep` (None: remove none).
+
+    What lies beyond `step`, left by a course the run did not take, does not count and stays.
+    """
     folder = run_folder / FOLDER / f"step-{step:05d}"
     with new_folder(folder) as partial:
         save_tensors(partial / WEIGHTS, checkpoint.weights)
@@ -54,28 +56,34 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
         document = {
             "identity": checkpoint.identity,
             "progress": checkpoint.progress,
-            "sha256": {file.name: _digest(file) for file in sorted(partial.glob("*.safetensors"))},
+            "sha256": {file.name: digest_of_file(file) for file in sorted(partial.glob("*.safetensors"))},
         }
-        (partial / STATE).write_text(json.dumps(document, indent=2) + "\n")
+        (partial / STATE).write_text(sealed_json(document))
     if keep is not None:
-        for old in checkpoint_folders(run_folder)[:-keep]:
+        upto = [old for old in checkpoint_folders(run_folder) if step_of(old) <= step]
+        for old in upto[:-keep]:
             shutil.rmtree(old)
     return folder
 
 
 def checkpoint_folders(run_folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    found = [path for path in (run_folder / FOLDER).glob("step-*") if path.name[5:].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    found = [path for path in (run_folder / FOLDER).glob("step-*") if path.name[5:].isdecimal() and path.is_dir()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint_folder: Path) -> int:
+    """The step after which a checkpoint was written, by its name."""
+    return int(checkpoint_folder.name[5:])
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint back. Raises TornCheckpoint when a file is missing or is not the one that was written."""
     try:
-        document = json.loads((folder / STATE).read_text())
-        torn = [name for name, digest in document["sha256"].items() if _digest(folder / name) != digest]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
-        raise TornCheckpoint(f"{folder} is not a whole checkpoint ({type(error).__name__}: {error}).") from error
+        document = _state(folder / STATE)
+        torn = [name for name, digest in document["sha256"].items() if digest_of_file(folder / name) != digest]
+    except Damaged as error:
+        raise TornCheckpoint(f"{folder} is not a whole checkpoint: {error}.") from error
     if torn:
         raise TornCheckpoint(f"{folder} is damaged: {', '.join(torn)} changed since it was written.")
     return Checkpoint(
@@ -94,17 +102,25 @@ def find_checkpoint(place: Path) -> tuple[Path, Checkpoint, list[str]]:
     folder of runs, for the newest run that has any. Raises TornCheckpoint when a checkpoint asked for by name cannot be
     read, FileNotFoundError when there is none.
     """
-    if (place / STATE).exists():
-        return place.parents[1], read_checkpoint(place), []
-    skipped: list[str] = []
+    if (place / STATE).exists() or place.absolute().parent.name == FOLDER:
+        return place.absolute().parents[1], read_checkpoint(place), []
+    torn: list[TornCheckpoint] = []
     for run_folder in [place, *reversed(run_folders(place))]:
         for folder in reversed(checkpoint_folders(run_folder)):
             try:
-                return run_folder, read_checkpoint(folder), skipped
-            except TornCheckpoint as torn:
-                skipped.append(f"{torn} The one before it is used.")
-    said = " ".join(skipped) or "It holds no run that has saved one."
-    raise FileNotFoundError(f"There is no checkpoint to resume from in {place}. {said}")
+                return run_folder, read_checkpoint(folder), [f"{said} The one before it is used." for said in torn]
+            except TornCheckpoint as error:
+                torn.append(error)
+    if not torn:
+        raise FileNotFoundError(
+            f"There is no checkpoint to resume from in {place}. It holds no run that has saved one; start afresh "
+            "without resume_from_checkpoint."
+        )
+    all_of_them = f"All {len(torn)} of them are damaged, the newest so: " if len(torn) > 1 else ""
+    raise FileNotFoundError(
+        f"There is no checkpoint to resume from in {place}. {all_of_them}{torn[0]} Start afresh without "
+        "resume_from_checkpoint, or give another run."
+    )
 
 
 def check_is_of(checkpoint: Checkpoint, identity: Mapping[str, Any], run_folder: Path) -> None:
@@ -123,13 +139,33 @@ def check_is_of(checkpoint: Checkpoint, identity: Mapping[str, Any], run_folder:
         )
 
 
+def _state(path: Path) -> dict[str, Any]:
+    """What STATE holds. Raises Damaged unless that is what was written; of version 0.1, without a seal, its form tells."""
+    document, is_sealed = unsealed(path)
+    files = document.get("sha256", {})
+    is_of_form = (
+        document.keys() == {"identity", "progress", "sha256"}
+        and all(isinstance(part, dict) for part in document.values())
+        and {WEIGHTS, OPTIMIZER} <= files.keys() <= {WEIGHTS, OPTIMIZER, BEST}
+    )
+    if not is_of_form or not (is_sealed or _is_progress(document["progress"])):
+        raise Damaged(f"{path.name} does not have the form of one")
+    return document
+
+
+def _is_progress(progress: Mapping[str, Any]) -> bool:
+    """Whether the counters every version writes are numbers, and scores are records."""
+    counts = [progress.get(name) for name in ("step", "num_tokens", "not_finite", "elapsed")]
+    scores = progress.get("evals")
+    return (
+        all(isinstance(count, int | float) and count >= 0 for count in counts)
+        and isinstance(scores, list)
+        and all(isinstance(score, dict) for score in scores)
+    )
+
+
 def _load(path: Path) -> dict[str, mx.array]:
     arrays = mx.load(str(path))
     assert isinstance(arrays, dict)
     mx.eval(arrays)  # now, while the file is known to be whole; MLX would read it when first used
     return arrays
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
