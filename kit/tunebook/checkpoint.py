@@ -140,7 +140,7 @@ def check_is_of(checkpoint: Checkpoint, identity: Mapping[str, Any], run_folder:
 
 
 def _state(path: Path) -> dict[str, Any]:
-    """What STATE holds. Raises Damaged unless that is what was written; of version 0.1, without a seal, its form tells."""
+    """What STATE holds. Raises Damaged unless that is what was written; without a seal (version 0.1) its form tells."""
     document, is_sealed = unsealed(path)
     files = document.get("sha256", {})
     is_of_form = (
