@@ -30,7 +30,7 @@ model, tokenizer = FastModel.from_pretrained(sys.argv[1])
 FastModel.get_peft_model(model)
 lap("load")
 rows = [{"prompt": f"Count to {n}.", "completion": " ".join(map(str, range(n)))} for n in range(2, 10)]
-trainer = Trainer(model, tokenizer, train_dataset=rows, args=TrainingConfig(max_steps=1, hold_out=0))
+trainer = Trainer(model, tokenizer, train_dataset=rows, args=TrainingConfig(max_steps=1, hold_out=0, output_dir=None))
 lap("encode")
 trainer.train()
 laps = lap("first step")

@@ -1,5 +1,6 @@
 """Fixtures every room's tests share: a tiny model on disk, and the same model loaded afresh for each test."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,27 @@ from tests.tiny import tiny_model_folder
 
 assert tunebook
 pytest_plugins = ["tests.spread"]
+
+
+CHECKOUT = str(Path(__file__).parents[1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_checkout(tmp_path_factory):
+    """Runs are kept in `runs` beside the notebook: fixtures that train leave none in the checkout.
+
+    Children still find `tests` and the kit.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), CHECKOUT])))
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(_away_from_the_checkout, tmp_path_factory, monkeypatch):
+    """Each test begins where no run has been yet; `tmp_path` itself stays empty."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ PICTURE = """
     neftune     : variants
     gated_delta :
     hybrid      : gated_delta runtime tensors variants
+    saving      : config runs
     checkpoint  : atomic sealed tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
@@ -94,9 +95,9 @@ PICTURE = """
     kept_weights : adapters events tensors
     looks       : evaluation events run_plan sampling
     loop        : checkpoint controls endings evaluation events feed interrupts kept_weights looks run_events \
-                  run_plan run_progress runtime step tensors
+                  run_plan run_progress runtime saving step tensors
     trainer     : audience events config interrupts checkpoint sources formats runs memory \
-                  loader batches evaluation preparation pretraining loop progress run_plan tensors
+                  loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \

@@ -10,7 +10,17 @@ from mlx.utils import tree_flatten
 
 from tests.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
-from tunebook.events import CommandReceived, EndReason, EvalEvent, Notice, RunEnded, RunStarted, StepEvent, Working
+from tunebook.events import (
+    CheckpointSaved,
+    CommandReceived,
+    EndReason,
+    EvalEvent,
+    Notice,
+    RunEnded,
+    RunStarted,
+    StepEvent,
+    Working,
+)
 from tunebook.runs import read_events
 
 
@@ -271,6 +281,7 @@ def test_events_come_in_order_and_the_last_is_the_end(adapted, rows):
         StepEvent,
         StepEvent,
         EvalEvent,
+        CheckpointSaved,
         RunEnded,
     ]
     assert [event.step for event in events if isinstance(event, EvalEvent)] == [0, 2, 4]

@@ -22,6 +22,7 @@ def main() -> None:
         lr_scheduler_type="constant",
         gradient_checkpointing=task.checkpointing,
         hold_out=0,
+        output_dir=None,
     )
     trainer = Trainer(model, tokenizer, train_dataset=rows, args=config)
 

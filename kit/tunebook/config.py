@@ -5,6 +5,7 @@ wrong number is a sentence before the model is touched rather than a NaN an hour
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
@@ -99,8 +100,10 @@ class TrainingConfig:
     neftune_noise_alpha: float | None = None  # noise on the embeddings while training; 5 is usual; None and 0: off
     streaming: bool = False  # read and encode rows when their step comes, from a source of any length; needs max_steps
     seed: int = 3407  # the order of the rows, and dropout
-    output_dir: str | None = None  # each run makes a folder run-001, run-002, ... in it; None: nothing is written
-    save_steps: int | None = 100  # a checkpoint every n optimizer steps, and one at the end; None: only at the end
+    # Each run makes a folder run-001, run-002, ... in it, beside the notebook; None: nothing is written.
+    output_dir: str | None = "runs"
+    save_steps: int | None = 100  # a checkpoint every n optimizer steps, and one at the end; None: not by steps
+    save_minutes: float | None = 10.0  # and every n minutes, the first after two at most; None: not by the clock
     save_total_limit: int | None = 2  # how many checkpoints are kept; None: all
     load_best_model_at_end: bool = False  # end with the weights of the lowest held-out loss
     early_stopping_patience: int | None = None  # end after n evaluations without a new lowest loss
@@ -111,6 +114,8 @@ class TrainingConfig:
     def __post_init__(self):
         if self.max_grad_norm == "auto":
             object.__setattr__(self, "max_grad_norm", None if self.max_grad_leaf_norm or self.max_grad_value else 1.0)
+        if isinstance(self.output_dir, os.PathLike):
+            object.__setattr__(self, "output_dir", os.fspath(self.output_dir))
         given = self.sample_prompts
         object.__setattr__(self, "sample_prompts", (given,) if isinstance(given, str) else tuple(given))
         if self.warmup_steps is None and self.warmup_ratio is None:
@@ -143,6 +148,7 @@ class TrainingConfig:
                 lora_plus_ratio=self.lora_plus_ratio,
                 num_train_epochs=self.num_train_epochs,
                 adam_epsilon=self.adam_epsilon,
+                save_minutes=self.save_minutes,
             ),
             _in_half_open_unit(
                 adam_beta1=self.adam_beta1,
@@ -158,6 +164,9 @@ class TrainingConfig:
             []
             if self.gradient_checkpointing in (True, False, "auto", None)
             else [f"gradient_checkpointing is {self.gradient_checkpointing!r}; choose True, False or 'auto'."],
+            []
+            if self.output_dir is None or (isinstance(self.output_dir, str) and self.output_dir)
+            else [f"output_dir is {self.output_dir!r}; name a folder, or pass None to write nothing."],
             self._against_streaming(),
             ["packing and neftune_noise_alpha are both on; the noise would depend on what a row is packed with."]
             if self.packing and self.neftune_noise_alpha

@@ -22,6 +22,7 @@ FREE_SETTINGS = {
     "eval_steps",
     "per_device_eval_batch_size",
     "save_steps",
+    "save_minutes",
     "save_total_limit",
     "load_best_model_at_end",
     "early_stopping_patience",

@@ -30,6 +30,7 @@ from .looks import held_out_score, samples
 from .run_events import not_applied, run_ended, run_started, step_taken
 from .run_plan import RunPlan
 from .run_progress import RunProgress
+from .saving import SaveSchedule, said_of_the_disk
 from .step import Stepper
 from .tensors import flat
 
@@ -63,6 +64,7 @@ class Run:
         )
         self.notices += self._stepper.notices
         self._kept = KeptWeights(self._module)
+        self._save_schedule = SaveSchedule(plan.config)
         self._saved_step: int | None = None
         self._sampled_step: int | None = None
 
@@ -93,7 +95,7 @@ class Run:
         try:
             with runtime.memory_for_training():
                 yield run_started(self.plan, self.step, awaited=awaited)
-                for text in self.notices:
+                for text in [*self.notices, *self._said_of_the_disk()]:
                     yield Notice(step=self.step, text=text)
                 reason = yield from self._train()
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -127,6 +129,7 @@ class Run:
         if self._config.sample_steps is not None and self.step == 0:
             yield from self._sample()
         portions = self.plan.feed.portions(self.progress.place)
+        self._save_schedule.start()
         while True:
             yield from self._between_steps()
             if self.controls.stopping:
@@ -142,7 +145,7 @@ class Run:
                 yield from self._evaluate()
             if _is_due(self._config.sample_steps, self.step):
                 yield from self._sample()
-            if _is_due(self._config.save_steps, self.step):
+            if self._save_schedule.is_due(self.step):
                 yield from self._save()
             if _is_due(CACHE_STEPS, self.step):
                 mx.clear_cache()
@@ -254,6 +257,7 @@ class Run:
         """Write a checkpoint, unless this step has one; a disk that will not take it is reported, not fatal."""
         if self.folder is None or self._saved_step == self.step:
             return
+        began = time.monotonic()
         checkpoint = Checkpoint(
             weights=flat(self._module.trainable_parameters()),
             optimizer_state=self._stepper.optimizer.state,
@@ -268,6 +272,14 @@ class Run:
         else:
             self._saved_step = self.step
             yield CheckpointSaved(step=self.step, path=str(path))
+        finally:
+            self._save_schedule.tried(time.monotonic() - began)
+
+    def _said_of_the_disk(self) -> list[str]:
+        weights = sum(array.nbytes for array in flat(self._module.trainable_parameters()).values())
+        state = sum(array.nbytes for array in flat(self._stepper.optimizer.state).values())
+        copies = 2 if self._config.load_best_model_at_end else 1
+        return said_of_the_disk(self.folder, copies * weights + state, self._config.save_total_limit)
 
 
 def _is_due(every: int | None, step: int) -> bool:

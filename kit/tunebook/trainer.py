@@ -26,7 +26,8 @@ from .preparation import Sources, prepare
 from .pretraining import MultimodalPretrain
 from .progress import run_bar
 from .run_plan import RunPlan
-from .runs import keep_config, learning_rates, new_run_folder, rewind
+from .runs import keep_config, learning_rates, rewind
+from .saving import make_run_folder
 from .sources import Source
 from .tensors import flat
 
@@ -231,7 +232,7 @@ class Trainer:
             run.notices += skipped
             earlier = rewind(run.folder, run.step)
         elif config.output_dir is not None:
-            run.folder = new_run_folder(config.output_dir)
+            run.folder = make_run_folder(config.output_dir)
             keep_config(run.folder, config.as_plain(), plan.identity)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
@@ -242,10 +243,10 @@ class Trainer:
     def _place(self, resume_from: str | Path | bool) -> Path:
         """The folder a checkpoint is looked for in."""
         if resume_from is not True and resume_from != "latest":
-            return Path(str(resume_from))
+            return Path(str(resume_from)).expanduser().absolute()
         if self.config.output_dir is None:
             raise ValueError("There is no output_dir to find the latest checkpoint in; set it, or pass a path.")
-        return Path(self.config.output_dir)
+        return Path(self.config.output_dir).expanduser().absolute()
 
 
 def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response_part: str) -> Trainer:

@@ -97,6 +97,7 @@ def state_of(run: Progress, *, can_send: bool) -> dict[str, Any]:
         "model": run.started.model if run.started else "",
         "stop": _buttons(run, can_send),
         "offered": _offered(run),
+        "saves": run.started is not None and bool(run.started.config.get("output_dir")),
         "pending": sorted(run.pending),
         "working": [run.working.what, run.working.done, run.working.total] if run.working else None,
         "step": run.last.step if run.last else 0,

@@ -15,6 +15,8 @@ const ACTIONS = {
 const UNHEARD =
   "This cell keeps the kernel busy, so a button cannot be heard. Use the notebook’s interrupt button ■ to stop " +
   "without losing work, or train with “await trainer.train_async()”.";
+const SAVES = "End the run after the step in progress; nothing is lost";
+const KEEPS = "End the run after the step in progress; the weights stay in this kernel, and nothing is on the disk";
 const SURE_FOR = 5000; // milliseconds in which a second press of Discard counts
 
 /** The buttons; `ask(command, value)` sends a request, `say(sentence)` tells a screen reader. */
@@ -94,8 +96,8 @@ export function controls(ask, say) {
     stop.hidden = ended;
     discard.hidden = ended || !running;
     for (const each of [stop, discard]) disable(each, unheard || !running);
-    stop.textContent = running ? "Stop and save" : "Stopping…";
-    stop.title = unheard ? UNHEARD : running ? "End the run after the step in progress; nothing is lost" : "";
+    stop.textContent = !running ? "Stopping…" : state.saves ? "Stop and save" : "Stop";
+    stop.title = unheard ? UNHEARD : !running ? "" : state.saves ? SAVES : KEEPS;
     discard.title = unheard ? UNHEARD : "End the run and put the weights back as they were before it";
     reason.textContent = unheard ? UNHEARD : "";
     reason.hidden = !unheard;
