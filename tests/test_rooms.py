@@ -32,6 +32,7 @@ PICTURE = """
     digit_model : tensors
     photo_tiles :
     samples     : digit_model photo_tiles
+    trusted     :
     variants    :
     layers      : tensors
     recompute   : layers tensors variants
@@ -55,8 +56,8 @@ PICTURE = """
     formats     : config examples images pretraining sources
     families    : examples images tensors variants
     rowcheck    : families
-    gguf        : atomic progress tensors
-    loader      : runtime fetch gguf families tensors
+    gguf        : atomic progress tensors trusted
+    loader      : runtime fetch gguf families tensors trusted
     peft_format :
     adapters    : config layers norms peft_format tensors
     untuned     : adapters
@@ -99,9 +100,9 @@ PICTURE = """
     trainer     : audience events config interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
-                  evaluation events examples formats
+                  evaluation events examples formats trusted
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
-                  layers loader loss optim progress samples sampling sources step tensors variants
+                  layers loader loss optim progress samples sampling sources step tensors trusted variants
     fast_model  : config events families sources loader norms adapters sampling export
     demo        : events runs
 """

@@ -5,7 +5,6 @@ the folder. This is the only place that decides whether a model is text or visio
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .families.text import TextFamily
 from .fetch import fetch
 from .gguf import read_gguf
 from .tensors import flat
+from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, read_settings
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -44,6 +44,7 @@ class Loaded:
     checkpoint_dtype: mx.Dtype  # the float type of the weights on disk; merged exports return to it
     dtype: mx.Dtype  # the float type they have in memory
     max_seq_length: int  # tokens
+    trust_remote_code: bool = False  # whether Python in the folder may run, here and in whatever opens it again
 
 
 def load(
@@ -63,7 +64,8 @@ def load(
     """Find, open and convert a model; `say` is told in a sentence where it came from.
 
     `dtype` None keeps the checkpoint's own float type on Metal and CUDA and takes float32 on the CPU, where it is the
-    fast one. Raises ModelNotFound for a name that leads nowhere, FileNotFoundError for a folder without weights,
+    fast one. Without `trust_remote_code` no Python of the folder runs. Raises ModelNotFound for a name that leads
+    nowhere, FileNotFoundError for a folder without weights, CodeNotTrusted (a ValueError) for a model in its own code,
     ValueError for what cannot be tuned here.
     """
     if load_in_4bit and load_in_8bit:
@@ -72,13 +74,28 @@ def load(
     say(f"Loading {Path(name).name} {found.source}.")
     folder = _as_folder(found.path)
     _check_folder(folder, name)
-    config = json.loads((folder / "config.json").read_text())
+    config = read_settings(folder / "config.json")
     sees = _sees(config, name, text_only)
+    shown = openable(folder, trust_remote_code=trust_remote_code)
 
-    if sees:
-        module = _vision_model(folder, trust_remote_code)
-    else:
-        module, config = load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+    try:
+        if sees:
+            module = _vision_model(shown, trust_remote_code)
+        else:
+            module, config = load_model(shown, lazy=True, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(
+            shown, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
+        )
+        processor = _processor(shown, trust_remote_code) if sees else None
+    except UPSTREAM_ERRORS as error:
+        code = None if trust_remote_code else code_named_in(folder)
+        if code is None:
+            raise
+        raise CodeNotTrusted(
+            f"{folder} could not be opened without its own code ({type(error).__name__}: {error}). If it needs the "
+            f"file {code}, read it and pass trust_remote_code=True."
+        ) from error
+    tokenizer.name_or_path = str(folder)
     checkpoint_dtype = _float_type(module)
     live_dtype = _as_dtype(dtype) if dtype is not None else runtime.default_dtype(checkpoint_dtype)
     module.set_dtype(live_dtype)
@@ -87,13 +104,10 @@ def load(
     mx.eval(module.parameters())
     module.eval()
 
-    tokenizer = load_tokenizer(
-        folder, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
-    )
     if chat_template is not None:
         tokenizer.chat_template = chat_template
         tokenizer.has_chat_template = True
-    family = _vision_family(module, tokenizer, folder, config) if sees else TextFamily(module, tokenizer)
+    family = _vision_family(module, tokenizer, processor, folder, config) if sees else TextFamily(module, tokenizer)
     return Loaded(
         name=str(name),
         source=found.source,
@@ -105,6 +119,7 @@ def load(
         checkpoint_dtype=checkpoint_dtype,
         dtype=live_dtype,
         max_seq_length=max_seq_length,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -162,13 +177,19 @@ def _vision_model(folder: Path, trust_remote_code: bool) -> nn.Module:
     return load_vision_model(folder, lazy=True, trust_remote_code=trust_remote_code)
 
 
-def _vision_family(module: nn.Module, tokenizer: TokenizerWrapper, folder: Path, config: dict[str, Any]) -> Family:
+def _processor(folder: Path, trust_remote_code: bool) -> Any:
     from mlx_vlm.utils import load_processor
 
+    with _quiet_transformers():
+        # Left to itself mlx-vlm trusts the code of most families.
+        return load_processor(folder, add_detokenizer=False, trust_remote_code=trust_remote_code)
+
+
+def _vision_family(
+    module: nn.Module, tokenizer: TokenizerWrapper, processor: Any, folder: Path, config: dict[str, Any]
+) -> Family:
     from .families.vision import VisionFamily
 
-    with _quiet_transformers():
-        processor = load_processor(folder, add_detokenizer=False)
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError(
             f"{folder} is more than a text model (its config has vision_config), but holds no processor of images that "

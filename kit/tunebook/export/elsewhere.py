@@ -108,6 +108,7 @@ def _read_folder(
         model=str(loaded.folder if is_adapter else path),
         adapter=str(path) if is_adapter else None,
         bits=bits,
+        trust_remote_code=loaded.trust_remote_code,
         rows=[{"tokens": row.tokens.tolist(), "mask": row.loss_mask.astype(int).tolist()} for row in rows],
         texts=[(example.text, not example.rendered) for example in texts],
         messages=[{"role": "user", "content": "Who was Ada?"}] if renders else None,
@@ -141,6 +142,7 @@ def _read_images(path: Path, reader: Reader, loaded: Loaded, rows: Sequence[Enco
             model=str(loaded.folder if is_adapter else path),
             adapter=str(path) if is_adapter else None,
             bits=_bits_of_loading(loaded) if is_adapter else None,
+            trust_remote_code=loaded.trust_remote_code,
             batches=str(file),
         )
         answer = _ask("tunebook.export.vision_reader", question)
@@ -179,7 +181,9 @@ def _ask(reader: str, question: Question | VisionQuestion) -> Answer:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "question.json"
         question.save(file)
-        child = subprocess.run([sys.executable, "-m", reader, str(file)], capture_output=True, text=True, check=False)
+        # -P: Python files in the folder one happens to stand in, a model's perhaps, are not to be imported.
+        command = [sys.executable, "-P", "-m", reader, str(file)]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         raise RuntimeError(
             f"{reader} could not open {question.adapter or question.model}:\n{child.stderr.strip()[-2000:]}"

@@ -25,6 +25,7 @@ class Question:
     model: str  # a model folder
     adapter: str | None = None  # a folder of adapters to put on it
     bits: int | None = None  # quantize the model first, as `load_in_4bit` does
+    trust_remote_code: bool = False  # whether Python in the model's folder may run
     rows: list[dict[str, list[int]]]  # `tokens` and `mask`, (T,) each
     texts: list[tuple[str, bool]]  # to be tokenized; True: opened with the tokenizer's special tokens
     messages: list[dict[str, str]] | None = None  # a conversation for the chat template to render, up to an answer
@@ -78,8 +79,11 @@ def open_model(question: Question) -> tuple[Any, Any]:
     from mlx_lm.utils import quantize_model
 
     from ..adapters import load_adapters
+    from ..trusted import openable
 
-    module, tokenizer = mlx_lm.load(question.model)[:2]
+    trusts = question.trust_remote_code
+    shown = openable(Path(question.model), trust_remote_code=trusts)
+    module, tokenizer = mlx_lm.load(str(shown), {"trust_remote_code": trusts}, trust_remote_code=trusts)[:2]
     if runtime.backend() == "cpu":
         module.set_dtype(mx.float32)
     if question.bits is not None:

@@ -25,6 +25,7 @@ class VisionQuestion:
     model: str  # a model folder
     adapter: str | None = None  # a folder of adapters to put on it
     bits: int | None = None  # quantize its language model first, as `load_in_4bit` does
+    trust_remote_code: bool = False  # whether Python in the model's folder may run
     batches: str  # an .npz with the arrays of one batch for each row, `NAME_0`, `NAME_1`, ...
 
     def save(self, path: Path) -> None:
@@ -68,8 +69,11 @@ def _opened(question: VisionQuestion, transformers_names: Any) -> Any:
 
     from ..adapters import load_adapters
     from ..families.quirks import is_of_language
+    from ..trusted import openable
 
-    module = load_model(Path(question.model))
+    trusts = question.trust_remote_code
+    shown = openable(Path(question.model), trust_remote_code=trusts)
+    module = load_model(shown, trust_remote_code=trusts)
     if runtime.backend() == "cpu":
         module.set_dtype(mx.float32)
     if question.bits is not None:

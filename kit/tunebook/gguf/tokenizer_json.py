@@ -11,6 +11,7 @@ from gguf import TokenType
 from tokenizers import AddedToken, Tokenizer, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from ..trusted import openable
 from .pre_tokenizers import by_definition, by_name, definition
 from .sentencepiece import (
     adds_space_prefix,
@@ -30,7 +31,8 @@ def vocabulary_of_folder(folder: Path, *, rows: int, end_ids: list[int]) -> tupl
     `end_ids` are the tokens that config.json and generation_config.json end on. Raises ValueError for a tokenizer of
     another kind.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    shown = openable(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(shown, local_files_only=True, trust_remote_code=False)
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     model = spec["model"]
     if model["type"] != "BPE":

@@ -20,6 +20,7 @@ from ..families.base import Encoded
 from ..loader import Loaded
 from ..sources import Row
 from ..tensors import flat
+from ..trusted import openable
 from . import stock, torch_side
 from .procedure import Procedure
 
@@ -77,12 +78,15 @@ class Case:
             raise ValueError(
                 f"{self.name} is quantized for MLX, which torch cannot open; give the model it was made of."
             )
-        return torch_side.open_with_adapters(self.bare.folder, self.lora)
+        trusts = self.bare.trust_remote_code
+        return torch_side.open_with_adapters(self.bare.folder, self.lora, trust_remote_code=trusts)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer as transformers opens it."""
-        return AutoTokenizer.from_pretrained(self.bare.folder)
+        trusts = self.bare.trust_remote_code
+        shown = openable(self.bare.folder, trust_remote_code=trusts)
+        return AutoTokenizer.from_pretrained(shown, trust_remote_code=trusts)
 
     @cached_property
     def start(self) -> stock.Arrays:

@@ -26,6 +26,7 @@ from ..layers import layers_of
 from ..loader import Loaded
 from ..sources import Row
 from ..tensors import flat
+from ..trusted import openable
 from .procedure import KIT, Loss, Pass, Procedure, encoded_whole, loaded_in_float32
 
 
@@ -139,7 +140,7 @@ def _seeded_before_loading(loaded: Loaded, lora: LoraConfig) -> None:
     """Loading draws the numbers it then replaces, so the adapters get later ones."""
     add_adapters(loaded.module, lora)
     mx.random.seed(lora.random_state)
-    load_model(loaded.folder, lazy=True)
+    load_model(openable(loaded.folder, trust_remote_code=False), lazy=True, trust_remote_code=False)
     values = flat(loaded.module.trainable_parameters())
     for path in adapter_paths(loaded.module):
         shape = values[f"{path}.lora_a"].shape

@@ -4,11 +4,13 @@
 the other framework. It needs the extra `parity`.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..export.reader import Question, main
+from ..trusted import openable
 
 
 def open_model(question: Question) -> tuple[Any, Any]:
@@ -16,14 +18,17 @@ def open_model(question: Question) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    trusts = question.trust_remote_code
+    shown = openable(Path(question.model), trust_remote_code=trusts)
     module = AutoModelForCausalLM.from_pretrained(
-        question.model, dtype=torch.float32, attn_implementation="eager"
+        shown, dtype=torch.float32, attn_implementation="eager", use_safetensors=True, trust_remote_code=trusts
     ).eval()
     if question.adapter is not None:
         from peft import PeftModel
 
-        module = PeftModel.from_pretrained(module, question.adapter).eval()
-    return module, AutoTokenizer.from_pretrained(question.model)
+        adapter = openable(Path(question.adapter), trust_remote_code=trusts)
+        module = PeftModel.from_pretrained(module, adapter, use_safetensors=True).eval()
+    return module, AutoTokenizer.from_pretrained(shown, trust_remote_code=trusts)
 
 
 def log_probs(module: Any, tokens: np.ndarray) -> np.ndarray:

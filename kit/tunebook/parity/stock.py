@@ -25,13 +25,14 @@ from ..batches import padded_width, total_steps, windows
 from ..config import LoraConfig, TrainingConfig
 from ..families.base import Encoded
 from ..tensors import flat
+from ..trusted import openable
 
 Arrays = dict[str, np.ndarray]  # by our names, in our layout
 
 
 def with_adapters(folder: Path, lora: LoraConfig, targets: Sequence[str]) -> nn.Module:
     """The model in `folder`, with adapters on the modules `targets`, as `mlx_lm.lora --seed` makes them (0.32)."""
-    module, _ = load_model(folder, lazy=True)
+    module, _ = load_model(openable(folder, trust_remote_code=False), lazy=True, trust_remote_code=False)
     module.set_dtype(mx.float32)
     mx.random.seed(lora.random_state)
     module.freeze()

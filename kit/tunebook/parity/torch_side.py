@@ -20,6 +20,7 @@ from transformers.utils import logging
 from ..batches import total_steps, windows
 from ..config import LoraConfig, TrainingConfig
 from ..families.base import Encoded
+from ..trusted import openable
 from .reference_optim import Arrays, Reference, clip, rates
 
 SMALL = 20_000_000  # parameters
@@ -31,10 +32,16 @@ NAMES = {
 }
 
 
-def open_with_adapters(folder: Path, lora: LoraConfig) -> peft.PeftModel:
+def open_with_adapters(folder: Path, lora: LoraConfig, *, trust_remote_code: bool = False) -> peft.PeftModel:
     """The model in float32, with the adapters PEFT makes of the same settings; `disable_adapter()` takes them off."""
     with quiet():
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        base = AutoModelForCausalLM.from_pretrained(
+            openable(folder, trust_remote_code=trust_remote_code),
+            dtype=torch.float32,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
     layers = base.config.get_text_config().num_hidden_layers
     last = min(lora.finetune_last_n_layers or layers, layers)
     fewer = last < layers

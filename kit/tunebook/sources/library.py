@@ -31,6 +31,10 @@ def from_hub(name: str) -> Rows:
             f"There is no path {name}, and the hub gave no data set {repository} ({_one_line(error)}). Check the "
             "spelling and the connection, or pass a local file or folder."
         ) from error
+    except RuntimeError as error:  # its rows are made by a script, which `datasets` does not run
+        raise ValueError(
+            f"The hub's data set {name} cannot be opened ({_one_line(error)}). Pass a set that is stored as files."
+        ) from error
     except ValueError as error:
         raise ValueError(
             f"The hub's data set {name} cannot be opened ({_one_line(error)}). Name a split as "

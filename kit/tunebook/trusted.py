@@ -1,0 +1,183 @@
+"""A model folder as it may be opened: a folder of links to it, in which no code is and nothing names any.
+
+mlx-lm, mlx-vlm and transformers each have doors of their own to Python in a model folder (`auto_map`, `model_file`,
+pickled weights, modules named by a setting), and do not all ask a flag. What is not there cannot run: where code is not
+trusted they are shown links to weights and vocabularies, and copies of the settings that name no code.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+# What weights, vocabularies, templates and settings are stored in. Python, pickles (.bin, .pt, .npy) and YAML are not.
+_DATA = (".bpe", ".jinja", ".json", ".jsonl", ".model", ".safetensors", ".spm", ".tiktoken", ".txt", ".vocab")
+_FOLDERS = ("additional_chat_templates",)  # that transformers looks into, of those a model folder may hold
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "*.index.json")  # large, and nobody looks for code in them
+
+# The keys that name code: of transformers and diffusers, of mlx-lm, of PEFT, of transformers' pipelines.
+_CODE_KEYS = ("auto_map", "model_file", "auto_mapping", "megatron_core", "custom_pipelines", "custom_generate")
+# Settings a library imports a module of its own by. One that is no plain name could lead elsewhere.
+_MODULE_KEYS = ("model_type", "chat_template_type", "tool_parser_type")
+_OF_MLX_LM = {"chat_template_type": "mlx_lm.chat_templates", "tool_parser_type": "mlx_lm.tool_parsers"}
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+# What libraries raise on a folder whose code they are not shown.
+UPSTREAM_ERRORS = (AttributeError, ImportError, IndexError, KeyError, OSError, TypeError, ValueError)
+
+
+class CodeNotTrusted(ValueError):
+    """A folder that cannot be opened without running code in it."""
+
+
+def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | None = None) -> Path:
+    """The folder to open in place of `folder`, which lasts as long as this process; it has `config` as config.json.
+
+    Raises CodeNotTrusted where a library would run its code and cannot do without, ValueError for a file of settings
+    that is none.
+    """
+    shown = Path(tempfile.mkdtemp(dir=_scratch())) / (folder.resolve().name or "model")
+    shown.mkdir()
+    if trust_remote_code:
+        for entry in folder.iterdir():
+            (shown / entry.name).symlink_to(entry.resolve())
+        if config is not None:
+            _write(shown / "config.json", _with_full_path(config, folder))
+        return shown
+    refuse_code(folder)
+    for file, place in _data_files(folder):
+        target = shown / place
+        target.parent.mkdir(exist_ok=True)
+        if file.suffix == ".json" and not any(file.match(pattern) for pattern in _VOCABULARIES):
+            _write(target, without_code(read_settings(file)))
+        else:
+            target.symlink_to(file.resolve())
+    if config is not None:
+        _write(shown / "config.json", without_code(config))
+    return shown
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise CodeNotTrusted for a folder whose model or tokenizer is in its own code, ValueError for a stray name."""
+    settings = {path.name: read_settings(path) for path in sorted(folder.glob("*config.json"))}
+    for name, document in settings.items():
+        for key, value in _named_modules(document):
+            if value is not None and not (isinstance(value, str) and _PLAIN_NAME.fullmatch(value)):
+                raise ValueError(f"{key} in {folder / name} is {value!r}, which names no module; correct the file.")
+            if value is not None and key in _OF_MLX_LM and find_spec(f"{_OF_MLX_LM[key]}.{value}") is None:
+                raise ValueError(f"{key} in {folder / name} is {value!r}, which mlx-lm does not have; take it out.")
+    config, tokenizer = settings.get("config.json", {}), settings.get("tokenizer_config.json", {})
+    if isinstance(config, dict) and config.get("model_file") is not None:
+        raise CodeNotTrusted(_needs(folder, str(config["model_file"])))
+    if isinstance(tokenizer, dict) and (reference := _tokenizer_code(tokenizer)) is not None:
+        kinds = {str(kind).removesuffix("Fast") for kind in TOKENIZER_MAPPING_NAMES.values()}
+        kinds |= {"PreTrainedTokenizer", "TokenizersBackend"}
+        known = str(tokenizer.get("tokenizer_class")).removesuffix("Fast") in kinds
+        if not known and not (isinstance(config, dict) and config.get("model_type") in TOKENIZER_MAPPING_NAMES):
+            raise CodeNotTrusted(_needs(folder, reference))
+
+
+def code_named_in(folder: Path) -> str | None:
+    """The first file of code that the settings in `folder` name."""
+    documents = (read_settings(path) for path in sorted(folder.glob("*config.json")))
+    return next((reference for document in documents for reference in _references(document)), None)
+
+
+def read_settings(file: Path) -> Any:
+    """A file of JSON. Raises ValueError, naming it, for what is none."""
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON ({error or type(error).__name__}); save or download it again.") from error
+
+
+def without_code(document: Any) -> Any:
+    """A copy of settings that names no code, however deep within."""
+    if isinstance(document, dict):
+        return {key: without_code(value) for key, value in document.items() if key not in _CODE_KEYS}
+    return [without_code(value) for value in document] if isinstance(document, list) else document
+
+
+@cache
+def _scratch() -> str:
+    """A folder that is removed when the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="tunebook-opened-")
+    _kept.append(folder)
+    return folder.name
+
+
+_kept: list[tempfile.TemporaryDirectory] = []  # for as long as the process lives
+
+
+def _data_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """(file, its place in the folder) of all that is data."""
+    for within in ("", *_FOLDERS):
+        place = folder / within
+        if not place.is_dir():
+            continue
+        for entry in sorted(place.iterdir()):
+            if entry.suffix in _DATA and entry.is_file():
+                yield entry, str(entry.relative_to(folder))
+
+
+def _named_modules(document: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if key in _MODULE_KEYS:
+                yield key, value
+            yield from _named_modules(value)
+
+
+def _references(document: Any) -> Iterator[str]:
+    """What the keys of code in a document refer to."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if key in _CODE_KEYS:
+                yield from (_file_of(leaf) for leaf in _leaves(value))
+            else:
+                yield from _references(value)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+
+
+def _tokenizer_code(settings: dict[str, Any]) -> str | None:
+    """The file of the tokenizer's own code, if it names one."""
+    named = settings.get("auto_map")
+    named = named.get("AutoTokenizer") if isinstance(named, dict) else named
+    return next((_file_of(leaf) for leaf in _leaves(named)), None)
+
+
+def _file_of(reference: str) -> str:
+    """ "tokenization.Mine" and "owner/name--tokenization.Mine" -> the file they name."""
+    if reference.endswith(".py"):
+        return reference
+    repository, _, name = reference.rpartition("--")
+    file = f"{name.rpartition('.')[0] or name}.py"
+    return f"{repository}: {file}" if repository else file
+
+
+def _with_full_path(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A path to code beside the model leads there from anywhere."""
+    code = config.get("model_file")
+    return config | {"model_file": str((folder / code).resolve())} if isinstance(code, str) else config
+
+
+def _write(file: Path, document: Any) -> None:
+    file.unlink(missing_ok=True)  # a link, through which the folder itself would be written
+    file.write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _needs(folder: Path, code: str) -> str:
+    return f"{folder} needs its own code (file {code}); read it and pass trust_remote_code=True."
