@@ -12,9 +12,10 @@ WIDGETS = KIT.parents[1] / "widgets" / "tunebook_widgets"
 PICTURE = """
     atomic      :
     events      :
+    sealed      :
+    private     : atomic
     config      :
     torchless   :
-    sealed      :
     interrupts  :
     runtime     :
     remote_images : atomic runtime
@@ -25,7 +26,8 @@ PICTURE = """
     pretraining : config sources
     progress    : events
     bridges     : events
-    runs        : atomic events
+    run_log     : events private sealed
+    runs        : events private run_log
     audience    : events runs
     blas        : atomic runtime
     tensors     :
@@ -50,7 +52,7 @@ PICTURE = """
     gated_delta :
     hybrid      : gated_delta runtime tensors variants
     saving      : config runs
-    checkpoint  : atomic sealed tensors runs
+    checkpoint  : private sealed tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
     formats     : config examples images pretraining sources

@@ -77,9 +77,16 @@ def test_what_is_no_run_is_refused_with_its_place(tmp_path):
         runs.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no run has begun"):
         runs.load(written(tmp_path, STEP))
-    for line in ("3\n", '{"event": "step", "loss": 1}\n', '{"event": "later"}\n', "half\n"):
-        with pytest.raises(ValueError, match=r"events\.jsonl, line 2: "):
-            runs.load(written(tmp_path, STARTED, torn=line))
+    with pytest.raises(ValueError, match=r"no run has begun.* 1 line is damaged and left out \(the first: line 1\)"):
+        runs.load(written(tmp_path, torn="half\n"))
+
+
+@pytest.mark.parametrize("line", ["3", '{"event": "step", "loss": 1}', '{"event": "later"}', "half", ""])
+def test_a_line_that_tells_nothing_is_left_out_of_a_history_and_counted(tmp_path, line):
+    history = runs.load(written(tmp_path, STARTED, torn=f"{line}\n{to_json(STEP)}\n"))
+    assert history.loss.tolist() == [2.5]
+    [notice] = history.notices
+    assert "1 is of a newer version" in notice.text if "later" in line else "(the first: line 2)" in notice.text
 
 
 def test_a_run_can_be_read_where_mlx_is_not_installed(tmp_path):

@@ -26,7 +26,8 @@ class Audience:
 
     def __init__(self, listeners: Sequence[tuple[str, Listener]], run_folder: Path | None, earlier: Sequence[Event]):
         """`listeners` come with the name each is called by in a report; the log in `run_folder` is told before them."""
-        self.listeners = [*([("The event log", event_log(run_folder))] if run_folder else []), *listeners]
+        log = [("The event log", event_log(run_folder, self._say))] if run_folder else []
+        self.listeners = [*log, *listeners]
         self.told = list(earlier)  # a resumed run's own past is part of its record
 
     def tell(self, event: Event) -> None:
@@ -39,10 +40,12 @@ class Audience:
                 listener(event)
             except Exception as error:  # noqa: BLE001 - strangers' code may raise anything; the run must not end for it
                 self.listeners.remove(named)
-                step = self.told[-1].step if self.told else 0
                 text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
                 warnings.warn(text, stacklevel=2)
-                self.tell(Notice(step=step, text=text))
+                self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.tell(Notice(step=self.told[-1].step if self.told else 0, text=text))
 
 
 def drain(events: Events, audience: Audience) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
-from .atomic import new_folder
+from .private import make_private_folder, new_private_folder
 from .runs import run_folders
 from .sealed import Damaged, digest_of_file, sealed_json, unsealed
 from .tensors import flat, save_tensors
@@ -48,7 +48,8 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
     What lies beyond `step`, left by a course the run did not take, does not count and stays.
     """
     folder = run_folder / FOLDER / f"step-{step:05d}"
-    with new_folder(folder) as partial:
+    make_private_folder(run_folder)
+    with new_private_folder(folder) as partial:
         save_tensors(partial / WEIGHTS, checkpoint.weights)
         save_tensors(partial / OPTIMIZER, flat(checkpoint.optimizer_state))
         if checkpoint.best_weights is not None:

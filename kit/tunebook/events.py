@@ -6,7 +6,8 @@ room needs nothing but the standard library and a recorded run can be replayed o
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,14 @@ class EndReason(StrEnum):
     EARLY_STOPPED = "early_stopped"  # the held-out loss had stopped falling
     NOT_FINITE = "not_finite"  # loss or gradients stayed NaN or infinite; the last good weights are in the model
     FAILED = "failed"  # an exception rose inside a step
+
+
+class UnknownEvent(ValueError):
+    """A line of a newer version: an event of a kind, or with a named value, that is not known here."""
+
+    def __init__(self, message: str, step: int | None):
+        super().__init__(message)
+        self.step = step
 
 
 class Command(StrEnum):
@@ -204,21 +213,81 @@ def to_json(event: Event) -> str:
 
 
 def from_json(line: str) -> Event:
-    """The event that `to_json` wrote. Raises ValueError for a line that is no event or names an unknown kind."""
+    """The event that `to_json` wrote; fields that only a newer version knows are left aside.
+
+    Raises ValueError for a line that is no event or has a value of a wrong type, and UnknownEvent, which is one, for a
+    kind not known here.
+    """
+    return parsed(line)[0]
+
+
+def parsed(line: str) -> tuple[Event, list[str]]:
+    """(event, names of fields not known here) of a line. Raises as `from_json` does."""
     try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
+        given = json.loads(line)
+    except (ValueError, RecursionError) as error:  # of digits without end, of brackets without end
         raise ValueError(f"Not a line of events.jsonl ({error}): {line[:80]!r}") from error
-    if not isinstance(fields, dict):
+    if not isinstance(given, dict):
         raise ValueError(f"Not a line of events.jsonl (an event is a JSON object): {line[:80]!r}")
-    name = fields.pop("event", None)
+    name = given.pop("event", None)
+    if not isinstance(name, str):
+        raise ValueError(f"Not a line of events.jsonl (it names no event): {line[:80]!r}")
     if name not in _KINDS:
-        raise ValueError(f"Unknown event {name!r}; this version knows {', '.join(_KINDS)}.")
-    if name == "run_ended":
-        fields["reason"] = EndReason(fields["reason"])
-    if name == "command_received":
-        fields["command"] = Command(fields["command"])
-    try:
-        return _KINDS[name](**fields)
-    except TypeError as error:
-        raise ValueError(f"Not the fields of the event {name!r} ({error}): {line[:80]!r}") from error
+        step = given.get("step")
+        raise UnknownEvent(
+            f"Unknown event {name!r}; this version knows {', '.join(_KINDS)}.", step if _is_int(step) else None
+        )
+    kind, values = _KINDS[name], {}
+    for field_name, is_one, optional in _FIELDS[kind]:
+        if field_name not in given:
+            if not optional:
+                raise ValueError(f"Not the fields of the event {name!r} ({field_name} is missing): {line[:80]!r}")
+            continue
+        value = given.pop(field_name)
+        if not is_one(value):
+            raise ValueError(f"Not the fields of the event {name!r} ({field_name} is {value!r:.40}): {line[:80]!r}")
+        values[field_name] = value
+    for field_name, names in _NAMED.get(kind, {}).items():
+        value = values[field_name]
+        if value not in names:
+            raise UnknownEvent(f"{field_name} of the event {name!r} is {value!r:.40}.", values["step"])
+        values[field_name] = names[value]
+    return kind(**values), list(given)
+
+
+def _is_int(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_float(value: Any) -> bool:
+    """A number that a float can hold, or not; integers are written where a float happens to be whole."""
+    return type(value) is float or _is_int(value)
+
+
+_IS_ONE: dict[Any, Callable[[Any], bool]] = {
+    int: _is_int,
+    float: _is_float,
+    str: lambda value: type(value) is str,
+    bool: lambda value: type(value) is bool,
+    dict[str, Any]: lambda value: type(value) is dict,
+    EndReason: lambda value: type(value) is str,
+    Command: lambda value: type(value) is str,
+    int | None: lambda value: value is None or _is_int(value),
+    float | None: lambda value: value is None or _is_float(value),
+}
+# Of each kind: the name of a field, whether a value is one of its type, whether it may be missing.
+_FIELDS: dict[type[Event], list[tuple[str, Callable[[Any], bool], bool]]] = {
+    kind: [
+        (f.name, _IS_ONE[f.type], f.default is not MISSING or f.default_factory is not MISSING) for f in fields(kind)
+    ]
+    for kind in _KINDS.values()
+}
+# Fields whose values have names; a newer version may have more of them.
+_NAMED: dict[type[Event], dict[str, dict[str, StrEnum]]] = {
+    kind: {
+        f.name: {one.value: one for one in f.type}
+        for f in fields(kind)
+        if isinstance(f.type, type) and issubclass(f.type, StrEnum)
+    }
+    for kind in _KINDS.values()
+}

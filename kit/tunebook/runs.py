@@ -1,37 +1,38 @@
 """Run folders: one numbered folder per training run, with every event of the run as a line of `events.jsonl`.
 
-What the model wrote on the way is in `samples.jsonl` too, for whoever wants that alone.
-
-What comes in are events, what goes out is a file a person, a dashboard or another process can read while the run goes
-on, and `load`, which reads it back as columns. A file called `STOP` that anyone puts into the folder ends the run.
-Standard library and NumPy only, so a run can be looked at where there is no MLX.
+What the model wrote on the way is in `samples.jsonl` too, for whoever wants that alone. What comes in are events
+(`run_log.py`), what goes out is a file a person, a dashboard or another process can read while the run goes on, and
+`load`, which reads it back as columns. A file called `STOP` that its owner puts into the folder ends the run. Standard
+library and NumPy only, so a run can be looked at where there is no MLX.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .atomic import new_file
-from .events import (
-    EvalEvent,
-    Event,
-    LearningRateChanged,
-    Notice,
-    RunEnded,
-    RunStarted,
-    SampleEvent,
-    StepEvent,
-    Working,
-    from_json,
-    to_json,
-)
+from .events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from .private import make_private_folder, new_private_file
+from .run_log import EVENTS_FILE, SAMPLES_FILE, event_log, log_of, read_events, rewind
 
-EVENTS_FILE = "events.jsonl"
-SAMPLES_FILE = "samples.jsonl"
+__all__ = [
+    "CONFIG_FILE",
+    "EVENTS_FILE",
+    "SAMPLES_FILE",
+    "STOP_FILE",
+    "RunHistory",
+    "event_log",
+    "keep_config",
+    "load",
+    "new_run_folder",
+    "read_events",
+    "rewind",
+    "run_folders",
+]
+
 CONFIG_FILE = "config.json"
 STOP_FILE = "STOP"
 
@@ -64,16 +65,17 @@ class RunHistory:
 
 
 def load(path: Path | str) -> RunHistory:
-    """Read back a run from its folder or its events.jsonl; a last line that is still being written is left out.
+    """Read back a run from its folder or its events.jsonl, with what `read_events` says of its lines.
 
-    Raises FileNotFoundError where there is no log, ValueError for one that no run has begun or that holds a line which
-    is no event.
+    Raises FileNotFoundError where there is no log, ValueError for one that no run has begun.
     """
-    file = _log_of(Path(path))
-    events = list(_events_in(file))
+    file = log_of(Path(path))
+    events = list(read_events(file))
     started = [event for event in events if isinstance(event, RunStarted)]
     if not started:
-        raise ValueError(f"{file} does not say what run it is of: no run has begun in it, or its start was cut off.")
+        odd = [event.text for event in events if isinstance(event, Notice)][-1:]
+        said = "no run has begun in it, or its start was cut off."
+        raise ValueError(" ".join([f"{file} does not say what run it is of: {said}", *odd]))
     ended = [event for event in events if isinstance(event, RunEnded)]
     steps = [event for event in events if isinstance(event, StepEvent)]
     evals = [event for event in events if isinstance(event, EvalEvent)]
@@ -97,17 +99,14 @@ def load(path: Path | str) -> RunHistory:
 
 
 def new_run_folder(output_dir: Path | str) -> Path:
-    """Make and return the next free `run-001`, `run-002`, ... in `output_dir`."""
+    """Make and return the next free `run-001`, `run-002`, ... in `output_dir`, for its owner alone."""
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(path.name[4:]) for path in run_folders(output_dir)), default=0)
     while True:
-        try:
-            (output_dir / f"run-{number:03d}").mkdir()
-        except FileExistsError:  # another process took the number between the look and the mkdir
-            number += 1
-        else:
+        if make_private_folder(output_dir / f"run-{number:03d}"):
             return output_dir / f"run-{number:03d}"
+        number += 1  # another process took it between the look and now
 
 
 def run_folders(output_dir: Path | str) -> list[Path]:
@@ -118,87 +117,8 @@ def run_folders(output_dir: Path | str) -> list[Path]:
 
 def keep_config(run_folder: Path | str, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Write what a run was asked to do, and what it is a run of, into its `config.json`."""
-    with new_file(Path(run_folder) / CONFIG_FILE) as partial:
+    with new_private_file(Path(run_folder) / CONFIG_FILE) as partial:
         partial.write_text(json.dumps({"config": dict(config), "identity": dict(identity)}, indent=2), encoding="utf-8")
-
-
-def event_log(run_folder: Path | str) -> Callable[[Event], None]:
-    """A listener that appends each event to the run's `events.jsonl`, flushed line by line, and samples to their own.
-
-    `Working` is left out: it says what is going on, not what happened.
-    """
-    run_folder = Path(run_folder)
-
-    def keep(event: Event) -> None:
-        if not isinstance(event, Working):
-            _append(run_folder / EVENTS_FILE, to_json(event))
-        if isinstance(event, SampleEvent):
-            _append(run_folder / SAMPLES_FILE, json.dumps(asdict(event), ensure_ascii=False))
-
-    return keep
-
-
-def rewind(run_folder: Path | str, step: int) -> list[Event]:
-    """Take out of a run's log what came after `step`, and its start and end, and return what is left.
-
-    A run that is resumed at `step` takes the steps after it once more, so they must not be in the log twice.
-    """
-    run_folder = Path(run_folder)
-    if not (run_folder / EVENTS_FILE).exists():
-        return []
-    kept: list[Event] = [
-        event
-        for event in read_events(run_folder)
-        if event.step <= step and not isinstance(event, RunStarted | RunEnded)
-    ]
-    with new_file(run_folder / EVENTS_FILE) as partial:
-        partial.write_text("".join(to_json(event) + "\n" for event in kept), encoding="utf-8")
-    samples = [event for event in kept if isinstance(event, SampleEvent)]
-    with new_file(run_folder / SAMPLES_FILE) as partial:
-        lines = (json.dumps(asdict(event), ensure_ascii=False) + "\n" for event in samples)
-        partial.write_text("".join(lines), encoding="utf-8")
-    return kept
-
-
-def read_events(path: Path | str) -> Iterator[Event]:
-    """The events of a run, from its folder or its events.jsonl; a last line that is still being written is left out.
-
-    Raises FileNotFoundError where there is no log.
-    """
-    yield from _events_in(_log_of(Path(path)))
-
-
-def learning_rates(run_folder: Path) -> dict[int, float]:
-    """Each change of the learning rate the log tells of, by the step it was made after; none where there is no log."""
-    if not (run_folder / EVENTS_FILE).exists():
-        return {}
-    changes = (event for event in read_events(run_folder) if isinstance(event, LearningRateChanged))
-    return {change.step: change.learning_rate for change in changes}
-
-
-def _log_of(path: Path) -> Path:
-    file = path / EVENTS_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no run at {path}: {file} does not exist. Pass a run folder, e.g. runs/run-001."
-        )
-    return file
-
-
-def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-
-
-def _events_in(path: Path) -> Iterator[Event]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.endswith("\n"):
-                try:
-                    event = from_json(line)
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from error
-                yield event
 
 
 def _column(values: list[float]) -> np.ndarray:

@@ -26,7 +26,7 @@ from .preparation import Sources, prepare
 from .pretraining import MultimodalPretrain
 from .progress import run_bar
 from .run_plan import RunPlan
-from .runs import keep_config, learning_rates, rewind
+from .runs import keep_config, rewind
 from .saving import make_run_folder
 from .sources import Source
 from .tensors import flat
@@ -227,10 +227,11 @@ class Trainer:
             run.folder, checkpoint, skipped = found
             check_is_of(checkpoint, plan.identity, run.folder)
             run.restore(checkpoint)
-            if place in (run.folder, run.folder.parent):  # from a checkpoint of choice the run may take another course
-                run.progress.learning_rates |= learning_rates(run.folder)
-            run.notices += skipped
-            earlier = rewind(run.folder, run.step)
+            # From a checkpoint of choice the run may take another course.
+            rewound = rewind(run.folder, run.step, same_course=place in (run.folder, run.folder.parent))
+            run.progress.learning_rates |= rewound.rates_ahead
+            run.notices += [*skipped, *rewound.notices]
+            earlier = rewound.events
         elif config.output_dir is not None:
             run.folder = make_run_folder(config.output_dir)
             keep_config(run.folder, config.as_plain(), plan.identity)
