@@ -26,6 +26,7 @@ PICTURE = """
     pretraining : config sources
     progress    : events
     bridges     : events
+    run_lock    : private
     run_log     : events private sealed
     runs        : events private run_log
     audience    : events runs
@@ -99,7 +100,7 @@ PICTURE = """
     looks       : evaluation events run_plan sampling
     loop        : checkpoint controls endings evaluation events feed interrupts kept_weights looks run_events \
                   run_plan run_progress runtime saving step tensors
-    trainer     : audience events config interrupts checkpoint sources formats runs memory \
+    trainer     : audience events config run_lock interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
                   evaluation events examples formats trusted

@@ -6,7 +6,7 @@ from the step (`step.Stepper.begin`) and needs no saving; the place in a stream 
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,17 +96,22 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def find_checkpoint(place: Path) -> tuple[Path, Checkpoint, list[str]]:
+def find_checkpoint(place: Path, hold: Callable[[Path], None] | None = None) -> tuple[Path, Checkpoint, list[str]]:
     """(run folder, checkpoint, sentences about torn ones passed over).
 
     `place` is one checkpoint, whose run is then resumed from just there; a run folder, for its newest sound one; or a
-    folder of runs, for the newest run that has any. Raises TornCheckpoint when a checkpoint asked for by name cannot be
-    read, FileNotFoundError when there is none.
+    folder of runs, for the newest run that has any. `hold` is called with a run folder before its checkpoints are
+    read, so that nobody else writes there in the meantime. Raises TornCheckpoint when a checkpoint asked for by name
+    cannot be read, FileNotFoundError when there is none.
     """
     if (place / STATE).exists() or place.absolute().parent.name == FOLDER:
+        if hold is not None:
+            hold(place.absolute().parents[1])
         return place.absolute().parents[1], read_checkpoint(place), []
     torn: list[TornCheckpoint] = []
     for run_folder in [place, *reversed(run_folders(place))]:
+        if hold is not None and checkpoint_folders(run_folder):
+            hold(run_folder)
         for folder in reversed(checkpoint_folders(run_folder)):
             try:
                 return run_folder, read_checkpoint(folder), [f"{said} The one before it is used." for said in torn]

@@ -5,6 +5,7 @@ have it told to those who subscribed (`audience.py`); they differ only in whethe
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -25,6 +26,7 @@ from .memory import Estimate, estimate, settled
 from .preparation import Sources, prepare
 from .pretraining import MultimodalPretrain
 from .progress import run_bar
+from .run_lock import RunLock
 from .run_plan import RunPlan
 from .runs import keep_config, rewind
 from .saving import make_run_folder
@@ -145,17 +147,18 @@ class Trainer:
         """Train, blocking until done. In a notebook prefer `await trainer.train_async()`: there the buttons work.
 
         `resume_from_checkpoint` True or "latest" goes on from the newest checkpoint in `output_dir`; a path names a
-        run folder or one checkpoint. Raises ForeignCheckpoint, with the differences, for one of another run.
+        run folder or one checkpoint. Raises ForeignCheckpoint, with the differences, for one of another run, and
+        RunInUse while another process trains in the folder.
         """
-        run, audience = self._start(resume_from_checkpoint)
-        with on_terminate(self.stop):
+        with ExitStack() as held, on_terminate(self.stop):
+            run, audience = self._start(resume_from_checkpoint, held)
             drain(run.events(awaited=False), audience)
         return _result(audience.told, run.folder)
 
     async def train_async(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
         """`train`, letting the kernel hear the browser between micro-batches."""
-        run, audience = self._start(resume_from_checkpoint)
-        with on_terminate(self.stop):
+        with ExitStack() as held, on_terminate(self.stop):
+            run, audience = self._start(resume_from_checkpoint, held)
             await drain_async(run.events(awaited=True), audience)
         return _result(audience.told, run.folder)
 
@@ -205,12 +208,17 @@ class Trainer:
         if waiting and self.config.eval_steps is None:
             raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
 
-    def _start(self, resume_from: ResumeFrom) -> tuple[Run, Audience]:
-        """A new or resumed run, and those to tell of it."""
+    def _start(self, resume_from: ResumeFrom, held: ExitStack) -> tuple[Run, Audience]:
+        """A new or resumed run, whose folder is this run's alone until `held` is left, and those to tell of it."""
         if not flat(self.loaded.module.trainable_parameters()):
             raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
         place = self._place(resume_from) if resume_from else None
-        found = find_checkpoint(place) if place else None
+        locks: list[RunLock] = []
+
+        def hold(run_folder: Path) -> None:
+            locks.append(held.enter_context(RunLock(run_folder)))
+
+        found = find_checkpoint(place, hold) if place else None
         config, notices = self._settled(found[1] if found else None)
         plan = RunPlan(
             loaded=self.loaded,
@@ -234,7 +242,9 @@ class Trainer:
             earlier = rewound.events
         elif config.output_dir is not None:
             run.folder = make_run_folder(config.output_dir)
+            hold(run.folder)
             keep_config(run.folder, config.as_plain(), plan.identity)
+        run.notices += [lock.notice for lock in locks if lock.notice is not None]
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         audience = Audience([*bar, *self._listeners], run.folder, earlier)
