@@ -61,8 +61,12 @@ PICTURE = """
     rowcheck    : families
     gguf        : atomic progress tensors trusted
     loader      : runtime fetch gguf families tensors trusted
-    peft_format :
-    adapters    : config layers norms peft_format tensors
+    adapter_files :
+    peft_settings :
+    peft_format : peft_settings
+    mlx_settings : peft_settings
+    saved_adapters : adapter_files layers mlx_settings norms peft_format peft_settings tensors
+    adapters    : config layers norms peft_format saved_adapters tensors
     untuned     : adapters
     stored_pictures : families images
     encoded     : families stored_pictures
@@ -102,11 +106,11 @@ PICTURE = """
                   run_plan run_progress runtime saving step tensors
     trainer     : audience events config run_lock interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress run_plan saving tensors
-    export      : peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding families \
-                  evaluation events examples formats trusted
+    export      : adapter_files peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding \
+                  families evaluation events examples formats trusted
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
                   layers loader loss optim progress samples sampling sources step tensors trusted variants
-    fast_model  : config events families sources loader norms adapters sampling export
+    fast_model  : config events families fetch sources loader norms adapter_files adapters sampling export
     demo        : events runs
 """
 ALLOWED = {

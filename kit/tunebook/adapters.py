@@ -4,13 +4,13 @@ The adapter layers are mlx-lm's (`mlx_lm.tuner`, 0.32), wrapped around the model
 line uses, so the same seed gives the same adapters there and here.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_unflatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
@@ -18,10 +18,10 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from .config import LoraConfig
 from .layers import layers_of
 from .norms import keep_norms_in_float32
-from .peft_format import Moves, from_peft
+from .peft_format import Moves
+from .saved_adapters import prepare
 from .tensors import flat
 
-MLX_FILE, PEFT_FILE = "adapters.safetensors", "adapter_model.safetensors"
 LEAVES = ("lora_a", "lora_b", "m")  # what the parameters of an adapter are called; m is DoRA's magnitude
 
 _ADAPTABLE = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
@@ -94,56 +94,22 @@ def load_adapters(module: nn.Module, folder: Path | str, transformers_names: Mov
     """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
 
     It reads what `export.lora`, mlx-lm and PEFT write; `transformers_names` are the family's, for what PEFT wrote. They
-    are trainable then, and nothing else is. Raises ValueError, with names and shapes, unless every tensor in the file
-    has its place in the model and every adapter its tensors.
+    are trainable then, and nothing else is. What is refused (see `saved_adapters.prepare`) is refused before anything
+    of the model is changed.
     """
-    settings, tensors = _saved(Path(folder), transformers_names)
+    if adapter_paths(module):
+        raise ValueError("This model has adapters already; load it again with from_pretrained to start afresh.")
+    ready = prepare(module, Path(folder), transformers_names)
     module.freeze()
-    linear_to_lora_layers(
-        module,
-        len(layers_of(module)) if settings["num_layers"] < 0 else settings["num_layers"],
-        settings["lora_parameters"],
-        use_dora=settings["fine_tune_type"] == "dora",
-    )
-    present = flat(module.parameters())
-    strangers = [
-        f"{name} {list(tensor.shape)} in the file, "
-        + (f"{list(present[name].shape)} in the model" if name in present else "not in the model")
-        for name, tensor in tensors.items()
-        if name not in present or present[name].shape != tensor.shape
-    ]
-    strangers += [f"{name} not in the file" for name in present if is_adapter(name) and name not in tensors]
-    if strangers:
-        more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
-        raise ValueError(f"The adapters in {folder} are not this model's: {'; '.join(strangers[:5])}{more}.")
-    whole = {name.rpartition(".")[0] for name in tensors if not is_adapter(name)}
+    module.update_modules(tree_unflatten(list(ready.layers.items())))
+    whole = {name.rpartition(".")[0] for name in ready.whole}
     for path, part in _modules(module):
         if path in whole:
             part.unfreeze()
     keep_norms_in_float32(module)
-    module.load_weights(list(tensors.items()), strict=False)
+    module.load_weights(list(ready.whole.items()), strict=False)
     module.train(module.training)
     mx.eval(module.parameters())
-
-
-def base_of_adapters(folder: Path) -> str | None:
-    """The model the adapters saved in `folder` are for; None when it holds none, or a whole model."""
-    if not (folder / "adapter_config.json").is_file() or (folder / "config.json").exists():
-        return None
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    base = settings.get("base_model_name_or_path") or settings.get("model")  # mlx-lm's own command line calls it model
-    if not base:
-        raise ValueError(f"{folder} does not say what model its adapters are for; load that and call load_adapters.")
-    return base
-
-
-def _saved(folder: Path, names: Moves) -> tuple[dict[str, Any], dict[str, mx.array]]:
-    """(settings, tensors) of saved adapters, by the names the model here has."""
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    if "peft_type" in settings:
-        theirs = cast("dict[str, mx.array]", mx.load(str(folder / PEFT_FILE)))
-        return from_peft(settings, theirs, [(there, here) for here, there in names or ()])
-    return settings, cast("dict[str, mx.array]", mx.load(str(folder / MLX_FILE)))
 
 
 def _dropout(layer: nn.Module) -> float:

@@ -4,7 +4,7 @@ It only calls into rooms; nothing is decided here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from . import adapters
+from .adapter_files import base_of_adapters
 from .config import LoraConfig
 from .events import Event
 from .export.hub import publish
@@ -20,6 +21,7 @@ from .export.lora import AdapterFormat
 from .export.report import Export
 from .export.saving import SaveMethod, export_gguf, export_lora, export_merged
 from .families.base import Family
+from .fetch import ModelNotFound
 from .loader import Loaded, load
 from .norms import keep_norms_in_float32
 from .sampling import as_prompt, write
@@ -74,7 +76,7 @@ class FastModel:
         The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything. A folder
         of saved adapters, in mlx-lm's format or PEFT's, brings its base model and its adapters, trainable as they were.
         """
-        base = adapters.base_of_adapters(Path(name)) if Path(name).is_dir() else None  # None: these are no adapters
+        base = base_of_adapters(Path(name)) if Path(name).is_dir() else None  # None: these are no adapters
         if full_finetuning and (load_in_4bit or load_in_8bit):
             raise ValueError(
                 "full_finetuning needs weights that can be changed; leave out load_in_4bit / load_in_8bit."
@@ -82,20 +84,26 @@ class FastModel:
         if full_finetuning and base is not None:
             raise ValueError(f"{name} holds adapters; leave out full_finetuning, or merge them and load the result.")
         mx.random.seed(random_state)
-        loaded = load(
-            base or name,
-            max_seq_length=max_seq_length,
-            dtype=dtype,
-            load_in_4bit=load_in_4bit,
-            load_in_8bit=load_in_8bit,
-            token=token,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            text_only=text_only,
-            chat_template=chat_template,
-        )
+        try:
+            loaded = load(
+                name if base is None else base.name,
+                max_seq_length=max_seq_length,
+                dtype=dtype,
+                load_in_4bit=load_in_4bit,
+                load_in_8bit=load_in_8bit,
+                token=token,
+                revision=revision or (base.revision if base else None),
+                trust_remote_code=trust_remote_code,
+                text_only=text_only,
+                chat_template=chat_template,
+            )
+        except ModelNotFound as error:
+            if base is None:
+                raise
+            raise ModelNotFound(f"{error} The adapter_config.json of {name} names it as their base.") from error
         if base is not None:
             adapters.load_adapters(loaded.module, Path(name), loaded.family.transformers_names)
+            loaded = replace(loaded, source=f"{loaded.source}, with the adapters in {name}{base.note}")
         elif full_finetuning:
             keep_norms_in_float32(loaded.module)
         else:

@@ -1,14 +1,15 @@
-"""Adapters as PEFT (0.17 and later) names and shapes them, and as mlx-lm does; each turned into the other.
+"""Adapters as PEFT (0.17 to 0.21) names and shapes them, and as mlx-lm does; each turned into the other.
 
 PEFT keeps A as (R, inputs) and B as (outputs, R), mlx-lm the transposes, and PEFT divides its `lora_alpha` by the rank
 where mlx-lm has one `scale`. Nothing is read or written here.
 """
 
-import math
 from collections.abc import Collection
 from typing import Any
 
 import mlx.core as mx
+
+from .peft_settings import check, scale
 
 Tensors = dict[str, mx.array]
 Moves = Collection[tuple[str, str]] | None  # (beginning of a name, what stands in its place); None: not known
@@ -16,17 +17,7 @@ Moves = Collection[tuple[str, str]] | None  # (beginning of a name, what stands 
 PREFIX = "base_model.model."
 NAMES = {"lora_a": "lora_A.weight", "lora_b": "lora_B.weight", "m": "lora_magnitude_vector"}
 EMBEDDING_NAMES = {"lora_a": "lora_embedding_A", "lora_b": "lora_embedding_B"}
-
-# What PEFT can do that has no counterpart here: a setting, and the values that leave it unused.
-_UNUSED = {
-    "bias": ("none",),
-    "fan_in_fan_out": (False,),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "lora_bias": (False,),
-}
+COPIES = ("base_layer", "original_module")  # what PEFT calls the base's own layer beside or under a trained one
 
 
 def moved(name: str, moves: Moves) -> str:
@@ -75,36 +66,49 @@ def to_peft(
 
 
 def from_peft(config: dict[str, Any], tensors: Tensors, moves: Moves = ()) -> tuple[dict[str, Any], Tensors]:
-    """The other way round, `moves` too. Raises ValueError, all at once, for what has no counterpart here."""
-    used = {name: config[name] for name, unused in _UNUSED.items() if name in config and config[name] not in unused}
-    found = [f"{name} is {value!r}" for name, value in used.items()]
-    if config.get("peft_type") != "LORA":
-        found.insert(0, f"peft_type is {config.get('peft_type')!r}")
-    if found:
-        raise ValueError(f"These PEFT adapters cannot be put on an MLX model: {'; '.join(found)}.")
-    rank, leaves = config["r"], {**_flipped(NAMES), **_flipped(EMBEDDING_NAMES), "lora_magnitude_vector.weight": "m"}
+    """The other way round, `moves` too; copies of the base's own embeddings, which PEFT adds, keep its ending for them.
+
+    Raises ValueError, all at once, for settings that have no counterpart here, and for two tensors of one place.
+    """
+    check(config)
+    leaves = {**_flipped(NAMES), **_flipped(EMBEDDING_NAMES), "lora_magnitude_vector.weight": "m"}
     renamed: Tensors = {}
     for name, tensor in tensors.items():
-        path = moved(name.removeprefix(PREFIX).replace("modules_to_save.", ""), moves)
+        path = moved(name.removeprefix(PREFIX).replace(".modules_to_save.", "."), moves)
         suffix = next((suffix for suffix in leaves if path.endswith(f".{suffix}")), None)
-        if suffix is None:
-            renamed[path] = tensor
-        else:
+        if suffix is not None:
             leaf = leaves[suffix]
-            renamed[f"{path.removesuffix(suffix)}{leaf}"] = tensor.reshape(-1) if leaf == "m" else tensor.T
+            path, tensor = f"{path.removesuffix(suffix)}{leaf}", tensor.reshape(-1) if leaf == "m" else tensor.T
+        if path in renamed and not (
+            renamed[path].shape == tensor.shape and mx.array_equal(renamed[path], tensor).item()
+        ):
+            raise ValueError(f"{name} is in the file of adapters twice, with other numbers; save the adapters again.")
+        renamed[path] = tensor
     settings = {
-        "base_model_name_or_path": config["base_model_name_or_path"],
+        "base_model_name_or_path": config.get("base_model_name_or_path"),
         "fine_tune_type": "dora" if config.get("use_dora") else "lora",
         "num_layers": -1,
         "lora_parameters": {
-            "rank": rank,
-            "scale": config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank),
+            "rank": config["r"],
+            "scale": scale(config),
             "dropout": config.get("lora_dropout", 0.0),
             "keys": sorted(name.removesuffix(".lora_a") for name in renamed if name.endswith(".lora_a")),
         },
     }
-    whole = {name.rpartition(".")[0] for name in renamed if name.rpartition(".")[2] not in NAMES}
+    whole = {
+        name.rpartition(".")[0]
+        for name in renamed
+        if name.rpartition(".")[2] not in NAMES and base_of_copy(name) is None
+    }
     return {**settings, "modules_to_save": sorted(whole)} if whole else settings, renamed
+
+
+def base_of_copy(name: str) -> str | None:
+    """The parameter of the base that a tensor of PEFT's is a copy of; None for what was trained."""
+    for ending in COPIES:
+        if name.endswith(f".{ending}.weight"):
+            return f"{name.removesuffix(f'.{ending}.weight')}.weight"
+    return None
 
 
 def _flipped(names: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,8 @@ import mlx.nn as nn
 from mlx_lm.tuner.dora import DoRAEmbedding
 from mlx_lm.tuner.lora import LoRAEmbedding
 
-from ..adapters import MLX_FILE, PEFT_FILE, describe, is_adapter, trained_whole
+from ..adapter_files import MLX_FILE, PEFT_FILE, SETTINGS_FILE
+from ..adapters import describe, is_adapter, trained_whole
 from ..atomic import new_folder
 from ..families.seam import language_model
 from ..loader import Loaded
@@ -55,7 +56,7 @@ def save_lora(
     folder = Path(folder)
     with new_folder(folder) as partial:
         save_tensors(partial / file, arrays)
-        (partial / "adapter_config.json").write_text(json.dumps(document, indent=2) + "\n")
+        (partial / SETTINGS_FILE).write_text(json.dumps(document, indent=2) + "\n")
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
