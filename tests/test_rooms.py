@@ -17,7 +17,7 @@ PICTURE = """
     config      :
     torchless   :
     interrupts  :
-    runtime     :
+    runtime     : private
     remote_images : atomic runtime
     images      : remote_images
     examples    : images
@@ -68,12 +68,12 @@ PICTURE = """
     saved_adapters : adapter_files layers mlx_settings norms peft_format peft_settings tensors
     adapters    : config layers norms peft_format saved_adapters tensors
     untuned     : adapters
-    stored_pictures : families images
-    encoded     : families stored_pictures
+    stored_pictures : families images sealed
+    encoded     : families sealed stored_pictures
     token_cache : families loader runtime sources
     account     :
     fitting     : account examples families formats pretraining
-    encoding    : account atomic encoded examples families fitting formats images loader pretraining progress \
+    encoding    : account private sealed encoded examples families fitting formats images loader pretraining progress \
                   sources token_cache
     datacheck   : encoding rowcheck
     batches     : config

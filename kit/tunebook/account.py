@@ -19,6 +19,7 @@ class Account:
     bad_images: list[int] = field(default_factory=list)  # documents left out because of their images
     bad_images_why: str = ""  # of the first of them
     kept_in_memory: bool = False  # a large set that the cache folder cannot hold
+    not_cached: str = ""  # why a large set could not be written to the cache folder
 
     def by_kind(self) -> dict[str, str]:
         """A sentence about each kind of row that did not fit, under the name of the kind."""
@@ -56,5 +57,10 @@ class Account:
             said["kept in memory"] = (
                 f"Images of {self.name} are no files, so its rows are kept in memory and encoded each time; save them "
                 "and give their paths."
+            )
+        if self.not_cached:
+            said["not cached"] = (
+                f"The rows of {self.name} could not be kept in the cache folder ({self.not_cached}), so they are in "
+                "memory and are encoded each time; TUNEBOOK_CACHE names another folder."
             )
         return said

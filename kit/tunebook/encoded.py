@@ -1,10 +1,14 @@
 """Encoded rows in a folder: written one after another, read back as a sequence that the disk holds and not memory.
 
-Tokens and masks of all rows lie end to end in two files, and one small index says where each row begins. What images
-the rows refer to lies beside them (`stored_pictures.py`). The folder is written once and never changed.
+Tokens and masks of all rows lie end to end in two files, and one small index says where each row begins and what its
+checksum is. What images the rows refer to lies beside them (`stored_pictures.py`). The folder is sealed and never
+changed: each file is digested when it is opened (1 to 2 GB a second), each row held against its checksum when it is
+read.
 """
 
+import io
 import json
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any, final, overload
 import numpy as np
 
 from .families.base import Encoded
+from .sealed import Damaged, OpenFile, SealedFolder, seal
 from .stored_pictures import PictureWriter, StoredPictures
 
 TOKENS, MASKS, INDEX, FACTS = "tokens.int32", "masks.bool", "index.npz", "facts.json"
@@ -23,7 +28,7 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
 
     Raises InMemory for an image that is no file.
     """
-    starts, numbers, cuts = array("q", [0]), array("q"), array("q")
+    starts, numbers, cuts, sums = array("q", [0]), array("q"), array("q"), array("L")
     with (
         (folder / TOKENS).open("wb") as tokens,
         (folder / MASKS).open("wb") as masks,
@@ -31,32 +36,31 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
     ):
         for row in rows:
             pictures.write(row)
-            tokens.write(row.tokens.astype("<i4").tobytes())
-            masks.write(row.loss_mask.tobytes())
+            ids, mask = row.tokens.astype("<i4").tobytes(), row.loss_mask.tobytes()
+            tokens.write(ids)
+            masks.write(mask)
+            sums.append(_checksum(ids, mask))
             starts.append(starts[-1] + len(row.tokens))
             numbers.append(row.number)
             cuts.append(row.cut)
-    index: dict[str, Any] = {"starts": np.array(starts), "numbers": np.array(numbers), "cuts": np.array(cuts)}
-    np.savez(folder / INDEX, **index, **pictures.index)
+    index = {"starts": starts, "numbers": numbers, "cuts": cuts, "checksums": sums}
+    np.savez(folder / INDEX, **{name: np.array(values) for name, values in index.items()}, **pictures.index)
     (folder / FACTS).write_text(json.dumps(facts()))
+    seal(folder)
 
 
 def read_rows(folder: Path, *, images: str | Path | None = None) -> tuple["EncodedRows", dict[str, Any]]:
     """(rows, facts) of a folder; `images` is the folder that the paths of images are relative to.
 
-    Raises ValueError when a file is not as long as the index says.
+    Raises Damaged when a file is not the one that was written.
     """
-    facts = json.loads((folder / FACTS).read_text())
-    with np.load(folder / INDEX) as file:
+    sealed = SealedFolder(folder)
+    facts = json.loads(sealed.read(FACTS))
+    with np.load(io.BytesIO(sealed.read(INDEX))) as file:
         index = dict(file)
-    starts, numbers, cuts = index.pop("starts"), index.pop("numbers"), index.pop("cuts")
-    for name, size in ((TOKENS, 4), (MASKS, 1)):
-        if (folder / name).stat().st_size != starts[-1] * size:
-            raise ValueError(f"{folder / name} does not hold the {starts[-1]} tokens its index speaks of.")
-    tokens = np.memmap(folder / TOKENS, dtype="<i4", mode="r", shape=(starts[-1],))
-    masks = np.memmap(folder / MASKS, dtype=np.bool_, mode="r", shape=(starts[-1],))
-    pictures = StoredPictures(folder, index, images) if index else None
-    return EncodedRows(tokens, masks, starts, numbers, cuts, pictures), facts
+    starts, numbers, cuts, sums = (index.pop(name) for name in ("starts", "numbers", "cuts", "checksums"))
+    pictures = StoredPictures(sealed, index, images) if index else None
+    return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), starts, numbers, cuts, sums, pictures), facts
 
 
 @final
@@ -65,15 +69,17 @@ class EncodedRows(Sequence[Encoded]):
 
     def __init__(
         self,
-        tokens: np.ndarray,
-        masks: np.ndarray,
+        tokens: OpenFile,
+        masks: OpenFile,
         starts: np.ndarray,
         numbers: np.ndarray,
         cuts: np.ndarray,
+        sums: np.ndarray,
         pictures: StoredPictures | None,
     ):
         self._tokens, self._masks = tokens, masks  # (all tokens,) int32 and bool
         self._starts, self._numbers, self._cuts = starts, numbers, cuts  # (rows + 1,), (rows,), (rows,)
+        self._sums = sums  # (rows,) of each row's tokens and mask
         self._pictures = pictures  # None: no row has an image
 
     def __len__(self):
@@ -87,10 +93,16 @@ class EncodedRows(Sequence[Encoded]):
         if isinstance(index, slice):
             return [self[number] for number in range(len(self))[index]]
         index = range(len(self))[index]  # IndexError outside, as Sequence.__iter__ needs it
-        place = slice(self._starts[index], self._starts[index + 1])
+        start, stop = self._starts[index : index + 2].tolist()
+        ids, mask = self._tokens.read(4 * start, 4 * stop), self._masks.read(start, stop)
+        if _checksum(ids, mask) != self._sums[index]:
+            raise Damaged(
+                f"Row {self._numbers[index]} changed on the disk, in the cache folder, since the Trainer was made; "
+                "make the Trainer again, and its rows are read anew."
+            )
         return Encoded(
-            tokens=np.asarray(self._tokens[place]),
-            loss_mask=np.asarray(self._masks[place]),
+            tokens=np.frombuffer(ids, dtype="<i4"),
+            loss_mask=np.frombuffer(mask, dtype=np.bool_),
             cut=int(self._cuts[index]),
             number=int(self._numbers[index]),
             images=self._pictures.of(index) if self._pictures else (),
@@ -106,3 +118,7 @@ class EncodedRows(Sequence[Encoded]):
 def lengths_of(rows: Sequence[Encoded]) -> list[int]:
     """Tokens of each row; without reading them where it can be told."""
     return rows.lengths if isinstance(rows, EncodedRows) else [len(row.tokens) for row in rows]
+
+
+def _checksum(ids: bytes, mask: bytes) -> int:
+    return zlib.crc32(mask, zlib.crc32(ids))

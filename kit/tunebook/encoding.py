@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from . import encoded
 from .account import Account
-from .atomic import new_folder
 from .examples import Example
 from .families.base import Encoded
 from .fitting import fitted, is_left_out
@@ -23,7 +22,9 @@ from .formats.pictures import references
 from .images import InMemory, state_of
 from .loader import Loaded
 from .pretraining import MultimodalPretrain
+from .private import new_private_folder
 from .progress import progress
+from .sealed import Damaged
 from .sources import Row
 from .token_cache import cached_folder, key_of, prune
 
@@ -69,7 +70,7 @@ def encode_rows(
     """
     account = Account(name=name, max_seq_length=max_seq_length)
 
-    def encode() -> Iterator[Encoded]:
+    def encode(account: Account) -> Iterator[Encoded]:
         read = row_reader(
             rows,
             loaded,
@@ -85,11 +86,14 @@ def encode_rows(
     if len(rows) >= CACHED_ROWS:
         settings = [format, train_on, response_markers, max_seq_length, places and list(places)]
         settings += [pretrain.as_plain] if pretrain else []
-        with contextlib.suppress(InMemory):
+        try:
             folder = cached_folder(key_of(_with_images(rows, formatting_func, loaded, pretrain), loaded, settings))
-        account.kept_in_memory = folder is None
+        except InMemory:
+            account.kept_in_memory = True
+        except OSError as error:
+            account.not_cached = str(error)
     if folder is None:
-        result = EncodedSet(list(encode()), account)
+        result = EncodedSet(list(encode(account)), account)
     else:
         result = _through_cache(folder, encode, account, pretrain.image_base_dir if pretrain else None)
     if not result.rows:
@@ -168,18 +172,24 @@ def _with_images(
 
 
 def _through_cache(
-    folder: Path, encode: Callable[[], Iterator[Encoded]], account: Account, images: str | Path | None
+    folder: Path, encode: Callable[[Account], Iterator[Encoded]], account: Account, images: str | Path | None
 ) -> EncodedSet:
     """What `folder` holds; filled with what `encode` gives, and its account, when it holds nothing whole.
 
-    `images` is the folder that the images of the rows are in.
+    `images` is the folder that the images of the rows are in. Where the disk does not take the rows, or does not give
+    them back, they stay in memory.
     """
-    with contextlib.suppress(FileNotFoundError, ValueError):  # nothing there, or not what was written
+    with contextlib.suppress(Damaged):  # nothing there, or not what was written
         return _read(folder, account.name, images)
-    with new_folder(folder) as partial:
-        encoded.write_rows(partial, encode(), lambda: asdict(account))
-    prune(folder)
-    return _read(folder, account.name, images)
+    counts = replace(account)
+    try:
+        with new_private_folder(folder) as partial:
+            encoded.write_rows(partial, encode(counts), lambda: asdict(counts))
+        prune(folder)
+        return _read(folder, account.name, images)
+    except (OSError, Damaged) as error:
+        account.not_cached = str(error)
+    return EncodedSet(list(encode(account)), account)
 
 
 def _read(folder: Path, name: str, images: str | Path | None) -> EncodedSet:

@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from .private import FOLDER_MODE, make_private_folder
+
 if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks this room for its cache folder
     import mlx.core as mx
 
@@ -197,7 +199,8 @@ def cache_folder() -> Path:
     """The folder for files the kit can make or download again; it exists and can be written to.
 
     TUNEBOOK_CACHE if set, else the platform's place for caches. Where the home is read-only, a private folder below
-    the system's temporary one. Raises OSError when TUNEBOOK_CACHE or that private folder cannot be used.
+    the system's temporary one. It may hold what a person's rows were made into, so but for a TUNEBOOK_CACHE that was
+    there before its owner alone can read it. Raises OSError when TUNEBOOK_CACHE or that private folder cannot be used.
     """
     if chosen := os.environ.get("TUNEBOOK_CACHE"):
         return _writable(Path(chosen).expanduser())
@@ -206,7 +209,9 @@ def cache_folder() -> Path:
     else:
         usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
-        return _writable(usual / "tunebook")
+        folder = _writable(usual / "tunebook")
+        _close(folder)
+        return folder
     except OSError:
         return _private_temporary_folder()
 
@@ -223,7 +228,7 @@ def _device_limit_gb() -> float | None:
 
 
 def _writable(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
         return folder
 
@@ -231,8 +236,16 @@ def _writable(folder: Path) -> Path:
 def _private_temporary_folder() -> Path:
     """`/tmp/tunebook-<user>`, refused when another user made it: a library is loaded from the cache."""
     folder = Path(tempfile.gettempdir()) / f"tunebook-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_private_folder(folder)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} belongs to someone else or others can write to it. Set TUNEBOOK_CACHE.")
+    _close(folder)
     return folder
+
+
+def _close(folder: Path) -> None:
+    """Take a folder of the kit's own name from others where it is this user's; what a link leads to is left alone."""
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and status.st_mode & 0o077:
+        folder.chmod(FOLDER_MODE)

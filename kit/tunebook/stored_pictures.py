@@ -11,6 +11,7 @@ import numpy as np
 
 from .families.base import Encoded
 from .images import InMemory, Picture, recall
+from .sealed import SealedFolder
 
 REFERENCES, DIGESTS = "references.utf8", "digests.bin"
 DIGEST_BYTES = 16
@@ -59,20 +60,12 @@ class PictureWriter:
 
 @final
 class StoredPictures:
-    """The pictures of rows, found again below `images` where their paths are relative to it.
+    """The pictures of rows, found again below `images` where their paths are relative to it."""
 
-    Raises ValueError when a file is not as long as `index` says.
-    """
-
-    def __init__(self, folder: Path, index: dict[str, np.ndarray], images: str | Path | None):
+    def __init__(self, sealed: SealedFolder, index: dict[str, np.ndarray], images: str | Path | None):
         self._images = images
         self._images_ends, self._image_starts, self._reference_starts = (index[name] for name in INDEX)
-        count, size = len(self._reference_starts) - 1, int(self._reference_starts[-1])
-        for name, expected in ((REFERENCES, size), (DIGESTS, count * DIGEST_BYTES)):
-            if (folder / name).stat().st_size != expected:
-                raise ValueError(f"{folder / name} does not hold the {count} images its index speaks of.")
-        self._references = np.memmap(folder / REFERENCES, dtype=np.uint8, mode="r", shape=(size,))
-        self._digests = np.memmap(folder / DIGESTS, dtype=np.uint8, mode="r", shape=(count, DIGEST_BYTES))
+        self._references, self._digests = sealed.open(REFERENCES), sealed.open(DIGESTS)
 
     def of(self, row: int) -> tuple[Picture, ...]:
         """The pictures of the row at this index."""
@@ -84,5 +77,6 @@ class StoredPictures:
 
     def _picture(self, image: int) -> Picture:
         first, last = self._reference_starts[image : image + 2].tolist()
-        reference = self._references[first:last].tobytes().decode("utf-8", "surrogateescape")
-        return recall(reference, self._digests[image].tobytes(), folder=self._images)
+        reference = self._references.read(first, last).decode("utf-8", "surrogateescape")
+        digest = self._digests.read(image * DIGEST_BYTES, (image + 1) * DIGEST_BYTES)
+        return recall(reference, digest, folder=self._images)
