@@ -55,3 +55,22 @@ def test_a_stop_does_not_take_back_a_discard(commands):
     list(controls.listen(0, None))
     assert controls.stopping
     assert controls.end_reason is EndReason.DISCARDED
+
+
+@pytest.mark.parametrize("kind", ["file", "empty folder", "full folder", "link to nothing"])
+def test_a_stop_of_any_kind_is_heard_once_and_nothing_of_anybodys_is_removed(tmp_path, kind):
+    stop = tmp_path / "STOP"
+    match kind:
+        case "file":
+            stop.touch()
+        case "empty folder":
+            stop.mkdir()
+        case "full folder":
+            stop.mkdir()
+            (stop / "notes.txt").write_text("mine")
+        case "link to nothing":
+            stop.symlink_to(tmp_path / "nowhere")
+    controls = Controls()
+    heard = [event.command for _ in range(3) for event in controls.listen(2, tmp_path)]
+    assert heard == ([] if kind == "link to nothing" else [Command.STOP])
+    assert stop.is_dir() == (kind == "full folder")

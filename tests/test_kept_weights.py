@@ -43,6 +43,13 @@ def test_where_there_are_none_better_the_last_weights_stay(layer, best, step):
     assert np.array_equal(layer.weight, np.full((2, 2), 2.0))
 
 
+def test_a_best_that_was_not_kept_is_said(layer):
+    kept = KeptWeights(layer)
+    set_to(layer, 2.0)
+    assert "that of step 3, whose weights were not kept" in kept.put_best_back(BEST, 5)
+    assert np.array_equal(layer.weight, np.full((2, 2), 2.0))
+
+
 def test_a_discard_says_when_so_much_is_trained_that_the_start_was_not_kept(layer):
     kept = KeptWeights(layer)
     kept.keep_start()

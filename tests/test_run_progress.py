@@ -1,6 +1,7 @@
 """How far a run is, and that it survives a checkpoint, of this version and of those before."""
 
 import json
+from dataclasses import replace
 
 from tunebook.events import EvalEvent
 from tunebook.feed import Place
@@ -23,6 +24,7 @@ def test_what_a_run_knows_of_itself_survives_a_checkpoint():
         place=Place(step=5, epoch=1, row=7, piece=2),
         not_finite=1,
         evals=[SCORE],
+        looks=[3],
         learning_rates={2: 1e-3, 5: 3e-4},
         elapsed_before=60.0,
     )
@@ -66,3 +68,12 @@ def test_steps_that_are_not_applied_are_counted_until_one_is():
         counts.append(progress.not_finite)
     assert counts == [0, 1, 2, 0, 1]
     assert (progress.step, progress.num_tokens, progress.total_tokens, progress.trainable_tokens) == (5, 25, 45, 30)
+
+
+def test_a_score_that_was_asked_for_is_kept_and_decides_nothing():
+    progress = RunProgress()
+    for step, loss in ((0, 2.0), (1, 3.0), (2, 3.0), (4, 1.5)):
+        progress.add_eval(replace(SCORE, step=step, loss=loss), counts=step % 4 == 0)
+    after = through_json(progress)
+    assert [event.step for event in after.evals] == [0, 1, 2, 4]
+    assert [event.step for event in after.counted_evals] == [0, 4]

@@ -19,6 +19,8 @@ Events = Generator[Event, None, None]
 Listener = Callable[[Event], None]
 StepCallback = Callable[..., Any]
 
+INTERRUPTS = (KeyboardInterrupt, asyncio.CancelledError)
+
 
 @final
 class Audience:
@@ -31,18 +33,26 @@ class Audience:
         self.told = list(earlier)  # a resumed run's own past is part of its record
 
     def tell(self, event: Event) -> None:
-        """Pass an event to every listener, in order; one that raises is reported to the others and not told again."""
+        """Pass an event to every listener, in order; one that raises is reported to the others and not told again.
+
+        An interrupt that rises in a listener rises from here when all have been told.
+        """
+        interrupt: BaseException | None = None
         if not isinstance(event, Working):
             self.told.append(event)
         for named in list(self.listeners):
             name, listener = named
             try:
                 listener(event)
+            except INTERRUPTS as raised:
+                interrupt = raised
             except Exception as error:  # noqa: BLE001 - strangers' code may raise anything; the run must not end for it
                 self.listeners.remove(named)
                 text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
                 warnings.warn(text, stacklevel=2)
                 self._say(text)
+        if interrupt is not None:
+            raise interrupt
 
     def _say(self, text: str) -> None:
         self.tell(Notice(step=self.told[-1].step if self.told else 0, text=text))
@@ -50,21 +60,29 @@ class Audience:
 
 def drain(events: Events, audience: Audience) -> None:
     """Take a run to its end. An interrupt is thrown into `events`, so that the run ends in its own way."""
-    try:
-        for event in events:
-            audience.tell(event)
-    except KeyboardInterrupt as interrupt:
-        _finish(events, audience, interrupt)
+    interrupt: BaseException | None = None
+    while not _is_over(events):
+        try:
+            for event in _going_on(events, interrupt):
+                audience.tell(event)
+        except INTERRUPTS as another:
+            if _is_over(events):
+                raise
+            interrupt = another
 
 
 async def drain_async(events: Events, audience: Audience) -> None:
     """`drain`, letting other tasks run after each event; being cancelled is an interrupt too."""
-    try:
-        for event in events:
-            audience.tell(event)
-            await _let_others_run()
-    except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-        _finish(events, audience, interrupt)
+    interrupt: BaseException | None = None
+    while not _is_over(events):
+        try:
+            for event in _going_on(events, interrupt):
+                audience.tell(event)
+                await _let_others_run()
+        except INTERRUPTS as another:
+            if _is_over(events):
+                raise
+            interrupt = another
 
 
 def step_listener(callback: StepCallback) -> Listener:
@@ -81,11 +99,20 @@ def step_listener(callback: StepCallback) -> Listener:
     return listener
 
 
-def _finish(events: Events, audience: Audience, interrupt: BaseException) -> None:
-    """Let the run answer an interrupt that reached its drainer: it saves, and says how it ended."""
-    audience.tell(events.throw(interrupt))
-    for event in events:
-        audience.tell(event)
+def _is_over(events: Events) -> bool:
+    return inspect.getgeneratorstate(events) == inspect.GEN_CLOSED
+
+
+def _going_on(events: Events, interrupt: BaseException | None) -> Events:
+    """The events that follow, `interrupt` being answered first. `events` outlives it, should it be given up."""
+    if interrupt is not None:
+        try:
+            event = events.throw(interrupt)
+        except StopIteration:
+            return
+        yield event
+    for event in events:  # not `yield from`, which would close `events` with this generator
+        yield event
 
 
 async def _let_others_run() -> None:

@@ -21,6 +21,7 @@ class Controls:
         self.stopping = False  # the run is to end with the step in progress
         self.paused = False
         self._discarding = False
+        self._stop_file_stays = False  # it was heard, and cannot be taken away
         self._requests: deque[Request] = deque()  # not heard yet
         self._commands: set[Command] = set()  # heard, and to be done before the next step
         self._learning_rate: float | None = None  # the same
@@ -35,8 +36,8 @@ class Controls:
         Only a stop and a pause change what happens by themselves; the rest waits for `take_commands` and
         `take_learning_rate`. What is asked for by someone told of a command is heard too.
         """
-        if folder is not None and (folder / STOP_FILE).exists():
-            (folder / STOP_FILE).unlink()
+        if folder is not None and not self._stop_file_stays and (folder / STOP_FILE).exists():
+            self._stop_file_stays = not _took_away(folder / STOP_FILE)
             self.ask(Request(Command.STOP))
         while self._requests:
             request = self._requests.popleft()
@@ -66,3 +67,15 @@ class Controls:
     def end_reason(self) -> EndReason:
         """How a run ends that is `stopping`; a stop after a discard does not take it back."""
         return EndReason.DISCARDED if self._discarding else EndReason.STOPPED
+
+
+def _took_away(stop: Path) -> bool:
+    """Remove what asked for a stop, be it a file or an empty folder of that name; False where it stays."""
+    try:
+        if stop.is_dir() and not stop.is_symlink():
+            stop.rmdir()
+        else:
+            stop.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

@@ -46,9 +46,14 @@ class KeptWeights:
         return "The weights are as they were before this run; checkpoints it wrote stay."
 
     def put_best_back(self, best: EvalEvent | None, step: int) -> str | None:
-        """Go back to the weights that scored `best`; None where they are not kept, or `step`, the last, made them."""
-        if self.best is None or best is None or best.step == step:
+        """Go back to the weights that scored `best`, where they were kept; None when `step`, the last, made them."""
+        if best is None or best.step == step:
             return None
+        if self.best is None:
+            return (
+                f"The lowest held-out loss ({best.loss:.4f}) is that of step {best.step}, whose weights were not kept; "
+                "those of the last step are in the model."
+            )
         self._put_back(self.best)
         return f"The weights of step {best.step}, with the lowest held-out loss ({best.loss:.4f}), are in the model."
 

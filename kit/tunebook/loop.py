@@ -24,13 +24,13 @@ from .endings import STEPS_NOT_FINITE, explained
 from .evaluation import best_of, patience_is_lost
 from .events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, Working
 from .feed import Portion
-from .interrupts import held_back
+from .interrupts import Interrupts, held_back
 from .kept_weights import KeptWeights
 from .looks import held_out_score, samples
 from .run_events import not_applied, run_ended, run_started, step_taken
 from .run_plan import RunPlan
 from .run_progress import RunProgress
-from .saving import SaveSchedule, said_of_the_disk
+from .saving import NOT_ON_THE_DISK, SaveSchedule, said_of_the_disk
 from .step import Stepper
 from .tensors import flat
 
@@ -50,6 +50,8 @@ class Run:
     folder: Path | None = None  # where checkpoints go; None: there are none
     progress: RunProgress = field(default_factory=RunProgress)
     controls: Controls = field(default_factory=Controls)
+    interrupts: Interrupts = field(default_factory=Interrupts)  # who drains the events enters it
+    sampled_step: int | None = None  # the last that samples were taken after
 
     def __post_init__(self):
         plan = self.plan
@@ -66,7 +68,6 @@ class Run:
         self._kept = KeptWeights(self._module)
         self._save_schedule = SaveSchedule(plan.config)
         self._saved_step: int | None = None
-        self._sampled_step: int | None = None
 
     @property
     def step(self) -> int:
@@ -87,6 +88,27 @@ class Run:
         An interrupt, raised in here or thrown in by the drainer, ends the run; any other exception does too, and rises
         again after RunEnded.
         """
+        failure: Exception | None = None
+        try:
+            try:
+                reason = yield from self._begin_and_train(awaited=awaited)
+            except Exception as error:  # noqa: BLE001 - it rises again when the run is saved and has told its end
+                reason, failure = EndReason.FAILED, explained(error, self._config)
+                if isinstance(failure, MemoryError):
+                    # The frames the error came through hold the arrays of the step; saving needs their memory.
+                    traceback.clear_frames(error.__traceback__)
+                    mx.clear_cache()
+                if failure is not error:
+                    failure.__cause__ = error
+            self.interrupts.hold()
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            self.interrupts.hold(ended_the_run=True)
+            reason = EndReason.INTERRUPTED if failure is None else EndReason.FAILED
+        yield from self.interrupts.held_from(self._end(reason, failure))
+        if failure is not None:
+            raise failure
+
+    def _begin_and_train(self, *, awaited: bool) -> Generator[Event, None, EndReason]:
         was_training = self._module.training
         self._stepper.learning_rate = self.progress.learning_rate_in_force(self._config.learning_rate)
         self._kept.keep_start()
@@ -97,36 +119,32 @@ class Run:
                 yield run_started(self.plan, self.step, awaited=awaited)
                 for text in [*self.notices, *self._said_of_the_disk()]:
                     yield Notice(step=self.step, text=text)
-                reason = yield from self._train()
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            reason = EndReason.INTERRUPTED
-        except Exception as error:
-            failure = explained(error, self._config)
-            if isinstance(failure, MemoryError):
-                # The frames the error came through hold the arrays of the step; saving needs their memory.
-                traceback.clear_frames(error.__traceback__)
-                mx.clear_cache()
-            yield from self._save()
-            detail = f"{type(failure).__name__}: {failure}"
-            yield run_ended(self.plan, self.progress, EndReason.FAILED, detail)
-            if failure is error:
-                raise
-            raise failure from error
+                return (yield from self._train())
         finally:
             self._module.train(was_training)
+
+    def _end(self, reason: EndReason, failure: Exception | None) -> Generator[Event, None, None]:
+        """Save what there is, leave the weights in the model that are wanted, and tell how it ended."""
         if reason is EndReason.DISCARDED:
             yield Notice(step=self.step, text=self._kept.put_start_back())
         else:
             yield from self._save()
-            if (said := self._kept.put_best_back(best_of(self.progress.evals), self.step)) is not None:
+        if reason not in (EndReason.DISCARDED, EndReason.FAILED) and self._config.load_best_model_at_end:
+            said = self._kept.put_best_back(best_of(self.progress.counted_evals), self.step)
+            if said is not None:
                 yield Notice(step=self.step, text=said)
         for text in self._stepper.closing_notices():
             yield Notice(step=self.step, text=text)
-        yield run_ended(self.plan, self.progress, reason)
+        if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:
+            yield Notice(step=self.step, text=NOT_ON_THE_DISK)
+        detail = f"{type(failure).__name__}: {failure}" if failure is not None else ""
+        yield run_ended(self.plan, self.progress, reason, detail)
 
     def _train(self) -> Generator[Event, None, EndReason]:
-        yield from self._evaluate()
-        if self._config.sample_steps is not None and self.step == 0:
+        # As the run that was not disturbed would: where it looks at no score, none may count here.
+        if self._is_evaluation_step:
+            yield from self._evaluate()
+        if self._config.sample_steps is not None and self.step % self._config.sample_steps == 0:
             yield from self._sample()
         portions = self.plan.feed.portions(self.progress.place)
         self._save_schedule.start()
@@ -134,7 +152,7 @@ class Run:
             yield from self._between_steps()
             if self.controls.stopping:
                 return self.controls.end_reason
-            if patience_is_lost(self.progress.evals, self._config.early_stopping_patience):
+            if patience_is_lost(self.progress.counted_evals, self._config.early_stopping_patience):
                 return EndReason.EARLY_STOPPED
             if self.step >= self.plan.total_steps:
                 break
@@ -153,6 +171,11 @@ class Run:
         if self._config.sample_steps is not None:
             yield from self._sample()
         return self.controls.end_reason if self.controls.stopping else EndReason.FINISHED
+
+    @property
+    def _is_evaluation_step(self) -> bool:
+        """Whether the held-out rows are scored after this step without anyone asking for it."""
+        return self.step in (0, self.plan.total_steps) or _is_due(self._config.eval_steps, self.step)
 
     def _between_steps(self) -> Generator[Event, None, None]:
         """Do what was asked for, and wait while the run is paused."""
@@ -190,7 +213,7 @@ class Run:
             return "there are no held-out rows; give the Trainer an eval_dataset"
         if command is Command.EVALUATE and self.progress.is_scored:
             return f"step {self.step} was scored already"
-        if command is Command.SAMPLE and self._sampled_step == self.step:
+        if command is Command.SAMPLE and self.sampled_step == self.step:
             return f"samples of step {self.step} were taken already"
         if command is Command.SAVE and self.folder is None:
             return "there is no folder to save in; set TrainingConfig.output_dir"
@@ -225,16 +248,16 @@ class Run:
             return
         event = yield from self._until_stopped(held_out_score(self.plan, self.step))
         if event is not None:
-            self.progress.evals.append(event)
-            if self._config.load_best_model_at_end and event is best_of(self.progress.evals):
+            self.progress.add_eval(event, counts=self._is_evaluation_step)
+            if self._config.load_best_model_at_end and event is best_of(self.progress.counted_evals):
                 self._kept.keep_best()
             yield event
 
     def _sample(self) -> Generator[Event, None, None]:
         """Write an answer to every prompt, unless this step's were written; a stop ends it with what there is."""
-        if self.controls.stopping or self._sampled_step == self.step:
+        if self.controls.stopping or self.sampled_step == self.step:
             return
-        self._sampled_step = self.step
+        self.sampled_step = self.step
         yield from self._until_stopped(samples(self.plan, self.step))
 
     def _until_stopped(self, look: Generator[Event, None, T]) -> Generator[Event, None, T | None]:

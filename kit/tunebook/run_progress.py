@@ -25,6 +25,7 @@ class RunProgress:
     place: Place = field(default_factory=Place)  # how far the rows are read
     not_finite: int = 0  # steps in a row, up to the last, that were not applied
     evals: list[EvalEvent] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)  # steps of evaluations that someone asked for, and decide nothing
     # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
     learning_rates: dict[int, float] = field(default_factory=dict)
     elapsed_before: float = 0.0  # seconds, up to the checkpoint this run goes on from
@@ -41,6 +42,7 @@ class RunProgress:
             place=Place(**plain.get("place", {"step": plain["step"]})),
             not_finite=plain["not_finite"],
             evals=[EvalEvent(**fields) for fields in plain["evals"]],
+            looks=list(plain.get("looks", [])),
             learning_rates=dict(plain.get("learning_rates", [])),
             elapsed_before=plain["elapsed"],
         )
@@ -55,6 +57,7 @@ class RunProgress:
             "place": asdict(self.place),
             "not_finite": self.not_finite,
             "evals": [asdict(event) for event in self.evals],
+            "looks": self.looks,
             "elapsed": self.elapsed,
             "learning_rates": [[step, rate] for step, rate in self.learning_rates.items() if step <= self.step],
         }
@@ -76,6 +79,17 @@ class RunProgress:
         self.total_tokens += outcome.total_tokens
         self.trainable_tokens += outcome.trainable_tokens
         self.not_finite = 0 if outcome.applied else self.not_finite + 1
+
+    def add_eval(self, event: EvalEvent, *, counts: bool) -> None:
+        """Keep a score. One that was asked for does not count: a resumed run is not asked for it once more."""
+        self.evals.append(event)
+        if not counts:
+            self.looks.append(event.step)
+
+    @property
+    def counted_evals(self) -> list[EvalEvent]:
+        """The scores that decide which weights are the best, and when to stop early."""
+        return [event for event in self.evals if event.step not in self.looks]
 
     @property
     def is_scored(self) -> bool:

@@ -15,6 +15,10 @@ from .runs import new_run_folder
 
 FIRST_MINUTES = 2.0  # of training, after which the first checkpoint is written where save_minutes is not shorter
 MOST_OF_THE_TIME = 0.05  # of a run that goes into checkpoints that are due by the clock
+NOT_ON_THE_DISK = (
+    "Nothing of this run is on the disk, because TrainingConfig.output_dir is None; the weights are in the model, and "
+    "model.save_pretrained keeps them."
+)
 LARGE_GB = 2.0  # 1e9 bytes; what checkpoints take on the disk is said from here on
 
 

@@ -149,17 +149,22 @@ class Trainer:
         `resume_from_checkpoint` True or "latest" goes on from the newest checkpoint in `output_dir`; a path names a
         run folder or one checkpoint. Raises ForeignCheckpoint, with the differences, for one of another run, and
         RunInUse while another process trains in the folder.
+
+        An interrupt ends the run, which is saved and returns its result. Those that come while it ends are held back
+        until it has ended, for ten seconds at most after the first of them.
         """
-        with ExitStack() as held, on_terminate(self.stop):
+        with ExitStack() as held:
             run, audience = self._start(resume_from_checkpoint, held)
-            drain(run.events(awaited=False), audience)
+            with run.interrupts, on_terminate(self.stop):
+                drain(run.events(awaited=False), audience)
         return _result(audience.told, run.folder)
 
     async def train_async(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
         """`train`, letting the kernel hear the browser between micro-batches."""
-        with ExitStack() as held, on_terminate(self.stop):
+        with ExitStack() as held:
             run, audience = self._start(resume_from_checkpoint, held)
-            await drain_async(run.events(awaited=True), audience)
+            with run.interrupts, on_terminate(self.stop):
+                await drain_async(run.events(awaited=True), audience)
         return _result(audience.told, run.folder)
 
     def evaluate(self) -> Score:
@@ -240,6 +245,7 @@ class Trainer:
             run.progress.learning_rates |= rewound.rates_ahead
             run.notices += [*skipped, *rewound.notices]
             earlier = rewound.events
+            run.sampled_step = max((event.step for event in earlier if isinstance(event, SampleEvent)), default=None)
         elif config.output_dir is not None:
             run.folder = make_run_folder(config.output_dir)
             hold(run.folder)
