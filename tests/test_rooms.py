@@ -88,7 +88,8 @@ PICTURE = """
     probing     : activations attention costs families gated hybrid layers peaks recompute runtime tensors variants
     footprint   : adapters config costs families layers loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint layers loader runtime tensors
-    identity    : config loader adapters families feed tensors
+    base_digest : runtime
+    identity    : base_digest config loader adapters families feed tensors
     sampling    : examples formats loader untuned
     compiled    : batches config encoded families
     step        : activations attention collation compiled config batches families hybrid loader loss \
@@ -104,7 +105,7 @@ PICTURE = """
     looks       : evaluation events run_plan sampling
     loop        : checkpoint controls endings evaluation events feed interrupts kept_weights looks run_events \
                   run_plan run_progress runtime saving step tensors
-    trainer     : audience events config run_lock interrupts checkpoint sources formats runs memory \
+    trainer     : audience events config identity run_lock interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : adapter_files peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding \
                   families evaluation events examples formats trusted

@@ -6,7 +6,7 @@ from the step (`step.Stepper.begin`) and needs no saving; the place in a stream 
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Checkpoint:
     weights: dict[str, mx.array]  # the trainable parameters, by dotted name
     optimizer_state: Any  # the tree of `optimizer.state`
     best_weights: dict[str, mx.array] | None  # the parameters of the lowest held-out loss, where they are wanted
-    identity: dict[str, Any]  # what it is a checkpoint of, as `differences` compares it
+    identity: dict[str, Any]  # what it is a checkpoint of, as `identity.differences` compares it
     progress: dict[str, Any]  # counters of the loop, as plain values
 
 
@@ -129,14 +129,8 @@ def find_checkpoint(place: Path, hold: Callable[[Path], None] | None = None) -> 
     )
 
 
-def check_is_of(checkpoint: Checkpoint, identity: Mapping[str, Any], run_folder: Path) -> None:
-    """Raise ForeignCheckpoint, listing every difference, unless `checkpoint` is of the run `identity` describes."""
-    keys = sorted(checkpoint.identity.keys() | identity.keys())
-    different = [
-        f"  {key}: {checkpoint.identity.get(key)!r} there, {identity.get(key)!r} here"
-        for key in keys
-        if checkpoint.identity.get(key) != identity.get(key)
-    ]
+def check_is_of(different: Sequence[str], run_folder: Path) -> None:
+    """Raise ForeignCheckpoint where a checkpoint in `run_folder` is `different` from the run that resumes it."""
     if different:
         raise ForeignCheckpoint(
             f"The checkpoint in {run_folder} is of another run:\n"

@@ -19,6 +19,7 @@ from .config import TrainingConfig
 from .evaluation import Score, score_now
 from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
 from .formats import FormattingFunc, Markers
+from .identity import differences
 from .interrupts import on_terminate
 from .loader import Loaded
 from .loop import Run
@@ -238,7 +239,7 @@ class Trainer:
         earlier: list[Event] = []
         if found:
             run.folder, checkpoint, skipped = found
-            check_is_of(checkpoint, plan.identity, run.folder)
+            check_is_of(differences(checkpoint.identity, plan.identity), run.folder)
             run.restore(checkpoint)
             # From a checkpoint of choice the run may take another course.
             rewound = rewind(run.folder, run.step, same_course=place in (run.folder, run.folder.parent))
