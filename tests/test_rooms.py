@@ -14,6 +14,8 @@ PICTURE = """
     events      :
     sealed      :
     private     : atomic
+    tokenizer_state :
+    chat_templates :
     config      :
     torchless   :
     interrupts  :
@@ -56,11 +58,11 @@ PICTURE = """
     checkpoint  : private sealed tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress
-    formats     : config examples images pretraining sources
-    families    : examples images tensors variants
+    formats     : config examples images pretraining sources tokenizer_state
+    families    : examples images tensors tokenizer_state variants
     rowcheck    : families
     gguf        : atomic progress tensors trusted
-    loader      : runtime fetch gguf families tensors trusted
+    loader      : chat_templates runtime fetch gguf families tensors tokenizer_state trusted
     adapter_files :
     peft_settings :
     peft_format : peft_settings
@@ -70,11 +72,11 @@ PICTURE = """
     untuned     : adapters
     stored_pictures : families images sealed
     encoded     : families sealed stored_pictures
-    token_cache : families loader runtime sources
+    token_cache : families loader runtime sources tokenizer_state
     account     :
     fitting     : account examples families formats pretraining
     encoding    : account private sealed encoded examples families fitting formats images loader pretraining progress \
-                  sources token_cache
+                  sources token_cache tokenizer_state
     datacheck   : encoding rowcheck
     batches     : config
     collation   : batches families
@@ -90,7 +92,7 @@ PICTURE = """
     memory      : adapters batches config encoded families footprint layers loader runtime tensors
     base_digest : runtime
     identity    : base_digest config loader adapters families feed tensors
-    sampling    : examples formats loader untuned
+    sampling    : examples formats loader tokenizer_state untuned
     compiled    : batches config encoded families
     step        : activations attention collation compiled config batches families hybrid loader loss \
                   neftune optim recompute tensors
@@ -108,7 +110,7 @@ PICTURE = """
     trainer     : audience events config identity run_lock interrupts checkpoint sources formats runs memory \
                   loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : adapter_files peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding \
-                  families evaluation events examples formats trusted
+                  families chat_templates evaluation events examples formats tokenizer_state trusted
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
                   layers loader loss optim progress samples sampling sources step tensors trusted variants
     fast_model  : config events families fetch sources loader norms adapter_files adapters sampling export

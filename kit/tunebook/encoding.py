@@ -15,6 +15,7 @@ from . import encoded
 from .account import Account
 from .examples import Example
 from .families.base import Encoded
+from .families.tables import BeyondTable, check_row
 from .fitting import fitted, is_left_out
 from .formats import BadRow, BadRows, FormattingFunc, Markers, TrainOn, formatted, reader
 from .formats.documents import document_reader, image_references
@@ -27,6 +28,7 @@ from .progress import progress
 from .sealed import Damaged
 from .sources import Row
 from .token_cache import cached_folder, key_of, prune
+from .tokenizer_state import bring_up_to_date
 
 AT_ONCE = 512  # rows tokenized together
 CACHED_ROWS = 1000  # a set of as many is kept on the disk
@@ -68,6 +70,8 @@ def encode_rows(
     numbers are the ones reported.
     Raises ValueError when no row is left, and for rows `formats.reader` refuses.
     """
+    bring_up_to_date(loaded.tokenizer)
+    max_seq_length = loaded.family.tables.longest(max_seq_length)
     account = Account(name=name, max_seq_length=max_seq_length)
 
     def encode(account: Account) -> Iterator[Encoded]:
@@ -115,6 +119,7 @@ def row_encoder(
     It takes the row's number too, counts in `account`, gives pieces as `encode_rows` does, and raises ValueError for a
     row that cannot be trained on.
     """
+    bring_up_to_date(loaded.tokenizer)
     read = row_reader(head, loaded, pretrain=pretrain, **options)
 
     def encode(number: int, row: Row) -> list[Encoded]:
@@ -126,6 +131,10 @@ def row_encoder(
                 return []
             raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
         (whole,) = loaded.family.encode([example])
+        try:
+            check_row(whole, loaded.family.tables, loaded.tokenizer)
+        except BeyondTable as error:
+            raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
         return list(fitted(replace(whole, number=number), example, pretrain, account))
 
     return encode
@@ -218,6 +227,11 @@ def _encoded(
                     bad.add(number, error)
         whole = loaded.family.encode(list(examples.values()))
         for (number, example), row in zip(examples.items(), whole, strict=True):
+            try:
+                check_row(row, loaded.family.tables, loaded.tokenizer)
+            except BeyondTable as error:
+                bad.add(number, BadRow(str(error)))
+                continue
             yield from fitted(replace(row, number=number), example, pretrain, account)
     account.rows = len(rows)
     bad.check(len(rows))

@@ -96,6 +96,7 @@ class FastModel:
                 trust_remote_code=trust_remote_code,
                 text_only=text_only,
                 chat_template=chat_template,
+                adapters_folder=Path(name) if base is not None else None,
             )
         except ModelNotFound as error:
             if base is None:

@@ -19,12 +19,14 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from . import runtime
+from .chat_templates import Templates, read_templates
 from .families.base import Family
 from .families.quirks import is_of_language
 from .families.text import TextFamily
 from .fetch import fetch
 from .gguf import read_gguf
 from .tensors import flat
+from .tokenizer_state import bring_up_to_date, digest_of
 from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, read_settings
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -45,6 +47,13 @@ class Loaded:
     dtype: mx.Dtype  # the float type they have in memory
     max_seq_length: int  # tokens
     trust_remote_code: bool = False  # whether Python in the folder may run, here and in whatever opens it again
+    tokenizer_digest: str = ""  # of `tokenizer` as the model folder has it; "" where it came from another folder
+    adapters_folder: Path | None = None  # that brought a tokenizer of its own
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer was opened from."""
+        return self.adapters_folder or self.folder
 
 
 def load(
@@ -59,14 +68,16 @@ def load(
     trust_remote_code: bool = False,
     text_only: bool | None = None,
     chat_template: str | None = None,
+    adapters_folder: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Loaded:
     """Find, open and convert a model; `say` is told in a sentence where it came from.
 
     `dtype` None keeps the checkpoint's own float type on Metal and CUDA and takes float32 on the CPU, where it is the
-    fast one. Without `trust_remote_code` no Python of the folder runs. Raises ModelNotFound for a name that leads
-    nowhere, FileNotFoundError for a folder without weights, CodeNotTrusted (a ValueError) for a model in its own code,
-    ValueError for what cannot be tuned here.
+    fast one. Without `trust_remote_code` no Python of the folder runs. `chat_template` is a template's source, or the
+    name of one the tokenizer has. A tokenizer and chat templates that stand in `adapters_folder` are taken in place of
+    the model's. Raises ModelNotFound for a name that leads nowhere, FileNotFoundError for a folder without weights,
+    CodeNotTrusted (a ValueError) for a model in its own code, ValueError for what cannot be tuned here.
     """
     if load_in_4bit and load_in_8bit:
         raise ValueError("load_in_4bit and load_in_8bit are both on; choose one.")
@@ -77,6 +88,8 @@ def load(
     config = read_settings(folder / "config.json")
     sees = _sees(config, name, text_only)
     shown = openable(folder, trust_remote_code=trust_remote_code)
+    own = adapters_folder if adapters_folder is not None and _has_tokenizer(adapters_folder) else None
+    tokenizer_shown = shown if own is None else openable(own, trust_remote_code=trust_remote_code)
 
     try:
         if sees:
@@ -84,7 +97,7 @@ def load(
         else:
             module, config = load_model(shown, lazy=True, trust_remote_code=trust_remote_code)
         tokenizer = load_tokenizer(
-            shown, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
+            tokenizer_shown, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
         )
         processor = _processor(shown, trust_remote_code) if sees else None
     except UPSTREAM_ERRORS as error:
@@ -95,7 +108,7 @@ def load(
             f"{folder} could not be opened without its own code ({type(error).__name__}: {error}). If it needs the "
             f"file {code}, read it and pass trust_remote_code=True."
         ) from error
-    tokenizer.name_or_path = str(folder)
+    tokenizer.name_or_path = str(own or folder)
     checkpoint_dtype = _float_type(module)
     live_dtype = _as_dtype(dtype) if dtype is not None else runtime.default_dtype(checkpoint_dtype)
     module.set_dtype(live_dtype)
@@ -104,9 +117,9 @@ def load(
     mx.eval(module.parameters())
     module.eval()
 
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
-        tokenizer.has_chat_template = True
+    beside = None if adapters_folder is None else read_templates(adapters_folder)
+    tokenizer.chat_template = _chosen(chat_template, tokenizer.chat_template if beside is None else beside)
+    bring_up_to_date(tokenizer)
     family = _vision_family(module, tokenizer, processor, folder, config) if sees else TextFamily(module, tokenizer)
     return Loaded(
         name=str(name),
@@ -120,7 +133,19 @@ def load(
         dtype=live_dtype,
         max_seq_length=max_seq_length,
         trust_remote_code=trust_remote_code,
+        tokenizer_digest=digest_of(tokenizer) if own is None else "",
+        adapters_folder=own,
     )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether a folder of adapters brings a tokenizer, as PEFT's users and other kits leave it there."""
+    return all((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+
+
+def _chosen(asked: str | None, found: Templates | None) -> Templates | None:
+    """The chat template to use: the one that was asked for, by its source or its name, else what was found."""
+    return found[asked] if isinstance(found, dict) and asked in found else asked or found
 
 
 def _as_folder(path: Path) -> Path:

@@ -51,7 +51,7 @@ def estimate(
     config, loaded = config or TrainingConfig(), model.loaded
     if not flat(loaded.module.trainable_parameters()):
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
-    cap = config.max_seq_length or loaded.max_seq_length
+    cap = loaded.family.tables.longest(config.max_seq_length or loaded.max_seq_length)
     batch = _largest(rows, config, cap) if rows else _of(longest or cap, config, cap)
     seen = None
     if rows and loaded.family.placeholder is not None:
@@ -92,7 +92,8 @@ def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded]
     It takes 16 float32 numbers for each parameter; for each token 8 for every row and column of a matrix (a layer
     keeps one or two); and for each layer and token 12 scores per token and head of 16 numbers, or states of that size.
     """
-    batch = _largest(rows, config, config.max_seq_length or loaded.max_seq_length)
+    cap = loaded.family.tables.longest(config.max_seq_length or loaded.max_seq_length)
+    batch = _largest(rows, config, cap)
     parameters = flat(loaded.module.parameters()).values()
     depth, width = len(layers_of(loaded.module)), max(min(value.shape, default=0) for value in parameters)
     sides = sum(value.size // value.shape[-1] + value.size // value.shape[-2] for value in parameters if value.ndim > 1)

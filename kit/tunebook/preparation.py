@@ -14,6 +14,7 @@ from .config import TrainingConfig
 from .encoded import lengths_of
 from .encoding import EncodedSet, encode_rows, row_encoder
 from .families.base import Encoded
+from .families.tables import BeyondTable, most_written
 from .feed import Feed, StoredFeed, StreamFeed
 from .formats import FormattingFunc, Markers, to_examples
 from .formats.documents import document_reader
@@ -80,6 +81,7 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
     else:
         to_measure, train, held_out = opened, encode(opened, "train_dataset"), None
     notices += train.notices + (held_out.notices if held_out else [])
+    notices += _on_positions(train.rows, loaded, config)
     batched = train.rows
     if config.packing:
         batched = _packed(train.rows, loaded, config, max_seq_length)
@@ -108,7 +110,7 @@ def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_
     train = _encoded(head, "train_dataset", sources, loaded, config, max_seq_length)
     account = Account(name="train_dataset", max_seq_length=max_seq_length)
     encode = row_encoder(stream.head, loaded, account, pretrain=documents, **_reading(sources, config))
-    held_out, to_measure, notices = None, head, []
+    held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config)
     if sources.held_out is not None:
         to_measure = open_rows(sources.held_out, "eval_dataset")
         held_out = _encoded(to_measure, "eval_dataset", sources, loaded, config, max_seq_length)
@@ -163,6 +165,22 @@ def _check_documents(sources: Sources, loaded: Loaded, config: TrainingConfig) -
     )
 
 
+def _on_positions(rows: Sequence[Encoded], loaded: Loaded, config: TrainingConfig) -> list[str]:
+    """A sentence where the model has fewer positions than max_seq_length, or was trained on fewer than rows have."""
+    asked, table = config.max_seq_length or loaded.max_seq_length, loaded.family.tables.positions
+    if table is not None and table < asked:
+        return [f"max_seq_length is {table} and not {asked}: this model has a table of {table} positions."]
+    known = loaded.config.get("text_config", loaded.config).get("max_position_embeddings")
+    lengths = lengths_of(rows)
+    beyond = 0 if known is None else sum(length > known for length in lengths)
+    if not beyond:
+        return []
+    return [
+        f"{beyond} rows, the longest of {max(lengths)} tokens, reach beyond the {known} positions this model was made "
+        f"for (max_position_embeddings); with max_seq_length={known} they are cut there."
+    ]
+
+
 def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:
     """Places of the rows to train on and of those to hold out; None where that is less than a row, or all there is."""
     wanted = min(MOST_HELD_OUT, int(config.hold_out * len(rows)))
@@ -192,9 +210,40 @@ def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:
 def _prompts(
     opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded, config: TrainingConfig
 ) -> list[Prompt]:
-    """What samples are taken of: the prompts that were given, else the openings of the first rows."""
+    """What samples are taken of: the prompts that were given, else the openings of the first rows.
+
+    Raises ValueError for a prompt that was given and reaches beyond a table of the model.
+    """
     if config.sample_prompts:
-        return [as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder) for prompt in config.sample_prompts]
+        given = [as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder) for prompt in config.sample_prompts]
+        for number, prompt in enumerate(given):
+            try:
+                _check_prompt(prompt, loaded)
+            except BeyondTable as error:
+                raise ValueError(f"Prompt {number} of sample_prompts cannot be answered: {error}") from error
+        return given
+    return [prompt for prompt in _openings(opened, measured, sources, loaded) if _fits(prompt, loaded)]
+
+
+def _check_prompt(prompt: Prompt, loaded: Loaded) -> None:
+    """Raise BeyondTable for a prompt the model cannot answer."""
+    (row,) = loaded.family.encode([prompt.example])
+    most_written(row.tokens, loaded.family.tables, loaded.tokenizer, max_tokens=1)
+
+
+def _fits(prompt: Prompt, loaded: Loaded) -> bool:
+    """Whether the opening of a row that is cut before training is itself within the positions."""
+    if loaded.family.tables.positions is None:
+        return True
+    try:
+        _check_prompt(prompt, loaded)
+    except BeyondTable:
+        return False
+    return True
+
+
+def _openings(opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded) -> list[Prompt]:
+    """Those of the first rows."""
     if opened.documents is not None and loaded.family.placeholder is not None:
         read = document_reader(opened.documents, loaded.tokenizer, loaded.family.placeholder, looks_at_images=False)
         numbers = dict.fromkeys(row.number for row in measured.rows[:MOST_HELD_OUT])  # of rows that were not left out

@@ -15,6 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from .examples import Example, Image, Text, Tokens, texts
 from .formats import render_prompt
 from .loader import Loaded
+from .tokenizer_state import bring_up_to_date
 from .untuned import without_adapters
 
 OPENING_CHARACTERS = 60  # how much of a raw text is taken as the prompt for the rest of it
@@ -36,6 +37,7 @@ def as_prompt(
     A string without a chat template is text, which it continues. `placeholder` is what stands for an image in a text;
     None for a model that reads text alone.
     """
+    bring_up_to_date(tokenizer)
     if isinstance(prompt, str):
         if not tokenizer.has_chat_template:
             return Prompt(prompt, Example(parts=(Text(prompt),), rendered=False))

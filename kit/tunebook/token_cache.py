@@ -20,6 +20,7 @@ from . import runtime
 from .families.fingerprint import fingerprint
 from .loader import Loaded
 from .sources import Row
+from .tokenizer_state import uncut
 
 FOLDER = "tokenized"
 KEPT = 20  # entries; the one used longest ago goes first
@@ -30,6 +31,7 @@ _CODE = (
     "examples.py",
     "images.py",
     "pretraining.py",
+    "tokenizer_state.py",
     "formats",
     "families",
 )  # rooms that decide what a row becomes
@@ -41,7 +43,7 @@ def key_of(rows: Iterable[Row | list[str]], loaded: Loaded, settings: list[Any])
     template = json.dumps(tokenizer.chat_template)
     digest = hashlib.sha256()
     _add(digest, [settings, _code(), [version(name) for name in _LIBRARIES], template, sorted(tokenizer.eos_token_ids)])
-    _add(digest, tokenizer.backend_tokenizer.to_str())
+    _add(digest, [uncut(tokenizer).to_str(), tokenizer.special_tokens_map])
     if loaded.family.processor is not None:
         _add(digest, [version("mlx-vlm"), fingerprint(loaded.family.processor)])
     if "strftime_now" in template:  # such a template writes today's date into every row

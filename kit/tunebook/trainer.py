@@ -89,7 +89,8 @@ class Trainer:
         self.config = args or TrainingConfig()
         if self.config.gradient_checkpointing is None:
             self.config = replace(self.config, gradient_checkpointing=model.gradient_checkpointing)
-        self.max_seq_length = self.config.max_seq_length or self.loaded.max_seq_length
+        asked = self.config.max_seq_length or self.loaded.max_seq_length
+        self.max_seq_length = self.loaded.family.tables.longest(asked)
         self.prepare(
             Sources(
                 train=train_dataset,

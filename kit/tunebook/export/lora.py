@@ -20,6 +20,7 @@ from ..loader import Loaded
 from ..peft_format import Moves, to_peft
 from ..tensors import flat, save_tensors
 from .names import in_checkpoint
+from .tokenizer import save_beside_adapters
 
 AdapterFormat = Literal["mlx", "peft"]
 
@@ -33,6 +34,8 @@ def save_lora(
     card: str | None = None,
 ) -> Path:
     """Write the adapters' tensors, `adapter_config.json`, which names `base` or the model, and `card` as README.md.
+
+    The chat templates in use stand beside them, and a tokenizer that is not the base's any more.
 
     Raises ValueError when the model has no adapters, and for those PEFT or transformers would not find the place of.
     """
@@ -57,6 +60,7 @@ def save_lora(
     with new_folder(folder) as partial:
         save_tensors(partial / file, arrays)
         (partial / SETTINGS_FILE).write_text(json.dumps(document, indent=2) + "\n")
+        save_beside_adapters(loaded, partial)
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
     return folder

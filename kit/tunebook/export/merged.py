@@ -19,6 +19,7 @@ from ..loader import Loaded
 from ..progress import progress
 from ..tensors import flat, number, save_tensors
 from .quantize import Quantization, quantize
+from .tokenizer import is_changed, save_tokenizer
 from .weights import merged_copy
 
 SHARD_BYTES = 2_000_000_000
@@ -101,12 +102,12 @@ def _save_companions(loaded: Loaded, folder: Path) -> None:
         for file in loaded.folder.glob(pattern):
             if not file.name.endswith(".safetensors.index.json"):
                 shutil.copyfile(file, folder / file.name)
-    template = loaded.tokenizer.chat_template
-    if template is not None:  # the one in use, which from_pretrained may have been given
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    save_tokenizer(loaded, folder)
     settings = folder / "generation_config.json"
+    ends = sorted(loaded.tokenizer.eos_token_ids)
+    if settings.exists() and is_changed(loaded):
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": ends}, indent=2) + "\n")
     if not settings.exists():
-        ends = sorted(loaded.tokenizer.eos_token_ids)
         ids = {"bos_token_id": loaded.tokenizer.bos_token_id, "eos_token_id": ends}
         known = {name: value for name, value in ids.items() if value not in (None, [])}
         settings.write_text(json.dumps(known, indent=2) + "\n")

@@ -44,6 +44,20 @@ class Encoded:
         return hashlib.blake2b(self.tokens.tobytes() + self.loss_mask.tobytes() + seen, digest_size=16).digest()
 
 
+@dataclass(frozen=True)
+class Tables:
+    """How many rows the tables have that the numbers of a row are looked up in (`tables.py` finds them)."""
+
+    tokens: int | None  # ids that can be read; None: no table of them was found
+    targets: int  # ids that can be written
+    positions: int | None = None  # tokens a row may have; None: positions are computed, and there is no table of them
+    paths: tuple[str, ...] = ()  # of the embeddings that are looked up in by token
+
+    def longest(self, max_seq_length: int) -> int:
+        """`max_seq_length`, or as many tokens as there are positions."""
+        return max_seq_length if self.positions is None else min(max_seq_length, self.positions)
+
+
 class Unreadable(ValueError):
     """A row whose images cannot be opened now that a batch needs them."""
 
@@ -62,6 +76,11 @@ class Family(ABC):
     config_additions: Mapping[str, Any] = {}  # what a config.json must say and may leave out
     # Beginnings of parameter names here, and what transformers has in their place; None: not known.
     transformers_names: tuple[tuple[str, str], ...] | None = ()
+    tables: Tables  # of the model as `measure` last saw it
+
+    @abstractmethod
+    def measure(self, module: nn.Module) -> None:
+        """Note the tables of `module`; to be asked again when one of them was made longer."""
 
     @abstractmethod
     def check(self, module: nn.Module) -> None:
@@ -78,7 +97,8 @@ class Family(ABC):
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
         """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask.
 
-        When a row is packed the batch also has "segments" (B, T) int32. Raises Unreadable.
+        When a row is packed the batch also has "segments" (B, T) int32. Raises Unreadable, and ValueError for a row
+        that reaches beyond `tables`.
         """
 
     @abstractmethod
@@ -101,4 +121,7 @@ class Family(ABC):
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
     ) -> Iterator[str]:
-        """Pieces of text the model continues `prompt` with, until it ends its turn or `max_tokens` are written."""
+        """Pieces of text the model continues `prompt` with, until it ends its turn or `max_tokens` are written.
+
+        It stops too where its table of positions ends. Raises ValueError for a prompt that reaches beyond `tables`.
+        """

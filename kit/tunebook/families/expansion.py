@@ -9,6 +9,8 @@ from typing import Any, final
 
 from PIL import Image
 
+from ..tokenizer_state import uncut
+
 
 @final
 class Expander:
@@ -29,7 +31,7 @@ class Expander:
             text=[self._placeholder], images=[[blank]], padding=True, padding_side="right", add_special_tokens=False
         )
         tokens = made["input_ids"][0].tolist()
-        backend = self._processor.tokenizer.backend_tokenizer
+        backend = uncut(self._processor.tokenizer)
         text = backend.decode(tokens, skip_special_tokens=False)
         if backend.encode(text, add_special_tokens=False).ids != tokens:
             raise ValueError(

@@ -85,6 +85,12 @@ def states(
         _heard.pop()
 
 
+def logits(module: nn.Module, tokens: mx.array) -> mx.array:
+    """(B, T, V) of (B, T) tokens of text alone."""
+    given = features(module, {"tokens": tokens, "attention_mask": mx.ones_like(tokens)})
+    return called(module, tokens, given, -1, Quirks())
+
+
 def has_head(module: nn.Module) -> bool:
     """Whether `seam.projection` of `states` gives what the whole language model does."""
     language = module["language_model"]
@@ -92,7 +98,7 @@ def has_head(module: nn.Module) -> bool:
         return False
     tokens = mx.arange(1, 9)[None]  # (1, 8)
     given = features(module, {"tokens": tokens, "attention_mask": mx.ones_like(tokens)})
-    whole = called(module, tokens, given, -1, Quirks())
+    whole = logits(module, tokens)
     apart = projection(module, states(module, tokens, given, -1, Quirks()))
     return apart.shape == whole.shape and bool(mx.allclose(apart, whole, rtol=1e-3, atol=1e-3))
 

@@ -16,9 +16,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Encoding
 
 from ..examples import Example, Tokens, texts
+from ..tokenizer_state import uncut
 from .base import Batch, Encoded, Family
 from .isolation import isolating_caches, padded_segments
 from .seam import find_head, head_layer, language_model
+from .tables import check_batch, find_tables, most_written
 
 
 @final
@@ -28,6 +30,10 @@ class TextFamily(Family):
     def __init__(self, module: nn.Module, tokenizer: TokenizerWrapper):
         self.tokenizer = tokenizer
         self._head = find_head(module)  # None: `hidden` already holds logits, and `head` passes them on
+        self.measure(module)
+
+    def measure(self, module: nn.Module) -> None:
+        self.tables = find_tables(module, module)
 
     def check(self, module: nn.Module) -> None:
         pass  # mlx-lm's models are called in one way, and it is the causal one
@@ -44,6 +50,7 @@ class TextFamily(Family):
         for index, row in enumerate(rows):
             tokens[index, : len(row.tokens)] = row.tokens
             loss_mask[index, : len(row.tokens)] = row.loss_mask
+        check_batch(rows, tokens, loss_mask, self.tables)
         batch = {"tokens": mx.array(tokens), "loss_mask": mx.array(loss_mask)}
         if any(row.segments is not None for row in rows):
             batch["segments"] = mx.array(padded_segments(rows, width))
@@ -66,6 +73,7 @@ class TextFamily(Family):
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
     ) -> Iterator[str]:
         ((tokens, _),) = _tokenize([prompt], self.tokenizer, ends=False)
+        max_tokens = most_written(tokens, self.tables, self.tokenizer, max_tokens)
         sampler = make_sampler(temp=temperature, top_p=top_p)
         for piece in stream_generate(module, self.tokenizer, tokens.tolist(), max_tokens=max_tokens, sampler=sampler):
             yield piece.text
@@ -85,7 +93,7 @@ def _tokenize(
     for opens in (False, True):  # the tokenizer takes many texts at once, and shares them among the cores
         alike = [index for index, example in enumerate(examples) if _opens(example, tokenizer) is opens]
         batch = [examples[index].text for index in alike]
-        encodings |= zip(alike, tokenizer.backend_tokenizer.encode_batch(batch, add_special_tokens=opens), strict=True)
+        encodings |= zip(alike, uncut(tokenizer).encode_batch(batch, add_special_tokens=opens), strict=True)
     for index, example in enumerate(examples):
         first = example.parts[0]
         if isinstance(first, Tokens):

@@ -17,6 +17,7 @@ from mlx_vlm.models.cache import make_prompt_cache
 
 from ..examples import Example, Image, Text, Tokens
 from ..images import opened, size_of
+from ..tokenizer_state import uncut
 from . import language
 from .base import Batch, Encoded, Family, Unreadable
 from .check import check_family
@@ -24,6 +25,7 @@ from .expansion import Expander
 from .media import media_tokens
 from .quirks import quirks_of
 from .seam import head_layer, projection
+from .tables import check_batch, find_tables, most_written
 
 # What a processor may say of each token; here it is given the images without their text.
 OF_TOKENS = ("token_type_ids", "mm_token_type_ids", "images_seq_mask", "position_ids")
@@ -46,6 +48,10 @@ class VisionFamily(Family):
             self.config_additions = language.mend_config(module)
         self._expander = Expander(processor, self.media.placeholder)
         self._has_head = language.has_head(module)  # False: `hidden` holds logits, and `head` passes them on
+        self.measure(module)
+
+    def measure(self, module: nn.Module) -> None:
+        self.tables = find_tables(module, lambda tokens: language.logits(module, tokens))
 
     def check(self, module: nn.Module) -> None:
         check_family(self, module)
@@ -64,6 +70,7 @@ class VisionFamily(Family):
             tokens[index, : len(row.tokens)] = row.tokens
             loss_mask[index, : len(row.tokens)] = row.loss_mask
             attention_mask[index, : len(row.tokens)] = 1
+        check_batch(rows, tokens, loss_mask, self.tables)
         batch = {"tokens": tokens, "loss_mask": loss_mask, "attention_mask": attention_mask}
         return {name: mx.array(array) for name, array in batch.items()} | self._pixels(rows)
 
@@ -81,6 +88,7 @@ class VisionFamily(Family):
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
     ) -> Iterator[str]:
         row = self._encoded(prompt, ends=False)
+        max_tokens = most_written(row.tokens, self.tables, self.tokenizer, max_tokens)
         batch = self.collate([row], len(row.tokens))
         given = language.features(module, batch)
         cache = make_prompt_cache(module["language_model"])
@@ -120,7 +128,7 @@ class VisionFamily(Family):
         whole = "".join(texts)
         bos = self.tokenizer.bos_token
         opens = not example.rendered and not (bos and whole.startswith(bos))
-        encoding = self.tokenizer.backend_tokenizer.encode(whole, add_special_tokens=opens)
+        encoding = uncut(self.tokenizer).encode(whole, add_special_tokens=opens)
         tokens = list(encoding.ids)
         part_starts = np.cumsum([0, *(len(text) for text in texts[:-1])])
         part_of = np.searchsorted(part_starts, [start for start, _ in encoding.offsets], side="right") - 1  # (T,)

@@ -16,6 +16,7 @@ from ..examples import Example, Image, Text
 from ..images import Picture, refer, size_of
 from ..pretraining import MultimodalPretrain
 from ..sources import Row
+from ..tokenizer_state import uncut
 from .plain import NOT_SUPERVISED, integers
 from .rows import BadRow
 
@@ -68,7 +69,7 @@ class _Reader:
         text = _text(row, PREPARED_TEXT if is_prepared else self.entry.text_column)
         references = _references(row, PREPARED_IMAGES if is_prepared else self.entry.image_column)
         opens = not (self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
-        encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=opens)  # whole: nothing is cut
+        encoding = uncut(self.tokenizer).encode(text, add_special_tokens=opens)  # whole: nothing is cut
         supervised, is_end_supervised = [True] * len(encoding.ids), True
         if is_prepared:
             supervised, is_end_supervised = _labelled(row, encoding.ids, self.tokenizer.eos_token_id)

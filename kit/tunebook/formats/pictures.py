@@ -15,6 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..examples import Example, Image, Text, Tokens
 from ..images import Picture, refer, size_of
 from ..sources import Row
+from ..tokenizer_state import uncut
 from .rows import BadRow
 from .templates import ChatTemplate
 
@@ -126,7 +127,7 @@ class Placing:
         """Raise BadRow where `text` has a token that the pixels of another image would move to."""
         if not any(name in text for name in self._of_pixels.values()):
             return
-        for token in self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids:
+        for token in uncut(self.tokenizer).encode(text, add_special_tokens=False).ids:
             if token in self._of_pixels:
                 raise BadRow(
                     f"its text holds {self._of_pixels[token]}, which the model's processor alone writes, for the "
@@ -138,7 +139,7 @@ class Placing:
         if self.placeholder not in text:
             yield text
             return
-        encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        encoding = uncut(self.tokenizer).encode(text, add_special_tokens=False)
         cursor = 0
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if token == self._token:
