@@ -125,6 +125,16 @@ print(json.dumps(time.process_time() - began))
     assert [file.name for file in Path(path).parent.iterdir()] == [Path(path).name]  # no leftovers
 
 
+def test_a_copy_that_was_damaged_is_not_loaded_but_made_again(tmp_path):
+    where = LOAD + "print(json.dumps(str(blas.path)))"
+    path = Path(_python(where, tmp_path))
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:100_000] + bytes(1000) + whole[101_000:]):
+        path.write_bytes(damaged)
+        assert _python(where, tmp_path) == str(path)
+        assert path.read_bytes() == whole
+
+
 def test_mlx_imported_first_keeps_its_own_blas_and_the_report_says_so(tmp_path):
     late = "import mlx.core\n" + LOAD + SPEED + "print(json.dumps([gflops(), blas.problem, blas.fix]))"
     speed, problem, fix = _python(late, tmp_path)

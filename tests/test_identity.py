@@ -115,7 +115,9 @@ def test_a_base_that_was_moved_is_the_same_base(base, rows, tmp_path):
 
 
 def test_adapters_that_are_trained_further_go_on_whatever_they_held_at_the_start(base, rows, tmp_path):
-    trainer_on(base, rows)._model.save_pretrained(tmp_path / "lora")
+    model, _ = FastModel.from_pretrained(base, max_seq_length=64)
+    FastModel.get_peft_model(model, r=2)
+    model.save_pretrained(tmp_path / "lora")
     stopped(tmp_path / "lora", rows, tmp_path / "out", adapted=False)
     again = trainer_on(tmp_path / "lora", rows, tmp_path / "out", adapted=False)
     again.train(resume_from_checkpoint=True)

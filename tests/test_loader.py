@@ -45,6 +45,32 @@ def test_a_gguf_file_is_converted_once_and_again_when_it_changes(tiny_folder, tm
     assert mx.allclose(changed.module(TOKENS), mlx_lm.load(str(other))[0](TOKENS), atol=1e-5)
 
 
+@pytest.mark.parametrize("damage", ["a bit", "cut", "gone", "a folder", "planted", "no seal"])
+def test_a_converted_file_that_was_damaged_is_converted_again(model, tiny_folder, tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("TUNEBOOK_CACHE", str(tmp_path / "cache"))
+    write_gguf(tiny_folder, tmp_path / "tiny.gguf", "f32")
+    folder = FastModel.from_pretrained(tmp_path / "tiny.gguf")[0].loaded.folder
+    [weights] = folder.glob("model*.safetensors")
+    content = weights.read_bytes()
+    match damage:
+        case "a bit":
+            weights.write_bytes(content[:-9] + bytes([content[-9] ^ 64]) + content[-8:])
+        case "cut":
+            weights.write_bytes(content[:-4000])
+        case "gone":
+            (folder / "tokenizer.json").unlink()
+        case "a folder":
+            (folder / "config.json").unlink()
+            (folder / "config.json").mkdir()
+        case "planted":
+            mx.save_safetensors(str(folder / "model-2.safetensors"), {"model.norm.weight": mx.zeros(32)})
+        case _:
+            (folder / "seal.json").unlink()
+    read, _ = FastModel.from_pretrained(tmp_path / "tiny.gguf")
+    assert mx.allclose(read.module(TOKENS), model.module(TOKENS), atol=1e-5)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name]
+
+
 def test_a_model_comes_frozen_unless_all_of_it_is_to_be_tuned(tiny_folder):
     frozen, _ = FastModel.from_pretrained(tiny_folder)
     whole, _ = FastModel.from_pretrained(tiny_folder, full_finetuning=True)

@@ -32,7 +32,7 @@ PICTURE = """
     run_log     : events private sealed
     runs        : events private run_log
     audience    : events runs
-    blas        : atomic runtime
+    blas        : atomic runtime sealed
     tensors     :
     digit_model : tensors
     photo_tiles :
@@ -57,12 +57,12 @@ PICTURE = """
     saving      : config runs
     checkpoint  : private sealed tensors runs
     checkup     : runtime blas
-    fetch       : atomic hub runtime progress
+    fetch       : atomic hub runtime progress sealed
     formats     : config examples images pretraining sources tokenizer_state
     families    : examples images tensors tokenizer_state variants
     rowcheck    : families
     gguf        : atomic progress tensors trusted
-    loader      : chat_templates runtime fetch gguf families tensors tokenizer_state trusted
+    loader      : chat_templates private sealed runtime fetch gguf families tensors tokenizer_state trusted
     adapter_files :
     peft_settings :
     peft_format : peft_settings

@@ -15,12 +15,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from .atomic import new_file
 from .runtime import cache_folder
+from .sealed import is_own
 
 PRODUCTS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # all that libmlx 0.32 asks of a BLAS (nm -D --undefined-only)
 SYSTEM_OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0")  # Debian, Arch, conda; Fedora's threaded one
@@ -86,13 +88,32 @@ def _load_private_copy() -> Blas:
     if wheel is None or wheel.origin is None:
         raise BlasUnusable("The package scipy-openblas32 is not installed.")
     version = importlib.metadata.version("scipy-openblas32")
-    path = cache_folder() / "blas" / f"libopenblas-{version}-{platform.machine()}.so"
-    if not path.exists():
-        with new_file(path) as partial:
+    plain = cache_folder() / "blas" / f"libopenblas-{version}-{platform.machine()}.so"
+    path = _sound_copy(plain)
+    if path is None:
+        with new_file(plain) as partial:
             _copy_with_products_only(Path(wheel.origin).parent / "lib" / "libscipy_openblas.so", partial)
             _try_in_another_process(partial)
+        path = plain.rename(_named_by_content(plain))
     ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     return Blas(name=f"OpenBLAS {version} (scipy-openblas32)", path=path)
+
+
+def _sound_copy(plain: Path) -> Path | None:
+    """The copy made before, if it is what was made: a damaged library ends the process that loads it.
+
+    Its checksum is in its name; the whole of it takes some 10 ms. What another user put there is not loaded.
+    """
+    for path in plain.parent.glob(f"{plain.stem}-????????.so"):
+        if path.is_file() and is_own(path) and path == _named_by_content(path, plain):
+            return path
+    return None
+
+
+def _named_by_content(path: Path, plain: Path | None = None) -> Path:
+    """`plain`, by default `path` itself, with the checksum of what is in `path` behind its name."""
+    plain = plain or path
+    return plain.with_name(f"{plain.stem}-{zlib.crc32(path.read_bytes()):08x}.so")
 
 
 def _load_system_openblas() -> Blas:

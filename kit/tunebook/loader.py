@@ -25,6 +25,8 @@ from .families.quirks import is_of_language
 from .families.text import TextFamily
 from .fetch import fetch
 from .gguf import read_gguf
+from .private import new_private_folder
+from .sealed import Damaged, SealedFolder, seal
 from .tensors import flat
 from .tokenizer_state import bring_up_to_date, digest_of
 from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, read_settings
@@ -149,14 +151,20 @@ def _chosen(asked: str | None, found: Templates | None) -> Templates | None:
 
 
 def _as_folder(path: Path) -> Path:
-    """A .gguf file's model folder, written once into the cache; a folder is itself."""
+    """A .gguf file's model folder, written once into the cache and again where it is not what was written; a folder is
+    itself.
+    """
     if path.is_dir():
         return path
     stat = path.stat()
     identity = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:12]
     folder = runtime.cache_folder() / "from-gguf" / f"{path.stem}-{identity}"
-    if not folder.exists():
-        read_gguf(path, folder)
+    try:
+        SealedFolder(folder).check()
+    except Damaged:
+        with new_private_folder(folder) as partial:
+            read_gguf(path, partial)
+            seal(partial)
     return folder
 
 

@@ -33,11 +33,13 @@ def new_private_file(path: Path) -> Iterator[Path]:
 
 def make_private_folder(path: Path) -> bool:
     """Make `path` where it is not there, for its owner alone, and what leads to it as usual; whether it was made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.mkdir(mode=FOLDER_MODE)
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make_private_folder(path)
     path.chmod(FOLDER_MODE)  # a umask may have taken more than was asked for
     return True
 

@@ -72,8 +72,8 @@ def digest_of_file(path: Path) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Write the seal of `folder`, whose files are complete; there are no folders in it."""
-    files = {path.name: _facts(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    """Write the seal of `folder`, whose files are complete."""
+    files = {name: _facts(folder / name) for name in sorted(_names_in(folder))}
     (folder / SEAL).write_text(sealed_json({"files": files}))
 
 
@@ -93,14 +93,14 @@ class SealedFolder:
             raise Damaged(f"{SEAL} is no seal")
         self._folder, self._files = folder, files
         try:
-            paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-            others = [path.name for path in (folder, *paths) if not is_own(path)]
+            names = _names_in(folder)
+            others = [name for name in ("", *names) if not is_own(folder / name)]
         except OSError as error:
             raise Damaged(_why(folder, error)) from error
-        if odd := {path.name for path in paths} ^ {*files, SEAL}:
+        if odd := names ^ {*files, SEAL}:
             raise Damaged(f"{', '.join(sorted(odd))} should be there, or should not")
         if others:
-            raise Damaged(f"{', '.join(others)} belongs to another user")
+            raise Damaged(f"{', '.join(others) or folder.name} belongs to another user")
 
     def check(self) -> None:
         """Raise Damaged unless every file is the one that was sealed."""
@@ -178,6 +178,12 @@ def _opened(path: Path):
         file.close()
         raise OSError(f"{path.name} is no file")
     return file
+
+
+def _names_in(folder: Path) -> set[str]:
+    """The files in a folder and below it, hidden ones aside; a link is one, wherever it leads."""
+    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return {path.relative_to(folder).as_posix() for path in found if not path.name.startswith(".")}
 
 
 def _facts(path: Path) -> dict[str, Any]:
