@@ -17,6 +17,7 @@ from ..evaluation import score_now
 from ..examples import Example, Text
 from ..families.base import Encoded
 from ..formats import reader as row_reader
+from ..gguf.container import open_container
 from ..loader import Loaded
 from ..sources import Row
 from .elsewhere import Reader, config_of, is_installed, read_elsewhere, readers_of
@@ -134,8 +135,8 @@ def bytes_on_disk(path: Path) -> int:
 def _kind(path: Path) -> str:
     """The key of TOLERANCE an export is held to."""
     if path.suffix == ".gguf":
-        field = gguf.GGUFReader(path).fields["general.file_type"]
-        return gguf.LlamaFileType(field.contents()).name.partition("_")[2].lower()
+        file_type = open_container(path).keys["general.file_type"]
+        return gguf.LlamaFileType(file_type).name.partition("_")[2].lower()
     if (path / "adapter_config.json").exists():
         return "lora"
     quantization = config_of(path).get("quantization")

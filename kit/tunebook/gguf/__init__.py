@@ -8,7 +8,8 @@ knows llama.cpp.
 from .mixtures import QUANTIZATIONS
 from .reader import read_gguf
 from .rules import UnsupportedArchitecture
-from .writer import WrittenGguf, check_architecture, check_quantizations, check_tokenizer, write_gguf
+from .tokenizer_json import check_tokenizer
+from .writer import WrittenGguf, check_architecture, check_quantizations, write_gguf
 
 __all__ = [
     "QUANTIZATIONS",

@@ -1,5 +1,6 @@
 """Which row of the table a config.json or a .gguf belongs to, and whether the row can carry it whole."""
 
+from .container import shown
 from .rules import Architecture, UnsupportedArchitecture
 from .table import ARCHITECTURES
 
@@ -24,7 +25,7 @@ def architecture_of_gguf(name: str) -> Architecture:
         if name == row.name:
             return row
     raise UnsupportedArchitecture(
-        f"GGUF files of architecture {name!r} cannot be read yet; supported are {', '.join(SUPPORTED_NAMES)}."
+        f"GGUF files of architecture {shown(name)} cannot be read yet; supported are {', '.join(SUPPORTED_NAMES)}."
     )
 
 

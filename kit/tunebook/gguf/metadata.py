@@ -6,8 +6,10 @@ Keys under the architecture's prefix that the table does not know are refused: e
 import gguf
 import numpy as np
 
+from .container import named, shown
 from .rope import scaling_from_gguf, scaling_to_gguf
-from .rules import Architecture, UnsupportedArchitecture
+from .rules import Architecture, Key, UnsupportedArchitecture
+from .typed import count_of, number_of
 
 # Keys read elsewhere, or that say nothing about the computation.
 _KNOWN = (
@@ -53,18 +55,19 @@ def config_of_gguf(
     known = {key.gguf for key in architecture.keys} | set(_KNOWN)
     if unknown := sorted(set(own) - known):
         raise UnsupportedArchitecture(
-            f"This GGUF sets {', '.join(prefix + key for key in unknown)}, which cannot be expressed in a "
+            f"This GGUF sets {', '.join(named(prefix + key) for key in unknown[:8])}, which cannot be expressed in a "
             f"{architecture.model_types[0]} config.json here."
         )
+    for name in ("embedding_length", "block_count", "context_length", "attention.head_count"):
+        if name not in own:
+            raise ValueError(f"This GGUF has no {prefix}{name}.")
     values: dict[str, object] = {"vocab_size": vocab_size}
     for key in architecture.keys:
         if key.gguf not in own or key.config == "vocab_size":
             continue
-        value = _shortest(own[key.gguf]) if key.kind is float else own[key.gguf]
-        if isinstance(value, list) or values.setdefault(key.config, value) != value:
-            raise UnsupportedArchitecture(
-                f"{prefix}{key.gguf} is {value}, not one {key.config} for the whole model; that cannot be expressed."
-            )
+        value = _setting(keys, prefix + key.gguf, key)
+        if values.setdefault(key.config, value) != value:
+            raise _not_one(prefix + key.gguf, value, key)
     values = {key: value for key, value in architecture.fixed.items() if value is not None} | values
     if "num_key_value_heads" not in values:
         values["num_key_value_heads"] = values["num_attention_heads"]
@@ -85,6 +88,20 @@ def config_of_gguf(
     config |= architecture.implied(config)
     scaling = scaling_from_gguf(architecture, own, factors, config)
     return config | ({"rope_scaling": scaling} if scaling else {})
+
+
+def _setting(keys: dict, name: str, key: Key) -> int | float:
+    if isinstance(keys[name], list):
+        raise _not_one(name, keys[name], key)
+    if key.kind is float:
+        return _shortest(number_of(keys, name))
+    return count_of(keys, name, least=0 if key.config == "sliding_window" else 1)
+
+
+def _not_one(name: str, value: object, key: Key) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"{name} is {shown(value)}, not one {key.config} for the whole model; that cannot be expressed."
+    )
 
 
 def _shortest(value: float) -> float:

@@ -17,6 +17,12 @@ _BY_CASE = (
 )
 _TEKKEN = _BY_CASE.replace("ENDING", "").replace("DIGITS", "")
 _GPT4O = _BY_CASE.replace("ENDING", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?").replace("DIGITS", "{1,3}")
+_DEEPSEEK3 = (
+    r"\p{N}{1,3}",
+    "[一-龥\u3040-ゟ゠-ヿ]+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
+    "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,11 @@ PRE_TOKENIZERS = (
         aliases=("llama3", "llama-v3", "falcon3"),
     ),
     PreTokenizer("smaug-bpe", (_split(_LLAMA3),), splits_words=False, aliases=("dbrx",)),
-    PreTokenizer("tekken", (_split(_TEKKEN),), splits_words=False, ignore_merges=True, caveat=_NO_CASES),
+    PreTokenizer("tekken", (_split(_TEKKEN),), splits_words=False, ignore_merges=True, adds_bos=True, caveat=_NO_CASES),
     PreTokenizer("gpt-4o", (_split(_GPT4O),), splits_words=False, aliases=("llama4",), caveat=_NO_CASES),
+    PreTokenizer(
+        "deepseek-v3", tuple(map(_split, _DEEPSEEK3)), splits_words=False, aliases=("hunyuan-dense", "joyai-llm")
+    ),
 )
 
 
@@ -78,11 +87,14 @@ def by_name(name: str) -> PreTokenizer:
 
 
 def by_definition(pre_tokenizer: dict | None, *, ignore_merges: bool) -> PreTokenizer:
-    """The pre-tokenizer a tokenizer.json spells out. Raises ValueError, with the spelling, if it has no name here."""
+    """The pre-tokenizer a tokenizer.json spells out; one with `ignore_merges` otherwise only where there is no better.
+
+    Raises ValueError, with the spelling, if it has no name here.
+    """
     steps, splits_words = _steps(pre_tokenizer)
-    for known in PRE_TOKENIZERS:
-        if (known.steps, known.splits_words, known.ignore_merges) == (steps, splits_words, ignore_merges):
-            return known
+    alike = [known for known in PRE_TOKENIZERS if (known.steps, known.splits_words) == (steps, splits_words)]
+    if alike:
+        return next((known for known in alike if known.ignore_merges == ignore_merges), alike[0])
     names = ", ".join(known.name for known in PRE_TOKENIZERS)
     raise ValueError(
         f"The tokenizer's way of splitting text has no name in GGUF ({pre_tokenizer}, ignore_merges={ignore_merges}); "

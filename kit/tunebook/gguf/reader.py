@@ -5,6 +5,7 @@ tensor, key or tokenizer without a rule is an error that names it. Split files a
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +13,20 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType, ReaderTensor
+from gguf import GGMLQuantizationType
 
 from ..atomic import new_folder
 from ..progress import bytes_bar
 from .architectures import architecture_of_gguf, refuse_variants
+from .container import StoredArray, named, open_container, shown
 from .experts import name_of_expert
 from .metadata import config_of_gguf
 from .rope import FACTORS_TENSOR
 from .rules import Architecture, TensorRule, UnsupportedArchitecture
+from .shapes import expected_shape, refuse_settings
 from .tensor_files import write_shards
 from .tokenizer_json import tokenizer_files
+from .typed import count_of, text_of
 from .vocabulary import Vocabulary, vocabulary_of_gguf
 
 _SHARD_BYTES = 5_000_000_000  # as transformers and mlx-lm cut them
@@ -38,14 +42,13 @@ _DTYPES = {
 class _Source:
     """Where a tensor of the model folder comes from."""
 
-    tensor: ReaderTensor
+    tensor: StoredArray
     rule: TensorRule
     expert: int | None = None  # which of the stacked ones
 
     @property
     def shape(self) -> tuple[int, ...]:
-        whole = tuple(int(size) for size in self.tensor.shape[::-1])
-        return whole if self.expert is None else whole[1:]
+        return self.tensor.shape if self.expert is None else self.tensor.shape[1:]
 
     @property
     def data(self) -> np.ndarray:
@@ -62,23 +65,21 @@ def read_gguf(path: Path | str, folder: Path | str, *, shard_bytes: int = _SHARD
     path, folder = Path(path), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} already exists and is not an empty folder; choose another one, or remove it.")
-    reader = _open(path)
-    keys = {name: field.contents() for name, field in reader.fields.items()}
-    architecture = architecture_of_gguf(keys["general.architecture"])
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    container = open_container(path)
+    keys, tensors = container.keys, dict(container.tensors)
+    architecture = architecture_of_gguf(text_of(keys, "general.architecture"))
     _refuse_unreadable(path, keys, tensors)
-    factors = tensors.pop(FACTORS_TENSOR).data if FACTORS_TENSOR in tensors else None
+    factors = _factors(tensors.pop(FACTORS_TENSOR)) if FACTORS_TENSOR in tensors else None
     sources = _sources(architecture, keys, tensors)
-    config = config_of_gguf(
-        architecture,
-        keys,
-        factors,
-        vocab_size=int(tensors["token_embd.weight"].shape[1]),
-        tensor_names=set(sources),
-    )
+    rows = tensors["token_embd.weight"].shape[0]
+    config = config_of_gguf(architecture, keys, factors, vocab_size=rows, tensor_names=set(sources))
     refuse_variants(architecture, config)
+    refuse_settings(config)
+    _refuse_shapes(sources, config)
     vocabulary = vocabulary_of_gguf(keys)
-    stored_dtype, dtype = _DTYPES[_main_type(reader.tensors)]
+    if len(vocabulary.tokens) != rows:
+        raise ValueError(f"{path} has {len(vocabulary.tokens)} tokens and an embedding of {rows} rows.")
+    stored_dtype, dtype = _DTYPES[_main_type(tensors)]
     ids = _token_ids(vocabulary)
     config |= {"torch_dtype": dtype, "dtype": dtype} | ids
     files = tokenizer_files(vocabulary, max_length=config["max_position_embeddings"]) | {
@@ -94,25 +95,12 @@ def read_gguf(path: Path | str, folder: Path | str, *, shard_bytes: int = _SHARD
     return folder
 
 
-def _open(path: Path) -> gguf.GGUFReader:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        return gguf.GGUFReader(path)
-    except (ValueError, IndexError) as error:
-        raise ValueError(
-            f"{path} is not a whole GGUF file this version of the gguf package reads ({error})."
-        ) from error
-
-
-def _refuse_unreadable(path: Path, keys: dict, tensors: dict[str, ReaderTensor]) -> None:
-    if keys.get("general.type", "model") != "model":
-        raise ValueError(f"{path} holds a {keys['general.type']}, not a model.")
-    if keys.get("split.count", 1) > 1:
-        raise ValueError(
-            f"{path} is one of {keys['split.count']} parts; join them with llama.cpp's gguf-split --merge."
-        )
-    odd = {tensor.tensor_type for tensor in tensors.values() if not _can_dequantize(tensor.tensor_type)}
+def _refuse_unreadable(path: Path, keys: dict, tensors: dict[str, StoredArray]) -> None:
+    if (kind := text_of(keys, "general.type", "model")) != "model":
+        raise ValueError(f"{path} holds a {shown(kind)}, not a model.")
+    if (parts := count_of(keys, "split.count", 1, least=0)) > 1:
+        raise ValueError(f"{path} is one of {parts} parts; join them with llama.cpp's gguf-split --merge.")
+    odd = {tensor.type for tensor in tensors.values() if not _can_dequantize(tensor.type)}
     if odd:
         names = ", ".join(sorted(kind.name for kind in odd))
         raise ValueError(f"{path} holds tensors of type {names}, which the gguf package cannot dequantize.")
@@ -129,13 +117,23 @@ def _can_dequantize(kind: GGMLQuantizationType) -> bool:
     return True
 
 
-def _sources(architecture: Architecture, keys: dict, tensors: dict[str, ReaderTensor]) -> dict[str, _Source]:
+def _factors(tensor: StoredArray) -> np.ndarray:
+    """(head_dim / 2,) fp32."""
+    if tensor.type != GGMLQuantizationType.F32 or len(tensor.shape) != 1:
+        raise ValueError(f"{FACTORS_TENSOR} is {tensor.type.name} of shape {tensor.shape}; it must be a list of F32.")
+    return tensor.data.view(np.float32)
+
+
+def _sources(architecture: Architecture, keys: dict, tensors: dict[str, StoredArray]) -> dict[str, _Source]:
     """For each tensor of the model folder where it comes from. Raises if any of the file is left over or missing."""
-    layers = int(keys[f"{architecture.name}.block_count"])
+    layers = count_of(keys, f"{architecture.name}.block_count")
+    if layers > len(tensors):
+        raise ValueError(f"{architecture.name}.block_count is {layers}, and the file has {len(tensors)} tensors.")
     names = architecture.tensor_names(layers)
     if unknown := sorted(set(tensors) - {theirs for theirs, _ in names.values()}):
         raise UnsupportedArchitecture(
-            f"{len(unknown)} tensors have no rule for {architecture.name} and would be lost: {', '.join(unknown[:8])}."
+            f"{len(unknown)} tensors have no rule for {architecture.name} and would be lost: "
+            f"{', '.join(map(named, unknown[:8]))}."
         )
     required = architecture.required_tensors(layers, tied="output.weight" not in tensors)
     if missing := [names[name][0] for name in required if names[name][0] not in tensors]:
@@ -143,19 +141,31 @@ def _sources(architecture: Architecture, keys: dict, tensors: dict[str, ReaderTe
     sources = {}
     for name, (theirs, rule) in names.items():
         if theirs in tensors and rule.stacked:
-            for index in range(len(tensors[theirs].data)):
+            if len(tensors[theirs].shape) != 3:
+                raise ValueError(f"{theirs} has the shape {tensors[theirs].shape}; experts are (experts, rows, width).")
+            for index in range(tensors[theirs].shape[0]):
                 sources[name_of_expert(name, index)] = _Source(tensors[theirs], rule, index)
         elif theirs in tensors:
             sources[name] = _Source(tensors[theirs], rule)
     return sources
 
 
-def _main_type(tensors: list[ReaderTensor]) -> GGMLQuantizationType:
+def _refuse_shapes(sources: dict[str, _Source], config: dict) -> None:
+    for name, source in sources.items():
+        expected = expected_shape(name, config, is_expert=source.expert is not None)
+        if source.shape != expected:
+            raise ValueError(
+                f"The tensor {source.tensor.name} has the shape {source.shape}; by the settings in the file it is "
+                f"{expected}."
+            )
+
+
+def _main_type(tensors: dict[str, StoredArray]) -> GGMLQuantizationType:
     """The type most parameters have; F16 where that is a quantized one."""
     parameters: Counter[GGMLQuantizationType] = Counter()
-    for tensor in tensors:
-        quantized = tensor.tensor_type not in _DTYPES
-        parameters[GGMLQuantizationType.F16 if quantized else tensor.tensor_type] += int(tensor.n_elements)
+    for tensor in tensors.values():
+        quantized = tensor.type not in _DTYPES
+        parameters[GGMLQuantizationType.F16 if quantized else tensor.type] += math.prod(tensor.shape)
     return parameters.most_common(1)[0][0]
 
 
@@ -171,6 +181,6 @@ def _arrays(sources: dict[str, _Source], config: dict, path: Path) -> Iterator[n
     total = sum(source.data.nbytes for source in sources.values())
     with bytes_bar(total, f"Reading {path.name}") as progress:
         for source in sources.values():
-            array = gguf.dequantize(source.data, source.tensor.tensor_type).astype(np.float32, copy=False)
+            array = gguf.dequantize(source.data, source.tensor.type).astype(np.float32, copy=False)
             yield source.rule.from_gguf(array, config)
             progress.update(source.data.nbytes)

@@ -5,9 +5,12 @@ Among them is Phi-3's longrope: mlx-lm (0.32) computes with the long factors alo
 the short ones for short texts, so a file could not agree with the model it was made from.
 """
 
+import math
+
 import numpy as np
 
 from .rules import Architecture, UnsupportedArchitecture
+from .typed import count_of, number_of, text_of
 
 FACTORS_TENSOR = "rope_freqs.weight"
 
@@ -40,24 +43,26 @@ def scaling_to_gguf(architecture: Architecture, config: dict) -> tuple[dict[str,
 
 def scaling_from_gguf(architecture: Architecture, keys: dict, factors: np.ndarray | None, config: dict) -> dict | None:
     """The `rope_scaling` entry for config.json, or None. `keys` are the file's, without the architecture's prefix."""
-    kind = keys.get("rope.scaling.type", "none")
+    kind = text_of(keys, "rope.scaling.type", "none")
     if factors is not None:
         kind = "llama3" if kind == "none" else f"{kind} and frequency factors"
     if kind == "none":
         return None
     _refuse_unless_known(architecture, kind)
     if kind == "linear":
-        return {"rope_type": "linear", "type": "linear", "factor": float(keys["rope.scaling.factor"])}
+        return {"rope_type": "linear", "type": "linear", "factor": number_of(keys, "rope.scaling.factor")}
     if kind == "yarn":
         return {
             "rope_type": "yarn",
             "type": "yarn",
-            "factor": float(keys["rope.scaling.factor"]),
-            "original_max_position_embeddings": int(
-                keys.get("rope.scaling.original_context_length", keys["context_length"])  # as llama.cpp does
+            "factor": number_of(keys, "rope.scaling.factor"),
+            "original_max_position_embeddings": count_of(
+                keys,
+                "rope.scaling.original_context_length",
+                keys["context_length"],  # as llama.cpp does
             ),
         }
-    context = int(keys.get("rope.scaling.original_context_length", _LLAMA3_CONTEXT))
+    context = count_of(keys, "rope.scaling.original_context_length", _LLAMA3_CONTEXT)
     return _llama3_from_factors(np.asarray(factors), config, context)
 
 
@@ -98,6 +103,8 @@ def llama3_factors(head_dim: int, theta: float, *, factor: float, low: float, hi
 
 def _llama3_from_factors(factors: np.ndarray, config: dict, context: int) -> dict:
     factor = round(float(factors.max()), 4)
+    if not math.isfinite(factor) or factor <= 0:
+        raise UnsupportedArchitecture(f"The frequency factors in {FACTORS_TENSOR} go up to {factor}.")
     settings = {"factor": factor, "low": _LLAMA3_LOW, "high": _LLAMA3_HIGH, "context": context}
     expected = llama3_factors(config["head_dim"], config["rope_theta"], **settings)
     if factors.shape != expected.shape or not np.allclose(factors, expected, rtol=1e-4):

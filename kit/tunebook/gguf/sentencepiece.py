@@ -1,13 +1,15 @@
 """The SentencePiece kind of BPE (Llama 2, Mistral 7B, Gemma): scores in GGUF, ranked merges in tokenizer.json.
 
 llama.cpp always joins the two neighbours whose joint token scores highest; tokenizers joins the pair that stands first
-in its list. Both orders are turned into each other here; texts, special tokens and templates are not this file's.
+in its list. How scores become merges is here, and how spaces are marked; the other way is `scores.py`.
 """
 
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
 
 from gguf import TokenType
 from tokenizers import Tokenizer, decoders, models, normalizers
+
+_MOST_LETTERS = 64_000_000  # in all merges together; Gemma 3's have 4 million
 
 _SPACE = "▁"  # SentencePiece's stand-in for a space
 
@@ -40,44 +42,32 @@ def mark_bytes_and_unknown(tokens: list[str], types: list[int], unk_token: str |
             types[index] = int(TokenType.BYTE)
 
 
-def scores_of_merges(tokens: list[str], merges: list[list[str]]) -> list[float]:
-    """One score per token: minus the rank of the first merge that makes it, and below all those for the rest.
-
-    Raises ValueError where one token's merges stand apart with another's between them: scores cannot say that.
-    """
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for rank, (left, right) in enumerate(merges):
-        first.setdefault(left + right, rank)
-        last[left + right] = rank
-    torn = [token for token, after in pairwise(first) if last[token] > first[after]]
-    if torn:
-        raise ValueError(f"The tokenizer's merges for {torn[0]!r} stand apart; GGUF's scores cannot express that.")
-    return [float(-first[token]) if token in first else float(-len(merges) - 1) for token in tokens]
-
-
 def unlisted_joins(tokens: list[str], types: list[int], merges: list[list[str]]) -> int:
     """How many pairs of tokens llama.cpp may join into a third although the tokenizer has no merge for them."""
-    known, listed = set(tokens), {(left, right) for left, right in merges}
-    return sum(
-        (token[:cut], token[cut:]) not in listed and token[:cut] in known and token[cut:] in known
-        for token, kind in zip(tokens, types, strict=True)
-        if kind == TokenType.NORMAL
-        for cut in range(1, len(token))
-    )
+    known, listed = {token: token for token in tokens}, {(left, right) for left, right in merges}
+    plain = [token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.NORMAL]
+    lengths = _lengths(tokens)
+    return sum(pair not in listed for token in plain for pair in _pairs(token, known, lengths))
 
 
 def tokenizer_of_scores(ids: dict[str, int], scores: list[float], unk_token: str | None, *, prefix: bool) -> Tokenizer:
     """The tokenizers object for a GGUF's tokens and scores, without special tokens."""
-    merges = []
+    known, lengths, merges, size = {token: token for token in ids}, _lengths(ids), [], 0
     for token, index in ids.items():
-        pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
-        merges += [(scores[index], len(left), left, right) for left, right in pairs if left in ids and right in ids]
-    merges.sort(key=lambda merge: merge[:2], reverse=True)
+        made = [(scores[index], left, right) for left, right in _pairs(token, known, lengths)]
+        merges += made
+        size += len(made) * len(token)
+        if size > _MOST_LETTERS:
+            raise ValueError(
+                f"The tokens of this GGUF can be joined in too many ways: over {len(merges)} merges make "
+                f"{len(ids)} tokens."
+            )
+    # transformers' order for pieces that share a score: the longest left half first, then the longest right one.
+    merges.sort(key=lambda merge: (merge[0], len(merge[1]), len(merge[2])), reverse=True)
     tokenizer = Tokenizer(
         models.BPE(
             vocab=ids,
-            merges=[(left, right) for _, _, left, right in merges],
+            merges=[(left, right) for _, left, right in merges],
             unk_token=unk_token,
             fuse_unk=True,
             byte_fallback=True,
@@ -93,3 +83,17 @@ def tokenizer_of_scores(ids: dict[str, int], scores: list[float], unk_token: str
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
     return tokenizer
+
+
+def _lengths(tokens: Iterable[str]) -> list[int]:
+    return sorted({len(token) for token in tokens})
+
+
+def _pairs(token: str, known: dict[str, str], lengths: list[int]) -> Iterator[tuple[str, str]]:
+    """The ways to cut a token into two others. Only lengths that occur are tried: a token may be a megabyte long."""
+    for cut in lengths:
+        if cut >= len(token):
+            return
+        left, right = known.get(token[:cut]), known.get(token[cut:])
+        if left is not None and right is not None:
+            yield left, right

@@ -6,20 +6,17 @@ refused, because llama.cpp would cut the same text differently and say nothing.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from gguf import TokenType
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ..trusted import openable
 from .pre_tokenizers import by_definition, by_name, definition
-from .sentencepiece import (
-    adds_space_prefix,
-    mark_bytes_and_unknown,
-    scores_of_merges,
-    tokenizer_of_scores,
-    unlisted_joins,
-)
+from .scores import scores_of_merges, scores_of_source
+from .sentencepiece import adds_space_prefix, mark_bytes_and_unknown, tokenizer_of_scores, unlisted_joins
+from .source import SOURCE_FILE, TokenizerSource, source_file, source_of
 from .vocabulary import Vocabulary
 
 _NAMED = ("bos", "eos", "unk", "pad")  # the special tokens tokenizer_config.json names, as `bos_token` and so on
@@ -32,33 +29,55 @@ def vocabulary_of_folder(folder: Path, *, rows: int, end_ids: list[int]) -> tupl
     another kind.
     """
     shown = openable(folder, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(shown, local_files_only=True, trust_remote_code=False)
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    tokenizer = _fast(AutoTokenizer.from_pretrained(shown, local_files_only=True, trust_remote_code=False))
+    source, spec = source_of(folder), json.loads(tokenizer.backend_tokenizer.to_str())
     model = spec["model"]
-    if model["type"] != "BPE":
-        raise ValueError(f"The tokenizer's model is {model['type']}; only BPE can be written to GGUF.")
+    _refuse_model(tokenizer)
     tokens, types = _tokens_and_types(spec, rows)
     special_ids = _special_ids(tokenizer, end_ids)
     adds_bos, adds_eos = _ends_added(tokenizer)
     templates = tokenizer.chat_template or {}
     is_byte_level = not model["byte_fallback"]
     if not is_byte_level:
-        mark_bytes_and_unknown(tokens, types, model["unk_token"])
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        mark_bytes_and_unknown(tokens, types, model["unk_token"] or tokenizer.special_tokens_map.get("unk_token"))
+    merges = _merges(spec)
     vocabulary = Vocabulary(
         model="gpt2" if is_byte_level else "llama",
-        pre=_byte_level_name(spec) if is_byte_level else "default",
+        pre=_byte_level_name(spec, source) if is_byte_level else "default",
         tokens=tokens,
-        types=types,
+        types=[_type(token, kind, source) for token, kind in zip(tokens, types, strict=True)],
         merges=[" ".join(merge) for merge in merges] if is_byte_level else [],
-        scores=[] if is_byte_level else scores_of_merges(tokens, merges),
+        scores=[] if is_byte_level else _scores(tokens, merges, source, tokenizer),
         special_ids={name: index for name, index in special_ids.items() if index < rows},
         adds_bos=adds_bos,
         adds_eos=adds_eos,
         adds_space_prefix=False if is_byte_level else adds_space_prefix(spec),
         chat_templates={"default": templates} if isinstance(templates, str) else templates,
+        other_ids=_other_ids(tokens, source),
     )
-    return vocabulary, _left_unsaid(spec, vocabulary, end_ids)
+    return vocabulary, [*_left_unsaid(spec, vocabulary, end_ids), *_split_words(tokenizer, vocabulary)]
+
+
+def check_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Raise ValueError, with the reason, where `vocabulary_of_folder` would for this tokenizer of that folder.
+
+    It is transformers' own, or mlx-lm's that stands before it. Of 262,144 tokens with scores this takes about a
+    second, of byte-level ones some milliseconds.
+    """
+    tokenizer = _fast(tokenizer)
+    _refuse_model(tokenizer)
+    _ends_added(tokenizer)
+    backend = tokenizer.backend_tokenizer
+    steps = {
+        name: None if step is None else json.loads(step.__getstate__())
+        for name, step in (("normalizer", backend.normalizer), ("pre_tokenizer", backend.pre_tokenizer))
+    }
+    if not backend.model.byte_fallback:
+        _byte_level_name(steps | {"model": {"ignore_merges": backend.model.ignore_merges}}, TokenizerSource())
+        return
+    adds_space_prefix(steps)
+    model = json.loads(backend.model.__getstate__())
+    _scores(list(model["vocab"]), _merges({"model": model}), source_of(folder), tokenizer)
 
 
 def tokenizer_files(vocabulary: Vocabulary, *, max_length: int) -> dict[str, str]:
@@ -91,10 +110,71 @@ def tokenizer_files(vocabulary: Vocabulary, *, max_length: int) -> dict[str, str
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_length,
     } | {f"{name}_token": token for name, token in named.items()}
-    files = {"tokenizer.json": tokenizer.to_str(pretty=True), "tokenizer_config.json": json.dumps(config, indent=2)}
+    files = {
+        "tokenizer.json": tokenizer.to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(config, indent=2),
+        SOURCE_FILE: source_file(vocabulary),
+    }
     for name, text in vocabulary.chat_templates.items():
         files["chat_template.jinja" if name == "default" else f"additional_chat_templates/{name}.jinja"] = text
     return files
+
+
+def _fast(tokenizer: Any) -> PreTrainedTokenizerFast:
+    if not tokenizer.is_fast:
+        raise ValueError(f"The tokenizer ({tokenizer.name_or_path}) has no tokenizer.json, and no GGUF without one.")
+    return tokenizer
+
+
+def _refuse_model(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tokenizer.backend_tokenizer.model
+    if not isinstance(model, models.BPE):
+        raise ValueError(f"The tokenizer's model is {type(model).__name__}; only BPE can be written to GGUF.")
+
+
+def _merges(spec: dict) -> list[list[str]]:
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
+
+
+def _scores(
+    tokens: list[str], merges: list[list[str]], source: TokenizerSource, tokenizer: PreTrainedTokenizerFast
+) -> list[float]:
+    """The source's, or made from the merges where there is none or the tokenizer was changed since."""
+    known = scores_of_source(tokens, merges, source.scores) if source.scores else None
+    return scores_of_merges(tokens, merges, tokenizer.backend_tokenizer.model) if known is None else known
+
+
+def _type(token: str, kind: int, source: TokenizerSource) -> int:
+    """The source's type of a token, unless the token has become a special one since."""
+    before = source.types.get(token, kind)
+    added = (TokenType.CONTROL, TokenType.USER_DEFINED)
+    return kind if kind in added and before in (TokenType.NORMAL, TokenType.UNUSED) else before
+
+
+def _other_ids(tokens: list[str], source: TokenizerSource) -> dict[str, int]:
+    wanted = set(source.other_ids.values())
+    place = {token: index for index, token in enumerate(tokens) if token in wanted}
+    return {key: place[token] for key, token in source.other_ids.items() if token in place}
+
+
+def _split_words(tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> list[str]:
+    """A sentence where whole words are tokens to one side and joined from pieces by the other."""
+    if vocabulary.model != "gpt2":
+        return []
+    model = tokenizer.backend_tokenizer.model
+    if not isinstance(model, models.BPE) or model.ignore_merges == by_name(vocabulary.pre).ignore_merges:
+        return []
+    plain = [token for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind == TokenType.NORMAL]
+    as_found, model.ignore_merges = model.ignore_merges, False
+    try:
+        torn = [token for token in plain if len(model.tokenize(token)) > 1]
+    finally:
+        model.ignore_merges = as_found
+    if not torn:
+        return []
+    return [
+        f"llama.cpp cuts {len(torn)} tokens that stand for whole words otherwise than this tokenizer ({torn[0]!r})."
+    ]
 
 
 def _tokens_and_types(spec: dict, rows: int) -> tuple[list[str], list[int]]:
@@ -137,21 +217,22 @@ def _left_unsaid(spec: dict, vocabulary: Vocabulary, end_ids: list[int]) -> list
     unlisted = [index for index in end_ids if index not in vocabulary.end_ids]
     if unlisted:
         notices.append(f"GGUF names three end tokens at most; {unlisted} are left to llama.cpp's own list.")
-    if vocabulary.model == "llama":
-        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
-        if joins := unlisted_joins(vocabulary.tokens, vocabulary.types, merges):
-            notices.append(f"llama.cpp may join {joins} pairs of tokens this tokenizer leaves apart.")
+    is_scored = vocabulary.model == "llama"
+    if is_scored and (joins := unlisted_joins(vocabulary.tokens, vocabulary.types, _merges(spec))):
+        notices.append(f"llama.cpp may join {joins} pairs of tokens this tokenizer leaves apart.")
     if vocabulary.model == "gpt2" and (caveat := by_name(vocabulary.pre).caveat):
         notices.append(caveat)
-    if vocabulary.model == "llama" and (spec["pre_tokenizer"] or {}).get("prepend_scheme") == "first":
+    scheme = (spec["pre_tokenizer"] or {}).get("prepend_scheme")
+    if vocabulary.model == "llama" and scheme == "first":
         notices.append("llama.cpp puts a space after every special token, this tokenizer only before the first word.")
+    if vocabulary.model == "llama" and scheme in ("first", "always"):
+        notices.append("llama.cpp puts a space before a text that begins with one, too; this tokenizer does not.")
     return notices
 
 
 def _ends_added(tokenizer: PreTrainedTokenizerFast) -> tuple[bool, bool]:
     """Whether it puts bos before and eos after a text. Raises ValueError if it adds anything else."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
+    bare, full = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
     for bos in ([], [tokenizer.bos_token_id]):
         for eos in ([], [tokenizer.eos_token_id]):
             if full == [*bos, *bare, *eos]:
@@ -159,12 +240,16 @@ def _ends_added(tokenizer: PreTrainedTokenizerFast) -> tuple[bool, bool]:
     raise ValueError(f"The tokenizer turns the ids {bare} into {full}; GGUF can only add bos before and eos after.")
 
 
-def _byte_level_name(spec: dict) -> str:
-    """llama.cpp normalizes nothing; NFC is let pass, with a notice, because the Qwen models use it."""
+def _byte_level_name(spec: dict, source: TokenizerSource) -> str:
+    """llama.cpp normalizes nothing; NFC is let pass, with a notice, because the Qwen models use it.
+
+    Of several names that are one the source's is kept.
+    """
     normalizer = spec["normalizer"]
-    if normalizer is not None and normalizer["type"] != "NFC":
+    if normalizer not in (None, {"type": "Sequence", "normalizers": []}) and normalizer["type"] != "NFC":
         raise ValueError(f"The tokenizer's normalizer {normalizer} has no counterpart in GGUF.")
-    return by_definition(spec["pre_tokenizer"], ignore_merges=spec["model"]["ignore_merges"]).name
+    known = by_definition(spec["pre_tokenizer"], ignore_merges=spec["model"]["ignore_merges"])
+    return source.pre if source.pre in known.aliases else known.name
 
 
 def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
@@ -179,7 +264,7 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
         "model": {
             "type": "BPE",
             "vocab": _ids_without_padding(vocabulary),
-            "merges": [line.split(" ") for line in vocabulary.merges],
+            "merges": [line.partition(" ")[::2] for line in vocabulary.merges],
             "ignore_merges": pre.ignore_merges,
         },
     }

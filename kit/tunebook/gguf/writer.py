@@ -46,11 +46,6 @@ def check_architecture(config: dict) -> None:
     scaling_to_gguf(architecture, whole)
 
 
-def check_tokenizer(folder: Path, config: dict) -> None:
-    """Raise ValueError unless `write_gguf` can write the tokenizer in `folder`."""
-    vocabulary_of_folder(folder, rows=config["vocab_size"], end_ids=_end_ids(folder, config))
-
-
 def check_quantizations(quantizations: Sequence[str]) -> None:
     """Raise ValueError for kinds of file that nobody can write, ModuleNotFoundError for those we cannot here."""
     unknown = [kind for kind in quantizations if kind not in KINDS]
