@@ -236,3 +236,21 @@ def trained_by_sentencepiece(folder: Path) -> tuple[Path, sentencepiece.Sentence
     fast.save_pretrained(folder)
     (folder / "tokenizer.model").write_bytes(out.getvalue())
     return folder, model
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_tokenizer_of_llama_2_passes_its_read_back_on_texts_that_begin_with_spaces(tmp_path, legacy):
+    """transformers puts a space only before a text that has none; llama.cpp before every one, and the file says so."""
+    pytest.importorskip("xllamacpp")
+    folder = folder_of(tmp_path / "model", scored_words("▁"), prefix=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"tokenizer_class": "LlamaTokenizer", "legacy": legacy, "add_bos_token": True})
+    )
+    model, _ = FastModel.from_pretrained(folder)
+    FastModel.get_peft_model(model, r=2)
+    rows = [{"text": text} for text in ("the cat", "   the    cat", " " * 40 + "x", "\n  the cat", "  日本語  é   ")]
+    [export] = model.save_pretrained_gguf(tmp_path / "out", quantization_method="f16", verify_with=rows)
+    assert export.verification is not None
+    assert export.verification.passed, str(export)
+    assert any("puts a space before a text that begins with one" in note for note in export.notes)

@@ -95,13 +95,13 @@ def test_two_templates_whose_files_would_be_one_are_refused_and_plain_names_are_
     ],
 )
 def test_settings_that_the_file_does_not_bear_out_are_named(path, tmp_path, keys, said):
-    began = time.perf_counter()
+    began = time.process_time()
     tracemalloc.start()
     assert said in refusal(rewritten(path, tmp_path / "odd.gguf", keys), tmp_path / "out")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 KEY = b"tokenizer.ggml.tokens"
@@ -173,9 +173,9 @@ def test_a_token_of_a_megabyte_and_tokens_that_join_in_every_way_take_no_time(pa
     }
     for several in ([*tokens[:-1], "a" * 1_000_000], [*("a" * length for length in range(1, 513))]):
         odd = rewritten(path, tmp_path / "odd.gguf", {**common, "tokenizer.ggml.tokens": several})
-        began = time.perf_counter()
+        began = time.process_time()
         refusal(odd, tmp_path / f"out-{len(several[-1])}")
-        assert time.perf_counter() - began < 5
+        assert time.process_time() - began < 5
 
 
 def test_what_the_gguf_package_reads_is_what_is_read_here(path):

@@ -65,6 +65,7 @@ PICTURE = """
     loader      : chat_templates private sealed runtime fetch gguf families tensors tokenizer_state trusted
     adapter_files :
     peft_settings :
+    feasibility : gguf loader
     peft_format : peft_settings
     mlx_settings : peft_settings
     saved_adapters : adapter_files layers mlx_settings norms peft_format peft_settings tensors
@@ -107,10 +108,10 @@ PICTURE = """
     looks       : evaluation events run_plan sampling
     loop        : checkpoint controls endings evaluation events feed interrupts kept_weights looks run_events \
                   run_plan run_progress runtime saving step tensors
-    trainer     : audience events config identity run_lock interrupts checkpoint sources formats runs memory \
-                  loader batches evaluation preparation pretraining loop progress run_plan saving tensors
-    export      : adapter_files peft_format atomic runtime progress tensors hub sources gguf loader adapters encoding \
-                  families chat_templates evaluation events examples formats tokenizer_state trusted
+    trainer     : audience events config feasibility identity run_lock interrupts checkpoint sources formats runs \
+                  memory loader batches evaluation preparation pretraining loop progress run_plan saving tensors
+    export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
+                  adapters encoding families chat_templates evaluation events examples formats tokenizer_state trusted
     parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
                   layers loader loss optim progress samples sampling sources step tensors trusted variants
     fast_model  : config events families fetch sources loader norms adapter_files adapters sampling export

@@ -18,6 +18,7 @@ from .checkpoint import Checkpoint, check_is_of, find_checkpoint
 from .config import TrainingConfig
 from .evaluation import Score, score_now
 from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
+from .feasibility import gguf_notice
 from .formats import FormattingFunc, Markers
 from .identity import differences
 from .interrupts import on_terminate
@@ -108,6 +109,7 @@ class Trainer:
         """Read the rows of `sources` in place of those before; the next run trains on them."""
         self.sources = sources
         self.data = prepare(sources, self.loaded, self.config, self.max_seq_length)
+        self.data.notices.extend(gguf_notice(self.loaded))
         self.train_rows = self.data.feed.known  # of a stream the first
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
         self.total_steps = total_steps(len(self.train_rows), self.config)

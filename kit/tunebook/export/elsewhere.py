@@ -23,7 +23,7 @@ from ..families.base import Encoded, Library
 from ..formats import render_prompt
 from ..gguf import llama_cpp, read_gguf
 from ..loader import Loaded
-from .bos import without_bos
+from .bos import without_bos, without_opening_spaces
 from .reader import Answer, Question, is_for_mlx_lm
 from .vision_reader import VisionQuestion
 
@@ -88,7 +88,8 @@ def read_elsewhere(path: Path, reader: Reader, loaded: Loaded, rows: Sequence[En
             return _read_folder(folder, reader, loaded, rows, texts, program=f"our reader and {_mlx_lm()}")
     log_probs = [llama_cpp.target_log_probs(path, row.tokens.tolist(), _targets(row)) for row in rows]
     bare = [without_bos(example.text, loaded.tokenizer) for example in texts]
-    ids = llama_cpp.tokenize_all(path, bare) if bare else []
+    given = [without_opening_spaces(text, loaded.tokenizer) for text in bare]
+    ids = llama_cpp.tokenize_all(path, given) if given else []
     return There(
         program=f"llama.cpp (xllamacpp {version('xllamacpp')})",
         loss=-float(np.mean(np.concatenate(log_probs))),

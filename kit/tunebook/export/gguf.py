@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..gguf import WrittenGguf, check_architecture, check_quantizations, check_tokenizer, write_gguf
+from ..feasibility import check_gguf
+from ..gguf import WrittenGguf, check_quantizations, write_gguf
 from ..loader import Loaded
 from .merged import save_merged
 
@@ -21,9 +22,7 @@ def save_gguf(loaded: Loaded, folder: Path | str, quantizations: Sequence[str]) 
     and ValueError for a model that reads images.
     """
     check_quantizations(quantizations)
-    check_reads_text_alone(loaded)
-    check_architecture(loaded.config)
-    check_tokenizer(loaded.tokenizer, loaded.folder)
+    check_gguf(loaded)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = name_of(loaded)
@@ -51,12 +50,3 @@ def _on_fallbacks(written: WrittenGguf, kind: str) -> str:
     names = [name for name, stored in written.fallbacks.items() if stored == kind]
     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} tensors are stored as {kind}, for their rows do not divide into blocks: {listed}."
-
-
-def check_reads_text_alone(loaded: Loaded) -> None:
-    """Raise ValueError for a model that reads images."""
-    if loaded.family.placeholder is not None:
-        raise ValueError(
-            "llama.cpp wants what reads images in a second file (mmproj), which is not written here. Use "
-            "save_pretrained_merged, or load with text_only=True for a .gguf of the language model alone."
-        )

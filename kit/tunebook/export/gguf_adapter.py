@@ -19,11 +19,12 @@ from ..adapters import describe, trained_whole
 from ..encoding import encode_rows
 from ..evaluation import score_now
 from ..families.base import Encoded
-from ..gguf import check_architecture, llama_cpp, write_gguf
+from ..feasibility import check_gguf
+from ..gguf import llama_cpp, write_gguf
 from ..gguf.adapter import Factors, write_adapter
 from ..loader import Loaded
 from ..sources import Row
-from .gguf import check_reads_text_alone, name_of
+from .gguf import name_of
 from .verify import TOLERANCE, Verification, bytes_on_disk
 
 
@@ -33,8 +34,7 @@ def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
     Raises ValueError when the model has none, and UnsupportedArchitecture or ValueError for what such a file cannot
     hold, before anything is written.
     """
-    check_reads_text_alone(loaded)
-    check_architecture(loaded.config)
+    check_gguf(loaded)
     settings = describe(loaded.module)
     if settings is None:
         raise ValueError("This model has no adapters to save; call FastModel.get_peft_model before training.")
