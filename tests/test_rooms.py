@@ -96,18 +96,19 @@ PICTURE = """
     sampling    : examples formats loader tokenizer_state untuned
     compiled    : batches config encoded families
     step        : activations attention collation compiled config batches families hybrid loader loss \
-                  neftune optim recompute tensors
+                  neftune optim recompute runtime tensors
+    divergence  : config families step tensors
     endings     : config events runtime
     preparation : account batches config encoded encoding families feed formats loader packing pretraining \
                   sampling sources
     controls    : events runs
     run_plan    : batches config families feed identity loader sampling
     run_progress : events feed step
-    run_events  : adapters batches encoded endings events families run_plan run_progress runtime step
+    run_events  : adapters batches encoded endings events run_plan run_progress runtime step
     kept_weights : adapters events tensors
     looks       : evaluation events run_plan sampling
-    loop        : checkpoint controls endings evaluation events feed interrupts kept_weights looks run_events \
-                  run_plan run_progress runtime saving step tensors
+    loop        : checkpoint controls divergence endings evaluation events families feed interrupts kept_weights \
+                  looks run_events run_plan run_progress runtime saving step tensors
     trainer     : audience events config feasibility identity run_lock interrupts checkpoint sources formats runs \
                   memory loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
 
+TINIEST = 1.2e-38  # rounded up, the smallest float32 that is computed with in full
+
 Schedule = Literal["linear", "cosine", "constant"]
 Optim = Literal["adamw", "adafactor", "lion", "sgd", "muon"]
 Order = Literal["shuffle", "sequential", "length_sorted", "torch_randperm", "length_grouped"]
@@ -150,6 +152,11 @@ class TrainingConfig:
                 adam_epsilon=self.adam_epsilon,
                 save_minutes=self.save_minutes,
             ),
+            _not_zero_in_float32(
+                learning_rate=self.learning_rate,
+                embedding_learning_rate=self.embedding_learning_rate,
+                adam_epsilon=self.adam_epsilon,
+            ),
             _in_half_open_unit(
                 adam_beta1=self.adam_beta1,
                 adam_beta2=self.adam_beta2,
@@ -242,6 +249,14 @@ def _positive(**values: float | None) -> list[str]:
         f"{name} is {value!r}; it must be a finite number above 0."
         for name, value in values.items()
         if value is not None and not 0 < value < math.inf
+    ]
+
+
+def _not_zero_in_float32(**values: float | None) -> list[str]:
+    return [
+        f"{name} is {value!r}, which is 0 for float32, the type of all updates; it must be at least {TINIEST}."
+        for name, value in values.items()
+        if value is not None and 0 < value < TINIEST
     ]
 
 

@@ -9,11 +9,16 @@ from .events import EndReason, EvalEvent
 # After this many steps in a row whose loss or gradients are not finite, waiting for a better one is hope.
 STEPS_NOT_FINITE = 3
 
+TORN = (
+    "An update failed, and there was not the memory to keep the weights from before it: those in the model are of no "
+    "step. Load the model again and go on from the checkpoint before with trainer.train(resume_from_checkpoint=True)."
+)
+
 
 def closing_sentence(
     reason: EndReason, step: int, total: int, seconds: float, evals: Sequence[EvalEvent], detail: str
 ) -> str:
-    """One sentence for people; `detail` is what went wrong in a run that failed."""
+    """One sentence for people; `detail` is what went wrong in a run that failed or diverged."""
     opening = {
         EndReason.FINISHED: f"Finished all {total} steps",
         EndReason.STOPPED: f"Stopped on request after step {step} of {total}",
@@ -21,7 +26,7 @@ def closing_sentence(
         EndReason.EARLY_STOPPED: f"Stopped early, the held-out loss no longer falling, after step {step} of {total}",
         EndReason.INTERRUPTED: f"Interrupted after step {step} of {total}",
         EndReason.NOT_FINITE: f"Ended after step {step} of {total}, because {STEPS_NOT_FINITE} steps in a row were not "
-        "finite and not applied",
+        f"finite and not applied{f' ({detail})' if detail else ''}",
         EndReason.FAILED: f"Failed after step {step} of {total} ({detail})",
     }[reason]
     minutes, rest = divmod(round(seconds), 60)

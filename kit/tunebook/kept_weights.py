@@ -4,6 +4,8 @@ A module goes in, its trainable parameters of an earlier moment are put into it 
 out. Nothing is written to disk.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 import mlx.core as mx
@@ -25,18 +27,53 @@ class KeptWeights:
 
     def __init__(self, module: nn.Module):
         self._module = module
+        trainable, total = parameter_counts(module)
+        self._is_small = trainable <= DISCARD_SHARE * total
         self._start: dict[str, mx.array] | None = None
+        self._good: tuple[int, dict[str, mx.array]] | None = (
+            None  # the last a finite loss was computed with, their step
+        )
         self.best: dict[str, mx.array] | None = None  # of the lowest held-out loss, if they will be wanted
 
     def keep_start(self) -> None:
         """Keep what `module` holds now to discard a run with, unless that is more than DISCARD_SHARE of it."""
-        trainable, total = parameter_counts(self._module)
-        if trainable <= DISCARD_SHARE * total:
+        if self._is_small:
             self._start = flat(self._module.trainable_parameters())
 
     def keep_best(self) -> None:
         """Keep what `module` holds now in place of the best before."""
         self.best = flat(self._module.trainable_parameters())
+
+    def now(self) -> dict[str, mx.array]:
+        """What `module` holds now, for `keep_good`."""
+        return flat(self._module.trainable_parameters())
+
+    def keep_good(self, step: int, weights: dict[str, mx.array]) -> None:
+        """Keep the weights of `step`, which gave a finite loss, unless that is more than DISCARD_SHARE of the model."""
+        if self._is_small:
+            self._good = (step, weights)
+
+    @contextmanager
+    def good_in_place(self) -> Iterator[int | None]:
+        """The good weights in the module until the block ends; yields their step, None where there are none."""
+        if self._good is None:
+            yield None
+            return
+        step, weights = self._good
+        current = self.now()
+        self._put_back(weights)
+        try:
+            yield step
+        finally:
+            self._put_back(current)
+
+    def put_good_back(self) -> int | None:
+        """Go back to the last weights that gave a finite loss; gives their step, None where there are none."""
+        if self._good is None:
+            return None
+        step, weights = self._good
+        self._put_back(weights)
+        return step
 
     def put_start_back(self) -> str:
         """Undo the run, where its start was kept; the sentence says whether it was."""

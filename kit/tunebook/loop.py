@@ -6,6 +6,7 @@ awaits.
 """
 
 import asyncio
+import math
 import time
 import traceback
 from collections.abc import Generator
@@ -20,18 +21,20 @@ import mlx.core as mx
 from . import runtime
 from .checkpoint import Checkpoint, save_checkpoint
 from .controls import Controls
-from .endings import STEPS_NOT_FINITE, explained
+from .divergence import is_spoiling, named, not_finite_step, settings_to_blame, spoiling_update, spoilt_weights
+from .endings import STEPS_NOT_FINITE, TORN, explained
 from .evaluation import best_of, patience_is_lost
 from .events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, Working
+from .families.base import Encoded
 from .feed import Portion
 from .interrupts import Interrupts, held_back
 from .kept_weights import KeptWeights
 from .looks import held_out_score, samples
-from .run_events import not_applied, run_ended, run_started, step_taken
+from .run_events import run_ended, run_started, step_taken
 from .run_plan import RunPlan
 from .run_progress import RunProgress
 from .saving import NOT_ON_THE_DISK, SaveSchedule, said_of_the_disk
-from .step import Stepper
+from .step import Outcome, Stepper
 from .tensors import flat
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
@@ -68,6 +71,8 @@ class Run:
         self._kept = KeptWeights(self._module)
         self._save_schedule = SaveSchedule(plan.config)
         self._saved_step: int | None = None
+        self._last_rows: list[Encoded] = []  # of the last step, the shortest first
+        self._cause = ""  # of the last step that was not applied, unless its rows are
 
     @property
     def step(self) -> int:
@@ -128,7 +133,10 @@ class Run:
         if reason is EndReason.DISCARDED:
             yield Notice(step=self.step, text=self._kept.put_start_back())
         else:
-            yield from self._save()
+            yield from self._save(may_be_astray=reason is not EndReason.FAILED)
+        if reason is EndReason.NOT_FINITE and self._is_astray() and (good := self._kept.put_good_back()) is not None:
+            text = f"The weights of step {good}, the last that gave a finite loss, are in the model."
+            yield Notice(step=self.step, text=text)
         if reason not in (EndReason.DISCARDED, EndReason.FAILED) and self._config.load_best_model_at_end:
             said = self._kept.put_best_back(best_of(self.progress.counted_evals), self.step)
             if said is not None:
@@ -137,7 +145,7 @@ class Run:
             yield Notice(step=self.step, text=text)
         if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:
             yield Notice(step=self.step, text=NOT_ON_THE_DISK)
-        detail = f"{type(failure).__name__}: {failure}" if failure is not None else ""
+        detail = f"{type(failure).__name__}: {failure}" if failure is not None else self._cause
         yield run_ended(self.plan, self.progress, reason, detail)
 
     def _train(self) -> Generator[Event, None, EndReason]:
@@ -231,16 +239,46 @@ class Run:
             said += self._stepper.add(rows, alone=len(batches) == 1, upcoming=upcoming)
             yield Working(step=step, what="training", done=done, total=len(batches))
             yield from self._listen()
+        self._last_rows = sorted((row for batch in batches for row in batch), key=lambda row: len(row.tokens))
         with held_back():
+            before = self._kept.now()
             outcome = self._stepper.finish()
             self.progress.advance(outcome, portion.place)
+        if math.isfinite(outcome.loss):
+            self._kept.keep_good(self.step - 1, before)
+        del before
         yield step_taken(self.plan, self.progress, outcome)
         for text in said:
             yield Notice(step=step, text=text)
         if not outcome.applied:
-            rows = [row for batch in portion.batches for row in batch]
+            yield Notice(step=step, text=self._why_not_applied(outcome))
+
+    def _why_not_applied(self, outcome: Outcome) -> str:
+        """A sentence on what is to blame: rows where one alone shows it, at weights known to be good, else the rate."""
+        self._cause = f"{settings_to_blame(self._config, self._stepper.learning_rate)}, and start afresh"
+        if is_spoiling(outcome):
+            return spoiling_update(self.step, self._cause)
+        rows = self._last_rows
+        with self._kept.good_in_place() as good_step:
             guilty = [row for row in rows if self._stepper.not_finite(row)]
-            yield Notice(step=step, text=not_applied(step, outcome, rows, guilty))
+        if guilty and good_step is None and (spoilt := spoilt_weights(self._module)):
+            self._cause = f"before the first step NaN or infinity was in {named(spoilt)}; load the model again"
+        elif guilty:
+            self._cause = ""
+        cause = f"{self._cause[0].upper()}{self._cause[1:]}." if self._cause else ""
+        return not_finite_step(self.step, outcome, rows, guilty, cause=cause)
+
+    def _is_astray(self) -> bool:
+        """Whether the weights give no finite loss for any row of the last step, though earlier weights did for some."""
+        if not self._last_rows or (self.progress.is_scored and math.isfinite(self.progress.evals[-1].loss)):
+            return False
+        try:
+            if not all(self._stepper.not_finite(row) for row in self._last_rows):
+                return False
+            with self._kept.good_in_place():
+                return not all(self._stepper.not_finite(row) for row in self._last_rows)
+        except (OSError, RuntimeError, ValueError):  # a row or a GPU that cannot be used says nothing of the weights
+            return False
 
     def _evaluate(self) -> Generator[Event, None, None]:
         """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored."""
@@ -276,9 +314,18 @@ class Run:
     def _listen(self) -> Generator[Event, None, None]:
         yield from self.controls.listen(self.step, self.folder)
 
-    def _save(self) -> Generator[Event, None, None]:
+    def _save(self, *, may_be_astray: bool = True) -> Generator[Event, None, None]:
         """Write a checkpoint, unless this step has one; a disk that will not take it is reported, not fatal."""
+        if self._stepper.is_torn:
+            yield Notice(step=self.step, text=TORN)
+            return
         if self.folder is None or self._saved_step == self.step:
+            return
+        if may_be_astray and self._is_astray():
+            text = (
+                f"No checkpoint was written at step {self.step}: its weights give no finite loss. Those before it stay."
+            )
+            yield Notice(step=self.step, text=text)
             return
         began = time.monotonic()
         checkpoint = Checkpoint(

@@ -50,6 +50,25 @@ def learning_rate(config: TrainingConfig, total_steps: int) -> Callable[[int], f
     return rate
 
 
+def said_of_the_warmup(config: TrainingConfig, total_steps: int) -> list[str]:
+    """A sentence about a warm-up that does not end within the run, and leaves its rates lower than was asked for."""
+    warmup, rate = config.warmup(total_steps), learning_rate(config, total_steps)
+    highest = max(rate(step) for step in (total_steps, min(warmup + 1, total_steps)))
+    if warmup < total_steps:
+        return []
+    setting = "warmup_steps" if config.warmup_ratio is None else "warmup_ratio"
+    move = f"Set {setting}=0, or train for longer"
+    if highest == 0:
+        return [
+            f"This run learns nothing: its warm-up of {warmup} begins at a learning rate of 0 and it has {total_steps} "
+            f"step, so no weight is changed. {move}."
+        ]
+    return [
+        f"The warm-up of {warmup} steps does not end within this run of {total_steps}: its highest learning rate is "
+        f"{highest:.3g}, not {config.learning_rate:.3g}. {move}."
+    ]
+
+
 def clip(gradients: Gradients, config: TrainingConfig) -> tuple[Gradients, mx.array]:
     """(gradients within the limit of `config.clipping`, their global L2 norm before); types are kept.
 
@@ -174,6 +193,34 @@ def update(module: nn.Module, gradients: Gradients, optimizer: Optimizer, *, rat
         if name in optimizer.remainders:
             optimizer.remainders[name] = (value - new[name].astype(mx.float32)).astype(mx.bfloat16)
     module.update(tree_unflatten(new))
+
+
+@final
+class Moment:
+    """The trainable parameters of `module` and the state of `optimizer` as they are now, to go back to.
+
+    Nothing is copied: an update makes new arrays. But as long as these are kept, it cannot reuse their memory.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer):
+        self._module, self._optimizer = module, optimizer
+        self._parameters = flat(module.trainable_parameters())
+        self._state = tree_map(lambda array: array, optimizer.state)  # the dicts are changed in place, the arrays never
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in [*self._parameters.values(), *flat(self._state).values()])
+
+    def put_back(self) -> None:
+        """Have module and optimizer as they were."""
+        self._module.load_weights(list(self._parameters.items()), strict=False)
+        self._optimizer.state = self._state
+
+
+def all_finite(module: nn.Module, optimizer: Optimizer) -> mx.array:
+    """Whether no trainable parameter and nothing the optimizer remembers is NaN or infinite. Not yet evaluated."""
+    arrays = [*flat(module.trainable_parameters()).values(), *flat(optimizer.state).values()]
+    return mx.stack([mx.isfinite(array).all() for array in arrays if mx.issubdtype(array.dtype, mx.floating)]).all()
 
 
 def decays(path: str) -> bool:

@@ -3,15 +3,12 @@
 A plan, the progress and the outcome of a step come in; records and sentences go out. When they are told is the loop's.
 """
 
-from collections.abc import Sequence
-
 from . import runtime
 from .adapters import parameter_counts
 from .batches import padding_share
 from .encoded import lengths_of
 from .endings import closing_sentence
 from .events import EndReason, RunEnded, RunStarted, StepEvent
-from .families.base import Encoded
 from .run_plan import RunPlan
 from .run_progress import RunProgress
 from .step import Outcome
@@ -56,17 +53,8 @@ def step_taken(plan: RunPlan, progress: RunProgress, outcome: Outcome) -> StepEv
     )
 
 
-def not_applied(step: int, outcome: Outcome, rows: Sequence[Encoded], guilty: Sequence[Encoded]) -> str:
-    """What is told of a step that is not finite; `guilty` are those of its `rows` whose own loss shows it."""
-    blame = f"{len(guilty)} of its {len(rows)} rows alone give such a loss" if guilty else "None of its rows does alone"
-    return (
-        f"Step {step} was not applied: its loss is {outcome.loss} and its gradient norm {outcome.grad_norm}. "
-        f"{blame}; its training rows: {', '.join(map(str, sorted(row.number for row in guilty or rows)))}."
-    )
-
-
 def run_ended(plan: RunPlan, progress: RunProgress, reason: EndReason, detail: str = "") -> RunEnded:
-    """`detail` is what went wrong in a run that failed."""
+    """`detail` is what went wrong in a run that failed or diverged."""
     elapsed = progress.elapsed
     return RunEnded(
         step=progress.step,

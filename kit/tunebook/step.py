@@ -16,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from . import optim
+from . import optim, runtime
 from .activations import lean_activations
 from .attention import block_attention
 from .batches import padded_width
@@ -43,7 +43,7 @@ class Outcome:
     total_tokens: int  # all tokens of its batches, padding included
     trainable_tokens: int  # tokens with a label; a row's first is one, and is never predicted
     seconds: float  # spent on it
-    applied: bool  # False: loss or gradients are not finite, and nothing was changed
+    applied: bool  # False: loss, gradients or what they would change are not finite, and nothing was changed
 
 
 @final
@@ -64,7 +64,8 @@ class Stepper:
 
         `skip_unreadable` leaves rows out whose images cannot be opened when their batch is made.
         """
-        self.notices: list[str] = []
+        self.notices = optim.said_of_the_warmup(config, total_steps)
+        self.is_torn = False  # the weights are of no step, an update having failed without the memory to undo it
         self.optimizer = optim.make_optimizer(config, loaded.module)
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
@@ -131,9 +132,9 @@ class Stepper:
         rate = self._rate(self._step) * (self.learning_rate / config.learning_rate)
         applied = math.isfinite(loss) and math.isfinite(grad_norm)
         if applied:
-            optim.update(self._module, gradients, self.optimizer, rate=rate, weight_decay=config.weight_decay)
-            del gradients  # so that each is given back as soon as it was used
-            mx.eval(self._module.trainable_parameters(), self.optimizer.state)
+            self._gradients = gradients
+            del gradients  # so that `_update` holds the only ones
+            applied = self._update(rate)
         return Outcome(
             loss=loss,
             grad_norm=grad_norm,
@@ -145,16 +146,42 @@ class Stepper:
             applied=applied,
         )
 
+    def _update(self, rate: float) -> bool:
+        """Apply the gradients; False where something would be NaN or infinite. Then, and if it fails, nothing changes.
+
+        Without the memory to keep what was there until the new is known to be good, the model `is_torn` in both cases.
+        """
+        before = optim.Moment(self._module, self.optimizer)
+        if runtime.memory().active_gb + before.nbytes / 1e9 > runtime.training_limit_gb():
+            before = None
+        gradients, self._gradients = self._gradients, None
+        finite = False
+        try:
+            optim.update(self._module, gradients, self.optimizer, rate=rate, weight_decay=self._config.weight_decay)
+            del gradients  # so that each is given back as soon as it was used
+            all_finite = optim.all_finite(self._module, self.optimizer)
+            mx.eval(self._module.trainable_parameters(), self.optimizer.state, all_finite)
+            finite = bool(number(all_finite))
+        finally:
+            if not finite and before is not None:
+                before.put_back()
+            self.is_torn = not finite and before is None
+        return finite
+
     def closing_notices(self) -> list[str]:
         """What there is to say of all steps together once the last is done."""
         return [self._compiled.account()] if self._compiled is not None else []
 
     def not_finite(self, row: Encoded) -> bool:
         """Whether the loss of one row, alone and with nothing dropped, is NaN or infinite."""
+        was_training = self._module.training
         self._module.eval()
-        batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
-        with chunkwise_layers(self._module):
-            return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
+        try:
+            batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
+            with chunkwise_layers(self._module):
+                return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
+        finally:
+            self._module.train(was_training)
 
     def _cannot_compile(self) -> str | None:
         if self._config.gradient_checkpointing and drops(self._module):
