@@ -74,9 +74,11 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
     elif (split := _split(opened.rows, config)) is not None:
         to_train, to_measure = (opened.at(places) for places in split)
         train, held_out = encode(to_train, "train_dataset"), encode(to_measure, "train_dataset")
+        copies = len(opened.rows) - len(to_train.rows) - len(to_measure.rows)
+        left_out = f"; {copies} copies of them are left out as well" if copies else ""
         notices.append(
             f"{len(to_measure.rows)} of the {len(opened.rows)} rows are held out to measure with, and not "
-            "trained on; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
+            f"trained on{left_out}; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
         )
     else:
         to_measure, train, held_out = opened, encode(opened, "train_dataset"), None

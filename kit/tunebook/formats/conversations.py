@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..examples import Example
 from ..sources import Row
 from .reading import Reading
@@ -108,6 +110,8 @@ def _tool_call(call: Any, number: int) -> Mapping[str, Any]:
 
 
 def _without_none(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
     return [_without_none(inner) for inner in value] if isinstance(value, list | tuple) else value

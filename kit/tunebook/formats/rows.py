@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..sources import Row
 
 
@@ -36,6 +38,8 @@ class BadRows:
 def column(row: Row, name: str, *kinds: type) -> Any:
     """The value of a column, of one of `kinds` and not empty; raises BadRow otherwise."""
     value = row.get(name)
+    if isinstance(value, np.ndarray):  # as pandas and `datasets` give lists
+        value = value.tolist()
     if not isinstance(value, kinds):
         wanted = " or a ".join(kind.__name__ for kind in kinds)
         raise BadRow(f"its column '{name}' is a {type(value).__name__}, not a {wanted}.")

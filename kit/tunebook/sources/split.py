@@ -1,11 +1,10 @@
 """Rows -> rows to train on, and rows held out to measure with."""
 
-import hashlib
-import json
 import random
 from array import array
 from collections.abc import Sequence
 
+from .identity import content_of
 from .read import read_rows
 from .rows import Indexed, Picked, Row, Rows, Source
 
@@ -46,8 +45,7 @@ def _distinct(rows: Sequence[Row]) -> "tuple[array[int], array[int]]":
     numbers: dict[bytes, int] = {}
     kinds, first = array("Q"), array("Q")
     for place, row in enumerate(rows):
-        text = json.dumps(row, sort_keys=True, default=str)
-        kind = numbers.setdefault(hashlib.blake2b(text.encode(), digest_size=16).digest(), len(numbers))
+        kind = numbers.setdefault(content_of(row), len(numbers))
         kinds.append(kind)
         if kind == len(first):
             first.append(place)
