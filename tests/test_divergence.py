@@ -122,6 +122,14 @@ def test_a_run_that_diverges_ends_with_finite_weights_and_names_the_setting(tiny
         assert math.isfinite(trainer.evaluate().loss), folder.name
 
 
+def test_weights_that_were_not_finite_before_the_run_are_named(tiny_folder, rows):
+    trainer, notices = make(tiny_folder, rows)
+    name = next(iter(weights(trainer)))
+    trainer.loaded.module.load_weights([(name, mx.array(weights(trainer)[name]) * math.nan)], strict=False)
+    assert trainer.train().reason is EndReason.NOT_FINITE
+    assert any(f"Before the first step NaN or infinity was in {name}" in text for text in notices)
+
+
 def test_a_rate_raised_too_far_in_the_middle_is_named_as_it_then_was(tiny_folder, rows):
     trainer, _ = make(tiny_folder, rows, max_steps=12)
 
