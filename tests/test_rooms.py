@@ -20,7 +20,7 @@ PICTURE = """
     torchless   :
     interrupts  :
     runtime     : private
-    remote_images : atomic runtime
+    remote_images : private runtime sealed
     images      : remote_images
     examples    : images
     hub         :

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from PIL import Image, UnidentifiedImageError
 
 from . import runtime
-from .atomic import new_file
+from .private import make_private_folder, new_private_file
+from .sealed import Damaged, digest_of_file, is_own, read_bytes
 
 FOLDER = "images"
 MOST_BYTES = 50_000_000
@@ -41,22 +42,26 @@ def place_of(address: str) -> Path:
 
 
 def fetched(address: str) -> Path:
-    """The file of an http or https address, fetched unless it is there.
+    """The file of an http or https address, fetched unless it is there as it was fetched. Its owner alone can read it.
 
     Raises ValueError, naming the file and not its host, for any other address and for what is too large, too slow, not
     there or no image.
     """
     place, name = place_of(address), base_name(address)
-    if place.is_file():
+    if _is_whole(place):
         return place
     if urlsplit(address).scheme.lower() not in ("http", "https"):
         raise ValueError(f"its image {name!r} is an address of neither http nor https; download it and give its path.")
     try:
-        with new_file(place) as partial, _opener().open(address, timeout=SECONDS) as answer, partial.open("wb") as file:
-            _copy(answer, file, name)
-            file.flush()
+        make_private_folder(place.parent)
+        with new_private_file(place) as partial, _opener().open(address, timeout=SECONDS) as answer:
+            with partial.open("wb") as file:
+                _copy(answer, file, name)
             with Image.open(partial):
-                return place
+                digest = digest_of_file(partial)
+        with new_private_file(_digest_file(place)) as partial:
+            partial.write_text(digest)
+        return place
     except UnidentifiedImageError:
         raise ValueError(f"what its image {name!r} has at its address is no image.") from None
     except HTTPError as error:
@@ -64,6 +69,21 @@ def fetched(address: str) -> Path:
             raise ValueError(f"its image {name!r} could not be fetched (HTTP status {error.code}).") from None
     except (OSError, HTTPException) as error:  # no host, no answer
         raise ValueError(f"its image {name!r} could not be fetched ({type(error).__name__}).") from None
+
+
+def _digest_file(place: Path) -> Path:
+    return place.with_suffix(".sha256")
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether `place` is there, and what was fetched; version 0.1 kept no digest to tell by."""
+    try:
+        if not place.is_file() or not is_own(place):
+            return False
+        digest = _digest_file(place)
+        return not digest.exists() or read_bytes(digest, most=64).decode("ascii", "replace") == digest_of_file(place)
+    except Damaged:
+        return False
 
 
 def _copy(answer: BinaryIO, file: BinaryIO, name: str) -> None:
