@@ -20,12 +20,14 @@ PICTURE = """
     torchless   :
     interrupts  :
     runtime     : private
-    remote_images : private runtime sealed
-    images      : remote_images
+    decoders    :
+    reach       :
+    remote_images : decoders private reach runtime sealed
+    images      : decoders reach remote_images
     examples    : images
     hub         :
-    sources     : hub
-    pretraining : config sources
+    sources     : hub reach
+    pretraining : config reach sources
     progress    : events
     bridges     : events
     run_lock    : private
@@ -58,7 +60,7 @@ PICTURE = """
     checkpoint  : private sealed tensors runs
     checkup     : runtime blas
     fetch       : atomic hub runtime progress sealed
-    formats     : config examples images pretraining sources tokenizer_state
+    formats     : config examples images pretraining reach sources tokenizer_state
     families    : examples images tensors tokenizer_state variants
     rowcheck    : families
     gguf        : atomic progress tensors trusted
@@ -71,13 +73,13 @@ PICTURE = """
     saved_adapters : adapter_files layers mlx_settings norms peft_format peft_settings tensors
     adapters    : config layers norms peft_format saved_adapters tensors
     untuned     : adapters
-    stored_pictures : families images sealed
-    encoded     : families sealed stored_pictures
+    stored_pictures : families images reach sealed
+    encoded     : families reach sealed stored_pictures
     token_cache : families loader runtime sources tokenizer_state
     account     :
     fitting     : account examples families formats pretraining
     encoding    : account private sealed encoded examples families fitting formats images loader pretraining progress \
-                  sources token_cache tokenizer_state
+                  reach sources token_cache tokenizer_state
     datacheck   : encoding rowcheck
     batches     : config
     collation   : batches families

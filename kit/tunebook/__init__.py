@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .pretraining import MultimodalPretrain as MultimodalPretrain
     from .runs import load as load_run
     from .sources import hold_out as hold_out
+    from .sources import read_rows as read_rows
     from .trainer import Trainer as Trainer
     from .trainer import TrainResult as TrainResult
     from .trainer import train_on_responses_only as train_on_responses_only
@@ -39,6 +40,7 @@ _ON_FIRST_USE = {
     "hold_out": "sources",
     "load_run": "runs",
     "memory": "memory",
+    "read_rows": "sources",
     "samples": "samples",
     "train_on_responses_only": "trainer",
     "verify_export": "export.verify",
@@ -56,6 +58,7 @@ __all__ = [
     "hold_out",
     "load_run",
     "memory",
+    "read_rows",
     "samples",
     "train_on_responses_only",
     "verify_export",

@@ -17,6 +17,7 @@ from typing import Any, final, overload
 import numpy as np
 
 from .families.base import Encoded
+from .reach import ANYWHERE, Reach
 from .sealed import Damaged, OpenFile, SealedFolder, seal
 from .stored_pictures import PictureWriter, StoredPictures
 
@@ -49,8 +50,8 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
     seal(folder)
 
 
-def read_rows(folder: Path, *, images: str | Path | None = None) -> tuple["EncodedRows", dict[str, Any]]:
-    """(rows, facts) of a folder; `images` is the folder that the paths of images are relative to.
+def read_rows(folder: Path, *, reach: Reach = ANYWHERE) -> tuple["EncodedRows", dict[str, Any]]:
+    """(rows, facts) of a folder; `reach` is what their images were referred to with.
 
     Raises Damaged when a file is not the one that was written.
     """
@@ -59,7 +60,7 @@ def read_rows(folder: Path, *, images: str | Path | None = None) -> tuple["Encod
     with np.load(io.BytesIO(sealed.read(INDEX))) as file:
         index = dict(file)
     starts, numbers, cuts, sums = (index.pop(name) for name in ("starts", "numbers", "cuts", "checksums"))
-    pictures = StoredPictures(sealed, index, images) if index else None
+    pictures = StoredPictures(sealed, index, reach) if index else None
     return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), starts, numbers, cuts, sums, pictures), facts
 
 

@@ -14,19 +14,20 @@ from typing import Any, TypeVar
 from . import encoded
 from .account import Account
 from .examples import Example
-from .families.base import Encoded
+from .families.base import Encoded, NotEncodable
 from .families.tables import BeyondTable, check_row
 from .fitting import fitted, is_left_out
 from .formats import BadRow, BadRows, FormattingFunc, Markers, TrainOn, formatted, reader
-from .formats.documents import document_reader, image_references
+from .formats.documents import BadImages, document_reader, image_references
 from .formats.pictures import references
 from .images import InMemory, state_of
 from .loader import Loaded
-from .pretraining import MultimodalPretrain
+from .pretraining import MultimodalPretrain, reach_of_documents
 from .private import new_private_folder
 from .progress import progress
+from .reach import Reach
 from .sealed import Damaged
-from .sources import Row
+from .sources import Row, reach_of
 from .token_cache import cached_folder, key_of, prune
 from .tokenizer_state import bring_up_to_date
 
@@ -61,8 +62,9 @@ def encode_rows(
     formatting_func: FormattingFunc | None = None,
     places: Sequence[int] | None = None,
     pretrain: MultimodalPretrain | None = None,
+    reach: Reach | None = None,
 ) -> EncodedSet:
-    """Encode every row of `rows`; `format` to `pretrain` are those of `row_reader`.
+    """Encode every row of `rows`; `format` to `reach` are those of `row_reader`.
 
     A row longer than `max_seq_length` tokens is cut on the right, and left out when its whole answer is, or when an
     image would be; raw text is cut into pieces instead, and a document with images is left out or refused, as
@@ -73,6 +75,7 @@ def encode_rows(
     bring_up_to_date(loaded.tokenizer)
     max_seq_length = loaded.family.tables.longest(max_seq_length)
     account = Account(name=name, max_seq_length=max_seq_length)
+    reach = _reach(rows, pretrain) if reach is None else reach
 
     def encode(account: Account) -> Iterator[Encoded]:
         read = row_reader(
@@ -83,6 +86,7 @@ def encode_rows(
             response_markers=response_markers,
             formatting_func=formatting_func,
             pretrain=pretrain,
+            reach=reach,
         )
         return _encoded(rows, range(len(rows)) if places is None else places, loaded, read, account, pretrain)
 
@@ -91,7 +95,8 @@ def encode_rows(
         settings = [format, train_on, response_markers, max_seq_length, places and list(places)]
         settings += [pretrain.as_plain] if pretrain else []
         try:
-            folder = cached_folder(key_of(_with_images(rows, formatting_func, loaded, pretrain), loaded, settings))
+            stated = _with_images(rows, formatting_func, loaded, pretrain, reach)
+            folder = cached_folder(key_of(stated, loaded, settings))
         except InMemory:
             account.kept_in_memory = True
         except OSError as error:
@@ -99,7 +104,7 @@ def encode_rows(
     if folder is None:
         result = EncodedSet(list(encode(account)), account)
     else:
-        result = _through_cache(folder, encode, account, pretrain.image_base_dir if pretrain else None)
+        result = _through_cache(folder, encode, account, reach)
     if not result.rows:
         why = f"No row of {name} keeps a token of its answer within {max_seq_length} tokens; raise max_seq_length."
         raise ValueError(" ".join([why, *result.notices]))
@@ -126,11 +131,11 @@ def row_encoder(
         account.rows += 1
         try:
             example = read(row)
+            whole = _whole(example, loaded)
         except BadRow as error:
             if is_left_out(number, error, pretrain, account):
                 return []
             raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
-        (whole,) = loaded.family.encode([example])
         try:
             check_row(whole, loaded.family.tables, loaded.tokenizer)
         except BeyondTable as error:
@@ -149,13 +154,16 @@ def row_reader(
     response_markers: Markers | None = None,
     formatting_func: FormattingFunc | None = None,
     pretrain: MultimodalPretrain | None = None,
+    reach: Reach | None = None,
 ) -> Callable[[Row], Example]:
     """The function that reads one of `rows`: that of `formats.reader`, or of documents where `pretrain` says so.
 
-    With `pretrain` the others must have been left out; `pretraining.check` sees to it.
+    With `pretrain` the others must have been left out; `pretraining.check` sees to it. `reach` says which files rows
+    may name as images; None: those `rows` may.
     """
+    reach = _reach(rows, pretrain) if reach is None else reach
     if pretrain is not None and loaded.family.placeholder is not None:
-        return document_reader(pretrain, loaded.tokenizer, loaded.family.placeholder)
+        return document_reader(pretrain, loaded.tokenizer, loaded.family.placeholder, reach=reach)
     return reader(
         rows,
         loaded.tokenizer,
@@ -164,46 +172,63 @@ def row_reader(
         response_markers=response_markers,
         formatting_func=formatting_func,
         placeholder=loaded.family.placeholder,
+        reach=reach,
     )
 
 
+def _reach(rows: Sequence[Row], pretrain: MultimodalPretrain | None) -> Reach:
+    return reach_of(rows) if pretrain is None else reach_of_documents(pretrain, reach_of(rows))
+
+
 def _with_images(
-    rows: Sequence[Row], formatting_func: FormattingFunc | None, loaded: Loaded, pretrain: MultimodalPretrain | None
+    rows: Sequence[Row],
+    formatting_func: FormattingFunc | None,
+    loaded: Loaded,
+    pretrain: MultimodalPretrain | None,
+    reach: Reach,
 ) -> Iterator[Row | list[str]]:
     """Each row, and behind it the states of its images. Raises InMemory for an image that is no file."""
-    folder, remote = (pretrain.image_base_dir, pretrain.allow_remote_images) if pretrain else (None, False)
     for row in rows:
         row = formatted(row, formatting_func)
         yield row
         if loaded.family.placeholder is not None:
             named = references(row) if pretrain is None else image_references(row, pretrain)
-            yield [state_of(value, folder=folder, remote=remote) for value in named]
+            yield [state_of(value, reach) for value in named]
 
 
 def _through_cache(
-    folder: Path, encode: Callable[[Account], Iterator[Encoded]], account: Account, images: str | Path | None
+    folder: Path, encode: Callable[[Account], Iterator[Encoded]], account: Account, reach: Reach
 ) -> EncodedSet:
     """What `folder` holds; filled with what `encode` gives, and its account, when it holds nothing whole.
 
-    `images` is the folder that the images of the rows are in. Where the disk does not take the rows, or does not give
+    `reach` is what their images were referred to with. Where the disk does not take the rows, or does not give
     them back, they stay in memory.
     """
     with contextlib.suppress(Damaged):  # nothing there, or not what was written
-        return _read(folder, account.name, images)
+        return _read(folder, account.name, reach)
     counts = replace(account)
     try:
         with new_private_folder(folder) as partial:
             encoded.write_rows(partial, encode(counts), lambda: asdict(counts))
         prune(folder)
-        return _read(folder, account.name, images)
+        return _read(folder, account.name, reach)
     except (OSError, Damaged) as error:
         account.not_cached = str(error)
     return EncodedSet(list(encode(account)), account)
 
 
-def _read(folder: Path, name: str, images: str | Path | None) -> EncodedSet:
-    rows, facts = encoded.read_rows(folder, images=images)
+def _read(folder: Path, name: str, reach: Reach) -> EncodedSet:
+    rows, facts = encoded.read_rows(folder, reach=reach)
     return EncodedSet(rows, Account(**{**facts, "name": name}))
+
+
+def _whole(example: Example, loaded: Loaded) -> Encoded:
+    """`example` encoded. Raises BadImages for one the model's family refuses."""
+    try:
+        [row] = loaded.family.encode([example])
+    except NotEncodable as error:
+        raise BadImages(str(error)) from error
+    return row
 
 
 def _encoded(
@@ -219,13 +244,19 @@ def _encoded(
     numbered = zip(places, progress(rows, f"Tokenizing {account.name}", total=len(rows)), strict=True)
     for some in _chunks(numbered, AT_ONCE):
         examples: dict[int, Example] = {}
+        whole: list[Encoded] = []
         for number, row in some:
             try:
-                examples[number] = read(row)
+                example = read(row)
+                if loaded.family.placeholder is not None:
+                    whole.append(_whole(example, loaded))
             except BadRow as error:
                 if not is_left_out(number, error, pretrain, account):
                     bad.add(number, error)
-        whole = loaded.family.encode(list(examples.values()))
+            else:
+                examples[number] = example
+        if loaded.family.placeholder is None:
+            whole = loaded.family.encode(list(examples.values()))  # all at once: the tokenizer has threads
         for (number, example), row in zip(examples.items(), whole, strict=True):
             try:
                 check_row(row, loaded.family.tables, loaded.tokenizer)

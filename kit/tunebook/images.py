@@ -1,23 +1,28 @@
 """Images by reference: a path, bytes or a PIL image goes in, a `Picture` that is cheap to keep comes out.
 
 A picture is opened when a batch needs its pixels and closed again, so a set of rows holds neither decoded files nor
-open ones. Nothing is fetched from a network unless `refer` is told that it may be.
+open ones. Nothing is fetched from a network unless `refer` is told that it may be, and where rows were loaded from
+elsewhere no file is opened outside of the folders their `Reach` names.
 """
 
+import base64
+import binascii
 import hashlib
-import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from .decoders import BadPicture, check_whole, decoded, opened_image, upright_size
+from .reach import Reach
 from .remote_images import base_name, fetched, is_address, place_of
 
-TURNED = (5, 6, 7, 8)  # EXIF orientations in which width and height change places
+IN_THE_ADDRESS = "data:"  # how an address begins that is the picture itself (RFC 2397)
 
 
 class InMemory(ValueError):
@@ -31,6 +36,7 @@ class Picture:
     source: Path | bytes | Image.Image
     digest: bytes  # 16 bytes, the same for the same picture; of a file: its reference, its size, when it was written
     reference: str | None = None  # of a file: its path or address as the row has it; None: it is in memory
+    size: tuple[int, int] | None = field(default=None, compare=False)  # (width, height); None: not looked at yet
 
     @property
     def name(self) -> str:
@@ -38,79 +44,86 @@ class Picture:
         return "an image in memory" if self.reference is None else f"image {base_name(self.reference)!r}"
 
 
-def refer(value: Any, *, folder: str | Path | None = None, remote: bool = False) -> Picture:
+def refer(value: Any, reach: Reach | None = None, *, folder: str | Path | None = None, remote: bool = False) -> Picture:
     """The picture a row speaks of: a path, bytes, a PIL image, or the dict of `bytes` and `path` that `datasets` has.
 
-    A path is one below `folder` where that is given, and must not lead out of it. An http(s) address is fetched once
-    where `remote` is True.
+    `reach` says where a file may be; without it that is below `folder`, or anywhere. A file: address is its path and a
+    data: address its bytes; an http(s) address is fetched once where that is allowed.
     Raises ValueError for anything else, for an address in the network, and for a file that is not there.
     """
+    reach = reach or Reach(folder=folder, remote=remote)
     value = _value(value)
+    if isinstance(value, str) and value[: len(IN_THE_ADDRESS)].lower() == IN_THE_ADDRESS:
+        value = _content(value)
     if isinstance(value, str | Path):
-        reference = str(value)
-        if is_address(reference) and not remote:
+        reference = _without_scheme(str(value))
+        if is_address(reference) and not reach.remote:
             raise ValueError(f"its image {base_name(reference)!r} is an address; download it and give the file's path.")
-        path = fetched(reference) if is_address(reference) else _path(reference, folder)
+        path = fetched(reference) if is_address(reference) else reach.path_of(reference)
         if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
             raise ValueError(f"its image {base_name(reference)!r} is not there, or is no file.")
         return Picture(path, _digest(*_state(reference, path)), reference)
-    if isinstance(value, bytes):
-        return Picture(value, _digest(value))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Picture(bytes(value), _digest(bytes(value)))
     if isinstance(value, Image.Image):
-        return Picture(value, _digest(value.tobytes(), value.size, value.mode))
+        try:
+            with opened_image(value) as image:  # it may have been opened and not loaded
+                return Picture(image, _digest(image.tobytes(), image.size, image.mode))
+        except BadPicture as error:
+            raise ValueError(f"an image in memory cannot be opened: it {error}.") from None
     raise ValueError(f"an image is a {type(value).__name__}; give a path, bytes or a PIL image.")
 
 
-def recall(reference: str, digest: bytes, *, folder: str | Path | None = None) -> Picture:
-    """A file's picture as it was referred to before, found below `folder`; the file itself is not looked at."""
-    return Picture(place_of(reference) if is_address(reference) else _path(reference, folder), digest, reference)
+def recall(reference: str, digest: bytes, reach: Reach) -> Picture:
+    """A file's picture as it was referred to before; the file itself is not looked at."""
+    path = place_of(reference) if is_address(reference) else reach.path_of(reference)
+    return Picture(path, digest, reference)
 
 
-def state_of(value: Any, *, folder: str | Path | None = None, remote: bool = False) -> str:
+def state_of(value: Any, reach: Reach) -> str:
     """What tells one state of an image file from another, without opening it; of one `refer` refuses, why.
 
     Raises InMemory for an image that is no file.
     """
-    if not isinstance(_value(value), str | Path):
-        raise InMemory("this image is no file.")
     try:
-        return refer(value, folder=folder, remote=remote).digest.hex()
+        picture = refer(value, reach)
     except ValueError as error:
         return str(error)
+    if picture.reference is None:
+        raise InMemory("this image is no file.")
+    return picture.digest.hex()
+
+
+def looked_at(picture: Picture) -> Picture:
+    """`picture` with its size. Raises ValueError for one that cannot be decoded to its end, and says why."""
+    try:
+        return replace(picture, size=check_whole(picture.source))
+    except BadPicture as error:
+        raise _unopened(picture, error) from None
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
-    """(width, height) in pixels that `opened` will find; of a file only its head is read."""
-    with _opened(picture) as image:
-        is_turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
-        return (image.height, image.width) if is_turned else (image.width, image.height)
+    """(width, height) in pixels that `opened` will find. Raises ValueError for a file that cannot be opened."""
+    try:
+        return picture.size or upright_size(picture.source)
+    except BadPicture as error:
+        raise _unopened(picture, error) from None
 
 
 def opened(picture: Picture) -> Image.Image:
-    """The picture in memory, upright, in RGB. Raises ValueError for a file that was changed since it was referred to.
-
-    A viewer turns a photograph as its EXIF data say, so the model sees it turned as well.
-    """
+    """The picture in memory, upright, in RGB. Raises ValueError for one that cannot be opened, or was changed since."""
     source, reference = picture.source, picture.reference
     if isinstance(source, Path) and _digest(*_state(reference or str(source), source)) != picture.digest:
         raise ValueError(f"{picture.name} was changed since its row was read; make the Trainer again.")
-    with _opened(picture) as image:
-        upright = ImageOps.exif_transpose(image)
-        return upright.convert("RGB")
-
-
-@contextmanager
-def _opened(picture: Picture) -> Iterator[Image.Image]:
-    if isinstance(picture.source, Image.Image):
-        yield picture.source
-        return
-    source = io.BytesIO(picture.source) if isinstance(picture.source, bytes) else picture.source
     try:
-        with Image.open(source) as image:
-            yield image
-    except (UnidentifiedImageError, OSError) as error:
-        # Without the folders: a message may be shown to others. An OSError names the whole path.
-        raise ValueError(f"{picture.name} cannot be opened ({type(error).__name__}).") from None
+        return decoded(source)
+    except BadPicture as error:
+        raise _unopened(picture, error) from None
+
+
+def _unopened(picture: Picture, error: BadPicture) -> ValueError:
+    # Without the folders: a message may be shown to others.
+    return ValueError(f"{picture.name} cannot be opened: it {error}.")
 
 
 def _value(value: Any) -> Any:
@@ -122,15 +135,25 @@ def _value(value: Any) -> Any:
     return given[0]
 
 
-def _path(reference: str, folder: str | Path | None) -> Path:
-    """Where `reference` is, links followed. Raises ValueError where that is outside of `folder`."""
-    if folder is None:
-        return Path(reference)
-    root = os.path.realpath(folder)
-    path = Path(os.path.realpath(os.path.join(root, reference)))
-    if not path.is_relative_to(root):
-        raise ValueError(f"its image {base_name(reference)!r} lies outside of the folder of images.")
-    return path
+def _content(address: str) -> bytes:
+    """The bytes of a data: address (RFC 2397)."""
+    head, comma, content = address.partition(",")
+    try:
+        if comma and head.lower().endswith(";base64"):
+            return base64.b64decode(b"".join(unquote_to_bytes(content).split()), validate=True)
+    except binascii.Error:
+        comma = ""
+    if not comma:
+        raise ValueError("its image is a data: address that is not whole; write data:image/png;base64,... to its end.")
+    return unquote_to_bytes(content)
+
+
+def _without_scheme(reference: str) -> str:
+    """The path of a file: address of this machine; anything else as it is."""
+    if reference[:5].lower() != "file:":
+        return reference
+    parts = urlsplit(reference)
+    return url2pathname(parts.path) if parts.netloc in ("", "localhost") else reference
 
 
 def _state(reference: str, path: Path) -> tuple[str, int, int]:

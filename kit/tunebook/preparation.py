@@ -20,7 +20,7 @@ from .formats import FormattingFunc, Markers, to_examples
 from .formats.documents import document_reader
 from .loader import Loaded
 from .packing import pack, packing_notice, why_not_packed
-from .pretraining import MultimodalPretrain, Opened, check, open_rows
+from .pretraining import MultimodalPretrain, Opened, check, open_rows, reach_of_documents
 from .sampling import Prompt, as_prompt, opening
 from .sources import Row, Source, held_out_places, stream_rows
 
@@ -108,10 +108,11 @@ def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_
     skip = documents.skip if documents else 0
     stream = stream_rows(source, "train_dataset", skip=skip)
     places = range(skip, len(stream.head))
-    head = Opened(source=stream.head, rows=stream.head[skip:], places=places, documents=documents)
+    reach = reach_of_documents(documents, stream.reach) if documents else stream.reach
+    head = Opened(source=stream.head, rows=stream.head[skip:], places=places, documents=documents, reach=reach)
     train = _encoded(head, "train_dataset", sources, loaded, config, max_seq_length)
     account = Account(name="train_dataset", max_seq_length=max_seq_length)
-    encode = row_encoder(stream.head, loaded, account, pretrain=documents, **_reading(sources, config))
+    encode = row_encoder(stream.head, loaded, account, pretrain=documents, reach=reach, **_reading(sources, config))
     held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config)
     if sources.held_out is not None:
         to_measure = open_rows(sources.held_out, "eval_dataset")
@@ -150,6 +151,7 @@ def _encoded(
         name=name,
         places=opened.places,
         pretrain=opened.documents,
+        reach=opened.reach,
         **_reading(sources, config),
     )
 
@@ -247,7 +249,9 @@ def _fits(prompt: Prompt, loaded: Loaded) -> bool:
 def _openings(opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded) -> list[Prompt]:
     """Those of the first rows."""
     if opened.documents is not None and loaded.family.placeholder is not None:
-        read = document_reader(opened.documents, loaded.tokenizer, loaded.family.placeholder, looks_at_images=False)
+        read = document_reader(
+            opened.documents, loaded.tokenizer, loaded.family.placeholder, reach=opened.reach, looks_at_images=False
+        )
         numbers = dict.fromkeys(row.number for row in measured.rows[:MOST_HELD_OUT])  # of rows that were not left out
         return [opening(read(opened.source[number])) for number in list(numbers)[:SAMPLED_ROWS]]
     examples = to_examples(
@@ -257,5 +261,6 @@ def _openings(opened: Opened, measured: EncodedSet, sources: Sources, loaded: Lo
         response_markers=sources.response_markers,
         formatting_func=sources.formatting_func,
         placeholder=loaded.family.placeholder,
+        reach=opened.reach,
     )
     return [opening(example) for example in examples]

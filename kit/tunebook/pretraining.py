@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .config import TrainOn
-from .sources import Row, Source, read_rows, rows_at
+from .reach import Reach
+from .sources import Row, Source, reach_of, read_rows, rows_at
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class MultimodalPretrain:
     _: KW_ONLY
     text_column: str = "text"
     image_column: str = "images"
-    image_base_dir: str | Path | None = None  # paths are below it and may not lead out of it; None: as they stand
+    # Paths are below it and may not lead out of it; None: as they stand, of a loaded set below the folder it came from.
+    image_base_dir: str | Path | None = None
     image_token: str | None = None  # what stands for an image in these texts; None: the model's own placeholder
     skip: int = 0  # rows at the beginning that are not used
     skip_bad_images: bool = False  # leave out, and count, rows whose images cannot be had or counted; False: refuse
@@ -67,6 +69,7 @@ class Opened:
     rows: Sequence[Row]  # those to be used
     places: Sequence[int] | None  # of `rows` in `source`; None: they are all of it
     documents: MultimodalPretrain | None  # None: rows of one of `formats.FORMATS`
+    reach: Reach  # which files the rows may name as images
 
     def at(self, places: Sequence[int]) -> "Opened":
         """Those of `rows` at `places`."""
@@ -79,14 +82,22 @@ def open_rows(given: Source | MultimodalPretrain, name: str) -> Opened:
     """What a person gave, opened. Raises as `sources.read_rows` does, and ValueError where nothing is left of it."""
     if not isinstance(given, MultimodalPretrain):
         rows = read_rows(given, name)
-        return Opened(source=rows, rows=rows, places=None, documents=None)
+        return Opened(source=rows, rows=rows, places=None, documents=None, reach=reach_of(rows))
     source = read_rows(given.source, name)
+    reach = reach_of_documents(given, reach_of(source))
     if not given.skip:
-        return Opened(source=source, rows=source, places=None, documents=given)
+        return Opened(source=source, rows=source, places=None, documents=given, reach=reach)
     if given.skip >= len(source):
         raise ValueError(f"skip is {given.skip}, and {name} has {len(source)} rows; nothing is left of it.")
     places = range(given.skip, len(source))
-    return Opened(source=source, rows=rows_at(source, places), places=places, documents=given)
+    return Opened(source=source, rows=rows_at(source, places), places=places, documents=given, reach=reach)
+
+
+def reach_of_documents(given: MultimodalPretrain, source: Reach) -> Reach:
+    """Which files documents may name: below their own folder of images, else those their `source` may."""
+    if given.image_base_dir is not None:
+        source = Reach(folder=given.image_base_dir)
+    return replace(source, remote=given.allow_remote_images)
 
 
 def check(

@@ -11,6 +11,7 @@ import numpy as np
 
 from .families.base import Encoded
 from .images import InMemory, Picture, recall
+from .reach import Reach
 from .sealed import SealedFolder
 
 REFERENCES, DIGESTS = "references.utf8", "digests.bin"
@@ -60,10 +61,10 @@ class PictureWriter:
 
 @final
 class StoredPictures:
-    """The pictures of rows, found again below `images` where their paths are relative to it."""
+    """The pictures of rows, found again where `reach` has them."""
 
-    def __init__(self, sealed: SealedFolder, index: dict[str, np.ndarray], images: str | Path | None):
-        self._images = images
+    def __init__(self, sealed: SealedFolder, index: dict[str, np.ndarray], reach: Reach):
+        self._reach = reach
         self._images_ends, self._image_starts, self._reference_starts = (index[name] for name in INDEX)
         self._references, self._digests = sealed.open(REFERENCES), sealed.open(DIGESTS)
 
@@ -79,4 +80,4 @@ class StoredPictures:
         first, last = self._reference_starts[image : image + 2].tolist()
         reference = self._references.read(first, last).decode("utf-8", "surrogateescape")
         digest = self._digests.read(image * DIGEST_BYTES, (image + 1) * DIGEST_BYTES)
-        return recall(reference, digest, folder=self._images)
+        return recall(reference, digest, self._reach)

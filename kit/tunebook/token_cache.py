@@ -27,10 +27,12 @@ KEPT = 20  # entries; the one used longest ago goes first
 
 _LIBRARIES = ("tokenizers", "transformers", "jinja2", "mlx-lm")
 _CODE = (
+    "decoders.py",
     "encoding.py",
     "examples.py",
     "images.py",
     "pretraining.py",
+    "reach.py",
     "tokenizer_state.py",
     "formats",
     "families",

@@ -19,7 +19,7 @@ from ..families.base import Encoded
 from ..formats import reader as row_reader
 from ..gguf.container import open_container
 from ..loader import Loaded
-from ..sources import Row
+from ..sources import Row, reach_of
 from .elsewhere import Reader, config_of, is_installed, read_elsewhere, readers_of
 from .table import as_html
 
@@ -145,6 +145,6 @@ def _kind(path: Path) -> str:
 
 def _texts(rows: Sequence[Row], encoded: Sequence[Encoded], loaded: Loaded) -> list[Example]:
     """The rows that were encoded, as text; those that came as ids have none, and with images it is the processor's."""
-    read = row_reader(rows, loaded.tokenizer, placeholder=loaded.family.placeholder)
+    read = row_reader(rows, loaded.tokenizer, placeholder=loaded.family.placeholder, reach=reach_of(rows))
     examples = [read(rows[number]) for number in dict.fromkeys(row.number for row in encoded)]
     return [example for example in examples if all(isinstance(part, Text) for part in example.parts)]

@@ -66,6 +66,10 @@ class Unreadable(ValueError):
         self.number = number  # of the row in its source
 
 
+class NotEncodable(ValueError):
+    """An example that the family refuses, and why."""
+
+
 class Family(ABC):
     """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` and `VisionFamily` are final."""
 
@@ -91,7 +95,7 @@ class Family(ABC):
 
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """Token ids and loss mask of each example, at its full length."""
+        """Token ids and loss mask of each example, at its full length. Raises NotEncodable."""
 
     @abstractmethod
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:

@@ -10,6 +10,7 @@ from typing import Any, final
 from PIL import Image
 
 from ..tokenizer_state import uncut
+from .base import NotEncodable
 
 
 @final
@@ -23,13 +24,19 @@ class Expander:
     def _text_of(self, size: tuple[int, int]) -> str:
         """The text in place of the placeholder of an image of (width, height).
 
-        Raises ValueError for a processor whose tokens are not those of any text.
+        Raises NotEncodable for a size the processor refuses, and ValueError for a processor whose tokens are not those
+        of any text.
         """
         # Grey, not black: a processor of tiles takes an image that is zero after scaling for padding.
         blank = Image.new("RGB", size, (90, 120, 150))
-        made = self._processor(
-            text=[self._placeholder], images=[[blank]], padding=True, padding_side="right", add_special_tokens=False
-        )
+        try:
+            made = self._processor(
+                text=[self._placeholder], images=[[blank]], padding=True, padding_side="right", add_special_tokens=False
+            )
+        except Exception as error:  # each processor has errors of its own
+            raise NotEncodable(
+                f"{type(self._processor).__name__} refuses its image of {size[0]} x {size[1]} pixels ({error})."
+            ) from error
         tokens = made["input_ids"][0].tolist()
         backend = uncut(self._processor.tokenizer)
         text = backend.decode(tokens, skip_special_tokens=False)

@@ -19,7 +19,7 @@ from ..examples import Example, Image, Text, Tokens
 from ..images import opened, size_of
 from ..tokenizer_state import uncut
 from . import language
-from .base import Batch, Encoded, Family, Unreadable
+from .base import Batch, Encoded, Family, NotEncodable, Unreadable
 from .check import check_family
 from .expansion import Expander
 from .media import media_tokens
@@ -115,7 +115,7 @@ class VisionFamily(Family):
     def _encoded(self, example: Example, *, ends: bool = True) -> Encoded:
         """One example; a raw text `ends` in EOS if there is one.
 
-        Raises ValueError for an image that cannot be opened, and for a token of pixels that no image brought.
+        Raises NotEncodable for an image that is refused, and for a token of pixels that no image brought.
         """
         first = example.parts[0]
         if isinstance(first, Tokens):
@@ -147,11 +147,11 @@ class VisionFamily(Family):
         )
 
     def _refuse_typed(self, tokens: np.ndarray) -> None:
-        """Raise ValueError where (T,) tokens that no image brought would be given the pixels of one."""
+        """Raise NotEncodable where (T,) tokens that no image brought would be given the pixels of one."""
         typed = tokens[np.isin(tokens, list(self.media.of_pixels))]
         if typed.size:
             name = self.tokenizer.convert_ids_to_tokens(int(typed[0]))
-            raise ValueError(f"a text holds {name}, which stands for pixels, and brings none; take it out.")
+            raise NotEncodable(f"a text holds {name}, which stands for pixels, and brings none; take it out.")
 
     def _written(self, example: Example) -> Iterator[tuple[str, bool]]:
         """(text, whether it is supervised) of each part, images written out as the processor does."""

@@ -11,6 +11,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import TrainOn
 from ..examples import Example, Text
+from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from .conversations import as_messages
 from .markers import Markers, supervise_between
@@ -49,6 +50,7 @@ def reader(
     response_markers: Markers | None = None,
     formatting_func: FormattingFunc | None = None,
     placeholder: str | None = None,
+    reach: Reach = ANYWHERE,
 ) -> Callable[[Row], Example]:
     """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
 
@@ -56,7 +58,7 @@ def reader(
     `formatting_func` is called with each row first and returns raw text, a list of messages, or another row.
     `train_on` is about conversations and answers; raw text is supervised whole. `response_markers`, a pair
     (instruction_part, response_part), decide in place of the chat template, and in raw text. `placeholder` is the
-    token that stands for an image; with None the model reads text alone.
+    token that stands for an image, with None the model reads text alone; `reach` says which files it may open.
     Raises ValueError for rows of no format or of several, and for settings that contradict one another; the function
     it returns raises ValueError for a template that does not let its answers be told exactly.
     """
@@ -76,7 +78,7 @@ def reader(
     )
     if placeholder is None:
         return lambda row: read(formatted(row, formatting_func), reading)
-    placing = Placing(tokenizer, placeholder, template)
+    placing = Placing(tokenizer, placeholder, template, reach)
 
     def read_with_images(row: Row) -> Example:
         text, pictures = placing.take(formatted(row, formatting_func))

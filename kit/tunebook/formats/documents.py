@@ -13,8 +13,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Encoding
 
 from ..examples import Example, Image, Text
-from ..images import Picture, refer, size_of
-from ..pretraining import MultimodalPretrain
+from ..images import Picture, looked_at, refer
+from ..pretraining import MultimodalPretrain, reach_of_documents
+from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
 from .plain import NOT_SUPERVISED, integers
@@ -29,11 +30,17 @@ class BadImages(BadRow):
 
 
 def document_reader(
-    entry: MultimodalPretrain, tokenizer: TokenizerWrapper, placeholder: str, *, looks_at_images: bool = True
+    entry: MultimodalPretrain,
+    tokenizer: TokenizerWrapper,
+    placeholder: str,
+    *,
+    reach: Reach | None = None,
+    looks_at_images: bool = True,
 ) -> Callable[[Row], Example]:
     """The function that reads one row of `entry`; it raises BadRow for one it cannot use, BadImages for its images.
 
-    `placeholder` is the model's own. Without `looks_at_images` no image is opened, for rows that were read before.
+    `placeholder` is the model's own, `reach` says which files may be opened; None: those below the entry's folder, or
+    any. Without `looks_at_images` no image is opened, for rows that were read before.
     Raises ValueError for an `image_token` that is no special token of the tokenizer.
     """
     token = placeholder if entry.image_token is None else entry.image_token
@@ -44,6 +51,7 @@ def document_reader(
         token_id=_id_of(token, tokenizer),
         model_token=placeholder,
         model_token_id=_id_of(placeholder, tokenizer),
+        reach=reach or reach_of_documents(entry, ANYWHERE),
         looks_at_images=looks_at_images,
     ).read
 
@@ -62,6 +70,7 @@ class _Reader:
     token_id: int
     model_token: str  # stands for one in the texts of the model
     model_token_id: int
+    reach: Reach
     looks_at_images: bool
 
     def read(self, row: Row) -> Example:
@@ -94,12 +103,11 @@ class _Reader:
 
     def _picture(self, reference: str | Path) -> Picture:
         try:
-            picture = refer(reference, folder=self.entry.image_base_dir, remote=self.entry.allow_remote_images)
-            if self.looks_at_images:
-                size_of(picture)  # one that cannot be opened is a bad row now, not a failed batch later
+            picture = refer(reference, self.reach)
+            # To its end: one that is cut short is a bad row now, not a failed batch later.
+            return looked_at(picture) if self.looks_at_images else picture
         except ValueError as error:
             raise BadImages(str(error)) from error
-        return picture
 
 
 def _id_of(token: str, tokenizer: TokenizerWrapper) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..examples import Example, Image, Text, Tokens
-from ..images import Picture, refer, size_of
+from ..images import Picture, looked_at, refer
+from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
 from .rows import BadRow
@@ -54,6 +55,7 @@ class Placing:
     tokenizer: TokenizerWrapper
     placeholder: str  # a token of its own
     template: ChatTemplate | None
+    reach: Reach = ANYWHERE  # which files the rows may name
 
     def take(self, row: Row) -> tuple[Row, list[Picture]]:
         """(the row as text alone, its images in the order of their placeholders). Raises BadRow."""
@@ -68,7 +70,7 @@ class Placing:
         taken = {name: self._without(value, found) for name, value in row.items() if name in TURNS + STRINGS}
         if column and not found.places:
             taken = self._before_first_question(taken, column, found)
-        bare = found.places.count(None)
+        bare = sum(place is None for place in found.places)  # an array is equal to None place by place
         if bare or (column and not found.places):
             if bare != len(column):
                 raise BadRow(
@@ -78,9 +80,8 @@ class Placing:
             rest = iter(column)
             found.places = [next(rest) if place is None else place for place in found.places]
         try:
-            pictures = [refer(place) for place in found.places]
-            for picture in pictures:
-                size_of(picture)  # one that cannot be opened is a bad row now, not a failed batch later
+            # To its end: one that is cut short is a bad row now, not a failed batch later.
+            pictures = [looked_at(refer(place, self.reach)) for place in found.places]
         except ValueError as error:
             raise BadRow(str(error)) from error
         return {**row, **taken}, pictures

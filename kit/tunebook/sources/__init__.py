@@ -6,7 +6,7 @@ filled in here.
 """
 
 from .read import read_rows
-from .rows import Row, Source
+from .rows import Row, Source, reach_of
 from .split import held_out_places, hold_out, rows_at
 from .streams import RowStream, stream_rows
 
@@ -16,6 +16,7 @@ __all__ = [
     "Source",
     "held_out_places",
     "hold_out",
+    "reach_of",
     "read_rows",
     "rows_at",
     "stream_rows",

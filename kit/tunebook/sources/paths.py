@@ -12,6 +12,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
+from ..reach import Reach
 from .csv_files import read_csv
 from .json_files import read_json
 from .rows import Joined, Rows
@@ -29,14 +30,13 @@ SPLIT_WORDS = {
 
 
 def read_path(path: Path) -> Rows:
-    """The rows of an existing file or folder. Raises ValueError with the file, and the line, that cannot be read."""
-    if path.is_dir():
-        if _saved_by_datasets(path):
-            from .library import from_saved  # imports `datasets`
+    """The rows of an existing file or folder, whose images lie below it, or beside the file.
 
-            return _not_empty(from_saved(path))
-        return _read_folder(path / PARQUET_FOLDER if (path / PARQUET_FOLDER).is_dir() else path)
-    return _read_file(path)
+    Raises ValueError with the file, and the line, that cannot be read.
+    """
+    rows = _read(path)
+    rows.reach = Reach(within=(path if path.is_dir() else path.parent,))
+    return rows
 
 
 def missing_path(path: Path) -> FileNotFoundError:
@@ -68,6 +68,16 @@ READERS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": read_json,
     ".csv": read_csv,
 }
+
+
+def _read(path: Path) -> Rows:
+    if path.is_dir():
+        if _saved_by_datasets(path):
+            from .library import from_saved  # imports `datasets`
+
+            return _not_empty(from_saved(path))
+        return _read_folder(path / PARQUET_FOLDER if (path / PARQUET_FOLDER).is_dir() else path)
+    return _read_file(path)
 
 
 def _read_file(path: Path) -> Rows:

@@ -12,15 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..reach import Reach
 from .frames import frame_rows
 from .paths import has_data_suffix, missing_path, read_path
-from .rows import Indexed, Row, Rows, Source
+from .rows import Indexed, Picked, Row, Rows, Source
 
 # owner/name of the hub, with a split of `datasets` such as train or train[:100] behind a colon.
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:.+)?")
 
 
-def read_rows(source: Source, name: str = "train_dataset") -> Sequence[Row]:
+def read_rows(
+    source: Source, name: str = "train_dataset", *, image_base_dir: str | os.PathLike[str] | None = None
+) -> Sequence[Row]:
     """The rows of a path, a hub id, a list of dicts, a pandas frame, a `datasets` object or any iterable of dicts.
 
     A path is a .json, .jsonl, .csv or .parquet file, a folder of such, or one `datasets.save_to_disk` wrote. An id is
@@ -28,13 +31,24 @@ def read_rows(source: Source, name: str = "train_dataset") -> Sequence[Row]:
     of an object. Rows are as the source has them: Arrow (parquet, `datasets`) gives every nested dict all keys of its
     column, None where a row has none.
 
+    In a row of `datasets` a picture is undecoded: its bytes or its path. Rows that are loaded from a file or the hub
+    may name images below the folder they came from; `image_base_dir` is the folder they are below instead.
+
     Raises FileNotFoundError for a path or id that is not there, TypeError for a row that is no mapping, and ValueError
     for a file that cannot be read (file, line and column), for several splits, and when there are no rows.
     """
+    if image_base_dir is not None and not os.path.isdir(image_base_dir):
+        raise ValueError(f"image_base_dir is {os.fspath(image_base_dir)!r}, which is no folder here.")
     rows = _open(source, name)
     if not rows:
         raise ValueError(f"{name} is empty; there is nothing to train on or to measure.")
-    return rows
+    return rows if image_base_dir is None else _with_images_in(rows, Path(image_base_dir))
+
+
+def _with_images_in(rows: Sequence[Row], folder: Path) -> Rows:
+    made = Picked(rows if isinstance(rows, Rows) else Indexed(rows, "rows"), range(len(rows)))
+    made.reach = Reach(folder=folder)
+    return made
 
 
 def _open(source: Any, name: str) -> Sequence[Row]:
@@ -51,8 +65,10 @@ def _open(source: Any, name: str) -> Sequence[Row]:
 
         source = only_split(source, name, lambda split: f"{name}=splits[{split!r}]")
     if is_of(source, "datasets", "Dataset"):
+        from .library import undecoded, where_from
+
         _check_rows(islice(source, 1), name)  # a format such as "pandas" makes something else of every row
-        return Indexed(source, name)
+        return Indexed(undecoded(source), name, where_from(source))
     if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
         raise TypeError(
             f"{name} is a {type(source).__name__}; pass a list of rows, each a dict such as {{'messages': ...}}, a "

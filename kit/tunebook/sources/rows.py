@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 from typing import Any, Protocol, final, overload
 
+from ..reach import ANYWHERE, Reach
+
 Row = Mapping[str, Any]
 Source = Iterable[Any] | str | os.PathLike[str]  # pandas frames and `datasets` objects are iterables of their kind
 
@@ -19,6 +21,7 @@ class Rows(Sequence[Row]):
     """A sequence of rows that are read when asked for. A slice is a view and reads nothing."""
 
     origin: str  # what the rows are of: a path, an id, the name of an argument
+    reach: Reach = ANYWHERE  # which files they may name as images
 
     @abstractmethod
     def pick(self, indices: Iterable[int]) -> Iterator[Row]:
@@ -43,6 +46,11 @@ class Rows(Sequence[Row]):
         return f"<{len(self)} rows of {self.origin}>"
 
 
+def reach_of(rows: Sequence[Row]) -> Reach:
+    """Which files `rows` may name as images: those a person made, any."""
+    return rows.reach if isinstance(rows, Rows) else ANYWHERE
+
+
 @final
 class Picked(Rows):
     """The rows of `rows` at `places`, in that order."""
@@ -50,7 +58,7 @@ class Picked(Rows):
     def __init__(self, rows: Rows, places: Sequence[int]):
         self.rows = rows
         self.places = places
-        self.origin = rows.origin
+        self.origin, self.reach = rows.origin, rows.reach
 
     def __len__(self):
         return len(self.places)
@@ -89,9 +97,9 @@ class TakesIndex(Protocol):
 class Indexed(Rows):
     """Rows of an object that has a length and takes an index, whatever it makes of a slice."""
 
-    def __init__(self, rows: TakesIndex, origin: str):
+    def __init__(self, rows: TakesIndex, origin: str, reach: Reach = ANYWHERE):
         self.rows = rows
-        self.origin = origin
+        self.origin, self.reach = origin, reach
 
     def __len__(self):
         return len(self.rows)

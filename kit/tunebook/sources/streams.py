@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import chain, islice
 from typing import Any, Protocol, cast, final
 
+from ..reach import ANYWHERE, Reach
 from .read import is_of, read_rows
 from .rows import Row, Rows, Source
 
@@ -19,6 +20,7 @@ class RowStream(Protocol):
 
     origin: str  # what errors call the source
     head: list[Row]  # the rows that are to be skipped, and at most HEAD behind them
+    reach: Reach  # which files the rows may name as images
 
     def start_at(self, row: int) -> Iterator[Row]:
         """The rows from number `row` on. Raises ValueError for a source that is over and cannot be read again."""
@@ -33,7 +35,9 @@ def stream_rows(
     Raises as `read_rows` does, and ValueError when there are no rows behind the first `skip`.
     """
     seen = skip + HEAD
-    stream = _Once(source, name, seen) if isinstance(source, Iterator) else _Repeated(_reader(source, name), name, seen)
+    stream = (
+        _Once(source, name, seen) if isinstance(source, Iterator) else _Repeated(*_reader(source, name), name, seen)
+    )
     if not stream.head:
         raise ValueError(f"{name} is empty; there is nothing to train on.")
     if len(stream.head) <= skip:
@@ -41,26 +45,29 @@ def stream_rows(
     return stream
 
 
-def _reader(source: Any, name: str) -> Callable[[int], Iterator[Any]]:
-    """The function that reads a source anew, from a row on."""
+def _reader(source: Any, name: str) -> tuple[Callable[[int], Iterator[Any]], Reach]:
+    """(the function that reads a source anew, from a row on; which files its rows may name as images)."""
     if is_of(source, "datasets", "IterableDataset"):
-        return lambda row: iter(source.skip(row))
+        from .library import undecoded_stream, where_from
+
+        stream = undecoded_stream(source)
+        return lambda row: iter(stream.skip(row)), where_from(source)
     if callable(source):
-        return lambda row: islice(cast(Iterator[Any], source()), row, None)
+        return lambda row: islice(cast(Iterator[Any], source()), row, None), ANYWHERE
     if isinstance(source, Iterable) and not isinstance(source, str | Sized):
-        return lambda row: islice(source, row, None)
+        return lambda row: islice(source, row, None), ANYWHERE
     rows = read_rows(source, name)
     if isinstance(rows, Rows):
-        return lambda row: rows.pick(range(row, len(rows)))
-    return lambda row: (rows[place] for place in range(row, len(rows)))
+        return lambda row: rows.pick(range(row, len(rows))), rows.reach
+    return lambda row: (rows[place] for place in range(row, len(rows))), ANYWHERE
 
 
 @final
 class _Repeated:
     """A source that can be read again from any row."""
 
-    def __init__(self, read: Callable[[int], Iterator[Any]], origin: str, seen: int):
-        self._read, self.origin = read, origin
+    def __init__(self, read: Callable[[int], Iterator[Any]], reach: Reach, origin: str, seen: int):
+        self._read, self.reach, self.origin = read, reach, origin
         self.head = list(islice(self.start_at(0), seen))
 
     def start_at(self, row: int) -> Iterator[Row]:
@@ -72,7 +79,7 @@ class _Once:
     """An iterator: it can be read through once, from any row."""
 
     def __init__(self, rows: Iterator[Any], origin: str, seen: int):
-        self.origin = origin
+        self.origin, self.reach = origin, ANYWHERE
         self.head = list(_checked(islice(rows, seen), 0, origin))
         self._rest, self._is_read = rows, False
 
