@@ -208,16 +208,13 @@ def test_what_is_transparent_is_seen_on_white():
     assert (seen(saved(palette, "PNG", transparency=palette.getpixel((0, 0)))) == 255).all()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa"])
-def test_a_picture_in_any_other_colours_is_read_or_refused_by_name(mode):
-    try:
-        image = pictures(1)[0].convert(mode)
-    except ValueError:
-        image = Image.new(mode, (4, 4))
-    try:
-        assert opened(refer(image)).mode == "RGB"
-    except ValueError as error:
-        assert mode in str(error)
+def _in(mode):
+    return Image.new(mode, (4, 4)) if mode == "LAB" else pictures(1)[0].convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])
+def test_a_picture_in_any_other_colours_is_read(mode):
+    assert opened(refer(_in(mode))).mode == "RGB"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -233,6 +230,7 @@ def test_every_way_a_camera_was_held_gives_the_size_and_pixels_a_viewer_shows(or
     assert np.array_equal(seen(content), np.asarray(expected))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow says it too, and goes on
 def test_exif_that_cannot_be_read_turns_nothing():
     content = saved(pictures(1)[0], "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\xff")
     assert opened(refer(content)).size == (40, 40)

@@ -20,6 +20,7 @@ from tunebook import (
 from tunebook.encoded import EncodedRows
 from tunebook.encoding import encode_rows
 from tunebook.feed import Place
+from tunebook.reach import Reach
 from tunebook_widgets import TokenView
 
 QUIET = {"output_dir": None, "hold_out": 0}
@@ -50,9 +51,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / token_cache.FOLDER
 
 
-def encoded(model, rows, folder, *, length=64, **settings):
+def encoded(model, rows, folder, *, length=64, reach=None, **settings):
     entry = MultimodalPretrain(rows, image_base_dir=folder, **settings)
-    return encode_rows(rows, model.loaded, max_seq_length=length, pretrain=entry)
+    return encode_rows(rows, model.loaded, max_seq_length=length, pretrain=entry, reach=reach)
+
+
+def with_this_machine(folder=None):
+    return Reach(folder=folder, remote=True, allows=lambda host: host == "127.0.0.1")
 
 
 def as_lists(made):
@@ -267,7 +272,7 @@ def test_an_address_is_fetched_once_and_only_when_that_is_allowed(model, folder,
         encoded(model, rows, folder)
     assert asked == []
     for _ in range(2):
-        [row] = encoded(model, rows, folder, allow_remote_images=True).rows
+        [row] = encoded(model, rows, folder, reach=with_this_machine(folder)).rows
     assert asked == ["/0.png?key=secret"]
     [local] = encoded(model, [DOG], folder).rows
     assert row.tokens.tolist() == local.tokens.tolist()
@@ -276,15 +281,15 @@ def test_an_address_is_fetched_once_and_only_when_that_is_allowed(model, folder,
 
 @pytest.mark.parametrize(
     ("path", "complaint"),
-    [("gone.png", r"'gone\.png' could not be fetched"), ("page.png", "no image"), ("2.png", "larger than 0 MB")],
+    [("gone.png", r"'gone\.png' could not be fetched"), ("page.png", "a page of HTML"), ("2.png", "larger than 0 MB")],
 )
 def test_what_cannot_be_fetched_is_reported_and_not_kept(folder, server, monkeypatch, path, complaint):
-    (folder / "page.png").write_text("<html>")
+    (folder / "page.png").write_text("<html></html>")
     if path == "2.png":
         monkeypatch.setattr(remote_images, "MOST_BYTES", 100)
     address, _ = server
     with pytest.raises(ValueError, match=complaint) as error:
-        images.refer(f"{address}/{path}", remote=True)
+        images.refer(f"{address}/{path}", with_this_machine())
     assert address not in str(error.value)
     assert not remote_images.place_of(f"{address}/{path}").exists()
 
@@ -309,7 +314,8 @@ def test_a_set_with_images_is_encoded_once_and_then_opens_none(model, folder, ca
     assert as_lists(first)[:2] == as_lists(plain)
     assert [picture.reference for picture in first.rows[2].images] == ["1.png", "2.png"]
     assert images.opened(first.rows[2].images[1]).size == (40, 40)
-    monkeypatch.setattr(images, "_opened", lambda picture: pytest.fail("an image was opened"))
+    for name in ("check_whole", "decoded", "upright_size"):
+        monkeypatch.setattr(images, name, lambda source: pytest.fail("an image was opened"))
     second = encoded(model, rows, folder, skip_bad_images=True)
     assert as_lists(second) == as_lists(first)
     assert second.notices == first.notices != []
@@ -353,7 +359,7 @@ def test_whatever_the_tokens_of_an_image_follow_from_is_in_the_key(model, folder
 
     def key():
         entry = MultimodalPretrain(rows, image_base_dir=folder)
-        given = encoding._with_images(rows, None, model.loaded, entry)
+        given = encoding._with_images(rows, None, model.loaded, entry, encoding._reach(rows, entry))
         return token_cache.key_of(given, model.loaded, [entry.as_plain])
 
     before = key()

@@ -229,10 +229,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         on_white = Image.new("RGB", image.size, "white")
         on_white.paste(seen, mask=seen.getchannel("A"))
         return on_white
-    try:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except ValueError:
-        raise BadPicture(f"has colours that cannot be turned into RGB ({image.mode}); save it in RGB") from None
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def eight_bits(values: np.ndarray, mode: str) -> np.ndarray:

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
@@ -47,8 +46,8 @@ class Picture:
 def refer(value: Any, reach: Reach | None = None, *, folder: str | Path | None = None, remote: bool = False) -> Picture:
     """The picture a row speaks of: a path, bytes, a PIL image, or the dict of `bytes` and `path` that `datasets` has.
 
-    `reach` says where a file may be; without it that is below `folder`, or anywhere. A file: address is its path and a
-    data: address its bytes; an http(s) address is fetched once where that is allowed.
+    `reach` says where a file may be; without it that is below `folder`, or anywhere. A data: address is its bytes; an
+    http(s) address is fetched once where that is allowed.
     Raises ValueError for anything else, for an address in the network, and for a file that is not there.
     """
     reach = reach or Reach(folder=folder, remote=remote)
@@ -56,10 +55,10 @@ def refer(value: Any, reach: Reach | None = None, *, folder: str | Path | None =
     if isinstance(value, str) and value[: len(IN_THE_ADDRESS)].lower() == IN_THE_ADDRESS:
         value = _content(value)
     if isinstance(value, str | Path):
-        reference = _without_scheme(str(value))
+        reference = str(value)
         if is_address(reference) and not reach.remote:
             raise ValueError(f"its image {base_name(reference)!r} is an address; download it and give the file's path.")
-        path = fetched(reference) if is_address(reference) else reach.path_of(reference)
+        path = fetched(reference, reach.allows) if is_address(reference) else reach.path_of(reference)
         if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
             raise ValueError(f"its image {base_name(reference)!r} is not there, or is no file.")
         return Picture(path, _digest(*_state(reference, path)), reference)
@@ -146,14 +145,6 @@ def _content(address: str) -> bytes:
     if not comma:
         raise ValueError("its image is a data: address that is not whole; write data:image/png;base64,... to its end.")
     return unquote_to_bytes(content)
-
-
-def _without_scheme(reference: str) -> str:
-    """The path of a file: address of this machine; anything else as it is."""
-    if reference[:5].lower() != "file:":
-        return reference
-    parts = urlsplit(reference)
-    return url2pathname(parts.path) if parts.netloc in ("", "localhost") else reference
 
 
 def _state(reference: str, path: Path) -> tuple[str, int, int]:

@@ -1,12 +1,34 @@
-"""Which files the rows of a set may name as their images: a reference goes in, the path it may be opened at comes out.
+"""Which files and machines the rows of a set may name for their images: a reference goes in, its path comes out.
 
 Rows a person made may name any file. Rows that were loaded, from a file or a hub, name files below the folder they came
 from and no other, unless the person says where their images are. No file is opened here.
 """
 
+import ipaddress
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+SPECIAL = (  # prefixes that carry an address of IPv4 in their last 32 bits (RFC 6052, RFC 4291)
+    ipaddress.ip_network("64:ff9b::/96"),
+    ipaddress.ip_network("::ffff:0:0/96"),
+    ipaddress.ip_network("::/96"),
+)
+
+Allows = Callable[[str], bool]  # whether the machine of an address may be asked for an image
+
+
+def is_public(host: str) -> bool:
+    """Whether an address, as a resolver gives it, is one of the public internet."""
+    found = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        within = found.sixtofour or (found.teredo[1] if found.teredo else None)
+        if any(found in network for network in SPECIAL):
+            within = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if within is not None:
+            return is_public(str(within))
+    return found.is_global and not found.is_multicast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +38,7 @@ class Reach:
     folder: str | Path | None = None  # paths are below it and may not lead out of it; None: as they stand
     within: tuple[Path, ...] | None = None  # without `folder`: where the files of a loaded set may be; None: anywhere
     remote: bool = False  # http(s) addresses are fetched
+    allows: Allows = is_public  # from which machines
 
     def path_of(self, reference: str) -> Path:
         """Where a file is, links followed unless it may be anywhere.
