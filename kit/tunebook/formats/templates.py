@@ -4,19 +4,20 @@ Every question ("does it want content as a list?") is put by rendering a probe, 
 It does not decide what is supervised; `supervision.py` does.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from jinja2.exceptions import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from ..tokenizer_state import renders_in_python
 from .rows import BadRow
+from .sandbox import FAILURES, NotJinja, Span, TemplateLimit, compiled, rendered
 
 Message = Mapping[str, Any]
 Tools = Sequence[Mapping[str, Any]] | None
-Span = tuple[int, int]  # first character and one past the last
+_ANOTHER = "Pass another chat_template=... to from_pretrained."
 
 # Stands in for a content, to find where the template puts it. Private-use characters survive trimming and casing.
 SENTINEL = "\ue0c5content\ue0c5"
@@ -33,7 +34,7 @@ class ChatTemplate:
     def name(self) -> str:
         """The model and the first line of the template, for messages to people."""
         source = self.source
-        first_line = "" if source is None else f", {source.lstrip().splitlines()[0][:60]!r}"
+        first_line = "" if source is None else f", {source.lstrip().partition(chr(10))[0][:60]!r}"
         return f"the chat template of {self.tokenizer.name_or_path or 'this tokenizer'}{first_line}"
 
     @property
@@ -44,16 +45,13 @@ class ChatTemplate:
         return self.tokenizer.get_chat_template()
 
     def render(self, messages: Sequence[Message], tools: Tools = None, *, add_generation_prompt: bool = False) -> str:
-        """The text of a conversation. Raises BadRow with the words of a template that refuses."""
-        try:
-            return self.tokenizer.apply_chat_template(
-                [self._shaped(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **({} if tools is None else {"tools": list(tools)}),  # mlx-lm's own renderers know no tools=None
-            )
-        except (TemplateError, TypeError) as error:  # TypeError: such as adding a string to a list within the template
-            raise BadRow(f"the chat template refuses it: {error}") from error
+        """The text of a conversation.
+
+        Raises BadRow with the words of a template that refuses, ValueError for one that is no Jinja or takes more time
+        or memory than a template may.
+        """
+        shaped = [self._shaped(message) for message in messages]
+        return self._rendered(shaped, tools, add_generation_prompt=add_generation_prompt)[0]
 
     def renders(self, messages: Sequence[Message], tools: Tools = None) -> str | None:
         """`render`, or None when the template refuses."""
@@ -67,18 +65,7 @@ class ChatTemplate:
         source = self.source
         if source is None or "endgeneration" not in source:
             return []
-        pair = render_jinja_template(
-            [[self._shaped(message) for message in messages]],
-            tools=None if tools is None else [dict(tool) for tool in tools],
-            chat_template=self.tokenizer.get_chat_template(tools=tools),
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-            enable_thinking=self.tokenizer.has_thinking,  # as mlx-lm's TokenizerWrapper passes it
-        )
-        rendered, spans = cast(tuple[list[str], list[list[Span]]], pair)  # transformers 5 annotates it as a str
-        if rendered[0] != self.render(messages, tools):
-            raise ValueError(f"{self.name} renders differently when its generation markers are followed.")
-        return spans[0]
+        return self._rendered([self._shaped(message) for message in messages], tools)[1]
 
     @cached_property
     def added_tokens(self) -> tuple[str, ...]:
@@ -140,13 +127,55 @@ class ChatTemplate:
     def _shows(self, content: Any) -> bool:
         text = content if isinstance(content, str) else content[0]["text"]
         try:
-            asked = [{"role": "user", "content": content}]
-            return text in self.tokenizer.apply_chat_template(asked, tokenize=False)
-        except (TemplateError, TypeError):
+            return text in self._rendered([{"role": "user", "content": content}])[0]
+        except BadRow:
             return False
+
+    def _rendered(
+        self, messages: list[dict[str, Any]], tools: Tools = None, *, add_generation_prompt: bool = False
+    ) -> tuple[str, list[Span]]:
+        """The text of messages as they are, and its marked spans, within the limits of the sandbox."""
+        options: dict[str, Any] = (
+            {} if tools is None else {"tools": list(tools)}
+        )  # mlx-lm's own renderers know no tools=None
+        options["add_generation_prompt"] = add_generation_prompt
+        try:
+            if self.source is None or renders_in_python(self.tokenizer):
+                return self.tokenizer.apply_chat_template(messages, tokenize=False, **options), []
+            # What a template is given is transformers' to say, so it is asked by a template that shows just that.
+            names = ["messages", "tools", "documents", "add_generation_prompt", "enable_thinking"]
+            names += self.tokenizer.special_tokens_map
+            shown = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | tojson }}"
+            given = self.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=shown, **options)
+            source = self.tokenizer.get_chat_template(tools=options.get("tools"))
+            text, spans = rendered(compiled(source), json.loads(given), size=len(given))
+        except TemplateLimit as error:
+            raise ValueError(f"{self.name} {error}. {_ANOTHER}") from error
+        except NotJinja as error:
+            raise ValueError(f"{self.name} is refused: {error}. {_ANOTHER}") from error
+        except FAILURES as error:  # such as adding a string to a list within the template
+            raise BadRow(f"the chat template refuses it: {printable(str(error) or type(error).__name__)}") from error
+        if not is_encodable(text):
+            raise BadRow("the chat template makes half of a character of it (a surrogate), which is no text.")
+        return text, spans
 
     def _shaped(self, message: Message) -> dict[str, Any]:
         """A message with its content in the shape the template wants."""
         if not self._wants_parts or not isinstance(message.get("content"), str):
             return dict(message)
         return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text is of whole characters: JSON can spell half of a pair (`\\ud800`), which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """A text of somebody's on one line, of a length to read, without the codes a terminal would obey."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:300])
+    return f"{line}..." if len(text) > 300 else line
