@@ -40,8 +40,10 @@ PICTURE = """
     photo_tiles :
     samples     : digit_model photo_tiles
     trusted     :
+    checkpoint_config :
     variants    :
     layers      : tensors
+    windows     : layers variants
     recompute   : layers tensors variants
     halves      : runtime
     exponentials : halves runtime
@@ -64,7 +66,8 @@ PICTURE = """
     families    : examples images tensors tokenizer_state variants
     rowcheck    : families
     gguf        : atomic progress tensors trusted
-    loader      : chat_templates private sealed runtime fetch gguf families tensors tokenizer_state trusted
+    loader      : chat_templates checkpoint_config private sealed runtime fetch gguf families tensors tokenizer_state \
+                  trusted windows
     adapter_files :
     peft_settings :
     feasibility : gguf loader
@@ -114,9 +117,11 @@ PICTURE = """
     trainer     : audience events config feasibility identity run_lock interrupts checkpoint sources formats runs \
                   memory loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
-                  adapters encoding families chat_templates evaluation events examples formats tokenizer_state trusted
-    parity      : adapters batches config encoded encoding evaluation examples export families fetch formats gguf \
-                  layers loader loss optim progress samples sampling sources step tensors trusted variants
+                  adapters encoding families chat_templates checkpoint_config evaluation events examples formats \
+                  tokenizer_state trusted
+    parity      : adapters batches checkpoint_config config encoded encoding evaluation examples export families \
+                  fetch formats gguf layers loader loss optim progress samples sampling sources step tensors trusted \
+                  variants
     fast_model  : config events families fetch sources loader norms adapter_files adapters sampling export
     demo        : events runs
 """

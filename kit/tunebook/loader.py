@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from . import runtime
 from .chat_templates import Templates, read_templates
+from .checkpoint_config import for_rows, translated, windows_of
 from .families.base import Family
 from .families.quirks import is_of_language
 from .families.text import TextFamily
@@ -29,7 +30,8 @@ from .private import new_private_folder
 from .sealed import Damaged, SealedFolder, seal
 from .tensors import flat
 from .tokenizer_state import bring_up_to_date, digest_of
-from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, read_settings
+from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, read_settings, refuse_code
+from .windows import apply_windows
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -89,7 +91,9 @@ def load(
     _check_folder(folder, name)
     config = read_settings(folder / "config.json")
     sees = _sees(config, name, text_only)
-    shown = openable(folder, trust_remote_code=trust_remote_code)
+    refuse_code(folder, trust_remote_code=trust_remote_code)
+    config = translated(config, "mlx-vlm" if sees else "mlx-lm")
+    shown = openable(folder, trust_remote_code=trust_remote_code, config=for_rows(config, max_seq_length))
     own = adapters_folder if adapters_folder is not None and _has_tokenizer(adapters_folder) else None
     tokenizer_shown = shown if own is None else openable(own, trust_remote_code=trust_remote_code)
 
@@ -97,7 +101,9 @@ def load(
         if sees:
             module = _vision_model(shown, trust_remote_code)
         else:
-            module, config = load_model(shown, lazy=True, trust_remote_code=trust_remote_code)
+            module, read = load_model(shown, lazy=True, trust_remote_code=trust_remote_code)
+            config = read | {key: config[key] for key in ("rope_scaling",) if key in config}
+            apply_windows(module, windows_of(config))
         tokenizer = load_tokenizer(
             tokenizer_shown, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
         )

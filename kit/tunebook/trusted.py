@@ -50,7 +50,7 @@ def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | 
         if config is not None:
             _write(shown / "config.json", _with_full_path(config, folder))
         return shown
-    refuse_code(folder)
+    refuse_code(folder, trust_remote_code=False)
     for file, place in _data_files(folder):
         target = shown / place
         target.parent.mkdir(exist_ok=True)
@@ -63,8 +63,10 @@ def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | 
     return shown
 
 
-def refuse_code(folder: Path) -> None:
+def refuse_code(folder: Path, *, trust_remote_code: bool) -> None:
     """Raise CodeNotTrusted for a folder whose model or tokenizer is in its own code, ValueError for a stray name."""
+    if trust_remote_code:
+        return
     settings = {path.name: read_settings(path) for path in sorted(folder.glob("*config.json"))}
     for name, document in settings.items():
         for key, value in _named_modules(document):

@@ -14,10 +14,12 @@ from typing import Any
 import mlx.core as mx
 
 from ..atomic import new_folder
+from ..checkpoint_config import translated
 from ..families.quirks import is_of_language
 from ..loader import Loaded
 from ..progress import progress
 from ..tensors import flat, number, save_tensors
+from ..trusted import read_settings
 from .quantize import Quantization, quantize
 from .tokenizer import is_changed, save_tokenizer
 from .weights import merged_copy
@@ -114,8 +116,11 @@ def _save_companions(loaded: Loaded, folder: Path) -> None:
 
 
 def _config(loaded: Loaded, dtype: mx.Dtype) -> dict[str, Any]:
-    """The model's own config.json, its float type brought up to date and its quantization gone with the merge."""
-    config = json.loads((loaded.folder / "config.json").read_text())
+    """The model's own config.json, in words every program reads alike, its float type brought up to date.
+
+    Its quantization is gone with the merge.
+    """
+    config = translated(read_settings(loaded.folder / "config.json"), loaded.family.library)
     for key in ("quantization", "quantization_config", "dtype", "torch_dtype"):
         config.pop(key, None)
     return config | loaded.family.config_additions | {"torch_dtype": str(dtype).removeprefix("mlx.core.")}

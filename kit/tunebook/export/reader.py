@@ -79,10 +79,14 @@ def open_model(question: Question) -> tuple[Any, Any]:
     from mlx_lm.utils import quantize_model
 
     from ..adapters import load_adapters
-    from ..trusted import openable
+    from ..checkpoint_config import translated
+    from ..trusted import openable, read_settings
 
     trusts = question.trust_remote_code
-    shown = openable(Path(question.model), trust_remote_code=trusts)
+    folder = Path(question.model)
+    # A model that was saved for others has to be said in mlx-lm's words; an export is already, and is opened as it is.
+    config = None if question.adapter is None else translated(read_settings(folder / "config.json"))
+    shown = openable(folder, trust_remote_code=trusts, config=config)
     module, tokenizer = mlx_lm.load(str(shown), {"trust_remote_code": trusts}, trust_remote_code=trusts)[:2]
     if runtime.backend() == "cpu":
         module.set_dtype(mx.float32)

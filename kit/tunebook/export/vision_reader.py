@@ -68,11 +68,14 @@ def _opened(question: VisionQuestion, transformers_names: Any) -> Any:
     from mlx_vlm.utils import load_model
 
     from ..adapters import load_adapters
+    from ..checkpoint_config import translated
     from ..families.quirks import is_of_language
-    from ..trusted import openable
+    from ..trusted import openable, read_settings
 
     trusts = question.trust_remote_code
-    shown = openable(Path(question.model), trust_remote_code=trusts)
+    folder = Path(question.model)
+    config = None if question.adapter is None else translated(read_settings(folder / "config.json"), "mlx-vlm")
+    shown = openable(folder, trust_remote_code=trusts, config=config)
     module = load_model(shown, trust_remote_code=trusts)
     if runtime.backend() == "cpu":
         module.set_dtype(mx.float32)

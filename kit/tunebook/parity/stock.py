@@ -22,17 +22,20 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import load_model
 
 from ..batches import padded_width, total_steps, windows
+from ..checkpoint_config import translated
 from ..config import LoraConfig, TrainingConfig
 from ..families.base import Encoded
 from ..tensors import flat
-from ..trusted import openable
+from ..trusted import openable, read_settings
 
 Arrays = dict[str, np.ndarray]  # by our names, in our layout
 
 
 def with_adapters(folder: Path, lora: LoraConfig, targets: Sequence[str]) -> nn.Module:
     """The model in `folder`, with adapters on the modules `targets`, as `mlx_lm.lora --seed` makes them (0.32)."""
-    module, _ = load_model(openable(folder, trust_remote_code=False), lazy=True, trust_remote_code=False)
+    config = translated(read_settings(folder / "config.json"))
+    shown = openable(folder, trust_remote_code=False, config=config)
+    module, _ = load_model(shown, lazy=True, trust_remote_code=False)
     module.set_dtype(mx.float32)
     mx.random.seed(lora.random_state)
     module.freeze()
