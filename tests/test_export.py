@@ -220,7 +220,6 @@ def test_a_full_disk_leaves_the_older_export_as_it_was(tuned, tmp_path):
 import resource, signal
 from pathlib import Path
 from tunebook import FastModel
-from tunebook.export.ollama import write_modelfile
 model, _ = FastModel.from_pretrained({str(tuned.loaded.folder)!r})
 FastModel.get_peft_model(model, r=4)
 place = Path({str(tmp_path)!r})
@@ -229,10 +228,10 @@ for name, limit, save in (
     ("merged", 60_000, model.save_pretrained_merged),
     ("few", 60_000, lambda folder: model.save_pretrained_merged(folder, save_method="merged_8bit")),
     ("gguf", 60_000, model.save_pretrained_gguf),
+    ("gguf adapter", 20_000, lambda folder: model.save_pretrained(folder, format="gguf")),
     ("lora", 20_000, model.save_pretrained),
     ("peft", 20_000, lambda folder: model.save_pretrained(folder, format="peft")),
     ("card", 800, model.save_pretrained),
-    ("modelfile", 100, lambda folder: write_modelfile(model.loaded, folder / "older.gguf")),
 ):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
@@ -240,7 +239,7 @@ for name, limit, save in (
     except OSError as error:
         print(name, type(error).__name__)
 """
-    names = ("merged", "few", "gguf", "lora", "peft", "card", "modelfile")
+    names = ("merged", "few", "gguf", "gguf adapter", "lora", "peft", "card")
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "older.Modelfile").write_text("precious")

@@ -90,21 +90,20 @@ def test_the_bos_ollama_adds_by_itself_is_not_in_the_template_too(tmp_path):
 
 
 def test_the_modelfile_has_the_file_the_template_the_stops_and_the_context(model, tmp_path):
-    path, notes = write_modelfile(model.loaded, tmp_path / "tuned.q8_0.gguf")
-    text = path.read_text()
-    assert path.name == "tuned.q8_0.Modelfile"
+    notes = write_modelfile(model.loaded, tmp_path / "tuned.q8_0.gguf")
+    text = (tmp_path / "tuned.q8_0.Modelfile").read_text()
     assert text.startswith("FROM ./tuned.q8_0.gguf\n")
     assert re.findall(r"^PARAMETER (.*)$", text, re.MULTILINE) == ['stop "<|im_end|>"', "num_ctx 512"]
     [template] = re.findall(r'^TEMPLATE """(.*?)"""$', text, re.MULTILINE | re.DOTALL)
     expected = ChatTemplate(model.loaded.tokenizer).render(TALK, add_generation_prompt=True)
     assert as_ollama_calls_it(template, TALK) == expected
-    assert notes == ()
+    assert notes == []
 
 
 def test_without_a_template_of_ours_the_modelfile_has_none_and_says_why(tiny_folder, tmp_path):
     model, _ = FastModel.from_pretrained(tiny_folder, chat_template="{{ messages | tojson }}")
-    path, [note] = write_modelfile(model.loaded, tmp_path / "tuned.gguf")
-    assert "TEMPLATE" not in path.read_text()
+    [note] = write_modelfile(model.loaded, tmp_path / "tuned.gguf")
+    assert "TEMPLATE" not in (tmp_path / "tuned.Modelfile").read_text()
     assert "has no TEMPLATE" in note
     assert "Ollama goes by the chat template in the .gguf" in note
 

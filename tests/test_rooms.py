@@ -10,15 +10,17 @@ WIDGETS = KIT.parents[1] / "widgets" / "tunebook_widgets"
 
 # A room, and the rooms it may import. Everything may also import itself.
 PICTURE = """
-    atomic      :
     events      :
     sealed      :
-    private     : atomic
     tokenizer_state :
     chat_templates :
     config      :
     torchless   :
     interrupts  :
+    exchange    :
+    scratch     : interrupts
+    atomic      : exchange interrupts scratch
+    private     : atomic
     runtime     : private
     decoders    :
     reach       :
@@ -118,11 +120,11 @@ PICTURE = """
                   memory loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
                   adapters encoding families chat_templates checkpoint_config evaluation events examples formats \
-                  tokenizer_state trusted
+                  tokenizer_state trusted runs checkpoint scratch
     parity      : adapters batches checkpoint_config config encoded encoding evaluation examples export families \
                   fetch formats gguf layers loader loss optim progress samples sampling sources step tensors trusted \
                   variants
-    fast_model  : config events families fetch sources loader norms adapter_files adapters sampling export
+    fast_model  : config events families fetch sources loader norms adapter_files adapters sampling scratch export
     demo        : events runs
 """
 ALLOWED = {

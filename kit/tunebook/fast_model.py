@@ -25,6 +25,7 @@ from .fetch import ModelNotFound
 from .loader import Loaded, load
 from .norms import keep_norms_in_float32
 from .sampling import as_prompt, write
+from .scratch import recover
 from .sources import Row
 
 
@@ -76,6 +77,7 @@ class FastModel:
         The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything. A folder
         of saved adapters, in mlx-lm's format or PEFT's, brings its base model and its adapters, trainable as they were.
         """
+        recover(Path(name).expanduser().absolute())
         base = base_of_adapters(Path(name)) if Path(name).is_dir() else None  # None: these are no adapters
         if full_finetuning and (load_in_4bit or load_in_8bit):
             raise ValueError(

@@ -18,8 +18,6 @@ from ..families.base import Library
 from ..loader import Loaded
 from .usage import Form, how_to_open
 
-MARK = "- tunebook"  # the line of a card by which we know it is ours
-
 _LIBRARIES: dict[Form, Literal["mlx", "peft", "gguf"]] = {
     "lora": "mlx",
     "peft": "peft",
@@ -49,8 +47,9 @@ def model_card(
     """
     base = hub_id(loaded.name)
     front = [f"base_model: {json.dumps(base)}"] if base else []
-    front += [f"library_name: {_LIBRARIES[form]}", f"pipeline_tag: {_TASKS[loaded.family.library]}", "tags:", MARK]
-    front += [f"- {tag}" for tag in dict.fromkeys((_LIBRARIES[form], *(["lora"] if form in ("lora", "peft") else [])))]
+    front += [f"library_name: {_LIBRARIES[form]}", f"pipeline_tag: {_TASKS[loaded.family.library]}", "tags:"]
+    tags = dict.fromkeys(("tunebook", _LIBRARIES[form], *(["lora"] if form in ("lora", "peft") else [])))
+    front += [f"- {tag}" for tag in tags]
     kept = [("stored as", stored)] if stored else []
     facts = [*_of_model(loaded), *kept, *_of_run(events), *_versions()]
     sections = [
@@ -78,11 +77,6 @@ def hub_id(name: str) -> str | None:
 def short_name(name: str) -> str:
     """The last part of a path, without the folders it lies in."""
     return Path(name).name.removesuffix(".gguf")
-
-
-def is_ours(path: Path) -> bool:
-    """Whether the README at `path` is a card of ours, which a newer one may replace."""
-    return MARK in path.read_text(encoding="utf-8").splitlines()[:12]
 
 
 def _chats(loaded: Loaded) -> bool:

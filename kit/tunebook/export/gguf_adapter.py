@@ -24,12 +24,12 @@ from ..gguf import llama_cpp, write_gguf
 from ..gguf.adapter import Factors, write_adapter
 from ..loader import Loaded
 from ..sources import Row
-from .gguf import name_of
+from .gguf import gguf_names, name_of
 from .verify import TOLERANCE, Verification, bytes_on_disk
 
 
 def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
-    """Write the adapters to `folder/NAME.lora.gguf`, which appears whole or not at all, and return it.
+    """Write the adapters to `folder/NAME.lora.gguf` and return it.
 
     Raises ValueError when the model has none, and UnsupportedArchitecture or ValueError for what such a file cannot
     hold, before anything is written.
@@ -44,12 +44,17 @@ def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
     return write_adapter(
         loaded.config,
         {module: _factors(layers[module]) for module in lora["keys"]},
-        Path(folder) / f"{name.lower()}.lora.gguf",
+        Path(folder) / gguf_adapter_name(loaded),
         alpha=lora["scale"] * lora["rank"],
         name=f"{name} adapters",
         base=loaded.name,
         tied="lm_head" not in layers,
     )
+
+
+def gguf_adapter_name(loaded: Loaded) -> str:
+    """The name of that file."""
+    return gguf_names(loaded, ["lora"])[0]
 
 
 def verify_gguf_adapter(adapter: Path, loaded: Loaded, rows: Sequence[Row]) -> Verification:

@@ -14,7 +14,6 @@ from mlx_lm.tuner.lora import LoRAEmbedding
 
 from ..adapter_files import MLX_FILE, PEFT_FILE, SETTINGS_FILE
 from ..adapters import describe, is_adapter, trained_whole
-from ..atomic import new_folder
 from ..families.seam import language_model
 from ..loader import Loaded
 from ..peft_format import Moves, to_peft
@@ -31,13 +30,12 @@ def save_lora(
     format: AdapterFormat = "mlx",
     *,
     base: str | None = None,
-    card: str | None = None,
 ) -> Path:
-    """Write the adapters' tensors, `adapter_config.json`, which names `base` or the model, and `card` as README.md.
+    """Write the adapters' tensors and `adapter_config.json`, which names `base` or the model, into an empty folder.
 
-    The chat templates in use stand beside them, and a tokenizer that is not the base's any more.
-
-    Raises ValueError when the model has no adapters, and for those PEFT or transformers would not find the place of.
+    The chat templates in use stand beside them, and a tokenizer that is not the base's any more. The folder is made
+    where it is missing. Raises ValueError, before anything is written, when the model has no adapters, and for those
+    PEFT or transformers would not find the place of.
     """
     adapters = describe(loaded.module)
     if adapters is None:
@@ -57,12 +55,10 @@ def save_lora(
         document, arrays = to_peft(document, arrays, embeddings, names)
         file = PEFT_FILE
     folder = Path(folder)
-    with new_folder(folder) as partial:
-        save_tensors(partial / file, arrays)
-        (partial / SETTINGS_FILE).write_text(json.dumps(document, indent=2) + "\n")
-        save_beside_adapters(loaded, partial)
-        if card is not None:
-            (partial / "README.md").write_text(card, encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / file, arrays)
+    (folder / SETTINGS_FILE).write_text(json.dumps(document, indent=2) + "\n")
+    save_beside_adapters(loaded, folder)
     return folder
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..atomic import new_folder
 from ..checkpoint_config import translated
 from ..families.quirks import is_of_language
 from ..loader import Loaded
 from ..progress import progress
 from ..tensors import flat, number, save_tensors
 from ..trusted import read_settings
+from .own_files import LIST
 from .quantize import Quantization, quantize
 from .tokenizer import is_changed, save_tokenizer
 from .weights import merged_copy
@@ -28,6 +28,7 @@ SHARD_BYTES = 2_000_000_000
 
 # What belongs to a model folder besides its weights and its config.
 _COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
+_NOT_OF_A_MERGE = ("config.json", "adapter_config.json", LIST)  # its own; what would have it opened as adapters; ours
 
 
 def save_merged(
@@ -36,14 +37,14 @@ def save_merged(
     dtype: mx.Dtype | None = None,
     *,
     quantization: Quantization | None = None,
-    card: str | None = None,
 ) -> Path:
-    """Write the model with its adapters merged, in `dtype`, quantized from there where that is asked for.
+    """Write the model with its adapters merged into an empty folder, in `dtype`, quantized from there if asked for.
 
-    None takes the float type of the checkpoint; float32 checkpoints keep float32. `card` becomes its README.md. The
-    folder appears whole or not at all (see `atomic.new_folder`). Raises ValueError for weights float16 cannot hold.
+    The folder is made where it is missing. None takes the float type of the checkpoint; float32 checkpoints keep
+    float32. Raises ValueError for weights float16 cannot hold.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     dtype = dtype or loaded.checkpoint_dtype
     merged, config = merged_copy(loaded.module, dtype), _config(loaded, dtype)
     if quantization is not None:
@@ -51,13 +52,16 @@ def save_merged(
         merged, config = quantize(merged, config, quantization, only)
     arrays = flat(merged.parameters())
     del merged  # so that an array is gone when its shard is written
-    with new_folder(folder) as partial:
-        _save_shards(arrays, partial)
-        _save_companions(loaded, partial)
-        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        if card is not None:
-            (partial / "README.md").write_text(card, encoding="utf-8")
+    _save_shards(arrays, folder)
+    _save_companions(loaded, folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def companions(loaded: Loaded) -> list[Path]:
+    """The files of the base model that belong to a merged one too, as they are."""
+    files = [file for pattern in _COMPANIONS for file in loaded.folder.glob(pattern)]
+    return [file for file in files if file.name not in _NOT_OF_A_MERGE and not file.name.endswith(".index.json")]
 
 
 def _save_shards(arrays: dict[str, mx.array], folder: Path) -> None:
@@ -100,10 +104,8 @@ def _shards(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 def _save_companions(loaded: Loaded, folder: Path) -> None:
     """The tokenizer, the chat template in use and the generation settings."""
-    for pattern in _COMPANIONS:
-        for file in loaded.folder.glob(pattern):
-            if not file.name.endswith(".safetensors.index.json"):
-                shutil.copyfile(file, folder / file.name)
+    for file in companions(loaded):
+        shutil.copyfile(file, folder / file.name)
     save_tokenizer(loaded, folder)
     settings = folder / "generation_config.json"
     ends = sorted(loaded.tokenizer.eos_token_ids)

@@ -9,18 +9,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..atomic import new_file
 from ..formats import BadRow
 from ..formats.templates import ChatTemplate, Message
 from ..loader import Loaded
 
+GENERATION = "generation_config.json"
 MOST_CONTEXT = 8192  # tokens; Ollama reserves memory for the whole window when it starts
 
 # generation_config.json's names -> Ollama's.
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "repetition_penalty": "repeat_penalty"}
+
+# Their types, and the least and the most that make sense.
+_RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
+    "max_position_embeddings": (int, 1, 2**31 - 1),
+    "temperature": (float, 0, 100),
+    "top_p": (float, 0, 1),
+    "top_k": (int, 0, 2**31 - 1),
+    "repetition_penalty": (float, 0, 100),
+}
 
 _GO = """\
 {{- $before := %(opening)s }}{{ $asked := false }}
@@ -75,10 +85,19 @@ class Turns:
         return _GO % {**texts, "system": system}
 
 
-def write_modelfile(loaded: Loaded, gguf: Path) -> tuple[Path, tuple[str, ...]]:
-    """(the Modelfile, written beside `gguf` and named after it; sentences on what it does not say)."""
-    path, notes, template = gguf.with_suffix(".Modelfile"), [], ""
+def modelfile_of(gguf: Path) -> Path:
+    """Where the Modelfile of a .gguf is."""
+    return gguf.with_suffix(".Modelfile")
+
+
+def write_modelfile(loaded: Loaded, gguf: Path) -> list[str]:
+    """Write `modelfile_of(gguf)`; sentences on what it does not say.
+
+    A line of a Modelfile is a command, so nothing that comes from a file enters it but as a number or a quoted string.
+    """
+    path, template = modelfile_of(gguf), ""
     stops = list(ChatTemplate(loaded.tokenizer).end_tokens)
+    parameters, notes = _parameters(loaded)
     try:
         turns = turns_of(loaded.tokenizer)
     except NoGoTemplate as reason:
@@ -90,12 +109,9 @@ def write_modelfile(loaded: Loaded, gguf: Path) -> tuple[Path, tuple[str, ...]]:
         if token := ChatTemplate(loaded.tokenizer).added_token_at_start(turns.to_question):
             stops.append(token)
     lines = [f"PARAMETER stop {json.dumps(token, ensure_ascii=False)}" for token in dict.fromkeys(stops)]
-    context = loaded.config.get("max_position_embeddings")
-    lines += [f"PARAMETER num_ctx {min(context, MOST_CONTEXT)}"] if context else []
-    lines += [f"PARAMETER {name} {value}" for name, value in _sampling(loaded).items()]
-    with new_file(path) as partial:
-        partial.write_text(f"FROM ./{gguf.name}\n{template}" + "\n".join(lines) + "\n", encoding="utf-8")
-    return path, tuple(notes)
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
+    path.write_text(f"FROM ./{gguf.name}\n{template}" + "\n".join(lines) + "\n", encoding="utf-8")
+    return notes
 
 
 def turns_of(tokenizer: TokenizerWrapper) -> Turns:
@@ -156,11 +172,34 @@ def _without_bos(turns: Turns, tokenizer: TokenizerWrapper) -> Turns:
     return Turns(**{**vars(turns), "opening": turns.opening.removeprefix(bos), "system": system})
 
 
-def _sampling(loaded: Loaded) -> dict[str, float]:
-    """What the makers of the model recommend, where its generation_config.json says."""
-    file = loaded.folder / "generation_config.json"
-    settings = json.loads(file.read_text()) if file.exists() else {}
-    return {name: settings[key] for key, name in _SAMPLING.items() if settings.get(key) is not None}
+def _parameters(loaded: Loaded) -> tuple[dict[str, int | float], list[str]]:
+    """(the context window, and what the makers of the model recommend for sampling; sentences on what was left out)."""
+    said = {"max_position_embeddings": loaded.config.get("max_position_embeddings")}
+    notes, file = [], loaded.folder / GENERATION
+    if file.exists():
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            settings = None
+        if isinstance(settings, dict):
+            said |= {key: settings.get(key) for key in _SAMPLING}
+        else:
+            notes.append(f"{GENERATION} of the base model is no JSON object, so the Modelfile says nothing of it.")
+    given = {key: value for key, value in said.items() if value is not None}
+    odd = [key for key, value in given.items() if not _is_number(value, *_RANGES[key])]
+    if odd:
+        listed = ", ".join(f"{key} {json.dumps(given[key])[:40]}" for key in odd)
+        notes.append(f"The Modelfile leaves out what the base model says that is no number Ollama takes: {listed}.")
+    parameters = {_SAMPLING.get(key, "num_ctx"): value for key, value in given.items() if key not in odd}
+    if "num_ctx" in parameters:
+        parameters["num_ctx"] = min(parameters["num_ctx"], MOST_CONTEXT)
+    return parameters, notes
+
+
+def _is_number(value: Any, kind: type[int] | type[float], least: float, most: float) -> bool:
+    """Whether a value from a file is a number between two others; `kind` int takes whole ones alone."""
+    is_one = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return is_one and least <= value <= most
 
 
 def _message(role: str, content: str) -> Message:

@@ -20,7 +20,7 @@ class Export:
 
     @property
     def bytes(self) -> int:
-        """Size on disk, all files of a folder together."""
+        """Size on disk, all files of the export together."""
         return bytes_on_disk(self.path)
 
     @property

@@ -1,6 +1,7 @@
 """The three exports as a person asks for them: written, described in a model card, read back if rows are given.
 
-Which writer, which type, what to say beside the file: that is decided here. The writers are the files beside this one.
+Which writer, which type, what to say beside the file: that is decided here. The writers are the files beside this one,
+and how their files come into a folder with other things in it is `place.py`'s.
 """
 
 from collections.abc import Sequence
@@ -10,24 +11,25 @@ from typing import Literal, Protocol, get_args
 import mlx.core as mx
 
 from ..adapters import trained_whole
-from ..atomic import new_file
 from ..events import Event
+from ..feasibility import check_gguf
+from ..gguf import check_quantizations
 from ..loader import DTYPES, Loaded
 from ..sources import Row
-from .card import hub_id, is_ours, model_card, short_name
-from .gguf import notes_on, save_gguf
-from .gguf_adapter import save_gguf_adapter, verify_gguf_adapter
+from .card import hub_id, model_card, short_name
+from .gguf import gguf_names, notes_on, save_gguf
+from .gguf_adapter import gguf_adapter_name, save_gguf_adapter, verify_gguf_adapter
 from .lora import AdapterFormat, save_lora
-from .merged import save_merged
+from .merged import companions, save_merged
 from .names import names_of_mlx_lm
-from .ollama import write_modelfile
+from .ollama import modelfile_of, write_modelfile
+from .place import adding, place_of
 from .quantize import QUANTIZATIONS, adapters_lost
 from .report import Export
 from .usage import gguf_commands
 from .verify import verify_export
 
 SaveMethod = Literal["merged_16bit", "merged_8bit", "merged_4bit", "merged_mxfp4"]
-CARD = "README.md"
 
 
 class Tuned(Protocol):
@@ -49,16 +51,19 @@ def export_lora(
 
     With `repo_id` the folder is for the hub: nothing in it names a path of this machine.
     """
-    loaded, folder = model.loaded, Path(folder)
+    loaded, folder = model.loaded, Path(folder).expanduser()
     if format == "gguf":
-        path = save_gguf_adapter(loaded, folder)
+        path = folder / gguf_adapter_name(loaded)
+        with adding(folder, "lora_gguf", loaded, names=[path.name]) as draft:
+            save_gguf_adapter(loaded, draft.new)
         check = None if verify_with is None else verify_gguf_adapter(path, loaded, verify_with)
         return Export(kind="lora", path=path, verification=check)
     form = "peft" if format == "peft" else "lora"
-    card = model_card(loaded, model.run_events, form, place=repo_id or folder.name, hub=repo_id is not None)
+    card = model_card(loaded, model.run_events, form, place=repo_id or place_of(folder).name, hub=repo_id is not None)
     base = loaded.name if repo_id is None else hub_id(loaded.name) or short_name(loaded.name)
-    save_lora(loaded, folder, format, base=base, card=card)
-    whole, notes = trained_whole(loaded.module), []
+    with adding(folder, form, loaded, card=card) as draft:
+        save_lora(loaded, draft.new, format, base=base)
+    whole, notes = trained_whole(loaded.module), draft.notes
     if whole and format == "mlx":
         notes.append(
             f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "
@@ -82,19 +87,21 @@ def export_merged(
     """
     if save_method not in get_args(SaveMethod):
         raise ValueError(f"save_method is {save_method!r}; choose one of {', '.join(get_args(SaveMethod))}.")
-    loaded, folder, quantization = model.loaded, Path(folder), QUANTIZATIONS.get(save_method)
-    dtype, notes = _float_type(loaded, dtype), []
+    loaded, folder, quantization = model.loaded, Path(folder).expanduser(), QUANTIZATIONS.get(save_method)
+    dtype = _float_type(loaded, dtype)
     library = loaded.family.library
     foreign = [] if quantization or library == "mlx-vlm" else names_of_mlx_lm(loaded)
     card = model_card(
         loaded,
         model.run_events,
         "merged for mlx-lm" if quantization or foreign or library == "mlx-vlm" else "merged",
-        place=repo_id or folder.name,
+        place=repo_id or place_of(folder).name,
         hub=repo_id is not None,
         stored=str(quantization or dtype).removeprefix("mlx.core."),
     )
-    save_merged(loaded, folder, dtype, quantization=quantization, card=card)
+    with adding(folder, "merged", loaded, names=[file.name for file in companions(loaded)], card=card) as draft:
+        save_merged(loaded, draft.new, dtype, quantization=quantization)
+    notes = draft.notes
     if foreign:
         notes.append(
             f"{len(foreign)} layers, the first {foreign[0]}, are stored under mlx-lm's names, so mlx-lm opens the "
@@ -122,21 +129,22 @@ def export_gguf(
 
     The folder's README.md becomes the model card, unless it is somebody else's.
     """
-    folder, methods = Path(folder), quantization_method
+    loaded, folder, methods = model.loaded, Path(folder).expanduser(), quantization_method
     kinds = [kind.lower() for kind in ([methods] if isinstance(methods, str) else methods)]
-    files = save_gguf(model.loaded, folder, kinds)
-    names = [file.path.name for file in files]
-    card = model_card(
-        model.loaded, model.run_events, "gguf", place=repo_id or folder.name, hub=repo_id is not None, files=names
-    )
-    card_notes = _save_card(card, folder)
+    check_quantizations(kinds)
+    check_gguf(loaded)
+    names = gguf_names(loaded, kinds)
+    place, hub = repo_id or place_of(folder).name, repo_id is not None
+    card = model_card(loaded, model.run_events, "gguf", place=place, hub=hub, files=names)
+    beside = [modelfile_of(Path(name)).name for name in names]
+    with adding(folder, "gguf", loaded, names=[*names, *beside], card=card) as draft:
+        files = save_gguf(loaded, draft.new, kinds, draft.aside)
+        said = [[*notes_on(file), *write_modelfile(loaded, file.path)] for file in files]
     exports = []
-    for kind, file in zip(kinds, files, strict=True):
-        modelfile, modelfile_notes = write_modelfile(model.loaded, file.path)
-        notes = [*notes_on(file), *modelfile_notes, *card_notes]
-        exports.append(
-            _read_back(model, kind, file.path, verify_with, notes, gguf_commands(file.path, modelfile=modelfile))
-        )
+    for kind, name, notes in zip(kinds, names, said, strict=True):
+        path = folder / name
+        commands = gguf_commands(path, modelfile=modelfile_of(path))
+        exports.append(_read_back(model, kind, path, verify_with, [*notes, *draft.notes], commands))
     return exports
 
 
@@ -151,16 +159,6 @@ def _read_back(
     held_to = "merged" if kind == "merged_16bit" else kind
     check = None if rows is None else verify_export(path, model, rows, kind=held_to)
     return Export(kind=kind, path=path, verification=check, notes=tuple(notes), commands=tuple(commands))
-
-
-def _save_card(card: str, folder: Path) -> list[str]:
-    """A sentence when there is a README.md that is not ours."""
-    path = folder / CARD
-    if path.exists() and not is_ours(path):
-        return [f"{path.name} in {folder} is not a card of ours and was left as it was."]
-    with new_file(path) as partial:
-        partial.write_text(card, encoding="utf-8")
-    return []
 
 
 def _float_type(loaded: Loaded, dtype: str | mx.Dtype | None) -> mx.Dtype:

@@ -21,6 +21,7 @@ from ..gguf.container import open_container
 from ..loader import Loaded
 from ..sources import Row, reach_of
 from .elsewhere import Reader, config_of, is_installed, read_elsewhere, readers_of
+from .own_files import exported_files
 from .table import as_html
 
 # nats per supervised token an export may differ by; quantizing to 8 bits costs a little, fewer bits cost more.
@@ -127,9 +128,8 @@ def verify_export(
 
 
 def bytes_on_disk(path: Path) -> int:
-    """The size of a file, or of all files of a folder together."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """The size of a file, or of the files that were exported to a folder together."""
+    return sum(file.stat().st_size for file in (exported_files(path) if path.is_dir() else [path]))
 
 
 def _kind(path: Path) -> str:

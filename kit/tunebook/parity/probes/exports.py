@@ -79,7 +79,7 @@ def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Rows, Measure]]:
     def gguf_in_llama_cpp(rows: Rows) -> float:
         if not llama_cpp.is_installed():
             raise NotHere("llama.cpp is not installed here: pip install 'tunebook[verify]'.")
-        [written] = save_gguf(loaded, folder, ["f32"])
+        [written] = save_gguf(loaded, folder, ["f32"], folder / "on-the-way")
         places = [(np.flatnonzero(row.loss_mask[1:]) + 1).tolist() for row in rows]
         found = [
             llama_cpp.target_log_probs(written.path, row.tokens.tolist(), some)
