@@ -18,8 +18,15 @@ class Account:
     documents_beyond: list[int] = field(default_factory=list)  # documents with images left out as they are longer
     bad_images: list[int] = field(default_factory=list)  # documents left out because of their images
     bad_images_why: str = ""  # of the first of them
+    unread: dict[str, list[int]] = field(default_factory=dict)  # what rows say and nobody reads: [how many, the first]
     kept_in_memory: bool = False  # a large set that the cache folder cannot hold
     not_cached: str = ""  # why a large set could not be written to the cache folder
+
+    def note_unread(self, number: int, names: tuple[str, ...]) -> None:
+        """Count what row `number` says and nobody reads."""
+        for name in names:
+            count, first = self.unread.get(name, [0, number])
+            self.unread[name] = [count + 1, first]
 
     def by_kind(self) -> dict[str, str]:
         """A sentence about each kind of row that did not fit, under the name of the kind."""
@@ -53,6 +60,9 @@ class Account:
                 f"{len(self.bad_images)} of {self.rows} rows of {self.name} were left out because of their images, the "
                 f"first row {self.bad_images[0]}: {self.bad_images_why}"
             )
+        if self.unread:
+            told = ", ".join(f"{name} ({count}, first row {first})" for name, (count, first) in self.unread.items())
+            said["not read"] = f"Of the {self.rows} rows of {self.name} this is not read, and changes nothing: {told}."
         if self.kept_in_memory:
             said["kept in memory"] = (
                 f"Images of {self.name} are no files, so its rows are kept in memory and encoded each time; save them "

@@ -140,6 +140,7 @@ def row_encoder(
             check_row(whole, loaded.family.tables, loaded.tokenizer)
         except BeyondTable as error:
             raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
+        account.note_unread(number, example.unread)
         return list(fitted(replace(whole, number=number), example, pretrain, account))
 
     return encode
@@ -255,6 +256,7 @@ def _encoded(
                     bad.add(number, error)
             else:
                 examples[number] = example
+                account.note_unread(number, example.unread)
         if loaded.family.placeholder is None:
             whole = loaded.family.encode(list(examples.values()))  # all at once: the tokenizer has threads
         for (number, example), row in zip(examples.items(), whole, strict=True):

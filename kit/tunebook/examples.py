@@ -40,6 +40,7 @@ class Example:
 
     parts: tuple[Text | Image | Tokens, ...]
     rendered: bool  # True: the special tokens are there already; False: raw text, the family adds BOS and EOS
+    unread: tuple[str, ...] = ()  # what the row says besides, and nobody reads: "column 'functions'"
 
     @property
     def text(self) -> str:

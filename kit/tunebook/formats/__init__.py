@@ -5,6 +5,7 @@ text is rendered, and is never guessed at: what cannot be told exactly is refuse
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -20,6 +21,7 @@ from .reading import Reading
 from .recognition import FORMATS, Format, format_named, recognise
 from .rows import BadRow, BadRows
 from .templates import ChatTemplate, Message, Tools
+from .unread import unread
 
 __all__ = [
     "FORMATS",
@@ -76,13 +78,29 @@ def reader(
         response_markers=response_markers,
         reads_images=placeholder is not None,
     )
+
+    def noting(row: Row, example: Example) -> Example:
+        names = unread(
+            row,
+            name,
+            None if template is None else template.source,
+            reads_images=placeholder is not None,
+            follows_weights=response_markers is None and train_on != "everything",
+        )
+        return replace(example, unread=names) if names else example
+
+    def read_text(row: Row) -> Example:
+        row = formatted(row, formatting_func)
+        return noting(row, read(row, reading))
+
     if placeholder is None:
-        return lambda row: read(formatted(row, formatting_func), reading)
+        return read_text
     placing = Placing(tokenizer, placeholder, template, reach)
 
     def read_with_images(row: Row) -> Example:
-        text, pictures = placing.take(formatted(row, formatting_func))
-        return placing.put_back(read(text, reading), pictures)
+        row = formatted(row, formatting_func)
+        text, pictures = placing.take(row)
+        return noting(row, placing.put_back(read(text, reading), pictures))
 
     return read_with_images
 

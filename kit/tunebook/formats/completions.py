@@ -5,11 +5,14 @@ With a chat template they are one exchange of a conversation; without one, plain
 
 from typing import Any
 
+import numpy as np
+
 from ..examples import Example
 from ..sources import Row
-from .conversations import as_messages, row_tools
+from .conversations import as_messages, row_tools, with_system
 from .reading import Reading
 from .rows import BadRow, column
+from .templates import Message
 
 # The prompts Stanford Alpaca was trained with (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).
 ALPACA_WITH_INPUT = (
@@ -33,9 +36,10 @@ def read_prompt_completion(row: Row, reading: Reading) -> Example:
     if isinstance(prompt, str) != isinstance(completion, str):
         raise BadRow("one of 'prompt' and 'completion' is a string and the other a list of messages.")
     if isinstance(prompt, str):
-        return _exchange(prompt, completion, reading) if reading.template else reading.answer(prompt, completion)
+        return _exchange(row, prompt, completion, reading) if reading.template else reading.answer(prompt, completion)
     messages = as_messages([*prompt, *completion], images=reading.reads_images)
-    return reading.chat(messages, row_tools(row), first_turn=len(prompt))
+    whole = with_system(row, messages)
+    return reading.chat(whole, row_tools(row), first_turn=len(prompt) + len(whole) - len(messages))
 
 
 def read_alpaca(row: Row, reading: Reading) -> Example:
@@ -47,13 +51,29 @@ def read_alpaca(row: Row, reading: Reading) -> Example:
     instruction, output = column(row, "instruction", str), column(row, "output", str)
     given = _optional_text(row, "input")
     if reading.template:
-        return _exchange(f"{instruction}\n\n{given}" if given else instruction, output, reading)
+        return _exchange(row, f"{instruction}\n\n{given}" if given else instruction, output, reading)
     form = ALPACA_WITH_INPUT if given else ALPACA_WITHOUT_INPUT
     return reading.answer(form.format(instruction=instruction, input=given), output)
 
 
-def _exchange(question: str, answer: str, reading: Reading) -> Example:
-    return reading.chat([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+def _exchange(row: Row, question: str, answer: str, reading: Reading) -> Example:
+    turns = [turn for pair in (*_history(row), (question, answer)) for turn in _turns(*pair)]
+    return reading.chat(with_system(row, turns), row_tools(row))
+
+
+def _turns(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _history(row: Row) -> list[tuple[str, str]]:
+    """Alpaca's `history` as LLaMA-Factory has it: questions and their answers before this one, learnt as it is."""
+    pairs = row.get("history") if "instruction" in row else None
+    if pairs is None or not len(pairs):
+        return []
+    found = [list(pair) if isinstance(pair, list | tuple | np.ndarray) else [pair] for pair in pairs]
+    if not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in found):
+        raise BadRow("its column 'history' is not a list of pairs, each a question and its answer.")
+    return [(pair[0], pair[1]) for pair in found]
 
 
 def _optional_text(row: Row, name: str) -> Any:

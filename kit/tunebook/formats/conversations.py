@@ -17,6 +17,7 @@ from ..sources import Row
 from .reading import Reading
 from .rows import BadRow, column
 from .templates import Message, Tools
+from .weights import weight_of, without_weights
 
 # ShareGPT's own names for who speaks, and those of sets made after it (Hermes function calling, LLaMA-Factory).
 ROLES = {
@@ -34,13 +35,27 @@ ROLES = {
 def read_messages(row: Row, reading: Reading) -> Example:
     """`{"messages": [{"role": ..., "content": ...}, ...]}`, and `tools` where the model may call some."""
     turns = column(row, "messages", list, tuple)
-    return reading.chat(as_messages(turns, images=reading.reads_images), row_tools(row))
+    return reading.chat(with_system(row, as_messages(turns, images=reading.reads_images)), row_tools(row))
 
 
 def read_sharegpt(row: Row, reading: Reading) -> Example:
     """`{"conversations": [{"from": "human", "value": ...}, ...]}`, or the same with role and content."""
     turns = [_from_sharegpt(turn, number) for number, turn in enumerate(column(row, "conversations", list, tuple))]
-    return reading.chat(as_messages(turns, images=reading.reads_images), row_tools(row))
+    return reading.chat(with_system(row, as_messages(turns, images=reading.reads_images)), row_tools(row))
+
+
+def with_system(row: Row, messages: list[Message]) -> list[Message]:
+    """The conversation behind the row's column `system`. Raises BadRow where it has another system turn of its own."""
+    system = row.get("system")
+    if system is None or system == "":
+        return messages
+    if not isinstance(system, str):
+        raise BadRow(f"its column 'system' is a {type(system).__name__}, not a str.")
+    if not messages or messages[0]["role"] not in ("system", "developer"):
+        return [{"role": "system", "content": system}, *messages]
+    if messages[0].get("content") != system:
+        raise BadRow("its column 'system' and its system turn say different things; take one of them out.")
+    return messages
 
 
 def as_messages(turns: Sequence[Any], *, images: bool = False) -> list[Message]:
@@ -66,7 +81,10 @@ def row_tools(row: Row) -> Tools:
 def _message(turn: Any, number: int, *, images: bool) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
-    message = _without_none(turn)
+    weight = weight_of(turn, number)
+    message = without_weights(_without_none(turn))
+    if not weight and message["role"] == "assistant":
+        message["weight"] = 0  # for `supervise`
     if calls := message.pop("tool_calls", None):
         message["tool_calls"] = [_tool_call(call, number) for call in calls]
     if "content" in message:

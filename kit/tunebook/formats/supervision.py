@@ -36,14 +36,19 @@ def supervise(
     if not turns:
         raise BadRow("it has no assistant turn, so there is no answer to learn; drop it or use format='text'.")
     turns = turns[-1:] if train_on == "last_assistant" else turns
-    if not all(_says_something(messages[turn]) for turn in turns):
+    learnt = [turn for turn in turns if messages[turn].get("weight") != 0]
+    if not learnt:
+        raise BadRow("each of its answers says that it is not to be learnt (weight 0, train false); drop it.")
+    if not all(_says_something(messages[turn]) for turn in learnt):
         raise BadRow("an assistant turn is empty, so there is no answer to learn; drop it.")
     spans = template.marked(messages, tools)
     if spans:
         spans = _of_turns(template, spans, messages, turns, tools)
+        if len(learnt) < len(turns):
+            spans = _of_some(spans, turns, learnt)
         spans = [(start, _without_last_whitespace(template, whole, start, end)) for start, end in spans]
     else:
-        spans = [_answer(template, whole, messages, turn, tools) for turn in turns]
+        spans = [_answer(template, whole, messages, turn, tools) for turn in learnt]
     return Example(parts=tuple(split(whole, spans)), rendered=True)
 
 
@@ -82,6 +87,13 @@ def _of_turns(
             "generated."
         )
     return spans[skipped:]
+
+
+def _of_some(spans: list[Span], turns: Sequence[int], learnt: Sequence[int]) -> list[Span]:
+    """The spans of the turns that are learnt. Raises BadRow where a turn has several of them."""
+    if len(spans) != len(turns):
+        raise BadRow("some of its answers have weight 0, and the chat template marks an answer in several pieces.")
+    return [span for span, turn in zip(spans, turns, strict=True) if turn in learnt]
 
 
 def _without_last_whitespace(template: ChatTemplate, whole: str, start: int, end: int) -> int:

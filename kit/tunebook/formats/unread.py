@@ -1,0 +1,56 @@
+"""What a row holds that is not read: columns its format does not know, keys of messages its template does not.
+
+A row goes in, names come out, for one notice a set. Nothing is refused here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..sources import Row
+from .weights import WEIGHTS
+
+READ = {
+    "messages": {"messages", "tools", "system"},
+    "sharegpt": {"conversations", "tools", "system"},
+    "prompt_completion": {"prompt", "completion", "tools", "system"},
+    "alpaca": {"instruction", "input", "output", "system", "history"},
+    "text": {"text"},
+    "tokens": {"input_ids", "labels", "attention_mask"},
+}
+PICTURES = {"image", "images"}
+OF_A_MESSAGE = {"role", "content", "tool_calls", "from", "value", *WEIGHTS}
+OF_A_CONVERSATION = ("messages", "conversations", "prompt", "completion")
+
+
+def unread(
+    row: Row, format: str, template: str | None, *, reads_images: bool, follows_weights: bool
+) -> tuple[str, ...]:
+    """Names of what `row` says and nobody reads, each once; `template` is the chat template's source."""
+    read = READ.get(format, set(row)) | (PICTURES if reads_images else set())
+    if template is None:
+        read = read - {"system", "history", "tools"}
+    names = [f"column {name!r}" for name, value in row.items() if name not in read and _says(value)]
+    for message in _messages(row):
+        names += [
+            f"{key!r} of messages"
+            for key, value in message.items()
+            if isinstance(key, str)
+            and _says(value)
+            and (key not in OF_A_MESSAGE or (key in WEIGHTS and not follows_weights))
+            and (template is None or key in WEIGHTS or key not in template)
+        ]
+    return tuple(dict.fromkeys(names))
+
+
+def _messages(row: Row) -> Iterator[Mapping[str, Any]]:
+    for name in OF_A_CONVERSATION:
+        turns = row.get(name)
+        if isinstance(turns, Sequence | np.ndarray) and not isinstance(turns, str):
+            yield from (turn for turn in turns if isinstance(turn, Mapping))
+
+
+def _says(value: Any) -> bool:
+    """Whether a value is there at all; 0 and False are, an empty text or list is not."""
+    return value is not None and not (isinstance(value, str | list | tuple | dict) and not value)
