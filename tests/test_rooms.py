@@ -70,6 +70,7 @@ PICTURE = """
     gguf        : atomic progress tensors trusted
     loader      : chat_templates checkpoint_config private sealed runtime fetch gguf families tensors tokenizer_state \
                   trusted windows
+    resize      : families loader tensors
     adapter_files :
     peft_settings :
     feasibility : gguf loader
@@ -107,7 +108,7 @@ PICTURE = """
     divergence  : config families step tensors
     endings     : config events runtime
     preparation : account batches config encoded encoding families feed formats loader packing pretraining \
-                  sampling sources
+                  resize sampling sources tensors
     controls    : events runs
     run_plan    : batches config families feed identity loader sampling
     run_progress : events feed step
@@ -120,11 +121,11 @@ PICTURE = """
                   memory loader batches evaluation preparation pretraining loop progress run_plan saving tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
                   adapters encoding families chat_templates checkpoint_config evaluation events examples formats \
-                  tokenizer_state trusted runs checkpoint scratch
+                  resize tokenizer_state trusted runs checkpoint scratch
     parity      : adapters batches checkpoint_config config encoded encoding evaluation examples export families \
                   fetch formats gguf layers loader loss optim progress samples sampling sources step tensors trusted \
                   variants
-    fast_model  : config events families fetch sources loader norms adapter_files adapters sampling scratch export
+    fast_model  : config events families fetch sources loader norms adapter_files adapters resize sampling scratch export
     demo        : events runs
 """
 ALLOWED = {

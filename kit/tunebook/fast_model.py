@@ -24,6 +24,7 @@ from .families.base import Family
 from .fetch import ModelNotFound
 from .loader import Loaded, load
 from .norms import keep_norms_in_float32
+from .resize import resize
 from .sampling import as_prompt, write
 from .scratch import recover
 from .sources import Row
@@ -71,11 +72,14 @@ class FastModel:
         text_only: bool | None = None,
         random_state: int = 3407,
         chat_template: str | None = None,
+        resize_embeddings: bool = False,
     ) -> "tuple[FastModel, TokenizerWrapper]":
         """A hub id, a model folder or a .gguf file -> (model, tokenizer); see `loader.load` for what is raised.
 
         The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything. A folder
         of saved adapters, in mlx-lm's format or PEFT's, brings its base model and its adapters, trainable as they were.
+        `resize_embeddings` adds rows for tokens that the tokenizer has and the embedding has not, as the method of that
+        name does; adapters that bring a tokenizer of their own have them as they were tuned with them.
         """
         recover(Path(name).expanduser().absolute())
         base = base_of_adapters(Path(name)) if Path(name).is_dir() else None  # None: these are no adapters
@@ -104,6 +108,8 @@ class FastModel:
             if base is None:
                 raise
             raise ModelNotFound(f"{error} The adapter_config.json of {name} names it as their base.") from error
+        if resize_embeddings or loaded.adapters_folder is not None:
+            resize(loaded)
         if base is not None:
             adapters.load_adapters(loaded.module, Path(name), loaded.family.transformers_names)
             loaded = replace(loaded, source=f"{loaded.source}, with the adapters in {name}{base.note}")
@@ -165,6 +171,16 @@ class FastModel:
         model.gradient_checkpointing = (
             "auto" if use_gradient_checkpointing == "auto" else bool(use_gradient_checkpointing)
         )
+        return model
+
+    @staticmethod
+    def resize_embeddings(model: "FastModel") -> "FastModel":
+        """Add rows for tokens that were added to the tokenizer, in place, before `get_peft_model`.
+
+        The rows there were stay as they are, and a new one is their mean. It is trained with
+        modules_to_save=["embed_tokens"] (and "lm_head" where the head is not tied) or full_finetuning.
+        """
+        resize(model.loaded)
         return model
 
     @staticmethod

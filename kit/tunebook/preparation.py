@@ -21,8 +21,10 @@ from .formats.documents import document_reader
 from .loader import Loaded
 from .packing import pack, packing_notice, why_not_packed
 from .pretraining import MultimodalPretrain, Opened, check, open_rows, reach_of_documents
+from .resize import added_rows
 from .sampling import Prompt, as_prompt, opening
 from .sources import Row, Source, held_out_places, stream_rows
+from .tensors import flat
 
 MOST_HELD_OUT = 64  # rows held out when nobody says how many; more make a loss steadier and every evaluation slower
 SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
@@ -83,7 +85,7 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
     else:
         to_measure, train, held_out = opened, encode(opened, "train_dataset"), None
     notices += train.notices + (held_out.notices if held_out else [])
-    notices += _on_positions(train.rows, loaded, config)
+    notices += _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
     batched = train.rows
     if config.packing:
         batched = _packed(train.rows, loaded, config, max_seq_length)
@@ -113,7 +115,7 @@ def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_
     train = _encoded(head, "train_dataset", sources, loaded, config, max_seq_length)
     account = Account(name="train_dataset", max_seq_length=max_seq_length)
     encode = row_encoder(stream.head, loaded, account, pretrain=documents, reach=reach, **_reading(sources, config))
-    held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config)
+    held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
     if sources.held_out is not None:
         to_measure = open_rows(sources.held_out, "eval_dataset")
         held_out = _encoded(to_measure, "eval_dataset", sources, loaded, config, max_seq_length)
@@ -182,6 +184,17 @@ def _on_positions(rows: Sequence[Encoded], loaded: Loaded, config: TrainingConfi
     return [
         f"{beyond} rows, the longest of {max(lengths)} tokens, reach beyond the {known} positions this model was made "
         f"for (max_position_embeddings); with max_seq_length={known} they are cut there."
+    ]
+
+
+def _on_new_rows(loaded: Loaded) -> list[str]:
+    """A sentence where rows were added for new tokens and nothing trains them."""
+    added, trained = added_rows(loaded), flat(loaded.module.trainable_parameters())
+    if not added or any(name.startswith(loaded.family.tables.paths) for name in trained):
+        return []
+    return [
+        f"{added} rows were added to the embedding for new tokens and are not trained; pass "
+        f"modules_to_save={[path.rpartition('.')[2] for path in loaded.family.tables.paths]} to get_peft_model."
     ]
 
 

@@ -17,6 +17,7 @@ from ..checkpoint_config import translated
 from ..families.quirks import is_of_language
 from ..loader import Loaded
 from ..progress import progress
+from ..resize import added_rows, set_vocabulary
 from ..tensors import flat, number, save_tensors
 from ..trusted import read_settings
 from .own_files import LIST
@@ -125,4 +126,6 @@ def _config(loaded: Loaded, dtype: mx.Dtype) -> dict[str, Any]:
     config = translated(read_settings(loaded.folder / "config.json"), loaded.family.library)
     for key in ("quantization", "quantization_config", "dtype", "torch_dtype"):
         config.pop(key, None)
+    if added_rows(loaded):
+        set_vocabulary(config, loaded.family.tables.tokens or 0)
     return config | loaded.family.config_additions | {"torch_dtype": str(dtype).removeprefix("mlx.core.")}
