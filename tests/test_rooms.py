@@ -125,7 +125,8 @@ PICTURE = """
     parity      : adapters batches checkpoint_config config encoded encoding evaluation examples export families \
                   fetch formats gguf layers loader loss optim progress samples sampling sources step tensors trusted \
                   variants
-    fast_model  : config events families fetch sources loader norms adapter_files adapters resize sampling scratch export
+    fast_model  : config events families fetch sources loader norms adapter_files adapters resize sampling scratch \
+                  export
     demo        : events runs
 """
 ALLOWED = {
