@@ -60,6 +60,7 @@ PICTURE = """
     neftune     : variants
     gated_delta :
     hybrid      : gated_delta runtime tensors variants
+    training_form : activations attention hybrid neftune recompute variants
     saving      : config runs
     checkpoint  : private sealed tensors runs
     checkup     : runtime blas
@@ -93,18 +94,18 @@ PICTURE = """
     loss        : exponentials families runtime tensors
     packing     : families loss tensors
     optim       : config norms tensors
-    evaluation  : collation events families hybrid loss
+    evaluation  : collation events families loss training_form
     costs       :
     peaks       : families layers loss tensors variants
-    probing     : activations attention costs families gated hybrid layers peaks recompute runtime tensors variants
+    probing     : costs families gated layers peaks recompute runtime tensors training_form variants
     footprint   : adapters config costs families layers loader loss optim probing runtime tensors
     memory      : adapters batches config encoded families footprint layers loader runtime tensors
     base_digest : runtime
     identity    : base_digest config loader adapters families feed tensors
     sampling    : examples formats loader tokenizer_state untuned
     compiled    : batches config encoded families
-    step        : activations attention collation compiled config batches families hybrid loader loss \
-                  neftune optim recompute runtime tensors
+    step        : collation compiled config batches families loader loss optim recompute runtime tensors \
+                  training_form
     divergence  : config families step tensors
     endings     : config events runtime
     preparation : account batches config encoded encoding families feed formats loader packing pretraining \

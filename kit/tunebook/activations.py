@@ -9,7 +9,7 @@ are changed (`variants.py`).
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache
-from types import FunctionType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import mlx.core as mx
@@ -21,7 +21,7 @@ from . import runtime
 from .curves import GELU, SILU
 from .gated import lean_mlps
 from .short_conv import shifted_convolutions
-from .variants import Call, varied, with_globals
+from .variants import Call, replaced_name, varied
 
 Arrays = Sequence[mx.array]
 
@@ -33,9 +33,10 @@ def lean_activations(module: nn.Module, *, recomputed: bool = False) -> Abstract
     """
     forms = ExitStack()
     forms.enter_context(lean_mlps(module, recomputed=recomputed))
-    layers = [layer for layer in module.modules() if isinstance(type(layer).__call__, FunctionType)]
-    forms.enter_context(varied([layer for layer in layers if _calls_swiglu(layer)], _with_swiglu))
-    forms.enter_context(varied([layer for layer in layers if _calls_gelu(layer)], _with_gelu))
+    layers = module.modules()
+    forms.enter_context(replaced_name(layers, "swiglu", lambda found: found is upstream.swiglu, lambda _: swiglu))
+    with_gelu = [layer for layer in layers if _names_gelu(layer)]
+    forms.enter_context(replaced_name(with_gelu, "nn", lambda found: found is nn, _with_gelu))
     adapted = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
     forms.enter_context(varied(adapted, _with_small_scale))
     if runtime.backend() == "cpu":  # a GPU has one kernel for it, with a gradient of its own
@@ -119,27 +120,13 @@ def _first(outputs: Any) -> mx.array:
     return cast(mx.array, outputs[0])
 
 
-def _calls_swiglu(layer: nn.Module) -> bool:
-    return _looks_up(layer, "swiglu") is upstream.swiglu
+def _names_gelu(layer: nn.Module) -> bool:
+    call = type(layer).__call__
+    return isinstance(call, FunctionType) and "gelu_approx" in call.__code__.co_names
 
 
-def _calls_gelu(layer: nn.Module) -> bool:
-    names = cast(FunctionType, type(layer).__call__).__code__.co_names
-    return "gelu_approx" in names and _looks_up(layer, "nn") is nn
-
-
-def _looks_up(layer: nn.Module, name: str) -> Any:
-    """What a layer's call finds under a global name; None when it looks up no such name."""
-    call = cast(FunctionType, type(layer).__call__)
-    return call.__globals__.get(name) if name in call.__code__.co_names else None
-
-
-def _with_swiglu(plain: Call) -> Call:
-    return with_globals(plain, {"swiglu": swiglu})
-
-
-def _with_gelu(plain: Call) -> Call:
-    return with_globals(plain, {"nn": SimpleNamespace(**(vars(nn) | {"gelu_approx": gelu_approx}))})
+def _with_gelu(library: ModuleType) -> SimpleNamespace:
+    return SimpleNamespace(**(vars(library) | {"gelu_approx": gelu_approx}))
 
 
 def _with_small_scale(_: Call) -> Call:

@@ -9,14 +9,14 @@ import math
 from contextlib import AbstractContextManager
 from functools import partial
 from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from . import runtime
 from .blockwise import attention_in_blocks
-from .variants import Call, Wrap, varied, with_globals
+from .variants import Call, replaced_name
 
 NAME = "scaled_dot_product_attention"  # what the attention layers call, found among the globals of their module
 HOMES = ("mlx_lm.models.base", "mlx_vlm.models.base")  # where it is from; the two (0.32, 0.7.10) are called alike
@@ -29,33 +29,12 @@ def block_attention(module: nn.Module, *, recomputed: bool = False, masks: bool 
 
     Without `masks` only what is causal by name is: a mask has to be looked at, which a compiled pass cannot.
     """
-    layers = [layer for layer in module.modules() if _calls_it(type(layer).__call__)]
-    return varied(layers, _WRAPS[recomputed, masks])
-
-
-def _calls_it(call: Call) -> bool:
-    """Whether a layer's call looks up the attention function of its library by its name."""
-    if not isinstance(call, FunctionType):  # a container's, which is never called
-        return False
-    if NAME not in call.__code__.co_names or not isinstance(own := call.__globals__.get(NAME), FunctionType):
-        return False
-    return own.__module__ in HOMES
-
-
-def _wrap(*, recomputed: bool, masks: bool) -> Wrap:
-    def with_blocks(plain: Call) -> Call:
-        own = cast("FunctionType", plain).__globals__[NAME]
-        return with_globals(plain, {NAME: partial(_instead, own=own, recomputed=recomputed, masks=masks)})
-
-    return with_blocks
-
-
-# One function each, for a variant of a layer is made once for a wrap (`variants.py`).
-_WRAPS = {
-    (recomputed, masks): _wrap(recomputed=recomputed, masks=masks)
-    for recomputed in (False, True)
-    for masks in (False, True)
-}
+    return replaced_name(
+        module.modules(),
+        NAME,
+        lambda found: isinstance(found, FunctionType) and found.__module__ in HOMES,
+        lambda own: partial(_instead, own=own, recomputed=recomputed, masks=masks),
+    )
 
 
 def _instead(

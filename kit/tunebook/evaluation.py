@@ -14,8 +14,8 @@ import mlx.nn as nn
 from .collation import collated
 from .events import EvalEvent
 from .families.base import Encoded, Family
-from .hybrid import chunkwise_layers
 from .loss import measured_nats, supervised_positions
+from .training_form import inference_form
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def score(
     """
     order = sorted(rows, key=lambda row: -len(row.tokens))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    nats, tokens, was_training = 0.0, 0, module.training
+    nats, tokens, was_training, form = 0.0, 0, module.training, inference_form(module)
     try:
         for done, some in enumerate(batches, start=1):
             module.eval()
             batch, _ = collated(family, some, max_seq_length, skip_unreadable=skip_unreadable)
             positions = supervised_positions(batch)
-            with chunkwise_layers(module):
+            with form:
                 nats += measured_nats(family, module, batch, positions)
             tokens += positions.size
             module.train(was_training)

@@ -6,21 +6,22 @@ is made from are kept. Only MLPs whose call is one of the forms below are change
 something inside `down`, for that would be drawn anew.
 """
 
+import dis
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from types import FunctionType
+from functools import cache
+from types import CodeType, FunctionType
 from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_unflatten
 from mlx_lm.models.activations import swiglu
 
 from .curves import GELU, SILU, Curve
 from .recompute import drops
 from .stretches import stretched
-from .tensors import flat
+from .tensors import called_with, flat
 from .variants import Call, Wrap, varied
 
 
@@ -52,11 +53,7 @@ def gated_down(down: nn.Module, gate: mx.array, up: mx.array, curve: Curve) -> m
     trained = flat(down.trainable_parameters())
 
     def answer(product: mx.array, *values: mx.array) -> mx.array:
-        down.update(cast(dict, tree_unflatten(list(zip(trained, values, strict=True)))))
-        try:
-            return down(product)
-        finally:
-            down.update(cast(dict, tree_unflatten(list(trained.items()))))
+        return called_with(down, dict(zip(trained, values, strict=True)), lambda: down(product))
 
     @mx.custom_function
     def whole(inputs: list[mx.array]) -> list[mx.array]:
@@ -147,17 +144,22 @@ def _parts_by_form(module: nn.Module) -> list[tuple[Form, list[nn.Module]]]:
 def _is_of(form: Form, part: nn.Module) -> bool:
     """Whether a part's call does what `form` does, with the same functions, and nothing is dropped in its `down`."""
     call = type(part).__call__
-    if not isinstance(call, FunctionType) or _meaning(call) != _meaning(form.call):
+    if not isinstance(call, FunctionType) or _meaning(call.__code__) != _meaning(_code(form.call)):
         return False
     names = _names(call)
     return form.looks_up(names, call.__globals__) and not drops(part[names[form.down]])
 
 
-def _meaning(call: Call) -> tuple[bytes, tuple[Any, ...]]:
-    """A call's code and constants, its docstring aside."""
-    code = cast(FunctionType, call).__code__
-    return code.co_code, code.co_consts[1:]
+@cache
+def _meaning(code: CodeType) -> tuple[tuple[str, Any], ...]:
+    """Each instruction with its constant, or with the place of the name it looks up; a docstring is no instruction."""
+    steps = dis.get_instructions(code)
+    return tuple((step.opname, step.argval if step.opcode in dis.hasconst else step.arg) for step in steps)
 
 
 def _names(call: Call) -> tuple[str, ...]:
-    return cast(FunctionType, call).__code__.co_names
+    return _code(call).co_names
+
+
+def _code(call: Call) -> CodeType:
+    return cast(FunctionType, call).__code__

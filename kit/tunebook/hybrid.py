@@ -19,7 +19,7 @@ import mlx.nn as nn
 from . import runtime
 from .gated_delta import CHUNK, recomputed_chunkwise
 from .tensors import number
-from .variants import Call, varied, with_globals
+from .variants import Call, looked_up, varied, with_globals
 
 UPDATE = "gated_delta_update"  # what the layers' calls look up
 ARGUMENTS = ["q", "k", "v", "a", "b", "A_log", "dt_bias", "state", "mask"]  # of it, beside options
@@ -30,7 +30,7 @@ Update = Callable[..., tuple[mx.array, mx.array]]
 
 def gated_delta_layers(module: nn.Module) -> list[nn.Module]:
     """The parts of `module` whose own call makes use of a `gated_delta_update`."""
-    return [layer for layer in module.modules() if _update_of(type(layer)) is not None]
+    return [layer for layer in module.modules() if looked_up(layer, UPDATE) is not None]
 
 
 def why_not_chunkwise(module: nn.Module) -> str | None:
@@ -50,20 +50,10 @@ def chunkwise_layers(module: nn.Module) -> AbstractContextManager[None]:
     return varied([layer for layer in gated_delta_layers(module) if _why_not(layer) is None], _with_chunks)
 
 
-def _update_of(kind: type[nn.Module]) -> Update | None:
-    """The function that a call of such a layer knows as `gated_delta_update`, if it knows one."""
-    call = inspect.getattr_static(kind, "__call__")
-    if not isinstance(call, FunctionType) or UPDATE not in call.__code__.co_names:
-        return None
-    return call.__globals__[UPDATE]
-
-
 def _why_not(layer: nn.Module) -> str | None:
     if "A_log" not in layer or "dt_bias" not in layer or layer["A_log"].size != layer["dt_bias"].size:
         return "their decay is not one number for each head, and no other is known here"
-    update = _update_of(type(layer))
-    assert update is not None
-    return _differs(update)
+    return _differs(looked_up(layer, UPDATE))
 
 
 def _with_chunks(plain: Call) -> Call:

@@ -12,12 +12,11 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_unflatten
 
 from . import runtime
 from .exponentials import exponential
 from .families.base import Batch, Family
-from .tensors import flat, number
+from .tensors import called_with, flat, number
 
 LOGIT_BYTES = 8 * 2**20  # of logits in float32 that are made at a time
 FEWEST_ROWS = 16  # that are sent through the head together; with fewer, reading the head's weights takes the time
@@ -119,14 +118,12 @@ def _in_pieces(
     Each piece depends on the gradient of the one before, or MLX would make the logits of all of them first. Nothing is
     evaluated here: that would keep every array the states were made of, where the whole step keeps a third of them.
     """
-    parameters = layer.trainable_parameters()
-    names, trained = list(flat(parameters)), list(flat(parameters).values())
+    parameters = flat(layer.trainable_parameters())
 
     def piece_nats(states: mx.array, trained: list[mx.array], piece: slice) -> mx.array:
-        layer.update(cast(dict, tree_unflatten(list(zip(names, trained, strict=True)))))
-        nats = _nats(family, module, states, targets[piece]) * weights[piece]
-        layer.update(parameters)
-        return nats.sum()
+        values = dict(zip(parameters, trained, strict=True))
+        nats = called_with(layer, values, lambda: _nats(family, module, states, targets[piece]))
+        return (nats * weights[piece]).sum()
 
     @mx.custom_function
     def together(inputs: list[mx.array]) -> list[mx.array]:
@@ -146,7 +143,7 @@ def _in_pieces(
     def backward(inputs: list[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:
         return [(cotangents[0] * slope).astype(given.dtype) for given, slope in zip(inputs, outputs[1:], strict=True)]
 
-    return cast(list[mx.array], together([hidden, *trained]))[0]
+    return cast(list[mx.array], together([hidden, *parameters.values()]))[0]
 
 
 def _pieces(count: int, rows: int) -> Iterator[slice]:

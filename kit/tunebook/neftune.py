@@ -5,7 +5,6 @@ The noise is drawn from MLX's random state, which the loop seeds at every step, 
 
 import math
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import Any
 
 import mlx.core as mx
@@ -37,7 +36,6 @@ def token_embedding(module: nn.Module) -> nn.Module:
     return found[min(found, key=len)]  # an adapter's own base layer lies deeper
 
 
-@lru_cache(maxsize=8)  # one wrap for one alpha, so that a run's steps share it
 def _noise(alpha: float) -> Wrap:
     def wrap(plain: Call) -> Call:
         def call(layer: nn.Module, *args: Any, **kwargs: Any) -> mx.array:

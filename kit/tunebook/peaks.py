@@ -13,13 +13,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_unflatten
 
 from .families.base import Encoded, Family
 from .layers import layers_of, trained_matrices, trained_outside
 from .loss import summed_loss, supervised_positions
-from .tensors import flat
-from .variants import Call, varied
+from .tensors import called_with, flat
+from .variants import Call, Wrap, varied
 
 Arrays = dict[str, mx.array]
 
@@ -37,8 +36,8 @@ def layers_peak(family: Family, module: nn.Module, at_work: Sequence[nn.Module],
 
     def states(scales: list[mx.array]) -> mx.array:
         batch = family.collate([made_up_row(length + 1, supervised=length)], length + 1)
-        with varied(matrices, _scaling), varied(idle, _passing_on):
-            return _with_scales(matrices, scales, lambda: family.hidden(module, batch)).astype(mx.float32).sum()
+        with varied(matrices, _scaling(matrices, scales)), varied(idle, _passing_on):
+            return family.hidden(module, batch).astype(mx.float32).sum()
 
     return _peak(module, trained, states, len(matrices))
 
@@ -50,9 +49,8 @@ def loss_peak(family: Family, module: nn.Module, positions: int) -> int:
     batch = family.collate([made_up_row(width, supervised=positions)], width)
 
     def nats(scales: list[mx.array]) -> mx.array:
-        with varied([first], _passing_on_scaled), varied(others, _passing_on):
-            loss = summed_loss(family)
-            return _with_scales([first], scales, lambda: loss(module, batch, supervised_positions(batch)))
+        with varied([first], _passing_on_scaled(scales[0])), varied(others, _passing_on):
+            return summed_loss(family)(module, batch, supervised_positions(batch))
 
     return _peak(module, trained_outside(module), nats, 1)
 
@@ -77,8 +75,7 @@ def _peak(module: nn.Module, trained: Arrays, objective: Callable[[list[mx.array
     """Bytes beyond what is held now that the gradient of `objective` takes, for `trained` and so many scales of 1."""
 
     def whole(scales: list[mx.array], trained: Arrays) -> mx.array:
-        module.update(tree_unflatten(list(trained.items())))
-        return objective(scales)
+        return called_with(module, trained, lambda: objective(scales))
 
     was_training = module.training
     module.train()
@@ -90,33 +87,26 @@ def _peak(module: nn.Module, trained: Arrays, objective: Callable[[list[mx.array
         mx.eval(mx.value_and_grad(whole, argnums=(0, 1))(ones, trained) if ones or trained else whole([], {}))
         return mx.get_peak_memory() - before
     finally:
-        module.update(tree_unflatten(list(trained.items())))
         module.train(was_training)
         mx.clear_cache()
 
 
-# What the calls below look at; they are module-level functions so that a layer's variant is made once (`variants.py`).
-_scales: dict[int, mx.array] = {}  # id of a module -> the scale of its input
+def _scaling(parts: Sequence[nn.Module], scales: Sequence[mx.array]) -> Wrap:
+    """The input of each of `parts` times the scale in its place."""
+    scale_of = {id(part): scale for part, scale in zip(parts, scales, strict=True)}
 
+    def wrap(plain: Call) -> Call:
+        def call(part: nn.Module, x: mx.array, *args: Any, **kwargs: Any) -> Any:
+            return plain(part, x * scale_of[id(part)].astype(x.dtype), *args, **kwargs)
 
-def _with_scales(parts: Sequence[nn.Module], scales: list[mx.array], call: Callable[[], mx.array]) -> mx.array:
-    _scales.update({id(part): scale for part, scale in zip(parts, scales, strict=True)})
-    try:
-        return call()
-    finally:
-        _scales.clear()
+        return call
 
-
-def _scaling(plain: Call) -> Call:
-    def call(part: nn.Module, x: mx.array, *args: Any, **kwargs: Any) -> Any:
-        return plain(part, x * _scales[id(part)].astype(x.dtype), *args, **kwargs)
-
-    return call
+    return wrap
 
 
 def _passing_on(_: Call) -> Call:
     return lambda _layer, x, *_args, **_kwargs: x
 
 
-def _passing_on_scaled(_: Call) -> Call:
-    return lambda layer, x, *_args, **_kwargs: x * _scales[id(layer)].astype(x.dtype)
+def _passing_on_scaled(scale: mx.array) -> Wrap:
+    return lambda _plain: lambda _layer, x, *_args, **_kwargs: x * scale.astype(x.dtype)

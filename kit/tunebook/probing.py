@@ -6,23 +6,20 @@ counted anew, and its random state drawn from if there is dropout.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from . import runtime
-from .activations import lean_activations
-from .attention import block_attention
 from .costs import LayerCost, LossCost, Polynomial, fitted
 from .families.base import Encoded, Family
 from .gated import remade
-from .hybrid import chunkwise_layers
 from .layers import kinds_of_layers, layers_of, trained_matrices, trained_outside
 from .peaks import layers_peak, loss_peak, made_up_row, outside_peak
 from .recompute import drops
 from .tensors import flat
+from .training_form import training_form
 from .variants import Call, varied
 
 DEPTHS = (2, 4)  # layers at work in two probes: the ends of a stack keep less than its middle
@@ -38,10 +35,7 @@ def layer_costs(family: Family, module: nn.Module, longest: int, *, recomputed: 
     checkpointing; that a layer then keeps its input alone is for the caller to reckon.
     """
     made_again = remade(module, recomputed=recomputed)
-    with ExitStack() as forms:
-        forms.enter_context(block_attention(module, recomputed=recomputed))
-        forms.enter_context(lean_activations(module, recomputed=recomputed))
-        forms.enter_context(chunkwise_layers(module))
+    with training_form(module, recomputed=recomputed, whole_layers=False):
         if not _layers_give_states(family, module):
             return [_cost_of_all(family, module, longest)]
         return _cost_of_each(family, module, longest, made_again)
@@ -120,21 +114,15 @@ def _between_adapters(layer: nn.Module, dtype: mx.Dtype, made_again: list[nn.Mod
 
 def _layers_give_states(family: Family, module: nn.Module) -> bool:
     """Whether every layer answers with an array alone, as it gets one; nothing is computed to tell."""
-    _answers.clear()
-    with varied(layers_of(module), _remembering):
+    answers: list[Any] = []
+
+    def remembering(plain: Call) -> Call:
+        def call(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            answers.append(plain(layer, *args, **kwargs))
+            return answers[-1]
+
+        return call
+
+    with varied(layers_of(module), remembering):
         a_state(family, module)
-    arrays = all(isinstance(answer, mx.array) for answer in _answers)
-    _answers.clear()
-    return arrays
-
-
-# What layers answered; at module level, so that the call below is always the same one (`variants.py`).
-_answers: list[Any] = []
-
-
-def _remembering(plain: Call) -> Call:
-    def call(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        _answers.append(plain(layer, *args, **kwargs))
-        return _answers[-1]
-
-    return call
+    return all(isinstance(answer, mx.array) for answer in answers)

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .layers import layers_of
-from .tensors import number
+from .tensors import called_with, flat, number
 from .variants import Call, varied
 
 
@@ -34,19 +34,15 @@ def _recomputing(plain: Call) -> Call:
     def call(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not layer.training:
             return plain(layer, *args, **kwargs)
-        parameters = layer.trainable_parameters()
+        parameters = flat(layer.trainable_parameters())
         # The second pass must drop what the first one dropped, so both draw from a state of the layer's own.
         seed = int(number(mx.random.randint(0, 2**31 - 1))) if drops(layer) else None
 
-        def forward(traced: Any, *given: Any, **named: Any) -> Any:
+        def forward(traced: dict[str, mx.array], *given: Any, **named: Any) -> Any:
             if seed is not None:
                 mx.random.seed(seed)
-            layer.update(traced)
-            try:
-                whole = [old if _is_mask(old) else new for old, new in zip(args, given, strict=True)]
-                return plain(layer, *whole, **{**kwargs, **named})
-            finally:
-                layer.update(parameters)
+            whole = [old if _is_mask(old) else new for old, new in zip(args, given, strict=True)]
+            return called_with(layer, traced, lambda: plain(layer, *whole, **{**kwargs, **named}))
 
         # What is handed through mx.checkpoint waits for the gradient that comes back; a mask, of which there is none,
         # may be looked at before (`blockwise.py`).

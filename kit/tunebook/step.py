@@ -7,7 +7,6 @@ configuration alone, which is what lets a resumed run be the run that was interr
 import math
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -17,19 +16,16 @@ import numpy as np
 from mlx.utils import tree_map
 
 from . import optim, runtime
-from .activations import lean_activations
-from .attention import block_attention
 from .batches import padded_width
 from .collation import Collator
 from .compiled import CompiledPass, commonest_shapes, why_not_here
 from .config import TrainingConfig
 from .families.base import Encoded
-from .hybrid import chunkwise_layers, gated_delta_layers, why_not_chunkwise
 from .loader import Loaded
 from .loss import measured_nats, summed_loss, supervised_positions
-from .neftune import noisy_embeddings
-from .recompute import drops, recomputed_layers
+from .recompute import drops
 from .tensors import number
+from .training_form import form_notices, inference_form, training_form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +67,7 @@ class Stepper:
         self._config, self._max_seq_length = config, max_seq_length
         self._collator = Collator(loaded.family, max_seq_length, skip_unreadable=skip_unreadable)
         self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
-        self._is_hybrid = bool(gated_delta_layers(loaded.module))
-        if (reason := why_not_chunkwise(loaded.module)) is not None:
-            self.notices.append(f"The gated delta layers are trained with a loop over tokens, slowly: {reason}.")
+        self.notices += form_notices(loaded.module)
         if loaded.family.head_layer(loaded.module) is None:
             self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
         self._rate = optim.learning_rate(config, total_steps)
@@ -84,7 +78,13 @@ class Stepper:
         elif config.compile:
             shapes = commonest_shapes(rows, config, max_seq_length)
             self._value_and_grad = self._compiled = CompiledPass(loaded.module, self._value_and_grad, shapes)
-        with self._as_trained():  # a model that cannot be trained as configured is refused here, not in the first step
+        self._form = training_form(
+            loaded.module,
+            recomputed=bool(config.gradient_checkpointing),
+            masks=self._compiled is None,
+            noise=config.neftune_noise_alpha,
+        )
+        with self._form:  # a model that cannot be trained as configured is refused here, not in the first step
             loaded.family.check(loaded.module)
 
     def begin(self, step: int) -> None:
@@ -106,7 +106,7 @@ class Stepper:
         batch, left_out = self._collator.batch(rows)
         self._collator.expect(upcoming)
         positions = supervised_positions(batch)
-        with self._as_trained():
+        with self._form:
             nats, gradients = self._value_and_grad(self._module, batch, positions)
         if not alone:  # a sum of many in half precision would lose the small ones
             gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
@@ -178,7 +178,7 @@ class Stepper:
         self._module.eval()
         try:
             batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
-            with chunkwise_layers(self._module):
+            with inference_form(self._module):
                 return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
         finally:
             self._module.train(was_training)
@@ -187,17 +187,3 @@ class Stepper:
         if self._config.gradient_checkpointing and drops(self._module):
             return "gradient_checkpointing redraws each layer's dropout, which a compiled pass cannot; set one off"
         return self._family.cannot_compile or why_not_here()
-
-    def _as_trained(self) -> ExitStack:
-        """The model in the form its forward and backward pass are taken in, until the block ends."""
-        forms = ExitStack()
-        recomputed = bool(self._config.gradient_checkpointing)
-        forms.enter_context(block_attention(self._module, recomputed=recomputed, masks=self._compiled is None))
-        forms.enter_context(lean_activations(self._module, recomputed=recomputed))
-        if self._is_hybrid:
-            forms.enter_context(chunkwise_layers(self._module))
-        if self._config.gradient_checkpointing:
-            forms.enter_context(recomputed_layers(self._module))
-        if self._config.neftune_noise_alpha:
-            forms.enter_context(noisy_embeddings(self._module, self._config.neftune_noise_alpha))
-        return forms

@@ -9,9 +9,8 @@ from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_unflatten
 
-from .tensors import flat
+from .tensors import called_with, flat
 from .variants import Call
 
 TOKENS = 512  # of a stretch; with fewer, less is not held at the peak of a layer, which attention then is
@@ -31,11 +30,7 @@ def in_stretches(part: nn.Module, plain: Call, x: mx.array) -> mx.array:
     trained = flat(part.trainable_parameters())
 
     def answer(tokens: mx.array, *values: mx.array) -> mx.array:
-        part.update(cast(dict, tree_unflatten(list(zip(trained, values, strict=True)))))
-        try:
-            return plain(part, tokens)
-        finally:
-            part.update(cast(dict, tree_unflatten(list(trained.items()))))
+        return called_with(part, dict(zip(trained, values, strict=True)), lambda: plain(part, tokens))
 
     @mx.custom_function
     def whole(inputs: list[mx.array]) -> mx.array:

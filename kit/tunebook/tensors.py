@@ -1,16 +1,33 @@
 """MLX arrays by name: a tree of parameters as a flat dict, a scalar as a float, a dict as a safetensors file."""
 
 import errno
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+T = TypeVar("T")
 
 
 def flat(tree: Any) -> dict[str, mx.array]:
     """A tree of arrays, such as `module.parameters()`, as dotted name -> array."""
     return cast("dict[str, mx.array]", dict(tree_flatten(tree)))
+
+
+def called_with(part: nn.Module, values: Mapping[str, mx.array], call: Callable[[], T]) -> T:
+    """`call()` while `part` has `values`, by dotted name; whatever is raised, it has its own again afterwards.
+
+    What torch calls `functional_call`: traced values reach a layer so, and leave no trace in it.
+    """
+    own = flat(part.parameters())
+    part.update(cast("dict[str, Any]", tree_unflatten(list(values.items()))))
+    try:
+        return call()
+    finally:
+        part.update(cast("dict[str, Any]", tree_unflatten([(name, own[name]) for name in values])))
 
 
 def number(scalar: mx.array) -> float:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..variants import Call, varied
+from ..variants import Call, Wrap, varied
 from .base import Batch
 from .image_mask import image_mask
 from .quirks import Quirks
@@ -50,22 +50,14 @@ def called(
     language = module["language_model"]
     given = {**given, "inputs_embeds": mx.array(given["inputs_embeds"])}  # a copy: Gemma 3 scales it in place
     if quirks.widens_to_its_norm:
-        _types.append(given["inputs_embeds"].dtype)
-        try:
-            with varied([cast("Any", module).layers[0]], _in_the_type_of_features):
-                return language(tokens, mask=None, cache=cache, **given).logits
-        finally:
-            _types.pop()
+        with varied([cast("Any", module).layers[0]], _in_type(given["inputs_embeds"].dtype)):
+            return language(tokens, mask=None, cache=cache, **given).logits
     if not (quirks.sees_images_whole and (tokens == image_id).any()):
         return language(tokens, mask=None, cache=cache, **given).logits
     is_image = tokens == image_id
     sliding = [layer for layer in cast("Any", module).layers if layer.self_attn.is_sliding]
-    _masks.append(image_mask(is_image, language["model"].window_size))
-    try:
-        with varied(sliding, _with_its_own_mask):
-            return language(tokens, mask=image_mask(is_image), cache=cache, **given).logits
-    finally:
-        _masks.pop()
+    with varied(sliding, _with_mask(image_mask(is_image, language["model"].window_size))):
+        return language(tokens, mask=image_mask(is_image), cache=cache, **given).logits
 
 
 def states(
@@ -76,13 +68,18 @@ def states(
     if "lm_head" in language:
         with varied([language["lm_head"]], _passing_on):
             return called(module, tokens, given, image_id, quirks, cache)
-    _heard.append(mx.array(0))
-    try:
-        with varied([language["model"]], _overheard):
-            called(module, tokens, given, image_id, quirks, cache)  # its logits are never asked for, so never computed
-        return _heard[-1]
-    finally:
-        _heard.pop()
+    heard: list[mx.array] = []
+
+    def overheard(plain: Call) -> Call:
+        def call(layer: nn.Module, *args: Any, **kwargs: Any) -> mx.array:
+            heard.append(plain(layer, *args, **kwargs))
+            return heard[-1]
+
+        return call
+
+    with varied([language["model"]], overheard):
+        called(module, tokens, given, image_id, quirks, cache)  # its logits are never asked for, so never computed
+    return heard[-1]
 
 
 def logits(module: nn.Module, tokens: mx.array) -> mx.array:
@@ -103,26 +100,13 @@ def has_head(module: nn.Module) -> bool:
     return apart.shape == whole.shape and bool(mx.allclose(apart, whole, rtol=1e-3, atol=1e-3))
 
 
-_heard: list[mx.array] = []  # the trunk's output; lists, so that the calls below are always the same ones
-_masks: list[mx.array] = []  # of the layers that see a window alone
-_types: list[mx.Dtype] = []  # of the embeddings
-
-
 def _passing_on(_: Call) -> Call:
     return lambda _layer, states: states
 
 
-def _overheard(plain: Call) -> Call:
-    def call(layer: nn.Module, *args: Any, **kwargs: Any) -> mx.array:
-        _heard[-1] = plain(layer, *args, **kwargs)
-        return _heard[-1]
-
-    return call
+def _in_type(dtype: mx.Dtype) -> Wrap:
+    return lambda plain: lambda layer, x, *args, **kwargs: plain(layer, x.astype(dtype), *args, **kwargs)
 
 
-def _in_the_type_of_features(plain: Call) -> Call:
-    return lambda layer, x, *args, **kwargs: plain(layer, x.astype(_types[-1]), *args, **kwargs)
-
-
-def _with_its_own_mask(plain: Call) -> Call:
-    return lambda layer, x, _mask, cache: plain(layer, x, _masks[-1], cache)
+def _with_mask(mask: mx.array) -> Wrap:
+    return lambda plain: lambda layer, x, _mask, cache: plain(layer, x, mask, cache)

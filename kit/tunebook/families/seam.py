@@ -9,7 +9,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..variants import Call, varied
+from ..variants import varied
 
 Head = Callable[[nn.Module, mx.array], mx.array]  # (module, hidden (..., D)) -> logits (..., V)
 
@@ -47,17 +47,7 @@ def projection(module: nn.Module, hidden: mx.array) -> mx.array:
 
 def rest_of_the_model(module: nn.Module, hidden: mx.array) -> mx.array:
     """What the whole model does behind its trunk: its scale or cap on logits too (Gemma 2, Cohere, Granite)."""
-    _given.append(hidden.reshape(1, -1, hidden.shape[-1]))
-    try:
-        with varied([language_model(module)["model"]], _giving):
-            logits = module(mx.zeros((1, 1), mx.int32))  # (1, N, V); the trunk does not look at the tokens
-    finally:
-        _given.pop()
+    states = hidden.reshape(1, -1, hidden.shape[-1])
+    with varied([language_model(module)["model"]], lambda _plain: lambda *_args, **_options: states):
+        logits = module(mx.zeros((1, 1), mx.int32))  # (1, N, V); the trunk does not look at the tokens
     return logits.reshape(*hidden.shape[:-1], -1)
-
-
-_given: list[mx.array] = []  # the states a trunk stands in for; a list, so that the call below is always the same one
-
-
-def _giving(_: Call) -> Call:
-    return lambda *_args, **_options: _given[-1]

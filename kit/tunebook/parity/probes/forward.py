@@ -95,20 +95,16 @@ def _first_layer(case: Case) -> str:
 
 def _layer_states(module: nn.Module, tokens: np.ndarray) -> list[np.ndarray]:
     """(T, D) of tokens (T,), behind each decoder layer."""
-    with varied(layers_of(module), _recording):
+    recorded: list[mx.array] = []
+
+    def recording(plain: Call) -> Call:
+        def call(layer: nn.Module, *args: Any, **options: Any) -> Any:
+            output = plain(layer, *args, **options)
+            recorded.append(output[0] if isinstance(output, tuple) else output)
+            return output
+
+        return call
+
+    with varied(layers_of(module), recording):
         module(mx.array(tokens[None]))
-        states = [np.array(state.reshape(-1, state.shape[-1]).astype(mx.float32)) for state in _recorded]
-    _recorded.clear()
-    return states
-
-
-_recorded: list[mx.array] = []  # a list outside, so that the call below is always the same one
-
-
-def _recording(plain: Call) -> Call:
-    def call(layer: nn.Module, *args: Any, **options: Any) -> Any:
-        output = plain(layer, *args, **options)
-        _recorded.append(output[0] if isinstance(output, tuple) else output)
-        return output
-
-    return call
+    return [np.array(state.reshape(-1, state.shape[-1]).astype(mx.float32)) for state in recorded]
