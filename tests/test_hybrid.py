@@ -89,7 +89,9 @@ def opened(folder):
 
 
 def stepper(model, **options):
-    config = TrainingConfig(max_steps=2, per_device_train_batch_size=3, gradient_accumulation_steps=1, **options)
+    config = TrainingConfig(
+        warmup_steps=0, max_steps=2, per_device_train_batch_size=3, gradient_accumulation_steps=1, **options
+    )
     return Stepper(model.loaded, config, ROWS, total_steps=2, max_seq_length=128)
 
 
