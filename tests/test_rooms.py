@@ -10,6 +10,7 @@ WIDGETS = KIT.parents[1] / "widgets" / "tunebook_widgets"
 
 # A room, and the rooms it may import. Everything may also import itself.
 PICTURE = """
+    inert       :
     events      :
     sealed      :
     tokenizer_state :
@@ -30,11 +31,11 @@ PICTURE = """
     hub         :
     sources     : hub reach
     pretraining : config reach sources
-    progress    : events
+    progress    : events inert
     bridges     : events
     run_lock    : private
     run_log     : events private sealed
-    runs        : events private run_log
+    runs        : events inert private run_log
     audience    : events runs
     blas        : atomic runtime sealed
     tensors     :
@@ -134,7 +135,7 @@ ALLOWED = {
     name.strip(): set(rooms.split()) for name, rooms in (line.split(":") for line in PICTURE.strip().splitlines())
 }
 # What the widgets may use, and those alone that show a model.
-DASHBOARD = {"events", "runs"}
+DASHBOARD = {"events", "inert", "runs"}
 NEEDS = {
     "tokens.py": {"datacheck", "encoding", "families", "formats", "loader", "pretraining", "sources", "trainer"},
     "chat.py": {"loader", "sampling", "untuned"},

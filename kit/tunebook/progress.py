@@ -10,6 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from .events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from .inert import one_line, visible
 
 T = TypeVar("T")
 
@@ -19,12 +20,12 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> "tqdm[T
 
     `total` is how many there are, where they cannot be counted beforehand.
     """
-    return tqdm(items, total=total, desc=what, delay=2, leave=False, file=sys.stdout)
+    return tqdm(items, total=total, desc=one_line(what), delay=2, leave=False, file=sys.stdout)
 
 
 def bytes_bar(total: int, what: str) -> tqdm:
     """A bar to `update` with numbers of bytes; it shows and goes as `progress` does."""
-    return tqdm(total=total, desc=what, delay=2, leave=False, file=sys.stdout, unit="B", unit_scale=True)
+    return tqdm(total=total, desc=one_line(what), delay=2, leave=False, file=sys.stdout, unit="B", unit_scale=True)
 
 
 def run_bar() -> Callable[[Event], None]:
@@ -45,10 +46,10 @@ def run_bar() -> Callable[[Event], None]:
             case SampleEvent():
                 tqdm.write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():
-                tqdm.write(event.text)
+                tqdm.write(visible(event.text))
             case RunEnded():
                 assert bar is not None
                 bar.close()
-                tqdm.write(event.message)
+                tqdm.write(visible(event.message))
 
     return show

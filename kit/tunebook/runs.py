@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from .inert import one_line
 from .private import make_private_folder, new_private_file
 from .run_log import EVENTS_FILE, SAMPLES_FILE, event_log, log_of, read_events, rewind
 
@@ -61,7 +62,7 @@ class RunHistory:
         reached = int(self.step[-1]) if self.step.size else self.started.step
         loss = f", last loss {self.loss[-1]:.4f}" if self.loss.size else ""
         state = f"ended: {self.ended.reason.replace('_', ' ')}" if self.ended else "its end is not in the log"
-        return f"A run of {self.started.model}: step {reached} of {self.started.total_steps}{loss}; {state}."
+        return f"A run of {one_line(self.started.model)}: step {reached} of {self.started.total_steps}{loss}; {state}."
 
 
 def load(path: Path | str) -> RunHistory:

@@ -5,12 +5,16 @@ Run folders or logs come in, outputs that need no kernel go out: they are in the
 
 import html
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
+
+from tunebook.inert import one_line
 
 from .freeze import Bundle, picture_bundle
 from .picture import INK, MUTED, debiased_ema, finite, new_figure, png, quiet, title
@@ -23,6 +27,8 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _HEIGHT_INCHES = 4.6
 _LEFT = 'style="text-align: left"'
+_NAMED = "named in the legend"
+_NAME_CHARACTERS = 60  # of a run, in the picture; the table has it whole
 _OF_THE_PLACE = {"output_dir"}  # settings that differ and explain nothing
 
 
@@ -37,7 +43,7 @@ def compare(runs: list[Recorded], *, names: list[str] | None = None) -> "Compari
         names = _folder_names(runs)
     elif len(names) != len(runs):
         raise ValueError(f"There are {len(names)} names for {len(runs)} runs; give each one.")
-    return Comparison(tuple(names), tuple(recorded_run(run) for run in runs))
+    return Comparison(tuple(map(one_line, names)), tuple(recorded_run(run) for run in runs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,7 @@ class Comparison:
             "Time": [duration(run.ended.elapsed) if run.ended else "–" for run in self.runs],
         }
         facts = [_facts(run) for run in self.runs]
-        settings = {name: [_plain(each.get(name)) for each in facts] for each in facts for name in each}
+        settings = {one_line(name): [_plain(each.get(name)) for each in facts] for each in facts for name in each}
         differ = {name: values for name, values in settings.items() if len(set(values)) > 1}
         return [*went.items(), *differ.items()]
 
@@ -90,13 +96,16 @@ class Comparison:
 def _picture(comparison: Comparison) -> bytes:
     figure = new_figure(_HEIGHT_INCHES)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-    for place, (name, run) in enumerate(zip(comparison.names, comparison.runs, strict=True)):
+    for place, run in enumerate(comparison.runs):
         color = _COLORS[place % len(_COLORS)]
         dash = _DASHES[place % len(_DASHES)]
-        _draw(upper, lower, run, name, color, dash)
+        _draw(upper, lower, run, color, dash)
     title(upper, "Loss, smoothed, and held-out  (nats per trained token)", small=False)
     title(lower, "Gradient norm, smoothed")
-    upper.legend(fontsize=8, labelcolor=INK, frameon=False)
+    lines = [line for line in upper.lines if line.get_gid() == _NAMED]
+    legend = upper.legend(lines, [_short(name) for name in comparison.names], fontsize=8, labelcolor=INK, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a name is a dollar
     for axes in (upper, lower):
         quiet(axes)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -104,17 +113,29 @@ def _picture(comparison: Comparison) -> bytes:
     return png(figure)
 
 
-def _draw(upper: Axes, lower: Axes, run: Progress, name: str, color: str, dash: Any) -> None:
+def _draw(upper: Axes, lower: Axes, run: Progress, color: str, dash: Any) -> None:
     step, losses, norms = run.column("step"), finite(run.column("loss")), finite(run.column("grad_norm"))
     style = {"color": color, "linestyle": dash}
     upper.plot(step, losses, color=color, alpha=0.18, linewidth=0.8)
-    upper.plot(step, debiased_ema(losses, run.ema_decay), linewidth=1.8, label=name, **style)
+    upper.plot(step, debiased_ema(losses, run.ema_decay), linewidth=1.8, gid=_NAMED, **style)
     if run.evals:
         where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
         every = -(-len(where) // 40)  # diamonds on top of one another are a bar
         marks = {"marker": "D", "markersize": 4.5, "markerfacecolor": "white", "markevery": every}
         upper.plot(where, height, color=color, linestyle="none", **marks)
     lower.plot(step, debiased_ema(norms, run.ema_decay), linewidth=1.3, **style)
+
+
+def _short(name: str) -> str:
+    """A name as the picture's font can write it, not too long for it."""
+    known = "".join(char if ord(char) in _glyphs() else "□" for char in name)
+    return known if len(known) <= _NAME_CHARACTERS else f"{known[: _NAME_CHARACTERS - 1]}…"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """The characters of matplotlib's own font; of others it draws a box, and warns."""
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def _facts(run: Progress) -> dict[str, Any]:
@@ -142,7 +163,7 @@ def _best(run: Progress) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else one_line(value)
 
 
 def _folder_names(runs: list[Recorded]) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tunebook.inert import one_line, visible
+
 from .picture import HEIGHT_INCHES, PIXELS_PER_INCH, WIDTH_INCHES, picture
 from .progress import Progress
 from .wording import duration, loss, rate, rows_to_train, verdict
@@ -28,7 +30,7 @@ def frozen_picture(run: Progress) -> tuple[Bundle, dict[str, Any]]:
 def picture_bundle(png: bytes, height_inches: float, text: str) -> tuple[Bundle, dict[str, Any]]:
     """A PNG of `picture.new_figure(height_inches)` as an output, and its metadata."""
     size = {"width": round(WIDTH_INCHES * PIXELS_PER_INCH), "height": round(height_inches * PIXELS_PER_INCH)}
-    bundle = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": text}
+    bundle = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": one_line(text)}
     return bundle, {"image/png": size, "needs_background": "light"}
 
 
@@ -37,7 +39,7 @@ def frozen_table(run: Progress) -> Bundle:
     sentence = verdict(run)
     rows = _table_rows(run)
     hidden = max(len(run.notices) - _NOTICES_KEPT, 0)
-    notices = [f"step {notice.step}: {notice.text}" for notice in run.notices[hidden:]]
+    notices = [f"step {notice.step}: {visible(notice.text)}" for notice in run.notices[hidden:]]
     if hidden:
         notices.insert(0, f"{hidden} earlier notices are in the run's event log.")
     cells = "".join(
@@ -57,7 +59,7 @@ def _samples(run: Progress) -> list[tuple[int, str, str]]:
     """(step, prompt, text) of what the model wrote at first and at last, prompt by prompt."""
     first = {sample.prompt: sample for sample in reversed(run.samples)}
     shown = [sample for last in run.last_samples for sample in (first[last.prompt], last)]
-    return list(dict.fromkeys((sample.step, sample.prompt, sample.text) for sample in shown))
+    return list(dict.fromkeys((sample.step, visible(sample.prompt), visible(sample.text)) for sample in shown))
 
 
 def _samples_table(run: Progress) -> str:
@@ -73,7 +75,7 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
     end, rows = run.ended, []
     if run.started is not None:
         share = 100 * run.started.trainable_parameters / max(run.started.total_parameters, 1)
-        rows.append(("Model", run.started.model))
+        rows.append(("Model", one_line(run.started.model)))
         rows.append(("Trained", f"{run.started.trainable_parameters:,} parameters ({share:.2f} %)"))
         rows.append(("Rows", f"{rows_to_train(run.started)} to train on, {run.started.eval_rows:,} held out"))
     if end is not None:
@@ -94,5 +96,5 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
         )
         rows.append(("Peak memory", f"{run.last.peak_gb:.2f} GB"))
     if end is not None and end.message:
-        rows.append(("Ended", end.message))
+        rows.append(("Ended", visible(end.message)))
     return rows

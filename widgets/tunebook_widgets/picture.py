@@ -21,6 +21,7 @@ PLUM, SLATE, OCHRE = "#9c4f8c", "#566573", "#8a6100"
 INK, MUTED, GRID = "#2b2f33", "#6b7278", "#e4e7ea"
 
 WIDTH_INCHES, HEIGHT_INCHES = 7.6, 5.6
+_BEYOND = 1e100  # no loss, rate or speed; near the largest float the distance of two ticks overflows
 PIXELS_PER_INCH = 100  # as shown; drawn at twice that
 
 
@@ -91,7 +92,8 @@ def debiased_ema(values: np.ndarray, decay: float) -> np.ndarray:
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, np.nan)
+    """`values`, NaN where they are not finite or so large that no axis can be laid out for them."""
+    return np.where(np.abs(values) < _BEYOND, values, np.nan)
 
 
 def _draw_loss(axes: Axes, run: Progress) -> None:
@@ -111,7 +113,7 @@ def _draw_loss(axes: Axes, run: Progress) -> None:
             label="held-out",
             **held_out,
         )
-        if run.best_eval is not None:
+        if run.best_eval is not None and abs(run.best_eval.loss) < _BEYOND:
             axes.plot(run.best_eval.step, run.best_eval.loss, linestyle="none", label="best", **held_out)
     if run.checkpoints:
         axes.plot(
@@ -141,7 +143,7 @@ def _draw_grad_norm(axes: Axes, run: Progress) -> None:
 
 
 def _draw_rate(axes: Axes, run: Progress) -> None:
-    axes.plot(run.column("step"), run.column("lr"), color=PLUM, linewidth=1.2, marker=_marker(run))
+    axes.plot(run.column("step"), finite(run.column("lr")), color=PLUM, linewidth=1.2, marker=_marker(run))
     for change in run.rates:
         axes.axvline(change.step + 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2e}".replace("e-0", "e−") if rate else "0"))
@@ -161,7 +163,7 @@ def _draw_memory(axes: Axes, run: Progress) -> None:
         if np.isfinite(values).any():
             axes.plot(step, values, color=OCHRE, linewidth=1.2, linestyle=dash, marker=_marker(run), label=label)
     limit = run.started.memory_limit_gb if run.started else None
-    if limit is not None and run.steps and limit < 4 * np.nanmax(run.column("peak_gb")):
+    if limit is not None and run.steps and limit < 4 * np.nanmax(run.column("peak_gb"), initial=0):
         axes.axhline(limit, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     title(axes, "Memory  (GB)" if limit is None else f"Memory  (GB of {limit:.1f})")
     if run.steps:

@@ -6,6 +6,8 @@ A `Progress` comes in, a mime bundle goes out: a sentence, a bar and the last nu
 import html
 import math
 
+from tunebook.inert import visible
+
 from .freeze import Bundle
 from .progress import Progress
 from .wording import duration, headline, loss, rate
@@ -21,7 +23,7 @@ def status_table(run: Progress, hint: str = "") -> Bundle:
     bar = f'<progress value="{run.last.step if run.last else 0}" max="{max(run.total_steps, 1)}"></progress>'
     heads = "".join(f"<th>{name}</th>" for name, _ in rows)
     cells = "".join(f"<td>{html.escape(value)}</td>" for _, value in rows)
-    notice = f"step {run.notices[-1].step}: {run.notices[-1].text}" if run.notices else ""
+    notice = f"step {run.notices[-1].step}: {visible(run.notices[-1].text)}" if run.notices else ""
     more = [text for text in (notice, hint) if text]
     return {
         "text/html": f"<p><strong>{html.escape(sentence)}</strong> {bar}</p>"

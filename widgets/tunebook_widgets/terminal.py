@@ -15,6 +15,7 @@ from tunebook.events import (
     SampleEvent,
     StepEvent,
 )
+from tunebook.inert import one_line, visible
 
 from .freeze import frozen_table
 from .progress import Progress
@@ -61,11 +62,11 @@ class TerminalScreen:
             case SampleEvent():
                 self._write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():
-                self._write(f"step {event.step}: {event.text}")
+                self._write(f"step {event.step}: {visible(event.text)}")
             case LearningRateChanged():
                 self._write(f"step {event.step}: learning_rate is {rate(event.learning_rate)} from now on")
             case RunStarted():
-                self._write(f"Training {event.model}: {event.total_steps:,} steps, {rows_to_train(event)}.")
+                self._write(f"Training {one_line(event.model)}: {event.total_steps:,} steps, {rows_to_train(event)}.")
             case CommandReceived():
                 self._write(headline(run))
             case RunEnded():

@@ -7,14 +7,12 @@ are named, not written. Nothing is left out; the ids of all pieces, one after an
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from unicodedata import category
+
+from tunebook.inert import visible
 
 Decode = Callable[[Sequence[int]], str]
 
 UNFINISHED = "\ufffd"  # how a decoder writes bytes that are no whole character (yet)
-
-# Unicode's categories of control, format (invisible, or turning the direction), surrogate and separating characters.
-_ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,3 @@ def _first(before: list[int], ids: list[int], decode: Decode) -> int:
         if _text(before, ids[:count], decode) + decode(ids[count:]) == whole:
             return count
     return len(ids)
-
-
-def visible(text: str) -> str:
-    """`text` with ⟨U+001B⟩ in place of a character that is invisible or acts on what is around it.
-
-    Tab and newline stay.
-    """
-    return "".join(
-        f"⟨U+{ord(char):04X}⟩" if category(char) in _ACTING and char not in "\t\n" else char for char in text
-    )

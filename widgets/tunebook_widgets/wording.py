@@ -73,6 +73,8 @@ def rate(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """'8.2 s', '3 min 12 s', '2 h 05 min'."""
+    if not 0 <= seconds < 1e12:
+        return "no time that is known"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 59.5:
@@ -85,6 +87,8 @@ def duration(seconds: float) -> str:
 
 def about(seconds: float) -> str:
     """A duration as one would say it: 'about 3 min'. Never more precise than the estimate it comes from."""
+    if not seconds < 1e12:
+        return "no time that is known"
     if seconds < 7.5:
         return "a few seconds"
     if seconds < 55:

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,9 @@ def _open(source: Any, name: str) -> Sequence[Row]:
     if is_of(source, "datasets", "Dataset"):
         from .library import undecoded, where_from
 
-        _check_rows(islice(source, 1), name)  # a format such as "pandas" makes something else of every row
-        return Indexed(undecoded(source), name, where_from(source))
+        rows = undecoded(source)
+        _check_rows([rows[0]] if len(rows) else [], name)  # a format such as "pandas" makes something else of every row
+        return Indexed(rows, name, where_from(source))
     if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
         raise TypeError(
             f"{name} is a {type(source).__name__}; pass a list of rows, each a dict such as {{'messages': ...}}, a "
