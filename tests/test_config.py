@@ -28,6 +28,14 @@ from tunebook import LoraConfig, TrainingConfig
         ("max_grad_leaf_norm", -1.0),
         ("max_grad_value", math.nan),
         ("seed", -1),
+        ("num_train_epochs", "3"),
+        ("learning_rate", "2e-4"),
+        ("learning_rate", True),
+        ("weight_decay", "0.1"),
+        ("max_grad_norm", "1"),
+        ("adam_beta1", "0.9"),
+        ("save_minutes", [10]),
+        ("hold_out", True),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_name_and_value(field, value):

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Literal, cast, get_args
 
 TINIEST = 1.2e-38  # rounded up, the smallest float32 that is computed with in full
@@ -248,7 +249,7 @@ def _positive(**values: float | None) -> list[str]:
     return [
         f"{name} is {value!r}; it must be a finite number above 0."
         for name, value in values.items()
-        if value is not None and not 0 < value < math.inf
+        if value is not None and not (_is_number(value) and 0 < value < math.inf)
     ]
 
 
@@ -256,7 +257,7 @@ def _not_zero_in_float32(**values: float | None) -> list[str]:
     return [
         f"{name} is {value!r}, which is 0 for float32, the type of all updates; it must be at least {TINIEST}."
         for name, value in values.items()
-        if value is not None and 0 < value < TINIEST
+        if value is not None and _is_number(value) and 0 < value < TINIEST
     ]
 
 
@@ -264,16 +265,21 @@ def _not_negative(**values: float | None) -> list[str]:
     return [
         f"{name} is {value!r}; it must be a finite number, 0 or more."
         for name, value in values.items()
-        if value is not None and not 0 <= value < math.inf
+        if value is not None and not (_is_number(value) and 0 <= value < math.inf)
     ]
 
 
 def _in_half_open_unit(**values: float | None) -> list[str]:
     return [
-        f"{name} is {value!r}; it must be at least 0 and below 1."
+        f"{name} is {value!r}; it must be a number, at least 0 and below 1."
         for name, value in values.items()
-        if value is not None and not 0 <= value < 1
+        if value is not None and not (_is_number(value) and 0 <= value < 1)
     ]
+
+
+def _is_number(value: object) -> bool:
+    """Not a text with digits; a plain no is the 0 that means off."""
+    return isinstance(value, Real) and value is not True
 
 
 def _one_of(choices: Any, **values: str) -> list[str]:

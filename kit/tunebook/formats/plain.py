@@ -43,9 +43,14 @@ def read_tokens(row: Row, reading: Reading) -> Example:
 
 def integers(values: Any, name: str) -> np.ndarray:
     """A column of whole numbers as (T,) int64. Raises BadRow for anything else."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # of lists of several lengths
+        raise BadRow(f"its column '{name}' is not a flat list of whole numbers.") from error
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise BadRow(f"its column '{name}' is not a flat list of whole numbers.")
+    if array.size and int(array.max()) > np.iinfo(np.int64).max:  # of unsigned ones, which int64 would make negative
+        raise BadRow(f"its column '{name}' holds {int(array.max())}, which no vocabulary has.")
     return array.astype(np.int64)
 
 
