@@ -64,6 +64,7 @@ PICTURE = """
     training_form : activations attention hybrid neftune recompute variants
     saving      : config runs
     checkpoint  : private sealed tensors runs
+    earlier_runs : checkpoint events run_lock runs sealed
     checkup     : runtime blas
     fetch       : atomic hub runtime progress sealed
     formats     : config examples images pretraining reach sources tokenizer_state
@@ -119,8 +120,9 @@ PICTURE = """
     looks       : evaluation events run_plan sampling
     loop        : checkpoint controls divergence endings evaluation events families feed interrupts kept_weights \
                   looks run_events run_plan run_progress runtime saving step tensors
-    trainer     : audience events config feasibility identity run_lock interrupts checkpoint sources formats runs \
-                  memory loader batches evaluation preparation pretraining loop progress run_plan saving tensors
+    trainer     : audience earlier_runs events config feasibility identity run_lock interrupts checkpoint sources \
+                  formats runs memory loader batches evaluation preparation pretraining loop progress run_plan saving \
+                  tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
                   adapters encoding families chat_templates checkpoint_config evaluation events examples formats \
                   resize tokenizer_state trusted runs checkpoint scratch

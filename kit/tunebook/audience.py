@@ -28,9 +28,9 @@ class Audience:
 
     def __init__(self, listeners: Sequence[tuple[str, Listener]], run_folder: Path | None, earlier: Sequence[Event]):
         """`listeners` come with the name each is called by in a report; the log in `run_folder` is told before them."""
-        log = [("The event log", event_log(run_folder, self._say))] if run_folder else []
-        self.listeners = [*log, *listeners]
         self.told = list(earlier)  # a resumed run's own past is part of its record
+        log = [("The event log", event_log(run_folder, self._say, self.told))] if run_folder else []
+        self.listeners = [*log, *listeners]
 
     def tell(self, event: Event) -> None:
         """Pass an event to every listener, in order; one that raises is reported to the others and not told again.

@@ -15,11 +15,12 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from .private import make_private_folder, new_private_folder
-from .runs import run_folders
+from .runs import EVENTS_FILE, run_folders
 from .sealed import Damaged, digest_of_file, sealed_json, unsealed
 from .tensors import flat, save_tensors
 
 FOLDER = "checkpoints"
+MOST_NAMED = 3  # of the runs that are passed over
 WEIGHTS, OPTIMIZER, BEST, STATE = "weights.safetensors", "optimizer.safetensors", "best.safetensors", "state.json"
 
 
@@ -96,27 +97,45 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def find_checkpoint(place: Path, hold: Callable[[Path], None] | None = None) -> tuple[Path, Checkpoint, list[str]]:
-    """(run folder, checkpoint, sentences about torn ones passed over).
+def find_checkpoint(
+    place: Path,
+    hold: Callable[[Path], None] | None = None,
+    differs: Callable[[Mapping[str, Any]], Sequence[str]] | None = None,
+) -> tuple[Path, Checkpoint, list[str]]:
+    """(run folder, checkpoint, sentences about what was passed over).
 
     `place` is one checkpoint, whose run is then resumed from just there; a run folder, for its newest sound one; or a
-    folder of runs, for the newest run that has any. `hold` is called with a run folder before its checkpoints are
-    read, so that nobody else writes there in the meantime. Raises TornCheckpoint when a checkpoint asked for by name
-    cannot be read, FileNotFoundError when there is none.
+    folder of runs, for the newest run that has any and is not of another identity, which `differs` tells by a line for
+    each value. `hold` is called with a run folder before its checkpoints are read, so that nobody else writes there in
+    the meantime. Raises TornCheckpoint when a checkpoint asked for by name cannot be read, ForeignCheckpoint when all
+    runs are others, FileNotFoundError when there is none.
     """
     if (place / STATE).exists() or place.absolute().parent.name == FOLDER:
         if hold is not None:
             hold(place.absolute().parents[1])
         return place.absolute().parents[1], read_checkpoint(place), []
     torn: list[TornCheckpoint] = []
+    others: list[tuple[Path, Sequence[str]]] = []  # the newest first
+    without: list[Path] = []
     for run_folder in [place, *reversed(run_folders(place))]:
-        if hold is not None and checkpoint_folders(run_folder):
+        if not checkpoint_folders(run_folder):
+            without += [run_folder] * (run_folder / EVENTS_FILE).is_file()
+            continue
+        if differs is not None and run_folder != place and (different := differs(_identity_in(run_folder))):
+            others.append((run_folder, different))
+            continue
+        if hold is not None:
             hold(run_folder)
         for folder in reversed(checkpoint_folders(run_folder)):
             try:
-                return run_folder, read_checkpoint(folder), [f"{said} The one before it is used." for said in torn]
+                checkpoint = read_checkpoint(folder)
             except TornCheckpoint as error:
                 torn.append(error)
+                continue
+            said = [f"{damage} The one before it is used." for damage in torn]
+            return run_folder, checkpoint, said + _passed_over(run_folder, others, without)
+    if others and not torn:
+        check_is_of(others[0][1], others[0][0])
     if not torn:
         raise FileNotFoundError(
             f"There is no checkpoint to resume from in {place}. It holds no run that has saved one; start afresh "
@@ -137,6 +156,33 @@ def check_is_of(different: Sequence[str], run_folder: Path) -> None:
             + "\n".join(different)
             + "\nSet these as they were to resume it, or start afresh without resume_from_checkpoint."
         )
+
+
+def _passed_over(found: Path, others: Sequence[tuple[Path, Sequence[str]]], without: Sequence[Path]) -> list[str]:
+    """Why it is `found` that is resumed though there are newer runs."""
+    why = []
+    if without:
+        why.append(f"{_some(without)} left no checkpoint")
+    if others:
+        newest, different = others[0]
+        values = "; ".join(line.strip() for line in different)
+        why.append(f"{_some([run for run, _ in others])} differ{'s' * (len(others) == 1)} ({newest.name}: {values})")
+    return [f"The run that goes on is {found.name}; of those after it, {', and '.join(why)}."] if why else []
+
+
+def _some(runs: Sequence[Path]) -> str:
+    more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
+    return ", ".join(run.name for run in runs[:MOST_NAMED]) + more
+
+
+def _identity_in(run_folder: Path) -> dict[str, Any]:
+    """What the checkpoints of a run are of; empty where none of them can say."""
+    for folder in reversed(checkpoint_folders(run_folder)):
+        try:
+            return _state(folder / STATE)["identity"]
+        except Damaged:
+            continue
+    return {}
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -54,6 +54,7 @@ class Run:
     progress: RunProgress = field(default_factory=RunProgress)
     controls: Controls = field(default_factory=Controls)
     interrupts: Interrupts = field(default_factory=Interrupts)  # who drains the events enters it
+    see_to_folder: Callable[[], None] = lambda: None  # before a checkpoint: make it anew where it was taken away
     sampled_step: int | None = None  # the last that samples were taken after
 
     def __post_init__(self):
@@ -336,6 +337,7 @@ class Run:
             progress=self.progress.as_plain(),
         )
         try:
+            self.see_to_folder()
             path = save_checkpoint(self.folder, self.step, checkpoint, keep=self._config.save_total_limit)
         except (OSError, RuntimeError) as error:  # a full disk, or MLX out of memory
             yield Notice(step=self.step, text=f"No checkpoint was written at step {self.step}. {error}")

@@ -15,7 +15,7 @@ import weakref
 from pathlib import Path
 from typing import Any, final
 
-from .private import FILE_MODE
+from .private import FILE_MODE, make_private_folder
 
 LOCK_FILE = "held.lock"
 _MOST_BYTES = 4096  # of what the file says
@@ -34,29 +34,57 @@ class RunLock:
 
     def __init__(self, run_folder: Path):
         self.notice: str | None = None  # why the folder is not held, where it cannot be
-        self._handle: int | None = None
-        path = run_folder / LOCK_FILE
+        self._folder, self._handle = run_folder, None
+        self._handle: int | None = self._taken()
+
+    def hold_again(self) -> None:
+        """Make the folder anew, and hold it, where it or the file in it was taken away in the meantime.
+
+        Raises RunInUse where another run has been made in its place since.
+        """
+        if self._handle is not None:
+            try:
+                there = os.stat(self._folder / LOCK_FILE)
+            except FileNotFoundError:
+                pass
+            else:
+                if os.path.samestat(there, os.fstat(self._handle)):
+                    return
+                raise RunInUse(
+                    f"{self._folder} was taken away, and another run has its place now; to keep what this one learns "
+                    "call model.save_pretrained when it has ended."
+                )
+        elif self._folder.is_dir():
+            return
+        make_private_folder(self._folder)
+        gone, self._handle = self._handle, self._taken()
+        if gone is not None:
+            os.close(gone)
+
+    def _taken(self) -> int | None:
+        """The open file that is locked; None where there can be none."""
+        path = self._folder / LOCK_FILE
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, FILE_MODE)
         except OSError as error:
-            self.notice = _not_held(run_folder, error)
-            return
+            self.notice = _not_held(self._folder, error)
+            return None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             said = os.pread(handle, _MOST_BYTES, 0)
             os.close(handle)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                self.notice = _not_held(run_folder, error)
-                return
+                self.notice = _not_held(self._folder, error)
+                return None
             raise RunInUse(
-                f"{run_folder} is being written to by {_holder(said)}. Wait for that run to end or stop it (its Stop "
+                f"{self._folder} is being written to by {_holder(said)}. Wait for that run to end or stop it (its Stop "
                 f"button, or a file called STOP in the folder), then resume; or start afresh without "
                 "resume_from_checkpoint."
             ) from error
-        self._handle = handle
         _held.add(self)
         _say_who(handle)
+        return handle
 
     def __enter__(self):
         return self
@@ -70,6 +98,21 @@ class RunLock:
             os.close(self._handle)
             self._handle = None
             _held.discard(self)
+
+
+def is_held(run_folder: Path) -> bool:
+    """Whether a live writer holds a run folder. Nothing is made in it."""
+    try:
+        handle = os.open(run_folder / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(handle)
+    return False
 
 
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()

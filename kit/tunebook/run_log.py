@@ -11,10 +11,10 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import final
+from typing import BinaryIO, final
 
 from .events import (
     Event,
@@ -41,13 +41,16 @@ MOST_WAITING_BYTES = 8_000_000  # lines that wait in memory for a disk to take t
 _CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"}\n$')
 
 
-def event_log(run_folder: Path | str, say: Callable[[str], None] = warnings.warn) -> Callable[[Event], None]:
+def event_log(
+    run_folder: Path | str, say: Callable[[str], None] = warnings.warn, told: Sequence[Event] = ()
+) -> Callable[[Event], None]:
     """A listener that appends each event to the run's `events.jsonl`, line by line, and samples to their own.
 
     `Working` is left out: it says what is going on, not what happened. Where the disk will not take a line, `say` is
-    told so once, and once more when it does again and what was waiting is written.
+    told so once, and once more when it does again and what was waiting is written. A log that is taken away is written
+    anew with all that was `told`, where the teller keeps that.
     """
-    return _EventLog(Path(run_folder), say)
+    return _EventLog(Path(run_folder), say, told)
 
 
 def read_events(path: Path | str) -> Iterator[Event]:
@@ -63,6 +66,16 @@ def read_events(path: Path | str) -> Iterator[Event]:
             yield event
     if sentence := odd.sentence(file):
         yield Notice(step=step, text=sentence)
+
+
+def last_events(path: Path | str, most_bytes: int = 256_000) -> list[Event]:
+    """The events in the last `most_bytes` of a log, of lines that are sound and known. Raises OSError for no file."""
+    with log_of(Path(path)).open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - most_bytes)
+        file.seek(start)
+        if start:
+            file.readline()  # what is left of one that began before
+        return [event for _, event in _lines_from(file, _Odd()) if event is not None]
 
 
 @dataclass(frozen=True)
@@ -128,8 +141,9 @@ def log_of(path: Path) -> Path:
 class _EventLog:
     """Appends lines to the files of a run folder; those a disk does not take wait for the next event."""
 
-    def __init__(self, run_folder: Path, say: Callable[[str], None]):
-        self._folder, self._say = run_folder, say
+    def __init__(self, run_folder: Path, say: Callable[[str], None], told: Sequence[Event]):
+        self._folder, self._say, self._told = run_folder, say, told
+        self._file: os.stat_result | None = None  # that was written to last
         self._waiting: dict[str, list[bytes]] = {EVENTS_FILE: [], SAMPLES_FILE: []}
         self._lost = 0  # lines that waited, and were more than MOST_WAITING_BYTES
         self._rates: dict[int, float] = {}  # that are not in their file yet
@@ -149,10 +163,7 @@ class _EventLog:
             self._forget_what_is_too_much()
             if not self._failing:
                 self._failing = True
-                self._say(
-                    f"The log of this run cannot be written to {self._folder} ({error.strerror}). Training goes on, "
-                    "and what is missing is written when it can be; free some space, or see who may write there."
-                )
+                self._say(self._why(error))
             return
         if self._failing:
             self._failing = False
@@ -160,15 +171,46 @@ class _EventLog:
             self._lost = 0
             self._say(f"The log of this run is written again to {self._folder}, with what had to wait{lost}.")
 
+    def _why(self, error: OSError) -> str:
+        if not self._folder.is_dir():
+            return (
+                f"{self._folder}, the folder of this run, is gone. Training goes on, and the next checkpoint makes it "
+                "anew, with what was said before; the checkpoints that were in it are lost."
+            )
+        return (
+            f"The log of this run cannot be written to {self._folder} ({error.strerror}). Training goes on, "
+            "and what is missing is written when it can be; free some space, or see who may write there."
+        )
+
     def _write(self) -> None:
+        self._see_to_the_file()
         if self._rates:
             known, _ = _with_sealed(self._folder, {})
             _keep_rates(self._folder, known | self._rates)
             self._rates = {}
         for name, lines in self._waiting.items():
             if lines:
-                _append(self._folder / name, b"".join(lines))
+                written = _append(self._folder / name, b"".join(lines))
+                self._file = written if name == EVENTS_FILE else self._file
                 lines.clear()
+
+    def _see_to_the_file(self) -> None:
+        """Have all of the log wait to be written where its file was taken away. Raises OSError where it is another."""
+        if self._file is None or not self._folder.is_dir():
+            return
+        try:
+            there = os.stat(self._folder / EVENTS_FILE)
+        except FileNotFoundError:
+            if self._told:
+                self._waiting[EVENTS_FILE] = [_line(event) for event in self._told]
+                if not (self._folder / SAMPLES_FILE).exists():
+                    samples = [event for event in self._told if isinstance(event, SampleEvent)]
+                    self._waiting[SAMPLES_FILE] = [_sample(event) for event in samples]
+                self._rates = {e.step: e.learning_rate for e in self._told if isinstance(e, LearningRateChanged)}
+            self._file, self._lost = None, 0
+            return
+        if not os.path.samestat(there, self._file):
+            raise OSError(errno.ESTALE, f"{EVENTS_FILE} there is another file now")
 
     def _forget_what_is_too_much(self) -> None:
         for lines in self._waiting.values():
@@ -216,28 +258,32 @@ def _sound_lines(file: Path) -> tuple[list[tuple[bytes, Event | None]], list[str
 def _lines_in(path: Path, odd: _Odd) -> Iterator[tuple[bytes, Event | None]]:
     """(line, its event) of each sound line; None where only a newer version knows the event."""
     with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MOST_LINE_BYTES):
-            number += 1
-            if not line.endswith(b"\n"):
-                if not _rest_of_line(file):
-                    return  # it is still being written, or its writer was killed
-                line = b""
-            try:
-                event, strangers = parsed(_checked(line).decode())
-            except UnknownEvent:
-                odd.newer += 1
-                yield line, None
-                continue
-            except ValueError:
-                odd.damaged += 1
-                odd.first = odd.first or number
-                continue
-            odd.newer += bool(strangers)
-            yield line, event
+        yield from _lines_from(file, odd)
 
 
-def _rest_of_line(file) -> bool:
+def _lines_from(file: BinaryIO, odd: _Odd) -> Iterator[tuple[bytes, Event | None]]:
+    number = 0
+    while line := file.readline(MOST_LINE_BYTES):
+        number += 1
+        if not line.endswith(b"\n"):
+            if not _rest_of_line(file):
+                return  # it is still being written, or its writer was killed
+            line = b""
+        try:
+            event, strangers = parsed(_checked(line).decode())
+        except UnknownEvent:
+            odd.newer += 1
+            yield line, None
+            continue
+        except ValueError:
+            odd.damaged += 1
+            odd.first = odd.first or number
+            continue
+        odd.newer += bool(strangers)
+        yield line, event
+
+
+def _rest_of_line(file: BinaryIO) -> bool:
     """Pass over what is left of a line; False when the file ends before it does."""
     while piece := file.readline(MOST_LINE_BYTES):
         if piece.endswith(b"\n"):
@@ -265,8 +311,8 @@ def _sample(event: SampleEvent) -> bytes:
     return (json.dumps(asdict(event), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _append(path: Path, content: bytes) -> None:
-    """Write all of `content` behind what is there, or nothing of it."""
+def _append(path: Path, content: bytes) -> os.stat_result:
+    """Write all of `content` behind what is there, or nothing of it; what file that is."""
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, FILE_MODE)
     try:
         size = os.fstat(handle).st_size
@@ -278,6 +324,7 @@ def _append(path: Path, content: bytes) -> None:
         except OSError:
             os.ftruncate(handle, size)
             raise
+        return os.fstat(handle)
     finally:
         os.close(handle)
 

@@ -17,7 +17,7 @@ import numpy as np
 from .events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 from .inert import one_line
 from .private import make_private_folder, new_private_file
-from .run_log import EVENTS_FILE, SAMPLES_FILE, event_log, log_of, read_events, rewind
+from .run_log import EVENTS_FILE, SAMPLES_FILE, event_log, last_events, log_of, read_events, rewind
 
 __all__ = [
     "CONFIG_FILE",
@@ -27,6 +27,7 @@ __all__ = [
     "RunHistory",
     "event_log",
     "keep_config",
+    "last_events",
     "load",
     "new_run_folder",
     "read_events",

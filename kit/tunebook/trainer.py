@@ -4,11 +4,12 @@ The run itself is `loop.Run`, a generator of events. `train` and `train_async` m
 have it told to those who subscribed (`audience.py`); they differ only in whether the caller waits or awaits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -16,6 +17,7 @@ from .audience import Audience, Listener, StepCallback, drain, drain_async, step
 from .batches import total_steps
 from .checkpoint import Checkpoint, check_is_of, find_checkpoint
 from .config import TrainingConfig
+from .earlier_runs import said_of_earlier_runs
 from .evaluation import Score, score_now
 from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
 from .feasibility import gguf_notice
@@ -30,7 +32,7 @@ from .pretraining import MultimodalPretrain
 from .progress import run_bar
 from .run_lock import RunLock
 from .run_plan import RunPlan
-from .runs import keep_config, rewind
+from .runs import CONFIG_FILE, keep_config, rewind
 from .saving import make_run_folder
 from .sources import Source
 from .tensors import flat
@@ -150,9 +152,10 @@ class Trainer:
     def train(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
         """Train, blocking until done. In a notebook prefer `await trainer.train_async()`: there the buttons work.
 
-        `resume_from_checkpoint` True or "latest" goes on from the newest checkpoint in `output_dir`; a path names a
-        run folder or one checkpoint. Raises ForeignCheckpoint, with the differences, for one of another run, and
-        RunInUse while another process trains in the folder.
+        `resume_from_checkpoint` True or "latest" goes on with the newest run in `output_dir` that has a checkpoint and
+        is of this model, these rows and settings; a path names a run folder or one checkpoint. Raises
+        ForeignCheckpoint, with the differences, for one of another run, and RunInUse while another process trains in
+        the folder.
 
         An interrupt ends the run, which is saved and returns its result. Those that come while it ends are held back
         until it has ended, for ten seconds at most after the first of them.
@@ -227,22 +230,14 @@ class Trainer:
         def hold(run_folder: Path) -> None:
             locks.append(held.enter_context(RunLock(run_folder)))
 
-        found = find_checkpoint(place, hold) if place else None
+        found = find_checkpoint(place, hold, partial(self._differences, self._plan(self.config))) if place else None
         config, notices = self._settled(found[1] if found else None)
-        plan = RunPlan(
-            loaded=self.loaded,
-            config=config,
-            feed=self.data.feed,
-            eval_rows=self.eval_rows,
-            max_seq_length=self.max_seq_length,
-            skip_unreadable=self.data.skip_unreadable,
-            prompts=self.data.prompts,
-        )
+        plan = self._plan(config)
         run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
         if found:
             run.folder, checkpoint, skipped = found
-            check_is_of(differences(checkpoint.identity, plan.identity), run.folder)
+            check_is_of(self._differences(plan, checkpoint.identity), run.folder)
             run.restore(checkpoint)
             # From a checkpoint of choice the run may take another course.
             rewound = rewind(run.folder, run.step, same_course=place in (run.folder, run.folder.parent))
@@ -254,12 +249,33 @@ class Trainer:
             run.folder = make_run_folder(config.output_dir)
             hold(run.folder)
             keep_config(run.folder, config.as_plain(), plan.identity)
+            run.notices += said_of_earlier_runs(run.folder, partial(self._differences, plan))
         run.notices += [lock.notice for lock in locks if lock.notice is not None]
+        if run.folder is not None:
+            run.see_to_folder = partial(_put_back, run.folder, locks[-1], config, plan.identity)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         audience = Audience([*bar, *self._listeners], run.folder, earlier)
         self._model.run_events = audience.told  # as it grows: an export may be made in the middle of the run
         return run, audience
+
+    def _plan(self, config: TrainingConfig) -> RunPlan:
+        return RunPlan(
+            loaded=self.loaded,
+            config=config,
+            feed=self.data.feed,
+            eval_rows=self.eval_rows,
+            max_seq_length=self.max_seq_length,
+            skip_unreadable=self.data.skip_unreadable,
+            prompts=self.data.prompts,
+        )
+
+    def _differences(self, plan: RunPlan, identity: Mapping[str, Any]) -> list[str]:
+        """A line for each value in which a run of `identity` differs from a run of `plan`."""
+        here = dict(plan.identity)
+        if self.config.gradient_checkpointing == "auto":  # a run that is resumed does as it did before
+            del here["gradient_checkpointing"]
+        return differences(identity, here)
 
     def _place(self, resume_from: str | Path | bool) -> Path:
         """The folder a checkpoint is looked for in."""
@@ -278,6 +294,13 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     """
     trainer.prepare(replace(trainer.sources, response_markers=(instruction_part, response_part)))
     return trainer
+
+
+def _put_back(run_folder: Path, lock: RunLock, config: TrainingConfig, identity: Mapping[str, Any]) -> None:
+    """Make a run folder anew that was taken away in the middle of the run, held and with its config."""
+    lock.hold_again()
+    if not (run_folder / CONFIG_FILE).exists():
+        keep_config(run_folder, config.as_plain(), identity)
 
 
 def _result(told: Sequence[Event], run_folder: Path | None) -> TrainResult:
