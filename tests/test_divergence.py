@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from tunebook import FastModel, Trainer, TrainingConfig, runtime, step
+from tunebook import FastModel, Trainer, TrainingConfig, optim, step
 from tunebook.checkpoint import checkpoint_folders, read_checkpoint
 from tunebook.events import EndReason, Notice, StepEvent
 
@@ -83,11 +83,29 @@ def test_an_update_that_fails_leaves_the_step_before_whole(tiny_folder, rows, mo
 def test_where_memory_has_no_room_for_both_torn_weights_are_told_and_never_saved(tiny_folder, rows, monkeypatch):
     trainer, notices = make(tiny_folder, rows, full=True)
     monkeypatch.setattr(step, "mx", FailingEval(trainer, 3))
-    monkeypatch.setattr(runtime, "training_limit_gb", lambda: 0.0)
+    monkeypatch.setattr(optim.Moment, "nbytes", 10**15)
     with pytest.raises(MemoryError):
         trainer.train()
     assert any("of no step" in text for text in notices)
     assert checkpoint_folders(trainer._run.folder)[-1].name == "step-00003"
+
+
+@pytest.mark.parametrize("rule", ["adamw", "adafactor", "lion", "sgd", "muon"])
+def test_where_there_is_no_room_for_both_the_numbers_are_the_same_and_nothing_spoilt_is_applied(
+    tiny_folder, rows, monkeypatch, rule
+):
+    """The update is computed beforehand, and thrown away."""
+    kept, _ = make(tiny_folder, rows, full=True, optim=rule, max_steps=3, output_dir=None)
+    kept.train()
+    monkeypatch.setattr(optim.Moment, "nbytes", 10**15)
+    tried, _ = make(tiny_folder, rows, full=True, optim=rule, max_steps=3, output_dir=None)
+    tried.train()
+    assert same(weights(tried), weights(kept))
+    astray, notices = make(tiny_folder, rows, full=True, optim=rule, learning_rate=1e39, output_dir=None)
+    before = weights(astray)
+    assert astray.train().reason is EndReason.NOT_FINITE
+    assert same(weights(astray), before)
+    assert any("Its rows are not to blame" in text for text in notices)
 
 
 @pytest.mark.parametrize(

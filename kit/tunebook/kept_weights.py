@@ -45,8 +45,8 @@ class KeptWeights:
         self.best = flat(self._module.trainable_parameters())
 
     def now(self) -> dict[str, mx.array]:
-        """What `module` holds now, for `keep_good`."""
-        return flat(self._module.trainable_parameters())
+        """What `module` holds now, for `keep_good`; nothing where that is not kept, to free its memory."""
+        return flat(self._module.trainable_parameters()) if self._is_small else {}
 
     def keep_good(self, step: int, weights: dict[str, mx.array]) -> None:
         """Keep the weights of `step`, which gave a finite loss, unless that is more than DISCARD_SHARE of the model."""

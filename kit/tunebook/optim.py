@@ -17,13 +17,14 @@ from mlx.utils import tree_map, tree_unflatten
 
 from .config import Optim, TrainingConfig
 from .norms import is_norm
-from .tensors import flat
+from .tensors import flat, number
 
 Gradients = dict  # a tree of arrays, shaped like the trainable parameters
 Arrays = dict[str, mx.array]  # by dotted name
 Role = Literal["embedding", "lora_b", "rest"]  # what decides the rate of a parameter
 
 SUM_BLOCK = 1024  # elements added one after another
+PIECE_BYTES = 64_000_000  # of what is computed at once only to see that it is finite
 EMBEDDINGS = ("embed_tokens", "lm_head")  # modules whose own weights have the embedding_learning_rate
 
 
@@ -219,8 +220,38 @@ class Moment:
 
 def all_finite(module: nn.Module, optimizer: Optimizer) -> mx.array:
     """Whether no trainable parameter and nothing the optimizer remembers is NaN or infinite. Not yet evaluated."""
-    arrays = [*flat(module.trainable_parameters()).values(), *flat(optimizer.state).values()]
-    return mx.stack([mx.isfinite(array).all() for array in arrays if mx.issubdtype(array.dtype, mx.floating)]).all()
+    return mx.stack([flag for flag, _ in _are_finite(module, optimizer)]).all()
+
+
+def would_be_finite(
+    module: nn.Module, gradients: Gradients, optimizer: Optimizer, *, rate: float, weight_decay: float
+) -> bool:
+    """Whether all would be finite after an `update`, which is computed for it and thrown away, a piece at a time."""
+    before = Moment(module, optimizer)
+    update(module, gradients, optimizer, rate=rate, weight_decay=weight_decay)
+    flags = _are_finite(module, optimizer)[::-1]
+    before.put_back()  # so that nothing but the flags holds what is computed
+    del before
+    while flags:
+        piece, held = [], 0
+        while flags and held < PIECE_BYTES:
+            flag, nbytes = flags.pop()
+            piece.append(flag)
+            held += nbytes
+        if not number(mx.stack(piece).all()):
+            return False
+    return True
+
+
+def _are_finite(module: nn.Module, optimizer: Optimizer) -> list[tuple[mx.array, int]]:
+    """(whether an array is finite, its bytes) of each, a parameter beside what the optimizer remembers of it."""
+    state = {name.partition(".")[2]: array for name, array in flat(optimizer.state).items()}
+    arrays = {**flat(module.trainable_parameters()), **state}
+    return [
+        (mx.isfinite(array).all(), array.nbytes)
+        for _, array in sorted(arrays.items())
+        if mx.issubdtype(array.dtype, mx.floating)
+    ]
 
 
 def decays(path: str) -> bool:

@@ -27,6 +27,8 @@ from .recompute import drops
 from .tensors import number
 from .training_form import form_notices, inference_form, training_form
 
+FREELY_KEPT_BYTES = 64_000_000  # of trained parameters and optimizer state, whatever a step takes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -149,15 +151,19 @@ class Stepper:
     def _update(self, rate: float) -> bool:
         """Apply the gradients; False where something would be NaN or infinite. Then, and if it fails, nothing changes.
 
-        Without the memory to keep what was there until the new is known to be good, the model `is_torn` in both cases.
+        Where keeping what was there takes more memory than the step has taken already, the update is computed once
+        more beforehand, only to be looked at; if the one that counts fails then, the model `is_torn`.
         """
-        before = optim.Moment(self._module, self.optimizer)
-        if runtime.memory().active_gb + before.nbytes / 1e9 > runtime.training_limit_gb():
+        before, memory = optim.Moment(self._module, self.optimizer), runtime.memory()
+        if before.nbytes > FREELY_KEPT_BYTES and memory.active_gb + before.nbytes / 1e9 > memory.peak_gb:
             before = None
         gradients, self._gradients = self._gradients, None
+        factors = {"rate": rate, "weight_decay": self._config.weight_decay}
+        if before is None and not optim.would_be_finite(self._module, gradients, self.optimizer, **factors):
+            return False
         finite = False
         try:
-            optim.update(self._module, gradients, self.optimizer, rate=rate, weight_decay=self._config.weight_decay)
+            optim.update(self._module, gradients, self.optimizer, **factors)
             del gradients  # so that each is given back as soon as it was used
             all_finite = optim.all_finite(self._module, self.optimizer)
             mx.eval(self._module.trainable_parameters(), self.optimizer.state, all_finite)
