@@ -143,11 +143,15 @@ class _EventLog:
 
     def __init__(self, run_folder: Path, say: Callable[[str], None], told: Sequence[Event]):
         self._folder, self._say, self._told = run_folder, say, told
-        self._file: os.stat_result | None = None  # that was written to last
+        self._file: BinaryIO | None = None  # the one written to; open, so that no other gets its inode
         self._waiting: dict[str, list[bytes]] = {EVENTS_FILE: [], SAMPLES_FILE: []}
         self._lost = 0  # lines that waited, and were more than MOST_WAITING_BYTES
         self._rates: dict[int, float] = {}  # that are not in their file yet
         self._failing = False
+
+    def __del__(self):
+        if self._file is not None:
+            self._file.close()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Working):
@@ -190,9 +194,10 @@ class _EventLog:
             self._rates = {}
         for name, lines in self._waiting.items():
             if lines:
-                written = _append(self._folder / name, b"".join(lines))
-                self._file = written if name == EVENTS_FILE else self._file
+                _append(self._folder / name, b"".join(lines))
                 lines.clear()
+        if self._file is None:
+            self._file = (self._folder / EVENTS_FILE).open("rb")
 
     def _see_to_the_file(self) -> None:
         """Have all of the log wait to be written where its file was taken away. Raises OSError where it is another."""
@@ -207,9 +212,10 @@ class _EventLog:
                     samples = [event for event in self._told if isinstance(event, SampleEvent)]
                     self._waiting[SAMPLES_FILE] = [_sample(event) for event in samples]
                 self._rates = {e.step: e.learning_rate for e in self._told if isinstance(e, LearningRateChanged)}
+            self._file.close()
             self._file, self._lost = None, 0
             return
-        if not os.path.samestat(there, self._file):
+        if not os.path.samestat(there, os.fstat(self._file.fileno())):
             raise OSError(errno.ESTALE, f"{EVENTS_FILE} there is another file now")
 
     def _forget_what_is_too_much(self) -> None:
@@ -311,8 +317,8 @@ def _sample(event: SampleEvent) -> bytes:
     return (json.dumps(asdict(event), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _append(path: Path, content: bytes) -> os.stat_result:
-    """Write all of `content` behind what is there, or nothing of it; what file that is."""
+def _append(path: Path, content: bytes) -> None:
+    """Write all of `content` behind what is there, or nothing of it."""
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, FILE_MODE)
     try:
         size = os.fstat(handle).st_size
@@ -324,7 +330,6 @@ def _append(path: Path, content: bytes) -> os.stat_result:
         except OSError:
             os.ftruncate(handle, size)
             raise
-        return os.fstat(handle)
     finally:
         os.close(handle)
 
