@@ -128,4 +128,4 @@ def _config(loaded: Loaded, dtype: mx.Dtype) -> dict[str, Any]:
         config.pop(key, None)
     if added_rows(loaded):
         set_vocabulary(config, loaded.family.tables.tokens or 0)
-    return config | loaded.family.config_additions | {"torch_dtype": str(dtype).removeprefix("mlx.core.")}
+    return {**config, **loaded.family.config_additions, "torch_dtype": str(dtype).removeprefix("mlx.core.")}
