@@ -104,6 +104,34 @@ def test_the_logits_are_those_of_transformers_however_the_checkpoint_was_saved(t
     assert np.abs(ours(saved) - logits).max() < CLOSE
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        *(("qwen3_moe", changes) for changes in ({}, {"norm_topk_prob": False}, {"mlp_only_layers": [0]})),
+        *((kind, {"shards": "8KB"}) for kind in ("qwen3_moe", "qwen2_moe", "olmoe")),
+    ],
+    ids=str,
+)
+def test_experts_stored_in_one_array_are_taken_apart(tmp_path, kind, changes):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 24, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2}
+    sizes |= {"vocab_size": 300, "shared_expert_intermediate_size": 24, "head_dim": 8, "pad_token_id": 0}
+    folder = tiny_model_folder(tmp_path / "model")
+    config = transformers.CONFIG_MAPPING[kind](**sizes, **{key: changes[key] for key in changes if key != "shards"})
+    torch.manual_seed(0)
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    (folder / "model.safetensors").unlink()
+    theirs.save_pretrained(folder, max_shard_size=changes.get("shards", "1GB"), save_original_format=False)
+    assert any(
+        ".experts.gate_up_proj" in file.read_bytes()[:20_000].decode("latin-1") for file in folder.glob("m*.saf*")
+    )
+    with torch.no_grad():
+        logits = theirs(torch.tensor(TOKENS % 300)).logits.numpy()
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=200)
+    assert np.abs(np.array(model.module(mx.array(TOKENS % 300))) - logits).max() < CLOSE
+
+
 # kind of model, entries no class of mlx-lm has a place for, and what the refusal names
 REFUSED = [
     ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),

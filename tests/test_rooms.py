@@ -42,7 +42,9 @@ PICTURE = """
     digit_model : tensors
     photo_tiles :
     samples     : digit_model photo_tiles
-    trusted     :
+    weight_files :
+    trusted     : weight_files
+    fused_experts : tensors
     checkpoint_config :
     variants    :
     layers      : tensors
@@ -71,8 +73,8 @@ PICTURE = """
     families    : examples images tensors tokenizer_state variants
     rowcheck    : families
     gguf        : atomic progress tensors trusted
-    loader      : chat_templates checkpoint_config private sealed runtime fetch gguf families tensors tokenizer_state \
-                  trusted windows
+    loader      : chat_templates checkpoint_config private sealed runtime fetch fused_experts gguf families tensors \
+                  tokenizer_state trusted windows
     resize      : families loader tensors
     adapter_files :
     peft_settings :

@@ -25,6 +25,7 @@ from .families.base import Family
 from .families.quirks import is_of_language
 from .families.text import TextFamily
 from .fetch import fetch
+from .fused_experts import classes_of
 from .gguf import read_gguf
 from .private import new_private_folder
 from .sealed import Damaged, SealedFolder, seal
@@ -34,6 +35,10 @@ from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, r
 from .windows import apply_windows
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+class Unopenable(ValueError):
+    """A model folder that mlx-lm, mlx-vlm or transformers makes nothing of: parts are missing, or do not fit."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def load(
     fast one. Without `trust_remote_code` no Python of the folder runs. `chat_template` is a template's source, or the
     name of one the tokenizer has. A tokenizer and chat templates that stand in `adapters_folder` are taken in place of
     the model's. Raises ModelNotFound for a name that leads nowhere, FileNotFoundError for a folder without weights,
-    CodeNotTrusted (a ValueError) for a model in its own code, ValueError for what cannot be tuned here.
+    CodeNotTrusted, DamagedWeights and Unopenable (ValueErrors) for a model in its own code, for files that are not
+    whole and for what does not fit together, ValueError for what cannot be tuned here.
     """
     if load_in_4bit and load_in_8bit:
         raise ValueError("load_in_4bit and load_in_8bit are both on; choose one.")
@@ -101,21 +107,28 @@ def load(
         if sees:
             module = _vision_model(shown, trust_remote_code)
         else:
-            module, read = load_model(shown, lazy=True, trust_remote_code=trust_remote_code)
+            module, read = load_model(
+                shown, lazy=True, trust_remote_code=trust_remote_code, get_model_classes=classes_of
+            )
             config = read | {key: config[key] for key in ("rope_scaling",) if key in config}
             apply_windows(module, windows_of(config))
         tokenizer = load_tokenizer(
             tokenizer_shown, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
         )
         processor = _processor(shown, trust_remote_code) if sees else None
-    except UPSTREAM_ERRORS as error:
+    except (*UPSTREAM_ERRORS, RuntimeError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".replace(str(shown), str(folder))
         code = None if trust_remote_code else code_named_in(folder)
-        if code is None:
-            raise
-        raise CodeNotTrusted(
-            f"{folder} could not be opened without its own code ({type(error).__name__}: {error}). If it needs the "
-            f"file {code}, read it and pass trust_remote_code=True."
+        if code is not None:
+            raise CodeNotTrusted(
+                f"{folder} could not be opened without its own code ({said}). If it needs the file {code}, read it and "
+                "pass trust_remote_code=True."
+            ) from error
+        raise Unopenable(
+            f"{folder} could not be opened ({said}). Its files do not make a model that is known here; download it "
+            "again, or take another."
         ) from error
+    _check_floats(module, folder)
     tokenizer.name_or_path = str(own or folder)
     checkpoint_dtype = _float_type(module)
     live_dtype = _as_dtype(dtype) if dtype is not None else runtime.default_dtype(checkpoint_dtype)
@@ -249,6 +262,19 @@ def _quiet_transformers() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def _check_floats(module: nn.Module, folder: Path) -> None:
+    """Raise Unopenable for weights that are whole numbers without a scale, as MLX reads 8-bit floats."""
+    for name, leaf in module.named_modules():
+        weight = leaf.get("weight")
+        if not isinstance(weight, mx.array) or {"scales", "weight_scale"} & set(leaf):
+            continue
+        if not mx.issubdtype(weight.dtype, mx.floating):
+            raise Unopenable(
+                f"{name}.weight in {folder} is stored in a type of 8 bits or of whole numbers, of which MLX does not "
+                "make floats; take the model in 16 bits."
+            )
 
 
 def _float_type(module: nn.Module) -> mx.Dtype:

@@ -7,6 +7,7 @@ trusted they are shown links to weights and vocabularies, and copies of the sett
 
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+from .weight_files import INDEX, weight_files
 
 # What weights, vocabularies, templates and settings are stored in. Python, pickles (.bin, .pt, .npy) and YAML are not.
 _DATA = (".bpe", ".jinja", ".json", ".jsonl", ".model", ".safetensors", ".spm", ".tiktoken", ".txt", ".vocab")
@@ -39,19 +42,25 @@ class CodeNotTrusted(ValueError):
 def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | None = None) -> Path:
     """The folder to open in place of `folder`, which lasts as long as this process; it has `config` as config.json.
 
-    Raises CodeNotTrusted where a library would run its code and cannot do without, ValueError for a file of settings
-    that is none.
+    What a library writes into the folder it is given stays there: settings and code are copies. Raises CodeNotTrusted
+    where a library would run its code and cannot do without, DamagedWeights (a ValueError) for files of weights that
+    are not whole, ValueError for a file of settings that is none.
     """
+    weights = weight_files(folder)
     shown = Path(tempfile.mkdtemp(dir=_scratch())) / (folder.resolve().name or "model")
     shown.mkdir()
     if trust_remote_code:
-        for entry in folder.iterdir():
-            (shown / entry.name).symlink_to(entry.resolve())
+        _mirror(folder, shown)
+        for file in shown.glob("*.safetensors*"):
+            if not _is_shown(folder / file.name, weights):
+                file.unlink()
         if config is not None:
-            _write(shown / "config.json", _with_full_path(config, folder))
+            _write(shown / "config.json", _with_code_inside(config, folder, shown))
         return shown
     refuse_code(folder, trust_remote_code=False)
     for file, place in _data_files(folder):
+        if not _is_shown(file, weights):
+            continue
         target = shown / place
         target.parent.mkdir(exist_ok=True)
         if file.suffix == ".json" and not any(file.match(pattern) for pattern in _VOCABULARIES):
@@ -128,6 +137,29 @@ def _data_files(folder: Path) -> Iterator[tuple[Path, str]]:
                 yield entry, str(entry.relative_to(folder))
 
 
+def _is_shown(file: Path, weights: list[Path]) -> bool:
+    """Whether a file is none of weights, or is one of those the model is in: mlx-lm and mlx-vlm read all they find."""
+    if file.name == INDEX:
+        return len(weights) != 1 or weights[0].name != "model.safetensors"
+    return file.suffix != ".safetensors" or not weights or file in weights
+
+
+def _mirror(folder: Path, shown: Path) -> None:
+    """Links in `shown` to all that is in `folder`, but copies of settings and code.
+
+    Python leaves a `__pycache__` beside a file it imports.
+    """
+    for entry in folder.iterdir():
+        place = shown / entry.name
+        if entry.is_file() and entry.suffix in (".json", ".py"):
+            shutil.copyfile(entry, place)
+        elif entry.is_dir() and any(entry.glob("*.py")):
+            place.mkdir()
+            _mirror(entry, place)
+        else:
+            place.symlink_to(entry.resolve())
+
+
 def _named_modules(document: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(document, dict):
         for key, value in document.items():
@@ -170,14 +202,16 @@ def _file_of(reference: str) -> str:
     return f"{repository}: {file}" if repository else file
 
 
-def _with_full_path(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A path to code beside the model leads there from anywhere."""
+def _with_code_inside(config: dict[str, Any], folder: Path, shown: Path) -> dict[str, Any]:
+    """`config` whose model_file, where it leads out of the folder, is a copy in `shown`."""
     code = config.get("model_file")
-    return config | {"model_file": str((folder / code).resolve())} if isinstance(code, str) else config
+    if not isinstance(code, str) or (folder / code).resolve().is_relative_to(folder.resolve()):
+        return config
+    shutil.copyfile(folder / code, shown / f"model_file_{Path(code).name}")
+    return config | {"model_file": f"model_file_{Path(code).name}"}
 
 
 def _write(file: Path, document: Any) -> None:
-    file.unlink(missing_ok=True)  # a link, through which the folder itself would be written
     file.write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
