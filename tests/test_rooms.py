@@ -47,6 +47,7 @@ PICTURE = """
     fused_experts : tensors
     checkpoint_config :
     variants    :
+    vision_names : trusted variants
     layers      : tensors
     windows     : layers variants
     recompute   : layers tensors variants
@@ -74,7 +75,7 @@ PICTURE = """
     rowcheck    : families
     gguf        : atomic progress tensors trusted
     loader      : chat_templates checkpoint_config private sealed runtime fetch fused_experts gguf families tensors \
-                  tokenizer_state trusted windows
+                  tokenizer_state trusted vision_names windows
     resize      : families loader tensors
     adapter_files :
     peft_settings :
@@ -127,7 +128,7 @@ PICTURE = """
                   tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
                   adapters encoding families chat_templates checkpoint_config evaluation events examples formats \
-                  resize tokenizer_state trusted runs checkpoint scratch
+                  resize tokenizer_state trusted vision_names runs checkpoint scratch
     parity      : adapters batches checkpoint_config config encoded encoding evaluation examples export families \
                   fetch formats gguf layers loader loss optim progress samples sampling sources step tensors trusted \
                   variants

@@ -1,10 +1,11 @@
-"""The same tiny weights in transformers under torch: logits, loss, gradients, and names that PEFT finds."""
+"""The same tiny weights in transformers under torch, as its version 5 saves them: logits, loss, gradients, and names
+that PEFT finds.
+"""
 
 import json
 import shutil
 from pathlib import Path
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tunebook.tensors import flat
 torch = pytest.importorskip("torch")
 
 # Activations of the Qwen towers are approximated otherwise in mlx-vlm; the rest is rounding.
-PARITY = {"smolvlm": 1e-4, "idefics3": 1e-4, "qwen2_vl": 1e-2, "qwen2_5_vl": 1e-2, "gemma3": 1e-3}
+PARITY = {"smolvlm": 1e-4, "idefics3": 1e-4, "qwen2_vl": 1e-2, "qwen2_5_vl": 1e-2, "gemma3": 1e-3, "qwen3_vl": 1e-2}
 
 
 def their_config(folder: Path, family: str):
@@ -52,29 +53,7 @@ def twins(root: Path, family: str):
     for file in made.iterdir():
         if file.name not in ("model.safetensors", "config.json"):
             shutil.copy(file, folder / file.name)
-    _as_mlx_vlm_reads_it(folder, family)
     return module, FastModel.from_pretrained(folder, full_finetuning=True)[0]
-
-
-def _as_mlx_vlm_reads_it(folder: Path, family: str) -> None:
-    """Names that transformers 5 writes and mlx-vlm 0.7.10 does not know yet."""
-    config = json.loads((folder / "config.json").read_text())
-    if family in ("smolvlm", "idefics3"):
-        config["text_config"]["rope_theta"] = config["text_config"]["rope_parameters"]["rope_theta"]
-    elif family == "gemma3":
-        rope = config["text_config"]["rope_parameters"]
-        config["text_config"] |= {
-            "rope_global_base_freq": rope["full_attention"]["rope_theta"],
-            "rope_local_base_freq": rope["sliding_attention"]["rope_theta"],
-            "sliding_window_pattern": 2,
-        }
-        weights = mx.load(str(folder / "model.safetensors"))
-        old, new = "vision_tower.", "vision_tower.vision_model."
-        renamed = {name.replace(old, new): array for name, array in weights.items() if ".head." not in name}
-        mx.save_safetensors(str(folder / "model.safetensors"), renamed, metadata={"format": "pt"})
-    else:
-        config["vision_config"]["model_type"] = family
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def called(module, model, batch):

@@ -32,6 +32,7 @@ from .sealed import Damaged, SealedFolder, seal
 from .tensors import flat
 from .tokenizer_state import bring_up_to_date, digest_of
 from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, read_settings, refuse_code
+from .vision_names import open_vision_model
 from .windows import apply_windows
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -105,7 +106,7 @@ def load(
 
     try:
         if sees:
-            module = _vision_model(shown, trust_remote_code)
+            module = open_vision_model(shown, trust_remote_code=trust_remote_code)
         else:
             module, read = load_model(
                 shown, lazy=True, trust_remote_code=trust_remote_code, get_model_classes=classes_of
@@ -221,12 +222,6 @@ def _sees(config: dict[str, Any], name: str | Path, text_only: bool | None) -> b
 
 
 # mlx-vlm is imported where it is needed: that takes seconds, and a text model needs none of it.
-
-
-def _vision_model(folder: Path, trust_remote_code: bool) -> nn.Module:
-    from mlx_vlm.utils import load_model as load_vision_model
-
-    return load_vision_model(folder, lazy=True, trust_remote_code=trust_remote_code)
 
 
 def _processor(folder: Path, trust_remote_code: bool) -> Any:

@@ -71,12 +71,16 @@ def _opened(question: VisionQuestion, transformers_names: Any) -> Any:
     from ..checkpoint_config import translated
     from ..families.quirks import is_of_language
     from ..trusted import openable, read_settings
+    from ..vision_names import open_vision_model
 
     trusts = question.trust_remote_code
     folder = Path(question.model)
     config = None if question.adapter is None else translated(read_settings(folder / "config.json"), "mlx-vlm")
     shown = openable(folder, trust_remote_code=trusts, config=config)
-    module = load_model(shown, trust_remote_code=trusts)
+    if question.adapter is None:
+        module = load_model(shown, trust_remote_code=trusts)
+    else:
+        module = open_vision_model(shown, trust_remote_code=trusts)
     if runtime.backend() == "cpu":
         module.set_dtype(mx.float32)
     if question.bits is not None:
