@@ -4,7 +4,6 @@ transformers 5 writes `experts.gate_up_proj` (E, 2I, D) and `experts.down_proj` 
 each of the E experts before; several classes of mlx-lm (0.32) take the older names alone.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -18,8 +17,9 @@ Weights = dict[str, mx.array]
 _FUSED, _DOWN = ".experts.gate_up_proj", ".experts.down_proj"
 
 
-def classes_of(config: dict[str, Any]) -> tuple[Callable[[Any], nn.Module], Any]:
+def classes_of(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
     """What mlx-lm builds a model of `config` with; it takes fused experts too."""
+    kind: Any
     kind, arguments = _get_classes(config)
 
     class Opened(kind):
