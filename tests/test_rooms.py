@@ -128,7 +128,7 @@ PICTURE = """
                   tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
                   adapters encoding families chat_templates checkpoint_config evaluation events examples formats \
-                  resize tokenizer_state trusted vision_names runs checkpoint scratch
+                  fused_experts resize tokenizer_state trusted vision_names runs checkpoint scratch
     parity      : adapters batches checkpoint_config config encoded encoding evaluation examples export families \
                   fetch formats gguf layers loader loss optim progress samples sampling sources step tensors trusted \
                   variants

@@ -26,6 +26,7 @@ from .ollama import modelfile_of, write_modelfile
 from .place import adding, place_of
 from .quantize import QUANTIZATIONS, adapters_lost
 from .report import Export
+from .stock import misread_by_stock, unlike_stock
 from .usage import gguf_commands
 from .verify import verify_export
 
@@ -69,6 +70,7 @@ def export_lora(
             f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "
             "use save_pretrained_merged."
         )
+    notes += [*misread_by_stock(loaded), *unlike_stock(loaded)]
     return _read_back(model, "lora", folder, verify_with, notes)
 
 
@@ -114,6 +116,7 @@ def export_merged(
             f"The base is quantized already, and quantizing it again costs {lost:.0%} of the change the adapters make "
             "(|error| / |change|, over all adapted layers). merged_16bit, or the adapters alone, keep it."
         )
+    notes += unlike_stock(loaded)
     return _read_back(model, save_method, folder, verify_with, notes)
 
 
