@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-_TOP = (64, 2048, 1 << 20)  # how many candidates to ask for, in turn, until the target is among them
+_TOP = (64, 2048, 1 << 20)  # how many candidates to ask for, in turn, where the target itself is not reported
 
 
 def is_installed() -> bool:
@@ -138,29 +138,42 @@ def _post(server, route: str, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> float:
-    """Log p(target | prefix) in nats. The bias decides only which token is drawn, not the probabilities reported.
+    """Log p(target | prefix) in nats. A bias decides only which token is drawn, not the probabilities reported.
 
-    It is there because the server reports none while the text ends inside a character, as after a byte token.
+    The target itself is drawn, with its probability beside it. The server reports none while the text ends inside a
+    character, as after a byte token: then `sampled` is drawn, and the target looked for among the candidates, which
+    takes seconds where all of a large vocabulary are listed.
     """
-    candidates = []
+    drawn = _drawn(server, prefix, target, candidates=1)
+    if drawn is not None and drawn["id"] == target:
+        return drawn["logprob"]
+    listed = []
     for top in _TOP:
-        answer = server.handle_completions(
-            {
-                "prompt": prefix,
-                "n_predict": 1,
-                "temperature": 0.0,
-                "logit_bias": [[sampled, 1000.0]],
-                "n_probs": top,
-                "cache_prompt": True,
-            }
-        )
-        if "choices" not in answer:
-            raise RuntimeError(f"llama.cpp did not answer for a prefix of {len(prefix)} tokens: {answer}")
-        candidates = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        found = [candidate["logprob"] for candidate in candidates if candidate["id"] == target]
+        drawn = _drawn(server, prefix, sampled, candidates=top)
+        listed = [] if drawn is None else drawn["top_logprobs"]
+        found = [candidate["logprob"] for candidate in listed if candidate["id"] == target]
         if found:
             return found[0]
-    raise ValueError(f"Token {target} is not in the file's vocabulary of {len(candidates)}.")
+    raise ValueError(f"Token {target} is not in the file's vocabulary of {len(listed)}.")
+
+
+def _drawn(server, prefix: list[int], token: int, *, candidates: int) -> dict[str, Any] | None:
+    """What is reported of `token`, drawn after `prefix`, with so many candidates beside it; None where nothing is."""
+    answer = server.handle_completions(
+        {
+            "prompt": prefix,
+            "n_predict": 1,
+            "temperature": 0.0,
+            "logit_bias": [[token, 1000.0]],
+            "n_probs": candidates,
+            "cache_prompt": True,
+        }
+    )
+    if "choices" not in answer:
+        raise RuntimeError(f"llama.cpp did not answer for a prefix of {len(prefix)} tokens: {answer}")
+    [choice] = answer["choices"]
+    content = choice["logprobs"]["content"] if choice.get("logprobs") else []
+    return content[0] if content else None
 
 
 if __name__ == "__main__":
