@@ -98,7 +98,7 @@ def test_a_base_that_is_quantized_here_is_nothing_to_compare_with(tiny_folder, t
     [
         ({"use_dora": True}, "no place for the magnitudes of DoRA"),
         ({"modules_to_save": ["norm"]}, r"trained 1 tensors whole \(model.norm.weight\)"),
-        ({"target_modules": ["q_proj", "embed_tokens"]}, "tied embedding changes the head too"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "on a tied embedding changes the head too"),
     ],
 )
 def test_what_such_a_file_cannot_hold_is_refused_with_the_reason(model, tmp_path, choice, reason):

@@ -1,6 +1,7 @@
 """A .gguf of a stranger: nothing leaves its folder, no count is believed, and what is wrong is one sentence."""
 
 import random
+import shutil
 import struct
 import time
 import tracemalloc
@@ -11,6 +12,8 @@ import pytest
 
 from tests.gguf_files import rewritten
 from tests.tiny import tiny_model_folder
+from tunebook import FastModel
+from tunebook.fetch import ModelNotFound
 from tunebook.gguf import read_gguf, write_gguf
 from tunebook.gguf.container import open_container
 
@@ -185,3 +188,20 @@ def test_what_the_gguf_package_reads_is_what_is_read_here(path):
     for tensor in reader.tensors:
         assert here.tensors[tensor.name].data.tobytes() == tensor.data.tobytes()
         assert here.tensors[tensor.name].shape == tuple(tensor.shape[::-1].tolist())
+
+
+@pytest.mark.parametrize("stem", ["a" * 250, "𝔸" * 62, "é" * 124])
+def test_a_file_with_the_longest_name_a_folder_takes_is_loaded(path, tmp_path, stem):
+    long = tmp_path / f"{stem}.gguf"
+    shutil.copyfile(path, long)
+    model, _ = FastModel.from_pretrained(long)
+    assert model.loaded.folder.name.startswith(stem[:20])
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".gguf", "b/" * 3000 + "model.gguf", "owner/" + "c" * 400])
+def test_a_name_longer_than_any_file_has_is_one_sentence(name):
+    with pytest.raises(
+        ModelNotFound, match=r"There is no file or folder|neither an existing path nor a hub id"
+    ) as caught:
+        FastModel.from_pretrained(name)
+    assert "\n" not in str(caught.value)

@@ -79,11 +79,11 @@ PICTURE = """
     resize      : families loader tensors
     adapter_files :
     peft_settings :
-    feasibility : gguf loader
     peft_format : peft_settings
     mlx_settings : peft_settings
     saved_adapters : adapter_files layers mlx_settings norms peft_format peft_settings tensors
     adapters    : config layers norms peft_format saved_adapters tensors
+    feasibility : adapters gguf loader
     untuned     : adapters
     stored_pictures : families images reach sealed
     encoded     : families reach sealed stored_pictures

@@ -3,6 +3,7 @@
 It only calls into rooms; nothing is decided here.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,8 +82,10 @@ class FastModel:
         `resize_embeddings` adds rows for tokens that the tokenizer has and the embedding has not, as the method of that
         name does; adapters that bring a tokenizer of their own have them as they were tuned with them.
         """
-        recover(Path(name).expanduser().absolute())
-        base = base_of_adapters(Path(name)) if Path(name).is_dir() else None  # None: these are no adapters
+        place = Path(name).expanduser().absolute()
+        if os.path.isdir(place):  # false for a name longer than files have, where Path.is_dir raises
+            recover(place)
+        base = base_of_adapters(Path(name)) if os.path.isdir(name) else None  # None: these are no adapters
         if full_finetuning and (load_in_4bit or load_in_8bit):
             raise ValueError(
                 "full_finetuning needs weights that can be changed; leave out load_in_4bit / load_in_8bit."

@@ -82,7 +82,7 @@ def fetch(name: str | Path, revision: str | None = None, token: str | None = Non
     no hub answers and no cache or wheel holds the model.
     """
     path = Path(name).expanduser()
-    if path.exists():
+    if os.path.exists(path):
         return _from_path(path)
     if _looks_like_a_path(str(name)):
         raise ModelNotFound(

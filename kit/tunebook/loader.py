@@ -178,7 +178,9 @@ def _as_folder(path: Path) -> Path:
         return path
     stat = path.stat()
     identity = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:12]
-    folder = runtime.cache_folder() / "from-gguf" / f"{path.stem}-{identity}"
+    # Names have 255 bytes on most file systems, and the writer's scratch folder a longer one.
+    stem = path.stem.encode()[:100].decode(errors="ignore")
+    folder = runtime.cache_folder() / "from-gguf" / f"{stem}-{identity}"
     try:
         SealedFolder(folder).check()
     except Damaged:

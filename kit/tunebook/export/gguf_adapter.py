@@ -15,11 +15,11 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRASwitchLinear
 
-from ..adapters import describe, trained_whole
+from ..adapters import describe
 from ..encoding import encode_rows
 from ..evaluation import score_now
 from ..families.base import Encoded
-from ..feasibility import check_gguf
+from ..feasibility import check_gguf, check_gguf_adapter
 from ..gguf import llama_cpp, write_gguf
 from ..gguf.adapter import Factors, write_adapter
 from ..loader import Loaded
@@ -40,7 +40,7 @@ def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:
         raise ValueError("This model has no adapters to save; call FastModel.get_peft_model before training.")
     lora, name = settings["lora_parameters"], name_of(loaded)
     layers: dict[str, Any] = dict(loaded.module.named_modules())
-    _refuse(loaded, layers)
+    check_gguf_adapter(loaded)
     return write_adapter(
         loaded.config,
         {module: _factors(layers[module]) for module in lora["keys"]},
@@ -95,19 +95,6 @@ def loss_with_adapter(loaded: Loaded, adapter: Path, rows: Sequence[Encoded]) ->
             if (targets := [int(position) for position in np.flatnonzero(row.loss_mask) if position > 0])
         ]
     return -float(np.mean(np.concatenate(log_probs)))
-
-
-def _refuse(loaded: Loaded, layers: dict[str, Any]) -> None:
-    reasons = []
-    if any("m" in layer for layer in layers.values() if "lora_a" in layer):
-        reasons.append("it has no place for the magnitudes of DoRA")
-    if whole := trained_whole(loaded.module):
-        reasons.append(f"modules_to_save trained {len(whole)} tensors whole ({whole[0]})")
-    if reasons:
-        raise ValueError(
-            f"These adapters cannot be a GGUF adapter: {'; '.join(reasons)}. Use save_pretrained_gguf, which merges "
-            "them, or another format."
-        )
 
 
 def _factors(layer: nn.Module) -> Factors:

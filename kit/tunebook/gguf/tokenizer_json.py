@@ -4,6 +4,7 @@ A tokenizer GGUF cannot express (WordPiece, Unigram, a normalizer that rewrites 
 refused, because llama.cpp would cut the same text differently and say nothing.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .sentencepiece import adds_space_prefix, mark_bytes_and_unknown, tokenizer_
 from .source import SOURCE_FILE, TokenizerSource, source_file, source_of
 from .vocabulary import Vocabulary
 
+_have_scores: set[tuple[Path, bytes]] = set()  # folders, and digests of the models that scores were found for
 _NAMED = ("bos", "eos", "unk", "pad")  # the special tokens tokenizer_config.json names, as `bos_token` and so on
 
 
@@ -62,7 +64,7 @@ def check_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Raise ValueError, with the reason, where `vocabulary_of_folder` would for this tokenizer of that folder.
 
     It is transformers' own, or mlx-lm's that stands before it. Of 262,144 tokens with scores this takes about a
-    second, of byte-level ones some milliseconds.
+    second, some tenths where the same were looked at before, of byte-level ones some milliseconds.
     """
     tokenizer = _fast(tokenizer)
     _refuse_model(tokenizer)
@@ -76,8 +78,12 @@ def check_tokenizer(tokenizer: Any, folder: Path) -> None:
         _byte_level_name(steps | {"model": {"ignore_merges": backend.model.ignore_merges}}, TokenizerSource())
         return
     adds_space_prefix(steps)
-    model = json.loads(backend.model.__getstate__())
-    _scores(list(model["vocab"]), _merges({"model": model}), source_of(folder), tokenizer)
+    state = backend.model.__getstate__()
+    known_as = (folder, hashlib.sha256(state).digest())
+    if known_as not in _have_scores:
+        model = json.loads(state)
+        _scores(list(model["vocab"]), _merges({"model": model}), source_of(folder), tokenizer)
+        _have_scores.add(known_as)
 
 
 def tokenizer_files(vocabulary: Vocabulary, *, max_length: int) -> dict[str, str]:
