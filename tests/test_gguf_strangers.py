@@ -123,7 +123,7 @@ KEY = b"tokenizer.ggml.tokens"
 def test_counts_and_lengths_are_held_against_the_size_of_the_file(path, tmp_path, place, number, said):
     data = bytearray(path.read_bytes())
     start = data.index(KEY) + len(KEY)  # then: the type, the items' type, their count, the first one's length
-    at = {"items": start + 8, "first": start + 16}.get(place, place)
+    at = {"items": start + 8, "first": start + 16}[place] if isinstance(place, str) else place
     data[at : at + 8] = struct.pack("<Q", number)
     (tmp_path / "odd.gguf").write_bytes(data)
     assert said in refusal(tmp_path / "odd.gguf", tmp_path / "out")
