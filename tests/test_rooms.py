@@ -45,6 +45,8 @@ PICTURE = """
     weight_files :
     trusted     : weight_files
     fused_experts : tensors
+    tensor_files :
+    believable  :
     checkpoint_config :
     variants    :
     vision_names : trusted variants
@@ -74,10 +76,10 @@ PICTURE = """
     families    : examples images tensors tokenizer_state variants
     rowcheck    : families
     gguf        : atomic progress tensors trusted
-    loader      : chat_templates checkpoint_config private sealed runtime fetch fused_experts gguf families tensors \
-                  tokenizer_state trusted vision_names windows
+    loader      : believable chat_templates checkpoint_config tensor_files private sealed runtime fetch fused_experts \
+                  gguf families tensors tokenizer_state trusted vision_names windows
     resize      : families loader tensors
-    adapter_files :
+    adapter_files : tensor_files
     peft_settings :
     peft_format : peft_settings
     mlx_settings : peft_settings
@@ -92,7 +94,7 @@ PICTURE = """
     fitting     : account examples families formats pretraining
     encoding    : account private sealed encoded examples families fitting formats images loader pretraining progress \
                   reach sources token_cache tokenizer_state
-    datacheck   : encoding rowcheck
+    datacheck   : account encoding rowcheck
     batches     : config
     collation   : batches families
     feed        : account batches config encoded families sources

@@ -259,6 +259,8 @@ def test_of_numbered_checkpoints_alone_the_newest_is_taken(bases, tmp_path):
     older = {name: array * 2 for name, array in mx.load(str(folder / NUMBERED)).items()}
     mx.save_safetensors(str(folder / "0000020_adapters.safetensors"), older)
     assert np.abs(opened(folder) - expected).max() < 1e-5
+    model, _ = FastModel.from_pretrained(folder)
+    assert f"(from {NUMBERED}, of 2 numbered ones)" in model.source
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 
 from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.datacheck import inspect
 
 Q, A = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "In Rome."}
 
@@ -104,3 +105,78 @@ def test_what_is_not_read_is_one_notice_with_counts_and_the_first_row(trained):
         "Of the 3 rows of train_dataset this is not read, and changes nothing: column 'functions' (1, first row 1), "
         "column 'id' (2, first row 1), 'reasoning_content' of messages (1, first row 2)."
     )
+
+
+def test_a_weight_on_a_question_is_named(trained):
+    rows = [{"messages": [{**Q, "weight": 1}, A]}]
+    rows += [
+        {"conversations": [{"from": "human", "value": "Where?", "train": True}, {"from": "gpt", "value": "Rome."}]}
+    ]
+    for row in rows:
+        _, learnt, notices = trained(row)
+        assert "Rome." in learnt
+        assert "Where?" not in learnt
+        assert any("of turns that are no answers (1, first row 0)" in notice for notice in notices)
+    _, _, notices = trained(two_answers({"weight": 0}, {"weight": 1}))
+    assert not any("no answers" in notice for notice in notices)
+
+
+def test_a_weight_between_0_and_1_says_its_row(trained):
+    good, bad = two_answers({}, {}), two_answers({"weight": 0.5}, {})
+    with pytest.raises(ValueError, match=r"first: row 2\): 1x turn 1 has weight 0.5"):
+        trained(good, good, bad)
+    other = {"messages": [Q, {"role": "assistant", "content": ""}]}
+    with pytest.raises(ValueError, match=r"first: row 1\): .*1x \(first: row 3\) turn 1 has weight 0.5"):
+        trained(good, other, good, bad)
+
+
+def test_a_function_call_without_content_says_what_to_write(trained):
+    call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    with pytest.raises(ValueError, match="turn 1 has a function_call and no content; write it as tool_calls"):
+        trained({"messages": [Q, call]})
+
+
+def test_answers_of_weight_0_stay_unlearnt_in_a_stream(trained):
+    row = two_answers({"weight": 0}, {})
+    _, learnt, _ = trained(row, row, streaming=True)
+    assert learnt == "A good answer.<|im_end|>"
+
+
+def test_packing_keeps_every_answer_as_it_was_learnt(tmp_path):
+    from tests.tiny import tiny_model_folder
+
+    model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path / "tiny"))
+    rows = [two_answers({"weight": 0}, {}), two_answers({}, {"weight": 0})]
+    trainer = Trainer(model, tokenizer, train_dataset=rows, args=TrainingConfig(max_steps=1, hold_out=0, packing=True))
+    (packed,) = trainer.data.feed.known
+    learnt = tokenizer.decode(packed.tokens[packed.loss_mask].tolist())
+    assert learnt == "A good answer.<|im_end|>A wrong draft.<|im_end|>"
+
+
+def test_what_later_rows_of_a_stream_say_and_nobody_reads_is_told_when_it_comes(tmp_path):
+    from tests.tiny import tiny_model_folder
+
+    model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path / "tiny"))
+    rows = [{"messages": [Q, A], **({"id": number} if number >= 70 else {})} for number in range(75)]
+    rows += [{"messages": [Q, A], "source": "x"}]
+    args = TrainingConfig(max_steps=10, streaming=True, dataset_order="sequential", output_dir=None)
+    told = [text for portion in _first(Trainer(model, tokenizer, train_dataset=rows, args=args)) for text in portion]
+    assert any("column 'id' (" in text and "first row 70" in text for text in told)
+    assert any("column 'source' (1, first row 75)" in text for text in told)
+
+
+def _first(trainer):
+    from tunebook.feed import Place
+
+    for portion, _ in zip(trainer.data.feed.portions(Place()), range(10), strict=False):
+        yield portion.notices
+
+
+def test_what_is_not_read_is_a_finding_of_the_report(tmp_path):
+    from tests.tiny import tiny_model_folder
+
+    model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path / "tiny"))
+    rows = [{"messages": [Q, A]}, {"messages": [Q, A], "topic": "Rome"}]
+    trainer = Trainer(model, tokenizer, train_dataset=rows, args=TrainingConfig(max_steps=1, hold_out=0))
+    (finding,) = [each for each in inspect(trainer.data.train, tokenizer).findings if each.kind == "unread"]
+    assert str(finding).startswith("1 row with column 'topic', which is not read and changes nothing. (row 1)")

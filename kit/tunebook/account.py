@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+MOST_NAMED = 12  # things that are not read
+
 
 @dataclass
 class Account:
@@ -61,8 +63,12 @@ class Account:
                 f"first row {self.bad_images[0]}: {self.bad_images_why}"
             )
         if self.unread:
-            told = ", ".join(f"{name} ({count}, first row {first})" for name, (count, first) in self.unread.items())
-            said["not read"] = f"Of the {self.rows} rows of {self.name} this is not read, and changes nothing: {told}."
+            told = [f"{name} ({count}, first row {first})" for name, (count, first) in self.unread.items()]
+            more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+            said["not read"] = (
+                f"Of the {self.rows} rows of {self.name} this is not read, and changes nothing: "
+                f"{', '.join(told[:MOST_NAMED])}{more}."
+            )
         if self.kept_in_memory:
             said["kept in memory"] = (
                 f"Images of {self.name} are no files, so its rows are kept in memory and encoded each time; save them "

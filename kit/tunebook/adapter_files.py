@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
-from safetensors import SafetensorError, safe_open
+
+from .tensor_files import shapes_in
 
 SETTINGS_FILE, MLX_FILE, PEFT_FILE = "adapter_config.json", "adapters.safetensors", "adapter_model.safetensors"
 MAX_SETTINGS_BYTES = 10_000_000
 MAX_DEPTH = 20
-MAX_HEADER_BYTES = 16_000_000  # a hundred thousand tensors
 FLOATS = ("F32", "F16", "BF16")
 
 _PICKLE = "adapter_model.bin"
@@ -63,7 +63,11 @@ def base_of_adapters(folder: Path) -> Base | None:
         )
     if revision is not None and not isinstance(revision, str):
         raise ValueError(f"{folder / SETTINGS_FILE}: revision is {revision!r}, which is no name of a revision.")
-    return Base(name, revision, " (the whole model beside them was not read)" if whole else "")
+    notes = ["the whole model beside them was not read"] if whole else []
+    if (numbered := _numbered(folder)) and found in numbered:
+        others = f", of {len(numbered)} numbered ones" if len(numbered) > 1 else ""
+        notes.append(f"from {found.name}{others}")
+    return Base(name, revision, f" ({'; '.join(notes)})" if notes else "")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def read_tensors(folder: Path, *, of_peft: bool) -> dict[str, mx.array]:
     path = _weights(folder, of_peft=of_peft)
     if path is None:
         raise FileNotFoundError(_no_weights(folder, (PEFT_FILE,) if of_peft else (MLX_FILE,)))
-    _check_file(path)
+    shapes_in(path, types=FLOATS)
     return cast("dict[str, mx.array]", mx.load(str(path)))
 
 
@@ -100,8 +104,13 @@ def _weights(folder: Path, *, of_peft: bool | None = None) -> Path | None:
     for name in named:
         if (folder / name).is_file():
             return folder / name
-    numbered = [] if of_peft else [path for path in folder.glob(_NUMBERED) if path.name.split("_")[0].isdecimal()]
-    return max(numbered, key=lambda path: int(path.name.split("_")[0][:18]), default=None)
+    return None if of_peft else next(iter(_numbered(folder)), None)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Checkpoints of mlx-lm's, the newest first."""
+    found = [path for path in folder.glob(_NUMBERED) if path.name.split("_")[0].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.split("_")[0][:18]), reverse=True)
 
 
 def _no_weights(folder: Path, wanted: tuple[str, ...]) -> str:
@@ -126,24 +135,3 @@ def _depth(document: Any) -> int:
 
 def _inside(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-
-
-def _check_file(path: Path) -> None:
-    """Raise ValueError unless `path` is a whole .safetensors file of floats; none of its tensors is read."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if size < 8 or header > min(size - 8, MAX_HEADER_BYTES):
-        raise ValueError(f"{path} is no whole .safetensors file ({size:,} bytes); copy or save it again.")
-    try:
-        with safe_open(str(path), framework="numpy") as opened:
-            kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - no dict
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is no whole .safetensors file ({reason}); copy or save it again.") from None
-    others = [f"{name} is {kind}" for name, kind in kinds.items() if kind not in FLOATS]
-    if others:
-        raise ValueError(
-            f"{path} holds {len(others)} tensors that are no floats of 16 or 32 bits (the first: {others[0]}); save "
-            "the adapters in one of these types."
-        )

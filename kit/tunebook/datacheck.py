@@ -11,10 +11,21 @@ from typing import Literal
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from .account import MOST_NAMED
 from .encoding import EncodedSet
 from .rowcheck import Columns, columns_of
 
-Kind = Literal["left_out", "images_beyond", "cut", "empty_answer", "no_end", "double_bos", "unknown_token", "duplicate"]
+Kind = Literal[
+    "left_out",
+    "images_beyond",
+    "cut",
+    "empty_answer",
+    "no_end",
+    "double_bos",
+    "unknown_token",
+    "duplicate",
+    "unread",
+]
 
 NAMED_ROWS = 5  # row numbers a finding gives
 BINS = 24  # bars of the histogram up to max_seq_length, or to the longest row where that is less than half of it
@@ -194,6 +205,14 @@ def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper
         "{rows} repeating an earlier row exactly: each copy weighs again.",
         "Keep one of each in train_dataset, unless that is meant.",
     )
+    for name, (count, first) in list(account.unread.items())[:MOST_NAMED]:
+        yield Finding(
+            "unread",
+            count,
+            (first,),
+            f"{_rows(count)} with {name}, which is not read and changes nothing.",
+            "Write what matters of it into the turns with formatting_func=..., or drop it.",
+        )
 
 
 def _histogram(lengths: np.ndarray, limit: int) -> Histogram:

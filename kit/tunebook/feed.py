@@ -11,7 +11,7 @@ from typing import Protocol, final
 
 import numpy as np
 
-from .account import Account
+from .account import MOST_NAMED, Account
 from .batches import windows
 from .config import TrainingConfig
 from .encoded import lengths_of
@@ -132,7 +132,14 @@ class StreamFeed:
         return np.random.default_rng([self._config.seed, epoch, block]).permutation(rows).tolist()
 
     def _news(self) -> list[str]:
-        """Each kind of thing that became of rows, when it is met first; the counts are those so far."""
-        met = {kind: text for kind, text in self._account.by_kind().items() if kind not in self._said}
+        """Each kind of thing that became of rows, when it is met first; the counts are those so far.
+
+        What is not read is said again when more of it is met, as long as there is room to name it.
+        """
+        told = self._account.by_kind()
+        if "not read" in told:
+            named = min(len(self._account.unread), MOST_NAMED + 1)
+            told[f"not read, {named}"] = told.pop("not read")
+        met = {kind: text for kind, text in told.items() if kind not in self._said}
         self._said |= met.keys()
         return [f"So far in the stream: {text}" for text in met.values()]

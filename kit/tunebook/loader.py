@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,8 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from . import runtime
+from .believable import check_config
 from .chat_templates import Templates, read_templates
-from .checkpoint_config import for_rows, translated, windows_of
+from .checkpoint_config import UnreadableConfig, for_rows, translated, windows_of
 from .families.base import Family
 from .families.quirks import is_of_language
 from .families.text import TextFamily
@@ -29,17 +30,14 @@ from .fused_experts import classes_of
 from .gguf import read_gguf
 from .private import new_private_folder
 from .sealed import Damaged, SealedFolder, seal
+from .tensor_files import shapes_in
 from .tensors import flat
 from .tokenizer_state import bring_up_to_date, digest_of
-from .trusted import UPSTREAM_ERRORS, CodeNotTrusted, code_named_in, openable, read_settings, refuse_code
+from .trusted import Unopened, openable, opening, read_settings, refuse_code, shortened
 from .vision_names import open_vision_model
 from .windows import apply_windows
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-
-
-class Unopenable(ValueError):
-    """A model folder that mlx-lm, mlx-vlm or transformers makes nothing of: parts are missing, or do not fit."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def load(
     fast one. Without `trust_remote_code` no Python of the folder runs. `chat_template` is a template's source, or the
     name of one the tokenizer has. A tokenizer and chat templates that stand in `adapters_folder` are taken in place of
     the model's. Raises ModelNotFound for a name that leads nowhere, FileNotFoundError for a folder without weights,
-    CodeNotTrusted, DamagedWeights and Unopenable (ValueErrors) for a model in its own code, for files that are not
+    CodeNotTrusted, DamagedWeights and Unopened (ValueErrors) for a model in its own code, for files that are not
     whole and for what does not fit together, ValueError for what cannot be tuned here.
     """
     if load_in_4bit and load_in_8bit:
@@ -97,14 +95,15 @@ def load(
     folder = _as_folder(found.path)
     _check_folder(folder, name)
     config = read_settings(folder / "config.json")
+    _check_config(config, folder)
     sees = _sees(config, name, text_only)
     refuse_code(folder, trust_remote_code=trust_remote_code)
-    config = translated(config, "mlx-vlm" if sees else "mlx-lm")
+    config = _said(config, folder, "mlx-vlm" if sees else "mlx-lm")
     shown = openable(folder, trust_remote_code=trust_remote_code, config=for_rows(config, max_seq_length))
     own = adapters_folder if adapters_folder is not None and _has_tokenizer(adapters_folder) else None
     tokenizer_shown = shown if own is None else openable(own, trust_remote_code=trust_remote_code)
 
-    try:
+    with opening(folder, shown, trust_remote_code=trust_remote_code):
         if sees:
             module = open_vision_model(shown, trust_remote_code=trust_remote_code)
         else:
@@ -113,22 +112,11 @@ def load(
             )
             config = read | {key: config[key] for key in ("rope_scaling",) if key in config}
             apply_windows(module, windows_of(config))
+        processor = _processor(shown, trust_remote_code) if sees else None
+    with opening(own or folder, tokenizer_shown, trust_remote_code=trust_remote_code):
         tokenizer = load_tokenizer(
             tokenizer_shown, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
         )
-        processor = _processor(shown, trust_remote_code) if sees else None
-    except (*UPSTREAM_ERRORS, RuntimeError) as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".replace(str(shown), str(folder))
-        code = None if trust_remote_code else code_named_in(folder)
-        if code is not None:
-            raise CodeNotTrusted(
-                f"{folder} could not be opened without its own code ({said}). If it needs the file {code}, read it and "
-                "pass trust_remote_code=True."
-            ) from error
-        raise Unopenable(
-            f"{folder} could not be opened ({said}). Its files do not make a model that is known here; download it "
-            "again, or take another."
-        ) from error
     _check_floats(module, folder)
     tokenizer.name_or_path = str(own or folder)
     checkpoint_dtype = _float_type(module)
@@ -158,6 +146,25 @@ def load(
         tokenizer_digest=digest_of(tokenizer) if own is None else "",
         adapters_folder=own,
     )
+
+
+def _check_config(config: Any, folder: Path) -> None:
+    """Raise ValueError for files of weights that are not whole, and for a config that fits no model with them."""
+    shapes = [shape for file in sorted(folder.glob("model*.safetensors")) for shape in shapes_in(file).values()]
+    check_config(config, shapes, folder / "config.json")
+
+
+def _said(config: dict[str, Any], folder: Path, library: Literal["mlx-lm", "mlx-vlm"]) -> dict[str, Any]:
+    """`config` in the words of `library`. Raises UnreadableConfig for what has none, Unopened where its words fail."""
+    try:
+        return translated(config, library)
+    except UnreadableConfig:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Unopened(
+            f"{folder / 'config.json'} cannot be read ({type(error).__name__}: {shortened(error)}); correct it, or "
+            "download or save the model again."
+        ) from error
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -262,13 +269,13 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _check_floats(module: nn.Module, folder: Path) -> None:
-    """Raise Unopenable for weights that are whole numbers without a scale, as MLX reads 8-bit floats."""
+    """Raise Unopened for weights that are whole numbers without a scale, as MLX reads 8-bit floats."""
     for name, leaf in module.named_modules():
         weight = leaf.get("weight")
         if not isinstance(weight, mx.array) or {"scales", "weight_scale"} & set(leaf):
             continue
         if not mx.issubdtype(weight.dtype, mx.floating):
-            raise Unopenable(
+            raise Unopened(
                 f"{name}.weight in {folder} is stored in a type of 8 bits or of whole numbers, of which MLX does not "
                 "make floats; take the model in 16 bits."
             )

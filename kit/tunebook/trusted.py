@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,12 +32,13 @@ _MODULE_KEYS = ("model_type", "chat_template_type", "tool_parser_type")
 _OF_MLX_LM = {"chat_template_type": "mlx_lm.chat_templates", "tool_parser_type": "mlx_lm.tool_parsers"}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
-# What libraries raise on a folder whose code they are not shown.
-UPSTREAM_ERRORS = (AttributeError, ImportError, IndexError, KeyError, OSError, TypeError, ValueError)
-
 
 class CodeNotTrusted(ValueError):
     """A folder that cannot be opened without running code in it."""
+
+
+class Unopened(ValueError):
+    """A folder that a library fails to open."""
 
 
 def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | None = None) -> Path:
@@ -94,6 +96,34 @@ def refuse_code(folder: Path, *, trust_remote_code: bool) -> None:
             raise CodeNotTrusted(_needs(folder, reference))
 
 
+@contextmanager
+def opening(folder: Path, shown: Path, *, trust_remote_code: bool) -> Iterator[None]:
+    """Around calls of the libraries that open `folder`, as it is `shown` to them: what they raise is a sentence of it.
+
+    Raises CodeNotTrusted where the folder names code that was not shown to them, else Unopened.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {shortened(error)}".replace(str(shown), str(folder))
+        code = None if trust_remote_code else code_named_in(folder)
+        if code is not None:
+            raise CodeNotTrusted(
+                f"{folder} could not be opened without its own code ({reason}). If it needs the file {code}, read it "
+                "and pass trust_remote_code=True."
+            ) from error
+        raise Unopened(
+            f"{folder} could not be opened ({reason}); its settings, its tokenizer or its weights are damaged or of a "
+            "kind not known here, so download or save it again."
+        ) from error
+
+
+def shortened(error: Exception) -> str:
+    """What an error says, on one line and not for long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else f"{text[:397]}..."
+
+
 def code_named_in(folder: Path) -> str | None:
     """The first file of code that the settings in `folder` name."""
     documents = (read_settings(path) for path in sorted(folder.glob("*config.json")))
@@ -103,9 +133,12 @@ def code_named_in(folder: Path) -> str | None:
 def read_settings(file: Path) -> Any:
     """A file of JSON. Raises ValueError, naming it, for what is none."""
     try:
-        return json.loads(file.read_bytes())
+        document = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON ({error or type(error).__name__}); save or download it again.") from error
+        raise ValueError(f"{file} is no JSON ({shortened(error)}); save or download it again.") from error
+    if file.name.endswith("config.json") and not isinstance(document, dict):
+        raise ValueError(f"{file} holds a {type(document).__name__} where settings by name were expected.")
+    return document
 
 
 def without_code(document: Any) -> Any:

@@ -91,6 +91,11 @@ def _message(turn: Any, number: int, *, images: bool) -> Message:
         message["content"] = _content(message["content"], number, images=images)
         if message["role"] == "assistant" and not isinstance(message["content"], str):
             raise BadRow(f"turn {number} is an answer with an image in it, and no model here writes images.")
+    elif "function_call" in message and "tool_calls" not in message:
+        raise BadRow(
+            f"turn {number} has a function_call and no content; write it as tool_calls, "
+            '[{"type": "function", "function": {"name": ..., "arguments": ...}}], which is what chat templates read.'
+        )
     elif "tool_calls" not in message:
         raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
     return message

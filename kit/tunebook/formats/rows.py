@@ -20,18 +20,25 @@ class BadRows:
     count: int = 0
     first: int | None = None
     kinds: Counter[str] = field(default_factory=Counter)
+    first_of: dict[str, int] = field(default_factory=dict)  # complaint -> the first row it is about
 
     def add(self, index: int, error: BadRow) -> None:
         """Remember that row `index` is bad."""
         self.count += 1
         self.first = index if self.first is None else self.first
         self.kinds[str(error)] += 1
+        self.first_of.setdefault(str(error), index)
 
     def check(self, total: int) -> None:
         """Raise ValueError when any of `total` rows was bad: how many, the first, and the three commonest reasons."""
         if not self.count:
             return
-        said = "; ".join(f"{count}x {text}" for text, count in self.kinds.most_common(3))
+        said = "; ".join(
+            f"{count}x {text}"
+            if self.first_of[text] == self.first
+            else f"{count}x (first: row {self.first_of[text]}) {text}"
+            for text, count in self.kinds.most_common(3)
+        )
         raise ValueError(f"{self.count} of {total} rows cannot be trained on (first: row {self.first}): {said}")
 
 

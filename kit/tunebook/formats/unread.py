@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..sources import Row
+from .conversations import ROLES
 from .weights import WEIGHTS
 
 READ = {
@@ -33,12 +34,14 @@ def unread(
         read = read - {"system", "history", "tools"}
     names = [f"column {name!r}" for name, value in row.items() if name not in read and _says(value)]
     for message in _messages(row):
+        if not _is_answer(message):
+            names += [f"{key!r} of turns that are no answers" for key in WEIGHTS if message.get(key) is not None]
         names += [
             f"{key!r} of messages"
             for key, value in message.items()
             if isinstance(key, str)
             and _says(value)
-            and (key not in OF_A_MESSAGE or (key in WEIGHTS and not follows_weights))
+            and (key not in OF_A_MESSAGE or (key in WEIGHTS and _is_answer(message) and not follows_weights))
             and (template is None or key in WEIGHTS or key not in template)
         ]
     return tuple(dict.fromkeys(names))
@@ -49,6 +52,11 @@ def _messages(row: Row) -> Iterator[Mapping[str, Any]]:
         turns = row.get(name)
         if isinstance(turns, Sequence | np.ndarray) and not isinstance(turns, str):
             yield from (turn for turn in turns if isinstance(turn, Mapping))
+
+
+def _is_answer(message: Mapping[str, Any]) -> bool:
+    role = message.get("role") if message.get("role") is not None else message.get("from")
+    return isinstance(role, str) and ROLES.get(role.lower(), role) == "assistant"
 
 
 def _says(value: Any) -> bool:
