@@ -120,7 +120,7 @@ def make_sources(folder: Path) -> None:
         model, _ = FastModel.from_pretrained(base)
         add_adapters(model.module, LoraConfig(r=4, lora_alpha=8, target_modules=("q_proj", "up_proj")))
         own = {key: np.array(value) for key, value in tree_flatten(model.module.trainable_parameters())}
-        settings = describe(model.module)
+        settings = describe(model.module) or {}
         for kind in ("mlx-lm", "mlx-vlm", "peft"):
             saved = folder / f"{name} {kind}"
             saved.mkdir()
@@ -178,7 +178,8 @@ def outcome(task: Callable[[Path], Any], folder: Path) -> str:
         resource.setrlimit(resource.RLIMIT_CPU, (2 * SECONDS, 2 * SECONDS))
         pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else None
         if pages is not None:  # the machine is not to be brought down by what is looked for
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (6 << 30),) * 2)
+            most = pages * resource.getpagesize() + (6 << 30)
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             with redirect_stdout(io.StringIO()):
