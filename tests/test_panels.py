@@ -213,7 +213,7 @@ def test_a_form_that_fails_says_why_and_the_next_is_made(tuned, tmp_path):
     panel.observe(lambda change: states.append({form: each["state"] for form, each in change.new.items()}), "progress")
     exports = asyncio.run(panel.export(["lora_gguf", "peft"]))
     assert panel.progress["lora_gguf"]["state"] == "failed"
-    assert "exists" in panel.progress["lora_gguf"]["said"]
+    assert "is no folder" in panel.progress["lora_gguf"]["said"]
     assert [export.path.name for export in exports] == ["peft"]
     assert panel.progress["peft"]["cells"][2] == "not read back"
     assert {"lora_gguf": "failed", "peft": "at work"} in states

@@ -43,7 +43,8 @@ PICTURE = """
     photo_tiles :
     samples     : digit_model photo_tiles
     weight_files :
-    trusted     : weight_files
+    generation_config :
+    trusted     : generation_config weight_files
     fused_experts : tensors
     tensor_files :
     believable  :
@@ -75,9 +76,9 @@ PICTURE = """
     formats     : config examples images pretraining reach sources tokenizer_state
     families    : examples images tensors tokenizer_state variants
     rowcheck    : families
-    gguf        : atomic progress tensors trusted
+    gguf        : atomic generation_config progress tensors trusted
     loader      : believable chat_templates checkpoint_config tensor_files private sealed runtime fetch fused_experts \
-                  gguf families tensors tokenizer_state trusted vision_names windows
+                  generation_config gguf families tensors tokenizer_state trusted vision_names windows
     resize      : families loader tensors
     adapter_files : tensor_files
     peft_settings :
@@ -130,7 +131,7 @@ PICTURE = """
                   tensors
     export      : adapter_files peft_format atomic feasibility runtime progress tensors hub sources gguf loader \
                   adapters encoding families chat_templates checkpoint_config evaluation events examples formats \
-                  fused_experts resize tokenizer_state trusted vision_names runs checkpoint scratch
+                  fused_experts generation_config resize tokenizer_state trusted vision_names runs checkpoint scratch
     parity      : adapters batches checkpoint_config config encoded encoding evaluation examples export families \
                   fetch formats gguf layers loader loss optim progress samples sampling sources step tensors trusted \
                   variants

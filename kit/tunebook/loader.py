@@ -27,6 +27,7 @@ from .families.quirks import is_of_language
 from .families.text import TextFamily
 from .fetch import fetch
 from .fused_experts import classes_of
+from .generation_config import usable_generation
 from .gguf import read_gguf
 from .private import new_private_folder
 from .sealed import Damaged, SealedFolder, seal
@@ -98,6 +99,8 @@ def load(
     _check_config(config, folder)
     sees = _sees(config, name, text_only)
     refuse_code(folder, trust_remote_code=trust_remote_code)
+    if left_out := usable_generation(folder)[1]:
+        say(left_out)
     config = _said(config, folder, "mlx-vlm" if sees else "mlx-lm")
     shown = openable(folder, trust_remote_code=trust_remote_code, config=for_rows(config, max_seq_length))
     own = adapters_folder if adapters_folder is not None and _has_tokenizer(adapters_folder) else None
@@ -130,7 +133,8 @@ def load(
     beside = None if adapters_folder is None else read_templates(adapters_folder)
     tokenizer.chat_template = _chosen(chat_template, tokenizer.chat_template if beside is None else beside)
     bring_up_to_date(tokenizer)
-    family = _vision_family(module, tokenizer, processor, folder, config) if sees else TextFamily(module, tokenizer)
+    with _settings_named(folder):
+        family = _vision_family(module, tokenizer, processor, folder, config) if sees else TextFamily(module, tokenizer)
     return Loaded(
         name=str(name),
         source=found.source,

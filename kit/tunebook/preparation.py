@@ -178,7 +178,7 @@ def _on_positions(rows: Sequence[Encoded], loaded: Loaded, config: TrainingConfi
         return [f"max_seq_length is {table} and not {asked}: this model has a table of {table} positions."]
     known = loaded.config.get("text_config", loaded.config).get("max_position_embeddings")
     lengths = lengths_of(rows)
-    beyond = 0 if known is None else sum(length > known for length in lengths)
+    beyond = sum(length > known for length in lengths) if isinstance(known, int | float) else 0
     if not beyond:
         return []
     return [

@@ -18,6 +18,8 @@ from typing import Any
 
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
+from .generation_config import FILE as GENERATION
+from .generation_config import usable_generation
 from .weight_files import INDEX, weight_files
 
 # What weights, vocabularies, templates and settings are stored in. Python, pickles (.bin, .pt, .npy) and YAML are not.
@@ -31,6 +33,7 @@ _CODE_KEYS = ("auto_map", "model_file", "auto_mapping", "megatron_core", "custom
 _MODULE_KEYS = ("model_type", "chat_template_type", "tool_parser_type")
 _OF_MLX_LM = {"chat_template_type": "mlx_lm.chat_templates", "tool_parser_type": "mlx_lm.tool_parsers"}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LONGEST = 100  # letters of a folder's name that are kept
 
 
 class CodeNotTrusted(ValueError):
@@ -49,8 +52,9 @@ def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | 
     are not whole, ValueError for a file of settings that is none.
     """
     weights = weight_files(folder)
-    shown = Path(tempfile.mkdtemp(dir=_scratch())) / (folder.resolve().name or "model")
+    shown = Path(tempfile.mkdtemp(dir=_scratch())) / _plain(folder.resolve().name)
     shown.mkdir()
+    generation, left_out = usable_generation(folder)
     if trust_remote_code:
         _mirror(folder, shown)
         for file in shown.glob("*.safetensors*"):
@@ -58,6 +62,8 @@ def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | 
                 file.unlink()
         if config is not None:
             _write(shown / "config.json", _with_code_inside(config, folder, shown))
+        if left_out:
+            _write(shown / GENERATION, generation)
         return shown
     refuse_code(folder, trust_remote_code=False)
     for file, place in _data_files(folder):
@@ -71,6 +77,8 @@ def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | 
             target.symlink_to(file.resolve())
     if config is not None:
         _write(shown / "config.json", without_code(config))
+    if left_out:
+        _write(shown / GENERATION, without_code(generation))
     return shown
 
 
@@ -126,8 +134,13 @@ def shortened(error: Exception) -> str:
 
 def code_named_in(folder: Path) -> str | None:
     """The first file of code that the settings in `folder` name."""
-    documents = (read_settings(path) for path in sorted(folder.glob("*config.json")))
-    return next((reference for document in documents for reference in _references(document)), None)
+    return next(iter(code_files_in(folder)), None)
+
+
+def code_files_in(folder: Path) -> list[str]:
+    """All files of code that the settings in `folder` name."""
+    documents = [read_settings(path) for path in sorted(folder.glob("*config.json"))]
+    return [reference for document in documents for reference in _references(document)]
 
 
 def read_settings(file: Path) -> Any:
@@ -157,6 +170,11 @@ def _scratch() -> str:
 
 
 _kept: list[tempfile.TemporaryDirectory] = []  # for as long as the process lives
+
+
+def _plain(name: str) -> str:
+    """A folder's name as no library takes it for more: mlx-lm and mlx-vlm look for weights by a pattern made of it."""
+    return re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)[:_LONGEST] or "model"
 
 
 def _data_files(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -54,8 +54,8 @@ def model_card(
     facts = [*_of_model(loaded), *kept, *_of_run(events), *_versions()]
     sections = [
         "---\n" + "\n".join(front) + "\n---",
-        f"# {place.rpartition('/')[2]}",
-        "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]),
+        f"# {_heading(place.rpartition('/')[2])}",
+        "\n".join(["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts)]),
         how_to_open(
             form,
             base=base or short_name(loaded.name),
@@ -79,13 +79,35 @@ def short_name(name: str) -> str:
     return Path(name).name.removesuffix(".gguf")
 
 
+def _line(text: str) -> str:
+    """Text in one line, without what is not to be seen."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _heading(text: str) -> str:
+    """Text that Markdown takes for text, and HTML too."""
+    return re.sub(r"[\\`*\[\]<>#|~&!$]|(?<!\w)_|_(?!\w)", lambda found: f"\\{found[0]}", _line(text)) or "model"
+
+
+def _code(text: str) -> str:
+    """Text as a span of code, whatever runs of backticks are in it."""
+    line = _line(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence}{line}{fence}" if len(fence) == 1 else f"{fence} {line} {fence}"
+
+
+def _cell(text: str) -> str:
+    """Text that stays within its cell of a table; in spans of code too a bar is escaped."""
+    return _line(text).replace("|", "\\|")
+
+
 def _chats(loaded: Loaded) -> bool:
     return bool(loaded.tokenizer.has_chat_template)
 
 
 def _of_model(loaded: Loaded) -> Iterator[tuple[str, str]]:
     base = hub_id(loaded.name)
-    yield "base model", f"[{base}](https://huggingface.co/{base})" if base else f"`{short_name(loaded.name)}`"
+    yield "base model", f"[{base}](https://huggingface.co/{base})" if base else _code(short_name(loaded.name))
     if "quantization" in loaded.config:
         bits, mode = loaded.config["quantization"]["bits"], loaded.config["quantization"].get("mode", "affine")
         yield "base held in", f"{bits} bits ({mode}, groups of {loaded.config['quantization']['group_size']})"

@@ -6,7 +6,6 @@ merge needs the memory of one shard and one layer.
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,18 @@ import mlx.core as mx
 
 from ..checkpoint_config import translated
 from ..families.quirks import is_of_language
+from ..generation_config import FILE as GENERATION
 from ..loader import Loaded
 from ..progress import progress
 from ..resize import added_rows, set_vocabulary
 from ..tensors import flat, number, save_tensors
-from ..trusted import read_settings
-from .own_files import LIST
+from ..trusted import read_settings, without_code
+from .companions import copy_companions
 from .quantize import Quantization, quantize
 from .tokenizer import is_changed, save_tokenizer
 from .weights import merged_copy
 
 SHARD_BYTES = 2_000_000_000
-
-# What belongs to a model folder besides its weights and its config.
-_COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
-_NOT_OF_A_MERGE = ("config.json", "adapter_config.json", LIST)  # its own; what would have it opened as adapters; ours
 
 
 def save_merged(
@@ -57,12 +53,6 @@ def save_merged(
     _save_companions(loaded, folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder
-
-
-def companions(loaded: Loaded) -> list[Path]:
-    """The files of the base model that belong to a merged one too, as they are."""
-    files = [file for pattern in _COMPANIONS for file in loaded.folder.glob(pattern)]
-    return [file for file in files if file.name not in _NOT_OF_A_MERGE and not file.name.endswith(".index.json")]
 
 
 def _save_shards(arrays: dict[str, mx.array], folder: Path) -> None:
@@ -105,10 +95,9 @@ def _shards(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 def _save_companions(loaded: Loaded, folder: Path) -> None:
     """The tokenizer, the chat template in use and the generation settings."""
-    for file in companions(loaded):
-        shutil.copyfile(file, folder / file.name)
+    copy_companions(loaded, folder)
     save_tokenizer(loaded, folder)
-    settings = folder / "generation_config.json"
+    settings = folder / GENERATION
     ends = sorted(loaded.tokenizer.eos_token_ids)
     if settings.exists() and is_changed(loaded):
         settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": ends}, indent=2) + "\n")
@@ -124,6 +113,8 @@ def _config(loaded: Loaded, dtype: mx.Dtype) -> dict[str, Any]:
     Its quantization is gone with the merge.
     """
     config = translated(read_settings(loaded.folder / "config.json"), loaded.family.library)
+    if not loaded.trust_remote_code:
+        config = without_code(config)  # it is not copied
     for key in ("quantization", "quantization_config", "dtype", "torch_dtype"):
         config.pop(key, None)
     if added_rows(loaded):

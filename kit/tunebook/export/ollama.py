@@ -15,9 +15,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..formats import BadRow
 from ..formats.templates import ChatTemplate, Message
+from ..generation_config import usable_generation
 from ..loader import Loaded
 
-GENERATION = "generation_config.json"
 MOST_CONTEXT = 8192  # tokens; Ollama reserves memory for the whole window when it starts
 
 # generation_config.json's names -> Ollama's.
@@ -175,16 +175,9 @@ def _without_bos(turns: Turns, tokenizer: TokenizerWrapper) -> Turns:
 def _parameters(loaded: Loaded) -> tuple[dict[str, int | float], list[str]]:
     """(the context window, and what the makers of the model recommend for sampling; sentences on what was left out)."""
     said = {"max_position_embeddings": loaded.config.get("max_position_embeddings")}
-    notes, file = [], loaded.folder / GENERATION
-    if file.exists():
-        try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            settings = None
-        if isinstance(settings, dict):
-            said |= {key: settings.get(key) for key in _SAMPLING}
-        else:
-            notes.append(f"{GENERATION} of the base model is no JSON object, so the Modelfile says nothing of it.")
+    settings, left_out = usable_generation(loaded.folder)
+    notes = [left_out] if left_out else []
+    said |= {key: settings.get(key) for key in _SAMPLING}
     given = {key: value for key, value in said.items() if value is not None}
     odd = [key for key, value in given.items() if not _is_number(value, *_RANGES[key])]
     if odd:

@@ -1,7 +1,7 @@
 """What in a folder is ours: `tunebook.json` lists what exports wrote to it, with the form of each and its digest.
 
-A file that is not on the list, or that was changed since, is somebody else's and never replaced or removed. Nothing is
-written here; `place.py` does.
+A file that is not on the list, or that was changed since, is somebody else's and never replaced or removed. Exports
+from before there were lists are told by what they hold (`earlier.py`). Nothing is written here; `place.py` does.
 """
 
 import fnmatch
@@ -14,10 +14,13 @@ from typing import Any, Literal
 
 from ..atomic import Changes, names_in
 from ..scratch import digest
+from .earlier import CARD, earlier_export
 
 Form = Literal["lora", "peft", "merged", "gguf", "lora_gguf"]
 
-LIST, CARD = "tunebook.json", "README.md"
+LIST = "tunebook.json"
+
+LICENCES = ("licen[cs]e*", "copying*", "notice*", "use_policy*")  # in any case of letters
 
 # What a folder with an export of this form holds no other of: programs would open that one, or both together.
 _ADAPTERS = ("adapter_config.json", "adapters.safetensors", "adapter_model*")
@@ -54,25 +57,28 @@ class Standing:
 
     def check(self, names: Sequence[str]) -> None:
         """Raise FileExistsError when something that is not ours is in the way of an export that writes `names`."""
-        listed = _listed(self._folder)
+        listed = self._listed()
         there = sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
         alone = [name for name in there if any(fnmatch.fnmatch(name.lower(), kind) for kind in _ALONE[self._form])]
         in_the_way = [name for name in alone if not self._is_ours(name, listed) or listed[name]["form"] != self._form]
         if self._form in ("lora", "peft") and "config.json" in there:
             in_the_way += fnmatch.filter(there, "model*.safetensors")
-        in_the_way += [name for name in names if name not in alone and not self._may_replace(name, listed)]
+        writes = [name for name in names if name not in alone and not _gives_way(name)]
+        in_the_way += [name for name in writes if not self._may_replace(name, listed)]
         if in_the_way:
             raise FileExistsError(self._refusal(in_the_way, listed))
 
     def changes(self, new: Path, notes: list[str]) -> Changes:
         """What adding the files in `new` replaces and removes; raises as `check`.
 
-        A card is taken out of `new` where somebody else's stands, with a note, and the new list is put in.
+        A card or a licence is taken out of `new` where somebody else's stands, with a note; the new list is put in.
         """
-        listed = _listed(self._folder)
-        if (new / CARD).exists() and not self._may_replace(CARD, listed):
-            (new / CARD).unlink()
-            notes.append(f"{CARD} in {self._folder} is not a card of ours and was left as it was.")
+        listed = self._listed()
+        for name in names_in(new):
+            if _gives_way(name) and not self._may_replace(name, listed):
+                (new / name).unlink()
+                what = "is not a card of ours" if name == CARD else "is not ours"
+                notes.append(f"{name} in {self._folder} {what} and was left as it was.")
         names = names_in(new)
         self.check(names)
         with ThreadPoolExecutor() as pool:  # hashing lets go of Python's lock
@@ -90,6 +96,15 @@ class Standing:
         document = {"what": "files written by tunebook", "files": dict(sorted(files.items()))}
         (new / LIST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         return Changes(replaces={name: self._digest(name) for name in [*names, LIST]}, removes=gone)
+
+    def _listed(self) -> dict[str, Any]:
+        """As `_listed`; without a list, what an export from before there were lists has left."""
+        if os.path.lexists(self._folder / LIST) or not self._folder.is_dir():
+            return _listed(self._folder)
+        found = {
+            name: {"form": form, "sha256": self._digest(name)} for name, form in earlier_export(self._folder).items()
+        }
+        return {name: entry for name, entry in found.items() if entry["sha256"] is not None}
 
     def _may_replace(self, name: str, listed: dict[str, Any]) -> bool:
         """Whether nothing stands at `name`, or nothing that would be lost."""
@@ -120,6 +135,11 @@ class Standing:
             f"{self._folder} holds {shown}, {what}, which this export ({self._form}) would replace or be mixed up "
             f"with. Choose another folder, e.g. {self._folder}-{self._form}, or move that away first."
         )
+
+
+def _gives_way(name: str) -> bool:
+    """Whether a file is left out of an export rather than stand in the way of one: a card, a licence."""
+    return name == CARD or any(fnmatch.fnmatchcase(name.lower(), kind) for kind in LICENCES)
 
 
 def _listed(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from ..checkpoint import FOLDER as CHECKPOINTS
 from ..checkpoint import STATE, WEIGHTS, checkpoint_folders
 from ..loader import Loaded
 from ..runs import EVENTS_FILE
-from .own_files import CARD, Form, Standing
+from .earlier import CARD
+from .own_files import Form, Standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,15 @@ def adding(
     with added_files(folder, lambda new: standing.changes(new, notes)) as draft:
 
         def again(name: str) -> Iterable[Path]:
-            """What the export copies from the base model, and what its tokenizer saves."""
+            """What the export copies from the base model, and what its tokenizer and its processor save."""
             yield loaded.folder / name
             saved = draft.aside / "tokenizer"
             if not saved.exists():
                 loaded.tokenizer.save_pretrained(str(saved))
+                if loaded.family.processor is not None:
+                    loaded.family.processor.save_pretrained(str(draft.aside / "processor"))
             yield saved / name
+            yield draft.aside / "processor" / name
 
         standing = Standing(folder, form, again)
         standing.check(names)

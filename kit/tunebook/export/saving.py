@@ -4,6 +4,7 @@ Which writer, which type, what to say beside the file: that is decided here. The
 and how their files come into a folder with other things in it is `place.py`'s.
 """
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -17,10 +18,11 @@ from ..gguf import check_quantizations
 from ..loader import DTYPES, Loaded
 from ..sources import Row
 from .card import hub_id, model_card, short_name
+from .companions import companions, left_behind
 from .gguf import gguf_names, notes_on, save_gguf
 from .gguf_adapter import gguf_adapter_name, save_gguf_adapter, verify_gguf_adapter
 from .lora import AdapterFormat, save_lora
-from .merged import companions, save_merged
+from .merged import save_merged
 from .names import names_of_mlx_lm
 from .ollama import modelfile_of, write_modelfile
 from .place import adding, place_of
@@ -64,7 +66,7 @@ def export_lora(
     base = loaded.name if repo_id is None else hub_id(loaded.name) or short_name(loaded.name)
     with adding(folder, form, loaded, card=card) as draft:
         save_lora(loaded, draft.new, format, base=base)
-    whole, notes = trained_whole(loaded.module), draft.notes
+    whole, notes = trained_whole(loaded.module), [*draft.notes, *_on_patterns(loaded.name)]
     if whole and format == "mlx":
         notes.append(
             f"{len(whole)} tensors of modules_to_save are in it too, so tunebook alone opens it; for other programs "
@@ -103,7 +105,7 @@ def export_merged(
     )
     with adding(folder, "merged", loaded, names=[file.name for file in companions(loaded)], card=card) as draft:
         save_merged(loaded, draft.new, dtype, quantization=quantization)
-    notes = draft.notes
+    notes = [*left_behind(loaded), *draft.notes, *_on_patterns(draft.folder)]
     if foreign:
         notes.append(
             f"{len(foreign)} layers, the first {foreign[0]}, are stored under mlx-lm's names, so mlx-lm opens the "
@@ -162,6 +164,16 @@ def _read_back(
     held_to = "merged" if kind == "merged_16bit" else kind
     check = None if rows is None else verify_export(path, model, rows, kind=held_to)
     return Export(kind=kind, path=path, verification=check, notes=tuple(notes), commands=tuple(commands))
+
+
+def _on_patterns(model: Path | str) -> list[str]:
+    """A sentence on a model's folder that mlx-lm and mlx-vlm do not open by its name, which they take for a pattern."""
+    if not glob.has_magic(str(model)) or not Path(model).expanduser().exists():
+        return []
+    return [
+        f"mlx-lm and mlx-vlm look for weights by a pattern and take {str(model)!r} for one, so by themselves they may "
+        "not open that folder; tunebook does. Give it a name without [, ], * and ? for them."
+    ]
 
 
 def _float_type(loaded: Loaded, dtype: str | mx.Dtype | None) -> mx.Dtype:

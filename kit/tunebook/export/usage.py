@@ -63,35 +63,35 @@ def how_to_open(
     `base` is the base model and `place` the export itself, as a folder or, with `hub`, a repository on the hub.
     """
     if form == "gguf":
-        commands = [f"hf download {place} --local-dir ."] if hub else []
+        commands = [f"hf download {quoted(place)} --local-dir ."] if hub else []
         commands += [line for file in files for line in gguf_commands(Path(file), modelfile=_modelfile(file))]
         return _block("llama.cpp, Ollama and LM Studio open the files:", "sh", "\n".join(commands))
     if form == "peft":
         opened = _TRANSFORMERS_VISION if library == "mlx-vlm" else _TRANSFORMERS
-        code = _PEFT.format(transformers=opened.format(model=repr(base)), place=repr(place))
+        code = _PEFT.format(transformers=opened.format(model=_literal(base)), place=_literal(place))
         return _block("transformers and PEFT:", "python", code)
-    imports, arguments = "", repr(place)
+    imports, arguments = "", _literal(place)
     if form == "lora":
         # mlx-lm takes adapters from a folder only.
         imports = "\nfrom huggingface_hub import snapshot_download" if hub else ""
-        folder = f"snapshot_download({place!r})" if hub else repr(place)
-        arguments = f"{base!r}, adapter_path={folder}"
+        folder = f"snapshot_download({_literal(place)})" if hub else _literal(place)
+        arguments = f"{_literal(base)}, adapter_path={folder}"
     if library == "mlx-vlm":
         return _block("mlx-vlm:", "python", _MLX_VLM.format(imports=imports, arguments=arguments))
     prompt = _CHAT_PROMPT if chats else _TEXT_PROMPT
     code = _block("mlx-lm:", "python", _MLX.format(imports=imports, arguments=arguments, prompt=prompt))
     if form == "merged":
-        code += "\n\n" + _block("transformers:", "python", _TRANSFORMERS.format(model=repr(place)))
+        code += "\n\n" + _block("transformers:", "python", _TRANSFORMERS.format(model=_literal(place)))
     return code
 
 
 def gguf_commands(path: Path, *, modelfile: Path | None) -> list[str]:
     """Shell lines that chat with one .gguf in llama.cpp, Ollama and LM Studio; Ollama needs its `modelfile`."""
-    file = shlex.quote(str(path))
+    file = quoted(str(path))
     lines = [f"llama-cli -m {file}"]
     if modelfile is not None:
-        name = shlex.quote(path.stem.replace(".", "-").lower())
-        lines.append(f"ollama create {name} -f {shlex.quote(str(modelfile))} && ollama run {name}")
+        name = quoted(path.stem.replace(".", "-").lower())
+        lines.append(f"ollama create {name} -f {quoted(str(modelfile))} && ollama run {name}")
     return [*lines, f"lms import --copy {file}  # LM Studio"]
 
 
@@ -102,8 +102,26 @@ def commands_for_folder(path: Path, *, base: str | None, library: Library) -> li
     """
     if library == "mlx-vlm":
         return []
-    folder = shlex.quote(str(path))
-    return [f"mlx_lm.chat --model {folder if base is None else f'{shlex.quote(base)} --adapter-path {folder}'}"]
+    folder = quoted(str(path))
+    return [f"mlx_lm.chat --model {folder if base is None else f'{quoted(base)} --adapter-path {folder}'}"]
+
+
+def quoted(text: str) -> str:
+    """`text` as one word of a shell command, in one line and without what a terminal would take for more than text."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t"}
+    written = "".join(escapes.get(letter) or (letter if letter.isprintable() else _bytes_of(letter)) for letter in text)
+    return f"$'{written}'"
+
+
+def _bytes_of(letter: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode(errors="surrogateescape"))
+
+
+def _literal(text: str) -> str:
+    """`text` as a string in Python, which no fence of a block of code is in."""
+    return repr(text).replace("```", "\\x60\\x60\\x60")
 
 
 def _modelfile(file: str) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 
 from ..atomic import new_file
+from ..generation_config import usable_generation
 from .architectures import architecture_of_config, completed, refuse_variants
 from .encode import check_k_quants
 from .experts import gathered
@@ -111,8 +112,7 @@ def _rope_factors(factors: np.ndarray | None) -> list[Streamed]:
 
 def _end_ids(folder: Path, config: dict) -> list[int]:
     """The end-of-turn tokens generation_config.json lists, or else config.json."""
-    file = folder / "generation_config.json"
-    listed = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    listed = usable_generation(folder)[0].get("eos_token_id")
     ids = config.get("eos_token_id") if listed is None else listed
     if ids is None:
         return []
