@@ -72,7 +72,7 @@ PICTURE = """
     checkpoint  : private sealed tensors runs
     earlier_runs : checkpoint events run_lock runs sealed
     checkup     : runtime blas
-    fetch       : atomic hub runtime progress sealed
+    fetch       : atomic hub runtime progress scratch sealed
     formats     : config examples images pretraining reach sources tokenizer_state
     families    : examples images tensors tokenizer_state variants
     rowcheck    : families

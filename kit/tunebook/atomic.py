@@ -57,7 +57,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     raises, the unfinished folder is removed and `path` is left as it was. A full disk is raised as DiskFull with the
     space that is free. What killed writers left beside `path` is removed before.
     """
-    path = Path(path).resolve()
+    path = _followed(Path(path))
     with full_disk_explained(path), scratch_folder(path) as scratch:
         partial = scratch.path / NEW / path.name
         partial.mkdir(parents=True)
@@ -71,7 +71,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
 @contextmanager
 def new_file(path: Path | str) -> Iterator[Path]:
     """Yield the path of a file to write; it becomes `path` when the block ends. Fails as `new_folder` does."""
-    path = Path(path).resolve()
+    path = _followed(Path(path))
     with full_disk_explained(path), scratch_folder(path) as scratch:
         partial = scratch.path / path.name
         yield partial
@@ -131,6 +131,14 @@ def flush_all(folder: Path) -> None:
 def names_in(folder: Path) -> list[str]:
     """The names of all files in a folder, relative to it and with slashes."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def _followed(path: Path) -> Path:
+    """The place a path leads to; a link that leads round in a circle is a place itself, to be replaced."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        return path.parent.resolve() / path.name
 
 
 def _put(partial: Path, path: Path, scratch: Scratch) -> None:

