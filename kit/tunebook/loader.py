@@ -133,7 +133,7 @@ def load(
     beside = None if adapters_folder is None else read_templates(adapters_folder)
     tokenizer.chat_template = _chosen(chat_template, tokenizer.chat_template if beside is None else beside)
     bring_up_to_date(tokenizer)
-    with _settings_named(folder):
+    with opening(folder, shown, trust_remote_code=trust_remote_code, sentences=(ValueError,)):  # a probe is computed
         family = _vision_family(module, tokenizer, processor, folder, config) if sees else TextFamily(module, tokenizer)
     return Loaded(
         name=str(name),

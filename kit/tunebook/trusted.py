@@ -67,7 +67,7 @@ def openable(folder: Path, *, trust_remote_code: bool, config: dict[str, Any] | 
         return shown
     refuse_code(folder, trust_remote_code=False)
     for file, place in _data_files(folder):
-        if not _is_shown(file, weights):
+        if not _is_shown(file, weights) or (left_out and file == folder / GENERATION):
             continue
         target = shown / place
         target.parent.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ def refuse_code(folder: Path, *, trust_remote_code: bool) -> None:
     """Raise CodeNotTrusted for a folder whose model or tokenizer is in its own code, ValueError for a stray name."""
     if trust_remote_code:
         return
-    settings = {path.name: read_settings(path) for path in sorted(folder.glob("*config.json"))}
+    settings = {path.name: read_settings(path) for path in _settings_files(folder)}
     for name, document in settings.items():
         for key, value in _named_modules(document):
             if value is not None and not (isinstance(value, str) and _PLAIN_NAME.fullmatch(value)):
@@ -105,13 +105,18 @@ def refuse_code(folder: Path, *, trust_remote_code: bool) -> None:
 
 
 @contextmanager
-def opening(folder: Path, shown: Path, *, trust_remote_code: bool) -> Iterator[None]:
+def opening(
+    folder: Path, shown: Path, *, trust_remote_code: bool, sentences: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Around calls of the libraries that open `folder`, as it is `shown` to them: what they raise is a sentence of it.
 
-    Raises CodeNotTrusted where the folder names code that was not shown to them, else Unopened.
+    Raises CodeNotTrusted where the folder names code that was not shown to them, else Unopened; errors that are
+    `sentences` already rise as they are.
     """
     try:
         yield
+    except sentences:
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {shortened(error)}".replace(str(shown), str(folder))
         code = None if trust_remote_code else code_named_in(folder)
@@ -139,7 +144,7 @@ def code_named_in(folder: Path) -> str | None:
 
 def code_files_in(folder: Path) -> list[str]:
     """All files of code that the settings in `folder` name."""
-    documents = [read_settings(path) for path in sorted(folder.glob("*config.json"))]
+    documents = [read_settings(path) for path in _settings_files(folder)]
     return [reference for document in documents for reference in _references(document)]
 
 
@@ -152,6 +157,11 @@ def read_settings(file: Path) -> Any:
     if file.name.endswith("config.json") and not isinstance(document, dict):
         raise ValueError(f"{file} holds a {type(document).__name__} where settings by name were expected.")
     return document
+
+
+def _settings_files(folder: Path) -> list[Path]:
+    """The settings a library may find code named in; how to generate is read apart (`generation_config.py`)."""
+    return sorted(path for path in folder.glob("*config.json") if path.name != GENERATION)
 
 
 def without_code(document: Any) -> Any:
