@@ -62,7 +62,6 @@ def test_what_released_configs_hold_is_believed(tmp_path):
         ("config.json", "[]"),
         ("config.json", '{"a":' * 100_000 + "1" + "}" * 100_000),
         ("config.json", '{"vocab_size": ' + "9" * 5000 + "}"),
-        ("generation_config.json", "[[]]"),
         ("tokenizer_config.json", '{"bos_token": false}'),
         ("tokenizer.json", '{"version": 3}'),
     ],
