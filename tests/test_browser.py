@@ -550,7 +550,7 @@ def _run(
             train_rows=8,
             eval_rows=2,
             awaited=awaited,
-            config={"learning_rate": 2e-4},
+            config={"learning_rate": 2e-4, "output_dir": "runs"},
         )
     )
     for step, loss in enumerate(losses, start=1):

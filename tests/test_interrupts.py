@@ -10,8 +10,9 @@ from mlx.utils import tree_flatten
 
 from tunebook import FastModel, Trainer, TrainingConfig, checkpoint
 from tunebook.checkpoint import checkpoint_folders
+from tunebook.ending_interrupts import Interrupts
 from tunebook.events import EndReason, RunEnded, SampleEvent, StepEvent, Working
-from tunebook.interrupts import Interrupts, held_back
+from tunebook.interrupts import held_back
 from tunebook.kept_weights import KeptWeights
 from tunebook.runs import read_events
 

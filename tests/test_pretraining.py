@@ -396,7 +396,9 @@ def test_a_torn_entry_is_made_again(model, folder, cache, name):
 def test_an_entry_without_images_has_no_files_for_them(model, folder, cache):
     encoded(model, [TEXT] * 3, folder)
     [entry] = cache.iterdir()
-    assert sorted(path.name for path in entry.iterdir()) == ["facts.json", "index.npz", "masks.bool", "tokens.int32"]
+    assert sorted(path.name for path in entry.iterdir()) == [
+        *("facts.json", "index.npz", "masks.bool", "seal.json", "tokens.int32")
+    ]
 
 
 def test_conversations_whose_images_are_files_are_kept_as_well(model, folder, cache):

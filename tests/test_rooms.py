@@ -18,6 +18,7 @@ PICTURE = """
     config      :
     torchless   :
     interrupts  :
+    ending_interrupts :
     exchange    :
     scratch     : interrupts
     atomic      : exchange interrupts scratch
@@ -124,7 +125,8 @@ PICTURE = """
     run_events  : adapters batches encoded endings events run_plan run_progress runtime step
     kept_weights : adapters events tensors
     looks       : evaluation events run_plan sampling
-    loop        : checkpoint controls divergence endings evaluation events families feed interrupts kept_weights \
+    loop        : checkpoint controls divergence ending_interrupts endings evaluation events families feed interrupts \
+                  kept_weights \
                   looks run_events run_plan run_progress runtime saving step tensors
     trainer     : audience earlier_runs events config feasibility identity run_lock interrupts checkpoint sources \
                   formats runs memory loader batches evaluation preparation pretraining loop progress run_plan saving \

@@ -22,12 +22,13 @@ from . import runtime
 from .checkpoint import Checkpoint, save_checkpoint
 from .controls import Controls
 from .divergence import is_spoiling, named, not_finite_step, settings_to_blame, spoiling_update, spoilt_weights
+from .ending_interrupts import Interrupts
 from .endings import STEPS_NOT_FINITE, TORN, explained
 from .evaluation import best_of, patience_is_lost
 from .events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, Working
 from .families.base import Encoded
 from .feed import Portion
-from .interrupts import Interrupts, held_back
+from .interrupts import held_back
 from .kept_weights import KeptWeights
 from .looks import held_out_score, samples
 from .run_events import run_ended, run_started, step_taken
