@@ -48,7 +48,7 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
 
     What lies beyond `step`, left by a course the run did not take, does not count and stays.
     """
-    folder = run_folder / FOLDER / f"step-{step:05d}"
+    folder = checkpoint_at(run_folder, step)
     make_private_folder(run_folder)
     with new_private_folder(folder) as partial:
         save_tensors(partial / WEIGHTS, checkpoint.weights)
@@ -67,6 +67,11 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
             if _holds_nothing_else(old):
                 shutil.rmtree(old)
     return folder
+
+
+def checkpoint_at(run_folder: Path, step: int) -> Path:
+    """Where the checkpoint that is written after `step` lies."""
+    return run_folder / FOLDER / f"step-{step:05d}"
 
 
 def checkpoint_folders(run_folder: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 Each line carries a checksum, and the learning rates someone asked for, which decide numbers of a resumed run, are in a
 sealed file of their own as well. A damaged line and what only a newer version knows are passed over and counted in one
-sentence; a disk that will not take a line gets it later. Nothing here ends a run or keeps one from going on.
+sentence; a disk that will not take a line gets it later. Nothing here ends a run, and all that keeps one from going on
+by itself is a rate that may be lost with both of its files.
 """
 
 import errno
@@ -23,6 +24,7 @@ from .events import (
     RunEnded,
     RunStarted,
     SampleEvent,
+    StepEvent,
     UnknownEvent,
     Working,
     parsed,
@@ -39,6 +41,10 @@ MOST_LINE_BYTES = 16_000_000  # a longer line is none of ours
 MOST_WAITING_BYTES = 8_000_000  # lines that wait in memory for a disk to take them
 
 _CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"}\n$')
+
+
+class LearningRatesLost(ValueError):
+    """A learning rate someone asked for may be in no file that can still be read."""
 
 
 def event_log(
@@ -78,6 +84,22 @@ def last_events(path: Path | str, most_bytes: int = 256_000) -> list[Event]:
         return [event for _, event in _lines_from(file, _Odd()) if event is not None]
 
 
+def check_learning_rates(run_folder: Path | str, step: int, *, newest: int, checkpoint: Path) -> None:
+    """Raise LearningRatesLost where a rate that was asked for after `step` may be missing, and weights would differ.
+
+    A `checkpoint` at `step` holds the rates up to it. Later ones are in the sealed file; where that is damaged, the log
+    has to tell of every step, up to the `newest` checkpoint at least. Where there is none, nobody asked for any.
+    """
+    _, damage = _sealed_rates(Path(run_folder))
+    if damage is None or (gap := _gap_in(Path(run_folder) / EVENTS_FILE, step, newest)) is None:
+        return
+    raise LearningRatesLost(
+        f"In {run_folder}, {damage} and {gap}, so a learning rate asked for after step {step} may be lost; to go on "
+        f"with the rates that the checkpoint of that step holds, pass resume_from_checkpoint={str(checkpoint)!r}, and "
+        "ask for the later rate again while it trains."
+    )
+
+
 @dataclass(frozen=True)
 class Rewound:
     """What is left of a log, and what the run that goes on needs of it."""
@@ -109,7 +131,7 @@ def rewind(run_folder: Path | str, step: int, *, same_course: bool = True) -> Re
     notices += said
     ahead = {after: rate for after, rate in rates.items() if after >= step} if same_course else {}
     lines = [line for line, _ in kept]
-    if rates:
+    if rates or said:  # what is damaged is written anew, or it would be in doubt at each resume
         try:
             _keep_rates(run_folder, {after: rate for after, rate in rates.items() if after < step} | ahead)
         except OSError as error:
@@ -233,6 +255,7 @@ class _Odd:
     damaged: int = 0
     first: int = 0  # the number of the first of them
     newer: int = 0  # of a kind that is not known here, or with fields that are not
+    is_cut: bool = False  # the last one has no end
 
     def sentence(self, file: Path) -> str | None:
         """What is to be said of them; None when there are none."""
@@ -261,6 +284,31 @@ def _sound_lines(file: Path) -> tuple[list[tuple[bytes, Event | None]], list[str
     return lines, [sentence] if sentence else []
 
 
+def _gap_in(file: Path, step: int, newest: int) -> str | None:
+    """Why a log cannot tell of all learning rates that were asked for after `step`; None where it can."""
+    if not file.is_file():
+        return f"{file.name} is no file"
+    odd, steps, begun, before = _Odd(), set[int](), False, 0
+    try:
+        for _, event in _lines_in(file, odd):
+            if isinstance(event, StepEvent):
+                steps.add(event.step)
+            if event is not None and event.step < step:
+                before = odd.damaged  # lines of steps that the checkpoint holds
+            begun = begun or (isinstance(event, RunStarted) and event.step == 0)
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror})"
+    if odd.damaged > before:
+        return f"{file.name} has damaged lines"
+    if odd.is_cut:
+        return f"{file.name} ends within a line"
+    missing = set(range(max(step, 1), max([newest, *steps]) + 1)) - steps
+    if missing:
+        return f"{file.name} does not tell of step {min(missing)}"
+    # A log that was rewound lost the rates that were to come, which only the sealed file then knows.
+    return None if begun else f"{file.name} begins where the run was resumed"
+
+
 def _lines_in(path: Path, odd: _Odd) -> Iterator[tuple[bytes, Event | None]]:
     """(line, its event) of each sound line; None where only a newer version knows the event."""
     with path.open("rb") as file:
@@ -273,6 +321,7 @@ def _lines_from(file: BinaryIO, odd: _Odd) -> Iterator[tuple[bytes, Event | None
         number += 1
         if not line.endswith(b"\n"):
             if not _rest_of_line(file):
+                odd.is_cut = True
                 return  # it is still being written, or its writer was killed
             line = b""
         try:
@@ -348,15 +397,19 @@ def _keep_rates(run_folder: Path, rates: dict[int, float]) -> None:
 
 def _with_sealed(run_folder: Path, rates: dict[int, float]) -> tuple[dict[int, float], list[str]]:
     """(`rates` with those of the sealed file, what is to be said of that file)."""
+    sealed, damage = _sealed_rates(run_folder)
+    if damage is not None:
+        return rates, [f"{damage}; of the learning rates that were asked for, those in {EVENTS_FILE} are taken."]
+    return rates | sealed, []
+
+
+def _sealed_rates(run_folder: Path) -> tuple[dict[int, float], str | None]:
+    """(the rates in the sealed file, what is wrong with it); none where nobody asked for any."""
     file = run_folder / RATES_FILE
     if not os.path.lexists(file):
-        return rates, []
+        return {}, None
     try:
         document, is_sealed = unsealed(file)
     except Damaged as damage:
-        is_sealed, document, why = False, {}, str(damage)
-    else:
-        why = f"{file.name} has no seal"
-    if not is_sealed:
-        return rates, [f"{why}; of the learning rates that were asked for, those in {EVENTS_FILE} are taken."]
-    return rates | dict(document["learning_rates"]), []
+        return {}, str(damage)
+    return (dict(document["learning_rates"]), None) if is_sealed else ({}, f"{file.name} has no seal")

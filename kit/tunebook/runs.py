@@ -17,14 +17,26 @@ import numpy as np
 from .events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 from .inert import one_line
 from .private import make_private_folder, new_private_file
-from .run_log import EVENTS_FILE, SAMPLES_FILE, event_log, last_events, log_of, read_events, rewind
+from .run_log import (
+    EVENTS_FILE,
+    SAMPLES_FILE,
+    LearningRatesLost,
+    check_learning_rates,
+    event_log,
+    last_events,
+    log_of,
+    read_events,
+    rewind,
+)
 
 __all__ = [
     "CONFIG_FILE",
     "EVENTS_FILE",
     "SAMPLES_FILE",
     "STOP_FILE",
+    "LearningRatesLost",
     "RunHistory",
+    "check_learning_rates",
     "event_log",
     "keep_config",
     "last_events",

@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .audience import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .batches import total_steps
-from .checkpoint import Checkpoint, check_is_of, find_checkpoint
+from .checkpoint import Checkpoint, check_is_of, checkpoint_at, checkpoint_folders, find_checkpoint, step_of
 from .config import TrainingConfig
 from .earlier_runs import said_of_earlier_runs
 from .evaluation import Score, score_now
@@ -32,7 +32,7 @@ from .pretraining import MultimodalPretrain
 from .progress import run_bar
 from .run_lock import RunLock
 from .run_plan import RunPlan
-from .runs import CONFIG_FILE, keep_config, rewind
+from .runs import CONFIG_FILE, check_learning_rates, keep_config, rewind
 from .saving import make_run_folder
 from .sources import Source
 from .tensors import flat
@@ -238,9 +238,12 @@ class Trainer:
         if found:
             run.folder, checkpoint, skipped = found
             check_is_of(self._differences(plan, checkpoint.identity), run.folder)
-            run.restore(checkpoint)
             # From a checkpoint of choice the run may take another course.
-            rewound = rewind(run.folder, run.step, same_course=place in (run.folder, run.folder.parent))
+            same_course = place in (run.folder, run.folder.parent)
+            if same_course:
+                _check_rates(run.folder, checkpoint.progress["step"])
+            run.restore(checkpoint)
+            rewound = rewind(run.folder, run.step, same_course=same_course)
             run.progress.learning_rates |= rewound.rates_ahead
             run.notices += [*skipped, *rewound.notices]
             earlier = rewound.events
@@ -294,6 +297,11 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     """
     trainer.prepare(replace(trainer.sources, response_markers=(instruction_part, response_part)))
     return trainer
+
+
+def _check_rates(run_folder: Path, step: int) -> None:
+    newest = step_of(checkpoint_folders(run_folder)[-1])
+    check_learning_rates(run_folder, step, newest=newest, checkpoint=checkpoint_at(run_folder, step))
 
 
 def _put_back(run_folder: Path, lock: RunLock, config: TrainingConfig, identity: Mapping[str, Any]) -> None:
