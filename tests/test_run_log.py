@@ -178,6 +178,19 @@ def test_a_log_that_cannot_be_opened_waits_too_and_in_memory_up_to_a_bound(tmp_p
     assert list(read_events(tmp_path)) == [*EVENTS[lost:], ENDED]
 
 
+@pytest.mark.parametrize("name", [EVENTS_FILE, SAMPLES_FILE])
+def test_a_log_that_is_a_pipe_holds_nobody_up(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    said = []
+    keep = event_log(tmp_path, said.append)
+    for event in EVENTS:
+        keep(event)
+    assert "there is no file" in said[0]
+    (tmp_path / name).unlink()
+    keep(ENDED)
+    assert list(read_events(tmp_path)) == [*EVENTS, ENDED]
+
+
 def test_a_run_folder_that_goes_and_comes_back_has_the_whole_log(tmp_path):
     said, run = [], tmp_path / "run-001"
     keep = event_log(run, said.append)

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import stat
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -370,7 +371,10 @@ def _append(path: Path, content: bytes) -> None:
     """Write all of `content` behind what is there, or nothing of it."""
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, FILE_MODE)
     try:
-        size = os.fstat(handle).st_size
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe and read it would wait for ever
+            raise OSError(errno.EINVAL, f"{path.name} there is no file")
+        size = status.st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             content = b"\n" + content  # behind a line whose writer was killed
         try:
