@@ -20,7 +20,7 @@ from typing import Any
 from . import runtime
 from .families.fingerprint import fingerprint
 from .loader import Loaded
-from .sources import Row
+from .sources import Row, content_of
 from .tokenizer_state import uncut
 
 FOLDER = "tokenized"
@@ -53,7 +53,7 @@ def key_of(rows: Iterable[Row | list[str]], loaded: Loaded, settings: list[Any])
     if "strftime_now" in template:  # such a template writes today's date into every row
         _add(digest, time.strftime("%Y-%m-%d"))
     for row in rows:
-        _add(digest, row)
+        digest.update(content_of(row))
     return digest.hexdigest()[:24]
 
 

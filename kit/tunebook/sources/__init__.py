@@ -5,6 +5,7 @@ plain dict, one per training example; what its columns mean is `formats.py`'s bu
 filled in here.
 """
 
+from .identity import content_of
 from .read import read_rows
 from .rows import Row, Source, reach_of
 from .split import held_out_places, hold_out, rows_at
@@ -14,6 +15,7 @@ __all__ = [
     "Row",
     "RowStream",
     "Source",
+    "content_of",
     "held_out_places",
     "hold_out",
     "reach_of",
