@@ -5,13 +5,11 @@ With a chat template they are one exchange of a conversation; without one, plain
 
 from typing import Any
 
-import numpy as np
-
 from ..examples import Example
 from ..sources import Row
 from .conversations import as_messages, row_tools, with_system
 from .reading import Reading
-from .rows import BadRow, column
+from .rows import BadRow, column, listed
 from .templates import Message
 
 # The prompts Stanford Alpaca was trained with (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).
@@ -67,10 +65,10 @@ def _turns(question: str, answer: str) -> list[Message]:
 
 def _history(row: Row) -> list[tuple[str, str]]:
     """Alpaca's `history` as LLaMA-Factory has it: questions and their answers before this one, learnt as it is."""
-    pairs = row.get("history") if "instruction" in row else None
-    if pairs is None or not len(pairs):
+    pairs = listed(row.get("history")) if "instruction" in row else None
+    if pairs is None or pairs == "":
         return []
-    found = [list(pair) if isinstance(pair, list | tuple | np.ndarray) else [pair] for pair in pairs]
+    found = [pair if isinstance(pair, list) else [] for pair in (pairs if isinstance(pairs, list) else [pairs])]
     if not all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in found):
         raise BadRow("its column 'history' is not a list of pairs, each a question and its answer.")
     return [(pair[0], pair[1]) for pair in found]

@@ -15,7 +15,7 @@ import numpy as np
 from ..examples import Example
 from ..sources import Row
 from .reading import Reading
-from .rows import BadRow, column
+from .rows import BadRow, column, listed, shown
 from .templates import Message, Tools
 from .weights import weight_of, without_weights
 
@@ -47,7 +47,7 @@ def read_sharegpt(row: Row, reading: Reading) -> Example:
 def with_system(row: Row, messages: list[Message]) -> list[Message]:
     """The conversation behind the row's column `system`. Raises BadRow where it has another system turn of its own."""
     system = row.get("system")
-    if system is None or system == "":
+    if system is None or (isinstance(system, str) and not system):
         return messages
     if not isinstance(system, str):
         raise BadRow(f"its column 'system' is a {type(system).__name__}, not a str.")
@@ -68,10 +68,10 @@ def as_messages(turns: Sequence[Any], *, images: bool = False) -> list[Message]:
 
 def row_tools(row: Row) -> Tools:
     """The optional column `tools`: a list of JSON schemas, or that list as JSON text; None where there are none."""
-    tools = row.get("tools")
+    tools = listed(row.get("tools"))
     if isinstance(tools, str) and tools.strip():
         tools = _parsed(tools, "its column 'tools'")
-    if not tools:
+    if tools is None or (isinstance(tools, str | list | tuple | dict | int | float) and not tools):
         return None
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
         raise BadRow("its column 'tools' is not a list of dicts, each the JSON schema of one tool.")
@@ -86,6 +86,8 @@ def _message(turn: Any, number: int, *, images: bool) -> Message:
     if not weight and message["role"] == "assistant":
         message["weight"] = 0  # for `supervise`
     if calls := message.pop("tool_calls", None):
+        if not isinstance(calls, list):
+            raise BadRow(f"the tool_calls of turn {number} are a {type(calls).__name__}, not a list.")
         message["tool_calls"] = [_tool_call(call, number) for call in calls]
     if "content" in message:
         message["content"] = _content(message["content"], number, images=images)
@@ -114,7 +116,7 @@ def _content(content: Any, number: int, *, images: bool) -> str | list[Any]:
             continue
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             reads = "it reads text and images" if images else "this is a text model"
-            raise BadRow(f"the content of turn {number} has a part of type {part.get('type')!r}; {reads}.")
+            raise BadRow(f"the content of turn {number} has a part of type {shown(part.get('type'))}; {reads}.")
     if any(part["type"] == "image" for part in content):
         return [dict(part) for part in content]
     return "".join(part["text"] for part in content)
@@ -158,3 +160,5 @@ def _parsed(text: str, what: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise BadRow(f"{what} are not valid JSON: {error}.") from error
+    except (RecursionError, ValueError) as error:  # too deep, or a number of more digits than Python reads
+        raise BadRow(f"{what} are JSON that is nested too deep, or has a number of too many digits.") from error

@@ -19,7 +19,7 @@ from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
 from .plain import NOT_SUPERVISED, integers
-from .rows import BadRow
+from .rows import BadRow, check_whole
 
 PREPARED = ("input_ids", "attention_mask", "labels")  # columns of a row that was tokenized elsewhere
 PREPARED_TEXT, PREPARED_IMAGES = "_mm_text", "images"
@@ -136,6 +136,7 @@ def _text(row: Row, name: str) -> str:
         raise BadRow(f"its column '{name}' is a {type(value).__name__}, not a str.")
     if not value:
         raise BadRow(f"its column '{name}' is empty.")
+    check_whole(value)
     return value
 
 

@@ -17,7 +17,7 @@ from ..images import Picture, looked_at, refer
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
-from .rows import BadRow
+from .rows import BadRow, check_whole, listed
 from .templates import ChatTemplate
 
 MARKER = "<image>"  # what data sets write for an image, whatever the model's own placeholder is
@@ -67,7 +67,7 @@ class Placing:
                 "completion": [_turn("assistant", row["completion"])],
             }
         found = _Found(reads_markers=bool(column) and self.placeholder != MARKER)
-        taken = {name: self._without(value, found) for name, value in row.items() if name in TURNS + STRINGS}
+        taken = {name: self._without(listed(row[name]), found) for name in row if name in TURNS + STRINGS}
         if column and not found.places:
             taken = self._before_first_question(taken, column, found)
         bare = sum(place is None for place in found.places)  # an array is equal to None place by place
@@ -152,6 +152,7 @@ class Placing:
     def _without(self, value: Any, found: _Found) -> Any:
         """A column's value with bare parts in place of its images; what they refer to is added to `found`."""
         if isinstance(value, str):
+            check_whole(value)
             found.places += [None for piece in self._split(value) if piece is None]
             return value
         if not isinstance(value, list | tuple):
@@ -190,12 +191,15 @@ class Placing:
     def _before_first_question(self, taken: dict[str, Any], column: list[Any], found: _Found) -> dict[str, Any]:
         """The columns with the images before the first turn of a user, as TRL puts those a row gives no place."""
         for name in TURNS:
-            for number, turn in enumerate(taken.get(name) or ()):
+            turns = taken.get(name)
+            for number, turn in enumerate(turns if isinstance(turns, list) else ()):
                 key = "value" if isinstance(turn, Mapping) and turn.get("content") is None else "content"
                 if not isinstance(turn, Mapping) or turn.get("role", turn.get("from")) not in ("user", "human"):
                     continue
                 content = turn.get(key)
-                text = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+                text = [{"type": "text", "text": content}] if isinstance(content, str) else content
+                if not isinstance(text, list | tuple):
+                    raise BadRow(f"the content of turn {number} is a {type(content).__name__}, not a string.")
                 found.places += [None] * len(column)
                 parts = self._shaped([*({"type": "image"} for _ in column), *text])
                 return {**taken, name: [*taken[name][:number], {**turn, key: parts}, *taken[name][number + 1 :]]}

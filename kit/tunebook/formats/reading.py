@@ -7,7 +7,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..config import TrainOn
 from ..examples import Example, Text
 from .markers import Markers, supervise_between
-from .rows import BadRow
+from .rows import BadRow, check_whole, shown
 from .supervision import supervise
 from .templates import ChatTemplate, Message, Tools
 
@@ -47,12 +47,13 @@ class Reading:
             role = message["role"]
             if role not in ROLES and role not in (self.template.source or ""):
                 raise BadRow(
-                    f"turn {number} has the role {role!r}, which is none of {', '.join(ROLES)} and not in the chat "
-                    "template; correct it."
+                    f"turn {number} has the role {shown(role)}, which is none of {', '.join(ROLES)} and not in the "
+                    "chat template; correct it."
                 )
 
     def answer(self, prompt: str, completion: str) -> Example:
         """Plain text of which the completion is supervised, unless response markers say otherwise."""
+        check_whole(prompt + completion)
         if self.response_markers is not None:
             return self.raw(prompt + completion)
         if self.train_on == "everything":
@@ -61,6 +62,7 @@ class Reading:
 
     def raw(self, text: str) -> Example:
         """Plain text, supervised whole unless there are response markers."""
+        check_whole(text)
         if self.response_markers is None:
             return Example(parts=(Text(text, supervised=True),), rendered=False)
         return Example(parts=self._between_markers(text), rendered=False)

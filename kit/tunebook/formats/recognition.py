@@ -13,6 +13,9 @@ from .completions import read_alpaca, read_prompt_completion
 from .conversations import read_messages, read_sharegpt
 from .plain import read_text, read_tokens
 from .reading import Reading
+from .templates import printable
+
+MOST_NAMED = 20  # columns in a message
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def recognise(rows: Iterable[Row]) -> str:
     known = "; ".join(f"{name}: {', '.join(kind.columns)}" for name, kind in FORMATS.items())
     seen = ", ".join(f"{count} of {total} look like '{name}'" for name, count in counts.most_common()) or "none fits"
     raise ValueError(
-        f"Cannot tell the format of these rows: {seen}. Their columns are {', '.join(sorted(columns)) or 'none'}; the "
+        f"Cannot tell the format of these rows: {seen}. Their columns are {_named(columns)}; the "
         f"formats and their columns are {known}. Pass format='...' to choose one, or formatting_func=... to make one."
     )
 
@@ -61,6 +64,12 @@ def format_named(name: str) -> Format:
     if name not in FORMATS:
         raise ValueError(f"format is {name!r}; choose one of {', '.join(FORMATS)}.")
     return FORMATS[name]
+
+
+def _named(columns: set[str]) -> str:
+    """The names of columns, at a length to read."""
+    more = f" and {len(columns) - MOST_NAMED} more" if len(columns) > MOST_NAMED else ""
+    return ", ".join(printable(str(name), 40) for name in sorted(columns, key=str)[:MOST_NAMED]) + more or "none"
 
 
 def _has_columns(row: Row, kind: Format) -> bool:

@@ -1,6 +1,7 @@
 """The columns of a row, checked, and what becomes of rows that fail: they are counted and reported once, together."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,11 +43,41 @@ class BadRows:
         raise ValueError(f"{self.count} of {total} rows cannot be trained on (first: row {self.first}): {said}")
 
 
+def listed(value: Any) -> Any:
+    """A value with lists and numbers in place of NumPy's, which pandas and `datasets` give, at every depth."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: listed(inner) for key, inner in value.items()}
+    return [listed(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def shown(value: Any) -> str:
+    """A value as a message may say it: short, and of what has no short form its type."""
+    if value is None or isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 1 << 64):
+        return f"{value!r:.60}"
+    return f"a {type(value).__name__}"
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is of whole characters: JSON can spell half of a pair (`\\ud800`), which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_whole(text: str) -> None:
+    """Raise BadRow for a text that no tokenizer takes."""
+    if not is_whole(text):
+        raise BadRow("its text holds half of a character (a surrogate), which no tokenizer reads; take it out.")
+
+
 def column(row: Row, name: str, *kinds: type) -> Any:
     """The value of a column, of one of `kinds` and not empty; raises BadRow otherwise."""
     value = row.get(name)
-    if isinstance(value, np.ndarray):  # as pandas and `datasets` give lists
-        value = value.tolist()
+    value = listed(value)
     if not isinstance(value, kinds):
         wanted = " or a ".join(kind.__name__ for kind in kinds)
         raise BadRow(f"its column '{name}' is a {type(value).__name__}, not a {wanted}.")

@@ -12,7 +12,7 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..tokenizer_state import renders_in_python
-from .rows import BadRow
+from .rows import BadRow, is_whole
 from .sandbox import FAILURES, NotJinja, Span, TemplateLimit, compiled, rendered
 
 Message = Mapping[str, Any]
@@ -155,7 +155,7 @@ class ChatTemplate:
             raise ValueError(f"{self.name} is refused: {error}. {_ANOTHER}") from error
         except FAILURES as error:  # such as adding a string to a list within the template
             raise BadRow(f"the chat template refuses it: {printable(str(error) or type(error).__name__)}") from error
-        if not is_encodable(text):
+        if not is_whole(text):
             raise BadRow("the chat template makes half of a character of it (a surrogate), which is no text.")
         return text, spans
 
@@ -166,16 +166,7 @@ class ChatTemplate:
         return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
-def is_encodable(text: str) -> bool:
-    """Whether a text is of whole characters: JSON can spell half of a pair (`\\ud800`), which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(text: str) -> str:
+def printable(text: str, most: int = 300) -> str:
     """A text of somebody's on one line, of a length to read, without the codes a terminal would obey."""
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:300])
-    return f"{line}..." if len(text) > 300 else line
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:most])
+    return f"{line}..." if len(text) > most else line

@@ -6,10 +6,9 @@ A row goes in, names come out, for one notice a set. Nothing is refused here.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..sources import Row
 from .conversations import ROLES
+from .rows import listed
 from .weights import WEIGHTS
 
 READ = {
@@ -32,12 +31,12 @@ def unread(
     read = READ.get(format, set(row)) | (PICTURES if reads_images else set())
     if template is None:
         read = read - {"system", "history", "tools"}
-    names = [f"column {name!r}" for name, value in row.items() if name not in read and _says(value)]
+    names = [f"column {name!r:.60}" for name, value in row.items() if name not in read and _says(value)]
     for message in _messages(row):
         if not _is_answer(message):
             names += [f"{key!r} of turns that are no answers" for key in WEIGHTS if message.get(key) is not None]
         names += [
-            f"{key!r} of messages"
+            f"{key!r:.60} of messages"
             for key, value in message.items()
             if isinstance(key, str)
             and _says(value)
@@ -49,8 +48,8 @@ def unread(
 
 def _messages(row: Row) -> Iterator[Mapping[str, Any]]:
     for name in OF_A_CONVERSATION:
-        turns = row.get(name)
-        if isinstance(turns, Sequence | np.ndarray) and not isinstance(turns, str):
+        turns = listed(row.get(name))
+        if isinstance(turns, Sequence) and not isinstance(turns, str):
             yield from (turn for turn in turns if isinstance(turn, Mapping))
 
 

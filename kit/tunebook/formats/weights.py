@@ -6,7 +6,7 @@ OpenAI's and Mistral's `weight`, axolotl's `train` and `training`, and their lik
 from collections.abc import Mapping
 from typing import Any
 
-from .rows import BadRow
+from .rows import BadRow, shown
 
 # The key, and the value that means "learn this".
 WEIGHTS = {"weight": 1, "train": True, "training": True, "trainable": True, "loss_mask": 1, "masked": False}
@@ -19,8 +19,10 @@ def weight_of(message: Mapping[str, Any], number: int) -> int:
         value = message.get(key)
         if value is None:
             continue
-        if value not in (0, 1):
-            raise BadRow(f"turn {number} has {key} {value!r}, and only 0 and 1, or False and True, can be followed.")
+        if not isinstance(value, int | float) or value not in (0, 1):
+            raise BadRow(
+                f"turn {number} has {key} {shown(value)}, and only 0 and 1, or False and True, can be followed."
+            )
         learnt *= value == yes
     return learnt
 

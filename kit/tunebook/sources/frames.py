@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 from .rows import Row
+from .shape import check_row
 
 
 def frame_rows(frame: Any, name: str) -> list[Row]:
     """The rows of a `pandas.DataFrame`, its index left out. Raises ValueError for columns that have no own name."""
-    columns = list(frame.columns)
-    for column, count in Counter(columns).items():
+    for column, count in Counter(frame.columns).items():
         if not isinstance(column, str) or count > 1:
             why = "occurs twice" if count > 1 else f"is a {type(column).__name__}, not a string"
             raise ValueError(f"The column {column!r} of {name} {why}. Rename the frame's columns first.")
     whole = frame.astype(object).where(frame.notna(), None)
-    return [{key: _plain(value) for key, value in row.items()} for row in whole.to_dict("records")]
+    rows = whole.to_dict("records")
+    for number, row in enumerate(rows):
+        check_row(row, number, name)
+    return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .rows import Indexed, Rows
+from .shape import DEEPEST, is_too_deep
 from .text_files import Line, Records, lines, stamp
 
 _UNESCAPED = json.JSONEncoder(ensure_ascii=False)  # made once, for it is asked about every row
@@ -55,6 +56,8 @@ def _check_line(line: Line, path: Path) -> None:
             f"{path}, line {line.number}, column {error.colno} is not JSON: {error.msg}. "
             "Correct that line, or delete it."
         ) from None
+    except (RecursionError, ValueError) as error:  # a number of more digits than Python reads
+        raise ValueError(f"{path}, line {line.number} {_unread(error)}. Correct that line, or delete it.") from None
     if wrong := _what_is_wrong(value):
         raise ValueError(f"{path}, line {line.number} {wrong}. Correct that line, or delete it.")
 
@@ -68,6 +71,8 @@ def _read_array(path: Path) -> Rows:
         raise ValueError(
             f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}. Correct it there."
         ) from None
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{path} {_unread(error)}. Correct it there.") from None
     for index, value in enumerate(values):
         if wrong := _what_is_wrong(value):
             line, column = _place(text, index)
@@ -94,10 +99,17 @@ def _skip(text: str, position: int) -> int:
     return position
 
 
+def _unread(error: RecursionError | ValueError) -> str:
+    """Why JSON that is written as it should be cannot be read."""
+    return "is nested too deep" if isinstance(error, RecursionError) else "holds a number of too many digits"
+
+
 def _what_is_wrong(value: Any) -> str | None:
     """Why a JSON value is no row; None when it is one."""
     if not isinstance(value, dict):
         return f'is {_kind(value)}, not an object such as {{"text": ...}}'
+    if is_too_deep(value):
+        return f"is nested more than {DEEPEST} levels deep"
     try:
         _UNESCAPED.encode(value).encode()
     except UnicodeEncodeError as error:

@@ -15,6 +15,7 @@ from ..reach import Reach
 from .frames import frame_rows
 from .paths import has_data_suffix, missing_path, read_path
 from .rows import Indexed, Picked, Row, Rows, Source
+from .shape import check_row
 
 # owner/name of the hub, with a split of `datasets` such as train or train[:100] behind a colon.
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:.+)?")
@@ -34,7 +35,8 @@ def read_rows(
     may name images below the folder they came from; `image_base_dir` is the folder they are below instead.
 
     Raises FileNotFoundError for a path or id that is not there, TypeError for a row that is no mapping, and ValueError
-    for a file that cannot be read (file, line and column), for several splits, and when there are no rows.
+    for a row nested too deep, for a file that cannot be read (file, line and column), for several splits, and when
+    there are no rows.
     """
     if image_base_dir is not None and not os.path.isdir(image_base_dir):
         raise ValueError(f"image_base_dir is {os.fspath(image_base_dir)!r}, which is no folder here.")
@@ -91,8 +93,7 @@ def is_of(source: Any, library: str, *kinds: str) -> bool:
 
 def _check_rows(rows: Iterable[Any], name: str) -> None:
     for index, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise TypeError(f"Row {index} of {name} is a {type(row).__name__}; each row must be a dict.")
+        check_row(row, index, name)
 
 
 def _read_text(source: str, name: str) -> Rows:

@@ -4,13 +4,14 @@ What `read_rows` opens by index is read by index here too. Beyond that come iter
 `datasets.IterableDataset`, a function that returns an iterator, and an iterator, which can be read once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import chain, islice
 from typing import Any, Protocol, cast, final
 
 from ..reach import ANYWHERE, Reach
 from .read import is_of, read_rows
 from .rows import Row, Rows, Source
+from .shape import check_row
 
 HEAD = 64  # rows that are looked at before a run begins
 
@@ -95,6 +96,5 @@ class _Once:
 
 def _checked(rows: Iterable[Any], first: int, origin: str) -> Iterator[Row]:
     for number, row in enumerate(rows, start=first):
-        if not isinstance(row, Mapping):
-            raise TypeError(f"Row {number} of {origin} is a {type(row).__name__}; each row must be a dict.")
+        check_row(row, number, origin)
         yield row
