@@ -239,7 +239,7 @@ def test_the_arrow_keys_move_a_crosshair_that_all_charts_share(chromium):
 
 
 def test_a_press_of_stop_is_sent_once_and_answered_by_the_page_itself(chromium):
-    page = open_widget(chromium, _view(_run([3.0, 2.5], total=9)))
+    page = open_widget(chromium, _view(_run([3.0, 2.5], total=9, output_dir="runs")))
     page.get_by_role("button", name="Stop and save").click()
     expect(page.locator(".tunebook-headline")).to_have_text("Stopping after step 3…")
     expect(page.get_by_role("button", name="Stopping…")).to_be_disabled()
@@ -537,7 +537,12 @@ def _ended(step: int) -> RunEnded:
 
 
 def _run(
-    losses: list[float], *, total: int | None = None, model: str = "example/model", awaited: bool = True
+    losses: list[float],
+    *,
+    total: int | None = None,
+    model: str = "example/model",
+    awaited: bool = True,
+    output_dir: str | None = None,
 ) -> Progress:
     run = Progress()
     total = total or len(losses)
@@ -550,7 +555,7 @@ def _run(
             train_rows=8,
             eval_rows=2,
             awaited=awaited,
-            config={"learning_rate": 2e-4, "output_dir": "runs"},
+            config={"learning_rate": 2e-4, "output_dir": output_dir},
         )
     )
     for step, loss in enumerate(losses, start=1):
