@@ -173,8 +173,7 @@ class _EventLog:
         self._failing = False
 
     def __del__(self):
-        if self._file is not None:
-            self._file.close()
+        self._close()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Working):
@@ -192,6 +191,8 @@ class _EventLog:
                 self._failing = True
                 self._say(self._why(error))
             return
+        if isinstance(event, RunEnded):
+            self._close()
         if self._failing:
             self._failing = False
             lost = f"; {self._lost} lines were more than could wait, and are missing" if self._lost else ""
@@ -235,11 +236,16 @@ class _EventLog:
                     samples = [event for event in self._told if isinstance(event, SampleEvent)]
                     self._waiting[SAMPLES_FILE] = [_sample(event) for event in samples]
                 self._rates = {e.step: e.learning_rate for e in self._told if isinstance(e, LearningRateChanged)}
-            self._file.close()
-            self._file, self._lost = None, 0
+            self._close()
+            self._lost = 0
             return
         if not os.path.samestat(there, os.fstat(self._file.fileno())):
             raise OSError(errno.ESTALE, f"{EVENTS_FILE} there is another file now")
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _forget_what_is_too_much(self) -> None:
         for lines in self._waiting.values():

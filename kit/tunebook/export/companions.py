@@ -14,6 +14,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..generation_config import FILE as GENERATION
 from ..generation_config import usable_generation
+from ..gguf.source import SOURCE_FILE
 from ..loader import Loaded
 from ..trusted import code_files_in, read_settings, without_code
 from .earlier import CARD
@@ -26,6 +27,7 @@ _SETTINGS = (
 )
 _VOCABULARIES = (
     *("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "qwen.tiktoken", "tiktoken.model"),
+    SOURCE_FILE,
     *("tokenizer.model", "tokenizer.model.v[0-9]*", "spiece.model", "spm.model", "sentencepiece.bpe.model"),
 )
 _TEMPLATE = "chat_template.jinja"
