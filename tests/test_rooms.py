@@ -35,7 +35,7 @@ PICTURE = """
     progress    : events inert
     bridges     : events
     run_lock    : private
-    run_log     : events private sealed
+    run_log     : interrupts events private sealed
     runs        : events inert private run_log
     audience    : events runs
     blas        : atomic runtime sealed

@@ -31,6 +31,7 @@ from .events import (
     parsed,
     to_json,
 )
+from .interrupts import held_back
 from .private import FILE_MODE, new_private_file
 from .sealed import Damaged, sealed_json, unsealed
 
@@ -184,7 +185,8 @@ class _EventLog:
         if isinstance(event, LearningRateChanged):
             self._rates[event.step] = event.learning_rate
         try:
-            self._write()
+            with held_back():  # a line that an interrupt cut off would be a step that the record of the run lacks
+                self._write()
         except OSError as error:
             self._forget_what_is_too_much()
             if not self._failing:
