@@ -303,7 +303,7 @@ def _read(config: Config, section: str | None = None) -> PreTrainedConfig | None
     if config.get("model_type") not in CONFIG_MAPPING:
         return None
     try:
-        with _quiet():
+        with quiet_transformers():
             whole = CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(config))
     except (AttributeError, KeyError, StrictDataclassError, TypeError, ValueError):
         return None
@@ -317,8 +317,8 @@ def _own_fields(reads: PreTrainedConfig) -> Iterator[Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' remarks on entries it renames."""
+def quiet_transformers() -> Iterator[None]:
+    """Without its remarks on entries it renames, and its advice on arguments that libraries pass by themselves."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

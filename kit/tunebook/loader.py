@@ -5,8 +5,7 @@ the folder. This is the only place that decides whether a model is text or visio
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +15,11 @@ import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer, quantize_model
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from . import runtime
 from .believable import check_config
 from .chat_templates import Templates, read_templates
-from .checkpoint_config import UnreadableConfig, for_rows, translated, windows_of
+from .checkpoint_config import UnreadableConfig, for_rows, quiet_transformers, translated, windows_of
 from .families.base import Family
 from .families.quirks import is_of_language
 from .families.text import TextFamily
@@ -240,7 +238,7 @@ def _sees(config: dict[str, Any], name: str | Path, text_only: bool | None) -> b
 def _processor(folder: Path, trust_remote_code: bool) -> Any:
     from mlx_vlm.utils import load_processor
 
-    with _quiet_transformers():
+    with quiet_transformers():
         # Left to itself mlx-vlm trusts the code of most families.
         return load_processor(folder, add_detokenizer=False, trust_remote_code=trust_remote_code)
 
@@ -259,17 +257,6 @@ def _vision_family(
         tokenizer.chat_template = processor.chat_template
         tokenizer.has_chat_template = True
     return VisionFamily(module, tokenizer, processor, config)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without its advice on arguments that mlx-vlm passes and nobody here can change."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _check_floats(module: nn.Module, folder: Path) -> None:
