@@ -48,7 +48,7 @@ def test_a_listener_that_raises_is_left_out_and_the_others_hear_of_it_in_order()
         audience.tell(said("one"))
     audience.tell(said("two"))
     report = said("The broken one raised OSError: no disk. It is switched off; training goes on.")
-    assert heard == ["broken", report, said("one"), said("two")]
+    assert heard == ["broken", said("one"), report, said("two")]
     assert audience.told == [said("one"), report, said("two")]
 
 

@@ -7,12 +7,14 @@ that raises is reported and left out from then on, and the run goes on. Nothing 
 import asyncio
 import inspect
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, final
 
 from .events import Event, Notice, StepEvent, Working
+from .interrupts import held_back
 from .runs import event_log
 
 Events = Generator[Event, None, None]
@@ -29,33 +31,55 @@ class Audience:
     def __init__(self, listeners: Sequence[tuple[str, Listener]], run_folder: Path | None, earlier: Sequence[Event]):
         """`listeners` come with the name each is called by in a report; the log in `run_folder` is told before them."""
         self.told = list(earlier)  # a resumed run's own past is part of its record
-        log = [("The event log", event_log(run_folder, self._say, self.told))] if run_folder else []
-        self.listeners = [*log, *listeners]
+        self._log = [("The event log", event_log(run_folder, self._say, self.told))] if run_folder else []
+        self._listeners = list(listeners)
+        self._to_hear: deque[tuple[Event, tuple[str, Listener]]] = deque()
+        self._latest: Event | None = None
 
     def tell(self, event: Event) -> None:
         """Pass an event to every listener, in order; one that raises is reported to the others and not told again.
 
-        An interrupt that rises in a listener rises from here when all have been told.
+        An interrupt that rises in a listener rises from here when all have been told. One that rises elsewhere may keep
+        some from hearing: to be told the same event once more is to go on with those.
         """
+        with held_back():  # what is missing from the record, a run that goes on would not know of
+            if event is not self._latest:
+                self._latest = event
+                self._record(event)
         interrupt: BaseException | None = None
-        if not isinstance(event, Working):
-            self.told.append(event)
-        for named in list(self.listeners):
-            name, listener = named
+        while self._to_hear:
+            heard, named = self._to_hear.popleft()
+            if named not in self._listeners:
+                continue
             try:
-                listener(event)
+                named[1](heard)
             except INTERRUPTS as raised:
                 interrupt = raised
             except Exception as error:  # noqa: BLE001 - strangers' code may raise anything; the run must not end for it
-                self.listeners.remove(named)
-                text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
-                warnings.warn(text, stacklevel=2)
-                self._say(text)
+                self._listeners.remove(named)
+                self._report(named[0], error)
         if interrupt is not None:
             raise interrupt
 
+    def _record(self, event: Event) -> None:
+        """Keep an event, here and in the log, and note who is to hear of it."""
+        if not isinstance(event, Working):
+            self.told.append(event)
+        self._to_hear.extend((event, named) for named in self._listeners)
+        for name, log in list(self._log):
+            try:
+                log(event)
+            except Exception as error:  # noqa: BLE001 - no log is worth the run
+                self._log.clear()
+                self._report(name, error)
+
+    def _report(self, name: str, error: Exception) -> None:
+        text = f"{name} raised {type(error).__name__}: {error}. It is switched off; training goes on."
+        warnings.warn(text, stacklevel=3)
+        self._say(text)
+
     def _say(self, text: str) -> None:
-        self.tell(Notice(step=self.told[-1].step if self.told else 0, text=text))
+        self._record(Notice(step=self.told[-1].step if self.told else 0, text=text))
 
 
 def drain(events: Events, audience: Audience) -> None:

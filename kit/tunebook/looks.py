@@ -5,7 +5,8 @@ look is no longer wanted. The weights are only read.
 """
 
 import time
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ import mlx.core as mx
 from .evaluation import Score, score
 from .events import EvalEvent, SampleEvent, Working
 from .run_plan import RunPlan
-from .sampling import write
+from .sampling import Prompt, write
 
 
 def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEvent]:
@@ -37,10 +38,10 @@ def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEve
     )
 
 
-def samples(plan: RunPlan, step: int) -> Generator[Working | SampleEvent, None, None]:
-    """Write on after each prompt; one that is broken off gives no SampleEvent."""
+def samples(plan: RunPlan, prompts: Sequence[Prompt], step: int) -> Generator[Working | SampleEvent, None, None]:
+    """Write on after each of `prompts`; one that is broken off gives no SampleEvent."""
     longest = plan.config.sample_max_tokens
-    for prompt in plan.prompts:
+    for prompt in prompts:
         began, pieces = time.perf_counter(), []
         with closing(write(plan.loaded, prompt.example, max_tokens=longest)) as writing:
             for piece in writing:
@@ -49,6 +50,17 @@ def samples(plan: RunPlan, step: int) -> Generator[Working | SampleEvent, None, 
         seconds = time.perf_counter() - began
         yield SampleEvent(step=step, prompt=prompt.shown, text="".join(pieces), seconds=seconds)
     mx.clear_cache()
+
+
+def unanswered(prompts: Sequence[Prompt], samples: Iterable[SampleEvent]) -> list[Prompt]:
+    """Those of `prompts` that have no sample among `samples`; one that is given twice has two."""
+    answered = Counter(sample.prompt for sample in samples)
+    left = []
+    for prompt in prompts:
+        answered[prompt.shown] -= 1
+        if answered[prompt.shown] < 0:
+            left.append(prompt)
+    return left
 
 
 def _evaluating(scoring: Generator[tuple[int, int], None, Score], step: int) -> Generator[Working, None, Score]:

@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -25,15 +25,17 @@ from .divergence import is_spoiling, named, not_finite_step, settings_to_blame, 
 from .ending_interrupts import Interrupts
 from .endings import STEPS_NOT_FINITE, TORN, explained
 from .evaluation import best_of, patience_is_lost
-from .events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, Working
+from .events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, SampleEvent, Working
 from .families.base import Encoded
 from .feed import Portion
 from .interrupts import held_back
 from .kept_weights import KeptWeights
-from .looks import held_out_score, samples
+from .looks import held_out_score, samples, unanswered
+from .owed import Owed
 from .run_events import run_ended, run_started, step_taken
 from .run_plan import RunPlan
 from .run_progress import RunProgress
+from .sampling import Prompt
 from .saving import NOT_ON_THE_DISK, SaveSchedule, said_of_the_disk
 from .step import Outcome, Stepper
 from .tensors import flat
@@ -56,7 +58,7 @@ class Run:
     controls: Controls = field(default_factory=Controls)
     interrupts: Interrupts = field(default_factory=Interrupts)  # who drains the events enters it
     see_to_folder: Callable[[], None] = lambda: None  # before a checkpoint: make it anew where it was taken away
-    sampled_step: int | None = None  # the last that samples were taken after
+    samples: list[SampleEvent] = field(default_factory=list)  # of the last step any were taken after
 
     def __post_init__(self):
         plan = self.plan
@@ -75,6 +77,7 @@ class Run:
         self._saved_step: int | None = None
         self._last_rows: list[Encoded] = []  # of the last step, the shortest first
         self._cause = ""  # of the last step that was not applied, unless its rows are
+        self._owed = Owed()
 
     @property
     def step(self) -> int:
@@ -117,13 +120,15 @@ class Run:
 
     def _begin_and_train(self, *, awaited: bool) -> Generator[Event, None, EndReason]:
         was_training = self._module.training
-        self._stepper.learning_rate = self.progress.learning_rate_in_force(self._config.learning_rate)
-        self._kept.keep_start()
-        runtime.reset_peak_memory()
-        self.progress.start_clock()
+        with held_back():
+            self._stepper.learning_rate = self.progress.learning_rate_in_force(self._config.learning_rate)
+            self._kept.keep_start()
+            runtime.reset_peak_memory()
+            self.progress.start_clock()
+            self._owed.add(run_started(self.plan, self.step, awaited=awaited))
         try:
             with runtime.memory_for_training():
-                yield run_started(self.plan, self.step, awaited=awaited)
+                yield from self._owed.told()
                 for text in [*self.notices, *self._said_of_the_disk()]:
                     yield Notice(step=self.step, text=text)
                 return (yield from self._train())
@@ -132,6 +137,7 @@ class Run:
 
     def _end(self, reason: EndReason, failure: Exception | None) -> Generator[Event, None, None]:
         """Save what there is, leave the weights in the model that are wanted, and tell how it ended."""
+        yield from self._owed.told()
         if reason is EndReason.DISCARDED:
             yield Notice(step=self.step, text=self._kept.put_start_back())
         else:
@@ -154,7 +160,8 @@ class Run:
         # As the run that was not disturbed would: where it looks at no score, none may count here.
         if self._is_evaluation_step:
             yield from self._evaluate()
-        if self._config.sample_steps is not None and self.step % self._config.sample_steps == 0:
+        was_cut_short = self.step in {sample.step for sample in self.samples}
+        if _is_due(self._config.sample_steps, self.step) or was_cut_short:
             yield from self._sample()
         portions = self.plan.feed.portions(self.progress.place)
         self._save_schedule.start()
@@ -210,12 +217,14 @@ class Run:
                 yield from self._save()
 
     def _take_up_learning_rate(self) -> Generator[Event, None, None]:
-        if (asked := self.controls.take_learning_rate()) is not None:
-            self.progress.learning_rates[self.step] = asked
-        rate = self.progress.learning_rate_in_force(self._config.learning_rate)
-        if rate != self._stepper.learning_rate:
-            self._stepper.learning_rate = rate
-            yield LearningRateChanged(step=self.step, learning_rate=rate)
+        with held_back():
+            if (asked := self.controls.take_learning_rate()) is not None:
+                self.progress.learning_rates[self.step] = asked
+            rate = self.progress.learning_rate_in_force(self._config.learning_rate)
+            if rate != self._stepper.learning_rate:
+                self._stepper.learning_rate = rate
+                self._owed.add(LearningRateChanged(step=self.step, learning_rate=rate))
+        yield from self._owed.told()
 
     def _cannot(self, command: Command) -> str | None:
         """Why there is nothing to do for a command; None when there is."""
@@ -223,7 +232,9 @@ class Run:
             return "there are no held-out rows; give the Trainer an eval_dataset"
         if command is Command.EVALUATE and self.progress.is_scored:
             return f"step {self.step} was scored already"
-        if command is Command.SAMPLE and self.sampled_step == self.step:
+        if command is Command.SAMPLE and not self.plan.prompts:
+            return "there is nothing to write after; set TrainingConfig.sample_prompts"
+        if command is Command.SAMPLE and not unanswered(self.plan.prompts, self._samples_of_this_step):
             return f"samples of step {self.step} were taken already"
         if command is Command.SAVE and self.folder is None:
             return "there is no folder to save in; set TrainingConfig.output_dir"
@@ -246,12 +257,12 @@ class Run:
             before = self._kept.now()
             outcome = self._stepper.finish()
             self.progress.advance(outcome, portion.place)
-        if math.isfinite(outcome.loss):
-            self._kept.keep_good(self.step - 1, before)
+            self._owed.add(step_taken(self.plan, self.progress, outcome))
+            self._owed.add(*(Notice(step=step, text=text) for text in said))
+            if math.isfinite(outcome.loss):
+                self._kept.keep_good(self.step - 1, before)
         del before
-        yield step_taken(self.plan, self.progress, outcome)
-        for text in said:
-            yield Notice(step=step, text=text)
+        yield from self._owed.told()
         if not outcome.applied:
             yield Notice(step=step, text=self._why_not_applied(outcome))
 
@@ -288,17 +299,30 @@ class Run:
             return
         event = yield from self._until_stopped(held_out_score(self.plan, self.step))
         if event is not None:
-            self.progress.add_eval(event, counts=self._is_evaluation_step)
-            if self._config.load_best_model_at_end and event is best_of(self.progress.counted_evals):
-                self._kept.keep_best()
-            yield event
+            with held_back():
+                self.progress.add_eval(event, counts=self._is_evaluation_step)
+                if self._config.load_best_model_at_end and event is best_of(self.progress.counted_evals):
+                    self._kept.keep_best()
+                self._owed.add(event)
+            yield from self._owed.told()
 
     def _sample(self) -> Generator[Event, None, None]:
-        """Write an answer to every prompt, unless this step's were written; a stop ends it with what there is."""
-        if self.controls.stopping or self.sampled_step == self.step:
-            return
-        self.sampled_step = self.step
-        yield from self._until_stopped(samples(self.plan, self.step))
+        """Write an answer to every prompt that has none of this step; a stop leaves the others to a run that resumes.
+
+        Where one asked for them is not known any more then, but that there are some is: they are made whole.
+        """
+        self.samples = self._samples_of_this_step
+        yield from self._until_stopped(self._answers(unanswered(self.plan.prompts, self.samples)))
+
+    @property
+    def _samples_of_this_step(self) -> list[SampleEvent]:
+        return [sample for sample in self.samples if sample.step == self.step]
+
+    def _answers(self, prompts: Sequence[Prompt]) -> Generator[Event, None, None]:
+        for event in samples(self.plan, prompts, self.step):
+            yield event
+            if isinstance(event, SampleEvent):
+                self.samples.append(event)
 
     def _until_stopped(self, look: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
         """What `look` yields and returns, listening while it works; None when a stop ends it."""
@@ -343,8 +367,10 @@ class Run:
         except (OSError, RuntimeError) as error:  # a full disk, or MLX out of memory
             yield Notice(step=self.step, text=f"No checkpoint was written at step {self.step}. {error}")
         else:
-            self._saved_step = self.step
-            yield CheckpointSaved(step=self.step, path=str(path))
+            with held_back():
+                self._saved_step = self.step
+                self._owed.add(CheckpointSaved(step=self.step, path=str(path)))
+            yield from self._owed.told()
         finally:
             self._save_schedule.tried(time.monotonic() - began)
 

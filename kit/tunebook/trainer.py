@@ -247,7 +247,7 @@ class Trainer:
             run.progress.learning_rates |= rewound.rates_ahead
             run.notices += [*skipped, *rewound.notices]
             earlier = rewound.events
-            run.sampled_step = max((event.step for event in earlier if isinstance(event, SampleEvent)), default=None)
+            run.samples = [event for event in earlier if isinstance(event, SampleEvent) and event.step == run.step]
         elif config.output_dir is not None:
             run.folder = make_run_folder(config.output_dir)
             hold(run.folder)
