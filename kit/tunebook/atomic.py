@@ -103,6 +103,12 @@ def added_files(folder: Path, plan: Callable[[Path], Changes]) -> Iterator[Draft
                 flush(folder.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Take away a folder that is the kit's own: at any moment, also after a kill, all of it is at `path` or nothing."""
+    with scratch_folder(path) as scratch, held_back():
+        os.rename(path, scratch.path / path.name)
+
+
 @contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
     """Raise an error of a full disk as DiskFull, with what is left and what to do."""

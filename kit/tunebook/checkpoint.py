@@ -5,8 +5,8 @@ what it is a checkpoint of. A torn or foreign one is told apart before anything 
 from the step (`step.Stepper.begin`) and needs no saving; the place in a stream of rows is part of the progress.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
+from .atomic import remove_folder
 from .private import make_private_folder, new_private_folder
 from .runs import EVENTS_FILE, run_folders
+from .scratch import recover_in
 from .sealed import Damaged, digest_of_file, sealed_json, unsealed
 from .tensors import flat, save_tensors
 
@@ -65,7 +67,7 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
         upto = [old for old in checkpoint_folders(run_folder) if step_of(old) <= step]
         for old in upto[:-keep]:
             if _holds_nothing_else(old):
-                shutil.rmtree(old)
+                remove_folder(old)
     return folder
 
 
@@ -83,6 +85,17 @@ def checkpoint_folders(run_folder: Path) -> list[Path]:
 def step_of(checkpoint_folder: Path) -> int:
     """The step after which a checkpoint was written, by its name."""
     return int(checkpoint_folder.name[5:])
+
+
+def put_right_beside(run_folder: Path) -> None:
+    """Remove what writers that were killed left unfinished in a run folder, in those beside it and where they save.
+
+    A run that was killed may never be gone on with; whichever starts next in its place does it.
+    """
+    for folder in [run_folder.parent, *run_folders(run_folder.parent)]:
+        for home in (folder, folder / FOLDER):
+            with suppress(OSError):  # it was taken away in the meantime, or is another user's
+                recover_in(home)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

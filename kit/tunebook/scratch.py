@@ -57,20 +57,22 @@ def scratch_folder(place: Path) -> Iterator[Scratch]:
 
     It stands beside `place`, or inside it where only there can be written. Leftovers of others are put right first.
     """
-    home = _home(place)
-    with alone_in(home) as alone:
-        if alone:
-            put_right(home)
-        path = home / f"{_short(place.name or home.name)}.partial-{secrets.token_hex(4)}"
-        path.mkdir(mode=0o700)
-        lock = _locked(path)
+    home, lock = _home(place), None
+    path = home / f"{_short(place.name or home.name)}.partial-{secrets.token_hex(4)}"
     try:
+        with alone_in(home) as alone:
+            if alone:
+                put_right(home)
+            with held_back():  # one that an interrupt left locked would be nobody's for as long as this process lives
+                path.mkdir(mode=0o700)
+                lock = _locked(path)
         yield Scratch(path=path, home=home)
     finally:
         with held_back():
-            if not (path / MOVES).exists():
-                _remove(path)
-            os.close(lock)
+            if lock is not None:
+                if not (path / MOVES).exists():
+                    _remove(path)
+                os.close(lock)
 
 
 def put_right(home: Path) -> None:
@@ -91,10 +93,15 @@ def recover(place: Path) -> None:
     """Before `place` is read: put right what a writer of it left half done when it was killed."""
     place = place.resolve()
     for home in (place.parent, place) if place.is_dir() else ():
-        if os.access(home, os.W_OK) and any(_scratch_folders(home)):
-            with alone_in(home) as alone:
-                if alone:
-                    put_right(home)
+        recover_in(home)
+
+
+def recover_in(home: Path) -> None:
+    """Put right what writers of something in `home` left half done when they were killed."""
+    if home.is_dir() and os.access(home, os.W_OK) and any(_scratch_folders(home)):
+        with alone_in(home) as alone:
+            if alone:
+                put_right(home)
 
 
 def carry_out(scratch: Scratch, moves: Moves) -> None:

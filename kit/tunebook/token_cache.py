@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import runtime
+from .atomic import remove_folder
 from .families.fingerprint import fingerprint
 from .loader import Loaded
 from .sources import Row, content_of
@@ -71,7 +71,8 @@ def prune(used: Path) -> None:
             if _KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 by_age.append((path.stat().st_mtime, path))
     for _, old in sorted(by_age)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_folder(old)
 
 
 def _add(digest: "hashlib._Hash", value: Any) -> None:

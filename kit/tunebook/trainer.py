@@ -15,7 +15,15 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .audience import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .batches import total_steps
-from .checkpoint import Checkpoint, check_is_of, checkpoint_at, checkpoint_folders, find_checkpoint, step_of
+from .checkpoint import (
+    Checkpoint,
+    check_is_of,
+    checkpoint_at,
+    checkpoint_folders,
+    find_checkpoint,
+    put_right_beside,
+    step_of,
+)
 from .config import TrainingConfig
 from .earlier_runs import said_of_earlier_runs
 from .evaluation import Score, score_now
@@ -23,7 +31,7 @@ from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, Sam
 from .feasibility import gguf_notice
 from .formats import FormattingFunc, Markers
 from .identity import differences
-from .interrupts import on_terminate
+from .interrupts import held_back, on_terminate
 from .loader import Loaded
 from .loop import Run
 from .memory import Estimate, estimate, settled
@@ -228,7 +236,8 @@ class Trainer:
         locks: list[RunLock] = []
 
         def hold(run_folder: Path) -> None:
-            locks.append(held.enter_context(RunLock(run_folder)))
+            with held_back():  # a lock that an interrupt left behind would be held for as long as this process lives
+                locks.append(held.enter_context(RunLock(run_folder)))
 
         found = find_checkpoint(place, hold, partial(self._differences, self._plan(self.config))) if place else None
         config, notices = self._settled(found[1] if found else None)
@@ -253,6 +262,8 @@ class Trainer:
             hold(run.folder)
             keep_config(run.folder, config.as_plain(), plan.identity)
             run.notices += said_of_earlier_runs(run.folder, partial(self._differences, plan))
+        if run.folder is not None:
+            put_right_beside(run.folder)
         run.notices += [lock.notice for lock in locks if lock.notice is not None]
         if run.folder is not None:
             run.see_to_folder = partial(_put_back, run.folder, locks[-1], config, plan.identity)
