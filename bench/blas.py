@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from tunebook.blas import SYSTEM_OPENBLAS, load_fast_blas
+from tunebook.machine.blas import SYSTEM_OPENBLAS, load_fast_blas
 
 SIZES = (256, 512, 1024, 2048)  # n of an n x n times n x n product
 SECONDS_A_SIZE = 1.0

@@ -3,7 +3,7 @@
     python bench/blas_contention.py
 
 Runs an MLP's forward pass in one process, then in two at once, with OpenBLAS's own OPENBLAS_THREAD_TIMEOUT (26) and
-with the one `tunebook.blas` sets (4), and prints the milliseconds per pass.
+with the one `tunebook.machine.blas` sets (4), and prints the milliseconds per pass.
 """
 
 import os

@@ -27,9 +27,10 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from tests.tiny import tiny_model_folder
-from tunebook import FastModel, Trainer, TrainingConfig, encoding
-from tunebook.checkpoint import checkpoint_folders
-from tunebook.encoding import encode_rows
+from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.tokens import encoding
+from tunebook.tokens.encoding import encode_rows
+from tunebook.train.kept.checkpoint import checkpoint_folders
 
 MOST_SECONDS, MOST_BYTES = 5.0, 500e6
 ROWS = [

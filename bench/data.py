@@ -59,9 +59,9 @@ def measure(model_folder: str, file: str) -> dict[str, float]:
     from itertools import islice
 
     from tunebook import FastModel, TrainingConfig
-    from tunebook.batches import windows
-    from tunebook.encoded import lengths_of
-    from tunebook.preparation import Sources, prepare
+    from tunebook.tokens.batch_order import windows
+    from tunebook.tokens.stored_rows import lengths_of
+    from tunebook.train.datasets import Sources, prepare
 
     model, _ = FastModel.from_pretrained(model_folder, max_seq_length=512)
     forget_largest()

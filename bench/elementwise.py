@@ -22,11 +22,11 @@ import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 from mlx_lm.models.base import create_causal_mask  # noqa: E402
 
-from tunebook import runtime  # noqa: E402
-from tunebook.blockwise import attention_in_blocks  # noqa: E402
-from tunebook.exponentials import exponential  # noqa: E402
-from tunebook.halves import in_halves  # noqa: E402
-from tunebook.short_conv import shifted_convolutions  # noqa: E402
+from tunebook.fast.blockwise_attention import attention_in_blocks  # noqa: E402
+from tunebook.fast.exponentials import exponential  # noqa: E402
+from tunebook.fast.short_conv import shifted_convolutions  # noqa: E402
+from tunebook.fast.two_cores import in_halves  # noqa: E402
+from tunebook.machine import runtime  # noqa: E402
 
 
 def main() -> None:

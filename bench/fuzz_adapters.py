@@ -28,8 +28,8 @@ from safetensors.numpy import save_file
 
 from tests.tiny import tiny_model_folder
 from tunebook import FastModel, LoraConfig
-from tunebook.adapters import add_adapters, describe
-from tunebook.divergence import spoilt_weights
+from tunebook.models.adapters import add_adapters, describe
+from tunebook.train.divergence import spoilt_weights
 
 SECONDS, MEGABYTES = 5, 500
 BASES = ("llama", "qwen2", "gemma2")

@@ -15,8 +15,8 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from tunebook.decoders import FORMATS
-from tunebook.images import looked_at, opened, refer
+from tunebook.data.decoders import FORMATS
+from tunebook.data.images import looked_at, opened, refer
 
 
 def main(count: int = 1000, seed: int = 0) -> None:

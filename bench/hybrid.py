@@ -26,8 +26,8 @@ import mlx.nn as nn  # noqa: E402
 from mlx_lm.models.gated_delta import gated_delta_update  # noqa: E402
 from mlx_lm.models.qwen3_5 import GatedDeltaNet, TextModelArgs  # noqa: E402
 
-from tunebook.activations import lean_activations  # noqa: E402
-from tunebook.hybrid import chunkwise_layers, why_not_chunkwise  # noqa: E402
+from tunebook.fast.activations import lean_activations  # noqa: E402
+from tunebook.fast.gated_delta_layers import chunkwise_layers, why_not_chunkwise  # noqa: E402
 
 WIDTH = 1024  # of the layer's input
 CHANNELS = 128  # of a head

@@ -18,9 +18,9 @@ import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 
 from tunebook import FastModel, samples  # noqa: E402
-from tunebook.batches import padded_width  # noqa: E402
-from tunebook.encoding import encode_rows  # noqa: E402
-from tunebook.loss import summed_loss, supervised_positions  # noqa: E402
+from tunebook.objectives.next_token import summed_loss, supervised_positions  # noqa: E402
+from tunebook.tokens.batch_order import padded_width  # noqa: E402
+from tunebook.tokens.encoding import encode_rows  # noqa: E402
 
 
 def over_all_logits(module, batch, _):

@@ -23,7 +23,7 @@ from shapes import write_folder  # noqa: E402
 from throughput import WorkerFailed, answered  # noqa: E402
 from workers.job import Job  # noqa: E402
 
-from tunebook import runtime  # noqa: E402
+from tunebook.machine import runtime  # noqa: E402
 
 KINDS = {  # what each is called -> its worker, and whether layers are computed twice
     "ours": ("workers.ours", False),

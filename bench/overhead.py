@@ -27,12 +27,12 @@ import tunebook  # before MLX: it loads the fast BLAS
 assert tunebook
 
 
-from tunebook import runtime  # noqa: E402
 from tunebook.events import Event, RunStarted, StepEvent  # noqa: E402
-from tunebook.interrupts import held_back  # noqa: E402
-from tunebook.runs import event_log  # noqa: E402
-from tunebook_widgets.notebook import NotebookScreen  # noqa: E402
-from tunebook_widgets.progress import Progress  # noqa: E402
+from tunebook.machine import runtime  # noqa: E402
+from tunebook.machine.interrupts import held_back  # noqa: E402
+from tunebook.runs.folder import event_log  # noqa: E402
+from tunebook_widgets.dashboard.notebook import NotebookScreen  # noqa: E402
+from tunebook_widgets.dashboard.progress import Progress  # noqa: E402
 
 HISTORIES = (10, 1_000, 10_000)
 MEAN_MS, SHARE = 1.0, 0.01  # the dashboard's limits

@@ -26,12 +26,14 @@ import numpy as np  # noqa: E402
 from mlx_lm.models import llama  # noqa: E402
 
 from tunebook import FastModel, TrainingConfig  # noqa: E402
-from tunebook.batches import padded_width, padding_share, steps_per_epoch, windows  # noqa: E402
 from tunebook.config import Order  # noqa: E402
-from tunebook.families.base import Encoded, Family  # noqa: E402
-from tunebook.families.text import TextFamily  # noqa: E402
-from tunebook.loss import summed_loss, supervised_positions  # noqa: E402
-from tunebook.packing import pack, why_not_packed  # noqa: E402
+from tunebook.data.encoded import Encoded  # noqa: E402
+from tunebook.models.families.base import Family  # noqa: E402
+from tunebook.models.families.text import TextFamily  # noqa: E402
+from tunebook.objectives.next_token import summed_loss, supervised_positions  # noqa: E402
+from tunebook.tokens.batch_order import padded_width, padding_share, steps_per_epoch, windows  # noqa: E402
+from tunebook.tokens.packing import pack  # noqa: E402
+from tunebook.train.packing_check import why_not_packed  # noqa: E402
 
 MANY = 100_000
 

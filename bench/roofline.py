@@ -25,9 +25,10 @@ import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 from shapes import SHAPES, write_folder  # noqa: E402
 
-from tunebook import FastModel, TrainingConfig, runtime  # noqa: E402
-from tunebook.families.base import Encoded  # noqa: E402
-from tunebook.step import Stepper  # noqa: E402
+from tunebook import FastModel, TrainingConfig  # noqa: E402
+from tunebook.data.encoded import Encoded  # noqa: E402
+from tunebook.machine import runtime  # noqa: E402
+from tunebook.train.step import Stepper  # noqa: E402
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ import peers  # noqa: E402
 from shapes import SHAPES, write_folder  # noqa: E402
 from workers.job import Answer, Job  # noqa: E402
 
-from tunebook import runtime  # noqa: E402
+from tunebook.machine import runtime  # noqa: E402
 
 HERE = Path(__file__).parent
 TRAINERS = {"tunebook": "workers.ours", "mlx-lm": "workers.mlx_lm", "unsloth-zoo": "workers.unsloth"}

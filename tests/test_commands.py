@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from tests.test_resume import make
-from tunebook.checkpoint import checkpoint_folders
+from tests.train.test_resume import make
 from tunebook.events import Command, CommandReceived, EndReason, LearningRateChanged, Notice, StepEvent, Working
-from tunebook.runs import read_events
+from tunebook.runs.folder import read_events
+from tunebook.train.kept.checkpoint import checkpoint_folders
 
 PLAIN = {
     "gradient_accumulation_steps": 1,
@@ -108,7 +108,7 @@ def test_a_discarded_run_leaves_the_weights_as_it_found_them_and_no_checkpoint_m
 
 
 def test_where_too_much_is_trained_to_keep_a_copy_a_discard_says_so(tiny_folder, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("tunebook.kept_weights.DISCARD_SHARE", 0.0)
+    monkeypatch.setattr("tunebook.train.kept.snapshots.DISCARD_SHARE", 0.0)
     trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 1, Command.DISCARD)
     found = weights(trainer)
     result = trainer.train()

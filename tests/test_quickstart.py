@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tunebook.events import EndReason, EvalEvent, RunEnded, StepEvent
-from tunebook.runs import read_events, run_folders
+from tunebook.runs.folder import read_events, run_folders
 
 pytestmark = pytest.mark.real_model
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
@@ -90,7 +90,7 @@ def test_peft_under_torch_gives_the_logits_and_the_loss_of_the_live_model(quicks
     from transformers import AutoModelForCausalLM
 
     from tunebook import FastModel, hold_out, samples
-    from tunebook.encoding import encode_rows
+    from tunebook.tokens.encoding import encode_rows
 
     model, _ = FastModel.from_pretrained(quickstart[0] / "lora", dtype="float32", max_seq_length=224)
     model.save_pretrained(tmp_path / "peft", format="peft")

@@ -1,4 +1,4 @@
-"""__init__.py and torchless.py: importing the kit is light, and a run never loads torch. Each in a fresh process."""
+"""`import tunebook` is light, and a run never loads torch (machine/without_torch.py). Each in a fresh process."""
 
 import importlib.util
 import json
@@ -61,7 +61,7 @@ def test_a_run_with_torch_installed_never_loads_it(tiny_folder, rows, tmp_path):
 LOOKED = """
 import importlib.util, json, sys
 {first}
-from tunebook.torchless import torch_unseen
+from tunebook.machine.without_torch import torch_unseen
 with torch_unseen():
     inside = importlib.util.find_spec("torch") is not None
 print(json.dumps([inside, importlib.util.find_spec("torch") is not None]))

@@ -9,21 +9,21 @@ fast BLAS has been found for it, and without torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .blas import load_fast_blas
 from .config import LoraConfig, TrainingConfig
-from .torchless import torch_unseen
+from .machine.blas import load_fast_blas
+from .machine.without_torch import torch_unseen
 
 if TYPE_CHECKING:
     from . import memory as memory
     from . import samples as samples
-    from .checkup import doctor as doctor
+    from .data.pretraining import MultimodalPretrain as MultimodalPretrain
+    from .data.sources import hold_out as hold_out
+    from .data.sources import read_rows as read_rows
+    from .export.readback.verify import verify_export as verify_export
     from .export.report import ExportTable as ExportTable
-    from .export.verify import verify_export as verify_export
     from .fast_model import FastModel as FastModel
-    from .pretraining import MultimodalPretrain as MultimodalPretrain
-    from .runs import load as load_run
-    from .sources import hold_out as hold_out
-    from .sources import read_rows as read_rows
+    from .machine.doctor import doctor as doctor
+    from .runs.folder import load as load_run
     from .trainer import Trainer as Trainer
     from .trainer import TrainResult as TrainResult
     from .trainer import train_on_responses_only as train_on_responses_only
@@ -32,18 +32,18 @@ load_fast_blas()
 
 _ON_FIRST_USE = {
     "FastModel": "fast_model",
-    "MultimodalPretrain": "pretraining",
+    "MultimodalPretrain": "data.pretraining",
     "Trainer": "trainer",
     "TrainResult": "trainer",
     "ExportTable": "export.report",
-    "doctor": "checkup",
-    "hold_out": "sources",
+    "doctor": "machine.doctor",
+    "hold_out": "data.sources",
     "load_run": "runs",
     "memory": "memory",
-    "read_rows": "sources",
+    "read_rows": "data.sources",
     "samples": "samples",
     "train_on_responses_only": "trainer",
-    "verify_export": "export.verify",
+    "verify_export": "export.readback.verify",
 }
 
 __all__ = [

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _doctor() -> int:
-    from .checkup import doctor
+    from .machine.doctor import doctor
 
     diagnosis = doctor()
     print(diagnosis)
@@ -38,7 +38,7 @@ def _doctor() -> int:
 
 
 def _fetch(name: str, revision: str | None) -> int:
-    from .fetch import ModelNotFound, fetch
+    from .models.fetch import ModelNotFound, fetch
 
     try:
         fetched = fetch(name, revision=revision)

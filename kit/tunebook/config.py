@@ -96,7 +96,7 @@ class TrainingConfig:
     max_seq_length: int | None = None  # tokens; None: the length the model was loaded with
     eval_steps: int | None = None  # evaluate every n optimizer steps; None: only at the start and the end
     per_device_eval_batch_size: int | None = None  # None: as in training
-    dataset_order: Order = "shuffle"  # what each order is stands in batches.py
+    dataset_order: Order = "shuffle"  # what each order is stands in tokens/batch_order.py
     # Compute layers twice and keep less; "auto": where the run would not fit else; None: as get_peft_model was told.
     gradient_checkpointing: bool | Literal["auto"] | None = None
     compile: bool = False  # compile the forward and backward pass for the commonest shapes of the batches

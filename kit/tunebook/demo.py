@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from .events import EvalEvent, StepEvent
-from .runs import EVENTS_FILE, read_events, run_folders
+from .runs.folder import EVENTS_FILE, read_events, run_folders
 
 CHECKOUT = Path(__file__).parents[2]
 NOTEBOOK = Path("notebooks/01_quickstart.ipynb")

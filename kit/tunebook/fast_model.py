@@ -13,22 +13,23 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from . import adapters
-from .adapter_files import base_of_adapters
 from .config import LoraConfig
+from .data.sources import Row
 from .events import Event
 from .export.hub import publish
 from .export.lora import AdapterFormat
 from .export.report import Export
 from .export.saving import SaveMethod, export_gguf, export_lora, export_merged
-from .families.base import Family
-from .fetch import ModelNotFound
-from .loader import Loaded, load
-from .norms import keep_norms_in_float32
-from .resize import resize
-from .sampling import as_prompt, write
-from .scratch import recover
-from .sources import Row
+from .machine.scratch import recover
+from .model_files.adapter_files import base_of_adapters
+from .models import adapters
+from .models.families.base import Family
+from .models.fetch import ModelNotFound
+from .models.generation import as_prompt, write
+from .models.loaded import Loaded
+from .models.loader import load
+from .models.norms import keep_norms_in_float32
+from .models.resize import resize
 
 
 @dataclass(eq=False)

@@ -1,7 +1,7 @@
 """Training as people use it: rows and settings in, a trained model and a result out, anyone may watch.
 
 The run itself is `loop.Run`, a generator of events. `train` and `train_async` make one, anew or from a checkpoint, and
-have it told to those who subscribed (`audience.py`); they differ only in whether the caller waits or awaits.
+have it told to those who subscribed (`runs/listeners.py`); they differ only in whether the caller waits or awaits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,24 @@ from typing import Any, Literal, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from .audience import Audience, Listener, StepCallback, drain, drain_async, step_listener
-from .batches import total_steps
-from .checkpoint import (
+from .config import TrainingConfig
+from .data.formats import FormattingFunc, Markers
+from .data.pretraining import MultimodalPretrain
+from .data.sources import Source
+from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
+from .export.gguf_feasibility import gguf_notice
+from .machine.interrupts import held_back, on_terminate
+from .memory.forecast import Estimate, estimate, settled
+from .models.loaded import Loaded
+from .models.tensors import flat
+from .runs.folder import CONFIG_FILE, check_learning_rates, keep_config, rewind
+from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
+from .runs.lock import RunLock
+from .runs.progress_bar import run_bar
+from .tokens.batch_order import total_steps
+from .train.datasets import Sources, prepare
+from .train.evaluation import Score, score_now
+from .train.kept.checkpoint import (
     Checkpoint,
     check_is_of,
     checkpoint_at,
@@ -24,26 +39,11 @@ from .checkpoint import (
     put_right_beside,
     step_of,
 )
-from .config import TrainingConfig
-from .earlier_runs import said_of_earlier_runs
-from .evaluation import Score, score_now
-from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
-from .feasibility import gguf_notice
-from .formats import FormattingFunc, Markers
-from .identity import differences
-from .interrupts import held_back, on_terminate
-from .loader import Loaded
-from .loop import Run
-from .memory import Estimate, estimate, settled
-from .preparation import Sources, prepare
-from .pretraining import MultimodalPretrain
-from .progress import run_bar
-from .run_lock import RunLock
-from .run_plan import RunPlan
-from .runs import CONFIG_FILE, check_learning_rates, keep_config, rewind
-from .saving import make_run_folder
-from .sources import Source
-from .tensors import flat
+from .train.kept.earlier_runs import said_of_earlier_runs
+from .train.kept.identity import differences
+from .train.kept.saving import make_run_folder
+from .train.loop import Run
+from .train.plan import RunPlan
 
 ResumeFrom = bool | str | Path | None
 

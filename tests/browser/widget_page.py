@@ -13,9 +13,9 @@ import anywidget
 from playwright.sync_api import Browser, Page
 
 import tunebook_widgets
+from tunebook_widgets.dashboard.live import LiveView
 from tunebook_widgets.esm import VIEW
-from tunebook_widgets.live import LiveView
-from tunebook_widgets.token_browser import TokenBrowser
+from tunebook_widgets.tokens.token_browser import TokenBrowser
 
 _SOURCE = Path(tunebook_widgets.__file__).parent
 

@@ -16,7 +16,7 @@ import gguf
 
 from tests.tiny import tiny_model_folder
 from tunebook.gguf import write_gguf
-from tunebook.gguf.mixtures import KINDS, is_k_quant
+from tunebook.gguf.quantizations import KINDS, is_k_quant
 
 FILE = Path(__file__).with_suffix(".json")
 

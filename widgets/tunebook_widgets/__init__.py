@@ -7,18 +7,23 @@ a machine that has no MLX; views that need a model are imported when first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .compare import compare
-from .dashboard import Dashboard, replay
+from .dashboard.compare import compare
+from .dashboard.dashboard import Dashboard, replay
 
 if TYPE_CHECKING:
-    from tunebook_widgets.chat import Chat as Chat
-    from tunebook_widgets.export_panel import ExportPanel as ExportPanel
-    from tunebook_widgets.fit import FitCheck as FitCheck
-    from tunebook_widgets.tokens import TokenView as TokenView
+    from .panels.chat import Chat as Chat
+    from .panels.export_panel import ExportPanel as ExportPanel
+    from .panels.fit import FitCheck as FitCheck
+    from .tokens.token_view import TokenView as TokenView
 
 __all__ = ["Chat", "Dashboard", "ExportPanel", "FitCheck", "TokenView", "compare", "replay"]
 
-_NEED_A_MODEL = {"Chat": ".chat", "ExportPanel": ".export_panel", "FitCheck": ".fit", "TokenView": ".tokens"}
+_NEED_A_MODEL = {
+    "Chat": ".panels.chat",
+    "ExportPanel": ".panels.export_panel",
+    "FitCheck": ".panels.fit",
+    "TokenView": ".tokens.token_view",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from ..adapters import describe, parameter_counts, trained_whole
-from ..evaluation import best_of
 from ..events import EvalEvent, Event, RunEnded, RunStarted, StepEvent
-from ..families.base import Library
-from ..loader import Loaded
+from ..models.adapters import describe, parameter_counts, trained_whole
+from ..models.families.base import Library
+from ..models.loaded import Loaded
+from ..train.evaluation import best_of
 from .usage import Form, how_to_open
 
 _LIBRARIES: dict[Form, Literal["mlx", "peft", "gguf"]] = {

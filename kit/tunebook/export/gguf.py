@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..feasibility import check_gguf
 from ..gguf import WrittenGguf, check_quantizations, write_gguf
-from ..loader import Loaded
+from ..models.loaded import Loaded
+from .gguf_feasibility import check_gguf
 from .merged import save_merged
 
 _LONGEST_NAME = 60  # letters, of up to four bytes; a file system takes names of 255 bytes

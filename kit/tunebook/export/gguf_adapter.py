@@ -15,17 +15,18 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRASwitchLinear
 
-from ..adapters import describe
-from ..encoding import encode_rows
-from ..evaluation import score_now
-from ..families.base import Encoded
-from ..feasibility import check_gguf, check_gguf_adapter
-from ..gguf import llama_cpp, write_gguf
+from ..data.encoded import Encoded
+from ..data.sources import Row
+from ..gguf import write_gguf
 from ..gguf.adapter import Factors, write_adapter
-from ..loader import Loaded
-from ..sources import Row
+from ..models.adapters import describe
+from ..models.loaded import Loaded
+from ..tokens.encoding import encode_rows
+from ..train.evaluation import score_now
 from .gguf import gguf_names, name_of
-from .verify import TOLERANCE, Verification, bytes_on_disk
+from .gguf_feasibility import check_gguf, check_gguf_adapter
+from .readback import llama_cpp
+from .readback.verify import TOLERANCE, Verification, bytes_on_disk
 
 
 def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:

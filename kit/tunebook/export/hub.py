@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ..hub import why_silent
+from ..machine.hub import why_silent
 from .report import Export, ExportTable
 
 

@@ -12,14 +12,14 @@ import mlx.nn as nn
 from mlx_lm.tuner.dora import DoRAEmbedding
 from mlx_lm.tuner.lora import LoRAEmbedding
 
-from ..adapter_files import MLX_FILE, PEFT_FILE, SETTINGS_FILE
-from ..adapters import describe, is_adapter, trained_whole
-from ..families.seam import language_model
-from ..loader import Loaded
-from ..peft_format import Moves, to_peft
-from ..tensors import flat, save_tensors
-from .names import in_checkpoint
+from ..model_files.adapter_files import MLX_FILE, PEFT_FILE, SETTINGS_FILE
+from ..models.adapters import describe, is_adapter, trained_whole
+from ..models.families.head import language_model
+from ..models.loaded import Loaded
+from ..models.saved_adapters.peft_format import Moves, to_peft
+from ..models.tensors import flat, save_tensors
 from .tokenizer import save_beside_adapters
+from .weight_names import in_checkpoint
 
 AdapterFormat = Literal["mlx", "peft"]
 

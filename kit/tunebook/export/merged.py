@@ -12,16 +12,16 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..checkpoint_config import translated
-from ..families.quirks import is_of_language
-from ..generation_config import FILE as GENERATION
-from ..loader import Loaded
-from ..progress import progress
-from ..resize import added_rows, set_vocabulary
-from ..tensors import flat, number, save_tensors
-from ..trusted import read_settings, without_code
-from .companions import copy_companions
+from ..machine.progress_bars import progress
+from ..model_files.checkpoint_config import translated
+from ..model_files.generation_config import FILE as GENERATION
+from ..model_files.trusted import read_settings, without_code
+from ..models.families.quirks import is_of_language
+from ..models.loaded import Loaded
+from ..models.resize import added_rows, set_vocabulary
+from ..models.tensors import flat, number, save_tensors
 from .quantize import Quantization, quantize
+from .target.companions import copy_companions
 from .tokenizer import is_changed, save_tokenizer
 from .weights import merged_copy
 

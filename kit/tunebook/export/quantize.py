@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.utils import quantize_model
 
-from ..tensors import number
+from ..models.tensors import number
 from .weights import Adapter, adapters_in, random_state_kept
 
 AT_ONCE = 1 << 15  # numbers quantized together where MLX has no kernel for it

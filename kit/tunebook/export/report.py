@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .readback.verify import HEADINGS, Verification, bytes_on_disk
 from .table import as_html, as_text
-from .verify import HEADINGS, Verification, bytes_on_disk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The three exports as a person asks for them: written, described in a model card, read back if rows are given.
 
 Which writer, which type, what to say beside the file: that is decided here. The writers are the files beside this one,
-and how their files come into a folder with other things in it is `place.py`'s.
+and how their files come into a folder with other things in it is `export/target/place.py`'s.
 """
 
 import glob
@@ -11,26 +11,27 @@ from typing import Literal, Protocol, get_args
 
 import mlx.core as mx
 
-from ..adapters import trained_whole
+from ..data.sources import Row
 from ..events import Event
-from ..feasibility import check_gguf
 from ..gguf import check_quantizations
-from ..loader import DTYPES, Loaded
-from ..sources import Row
+from ..models.adapters import trained_whole
+from ..models.loaded import Loaded
+from ..models.loader import DTYPES
 from .card import hub_id, model_card, short_name
-from .companions import companions, left_behind
 from .gguf import gguf_names, notes_on, save_gguf
 from .gguf_adapter import gguf_adapter_name, save_gguf_adapter, verify_gguf_adapter
+from .gguf_feasibility import check_gguf
 from .lora import AdapterFormat, save_lora
 from .merged import save_merged
-from .names import names_of_mlx_lm
 from .ollama import modelfile_of, write_modelfile
-from .place import adding, place_of
 from .quantize import QUANTIZATIONS, adapters_lost
+from .readback.stock import misread_by_stock, unlike_stock
+from .readback.verify import verify_export
 from .report import Export
-from .stock import misread_by_stock, unlike_stock
+from .target.companions import companions, left_behind
+from .target.place import adding, place_of
 from .usage import gguf_commands
-from .verify import verify_export
+from .weight_names import names_of_mlx_lm
 
 SaveMethod = Literal["merged_16bit", "merged_8bit", "merged_4bit", "merged_mxfp4"]
 

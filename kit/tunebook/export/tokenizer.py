@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..chat_templates import save_templates
-from ..loader import Loaded
-from ..tokenizer_state import bring_up_to_date, digest_of, uncut
+from ..data.tokenizer_state import bring_up_to_date, digest_of, uncut
+from ..model_files.chat_templates import save_templates
+from ..models.loaded import Loaded
 
 TOKENIZER, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..families.base import Library
+from ..models.families.base import Library
 
 Form = Literal["lora", "peft", "merged", "merged for mlx-lm", "gguf"]
 

@@ -12,10 +12,10 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ..atomic import new_file
-from .architectures import architecture_of_config, completed
+from ..machine.atomic import new_file
+from .architectures.lookup import architecture_of_config, completed
+from .architectures.rules import Architecture, TensorRule, UnsupportedArchitecture
 from .experts import table_name
-from .rules import Architecture, TensorRule, UnsupportedArchitecture
 from .streaming import Streamed, write_tensors
 
 EMBEDDING = "model.embed_tokens"

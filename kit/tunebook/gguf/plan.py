@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from gguf import GGMLQuantizationType
 
+from .architectures.rules import Architecture, TensorRule, UnsupportedArchitecture
 from .encode import encode
 from .experts import Parts
-from .mixtures import build_of, stored_type, wanted_type
-from .rules import Architecture, TensorRule, UnsupportedArchitecture
+from .quantizations import build_of, stored_type, wanted_type
 from .streaming import Streamed
 
 

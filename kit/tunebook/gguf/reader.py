@@ -15,19 +15,19 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ..atomic import new_folder
-from ..progress import bytes_bar
-from .architectures import architecture_of_gguf, refuse_variants
+from ..machine.atomic import new_folder
+from ..machine.progress_bars import bytes_bar
+from .architectures.lookup import architecture_of_gguf, refuse_variants
+from .architectures.metadata import config_of_gguf
+from .architectures.rope import FACTORS_TENSOR
+from .architectures.rules import Architecture, TensorRule, UnsupportedArchitecture
+from .architectures.shapes import expected_shape, refuse_settings
 from .container import StoredArray, named, open_container, shown
 from .experts import name_of_expert
-from .metadata import config_of_gguf
-from .rope import FACTORS_TENSOR
-from .rules import Architecture, TensorRule, UnsupportedArchitecture
-from .shapes import expected_shape, refuse_settings
 from .tensor_files import write_shards
-from .tokenizer_json import tokenizer_files
+from .tokenizers.tokenizer_json import tokenizer_files
+from .tokenizers.vocabulary import Vocabulary, vocabulary_of_gguf
 from .typed import count_of, text_of
-from .vocabulary import Vocabulary, vocabulary_of_gguf
 
 _SHARD_BYTES = 5_000_000_000  # as transformers and mlx-lm cut them
 

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ..progress import bytes_bar
+from ..machine.progress_bars import bytes_bar
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,19 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ..atomic import new_file
-from ..generation_config import usable_generation
-from .architectures import architecture_of_config, completed, refuse_variants
+from ..machine.atomic import new_file
+from ..model_files.generation_config import usable_generation
+from .architectures.lookup import architecture_of_config, completed, refuse_variants
+from .architectures.metadata import add_hyper_parameters
+from .architectures.rope import FACTORS_TENSOR, scaling_to_gguf
 from .encode import check_k_quants
 from .experts import gathered
-from .metadata import add_hyper_parameters
-from .mixtures import KINDS, QUANTIZATIONS, is_k_quant
 from .plan import planned
-from .rope import FACTORS_TENSOR, scaling_to_gguf
+from .quantizations import KINDS, QUANTIZATIONS, is_k_quant
 from .streaming import Streamed, write_tensors
 from .tensor_files import stored_tensors
-from .tokenizer_json import vocabulary_of_folder
-from .vocabulary import add_to_gguf
+from .tokenizers.tokenizer_json import vocabulary_of_folder
+from .tokenizers.vocabulary import add_to_gguf
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def check_quantizations(quantizations: Sequence[str]) -> None:
 def write_gguf(folder: Path | str, path: Path | str, quantization: str, name: str | None = None) -> WrittenGguf:
     """Write the model in `folder` to `path`, which appears whole or not at all.
 
-    `quantization` is one of QUANTIZATIONS and applies to the matrices (`mixtures.py`); vectors (norms, biases) stay in
-    fp32. `name` is stored as the model's name; by default it is the folder's. Raises UnsupportedArchitecture,
+    `quantization` is one of QUANTIZATIONS and applies to the matrices (`quantizations.py`); vectors (norms, biases)
+    stay in fp32. `name` is stored as the model's name; by default it is the folder's. Raises UnsupportedArchitecture,
     ValueError or ModuleNotFoundError before anything is written, DiskFull later.
     """
     folder, path = Path(folder), Path(path)

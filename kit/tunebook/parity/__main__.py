@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from ..samples import python_docs
-from ..sources import read_rows
+from ..data.sources import read_rows
+from ..samples.sets import python_docs
 from .chain import CHAIN, bisect
 
 SHORTEST = 12  # of the sample's rows are used where none are given

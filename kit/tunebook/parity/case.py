@@ -16,13 +16,13 @@ from mlx.utils import tree_unflatten
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..config import LoraConfig, TrainingConfig
-from ..families.base import Encoded
-from ..loader import Loaded
-from ..sources import Row
-from ..tensors import flat
-from ..trusted import openable
-from . import stock, torch_side
+from ..data.encoded import Encoded
+from ..data.sources import Row
+from ..model_files.trusted import openable
+from ..models.loaded import Loaded
+from ..models.tensors import flat
 from .procedure import Procedure
+from .references import mlx_lm_run, torch_model
 
 SAMPLED_ROWS = 4  # rows that go through forward and backward passes one by one
 
@@ -64,9 +64,9 @@ class Case:
         return loaded
 
     @cached_property
-    def own_start(self) -> stock.Arrays:
+    def own_start(self) -> mlx_lm_run.Arrays:
         """The adapters as the procedure made them."""
-        return stock.adapters(self.adapted.module)
+        return mlx_lm_run.adapters(self.adapted.module)
 
     @cached_property
     def theirs(self) -> peft.PeftModel:
@@ -79,7 +79,7 @@ class Case:
                 f"{self.name} is quantized for MLX, which torch cannot open; give the model it was made of."
             )
         trusts = self.bare.trust_remote_code
-        return torch_side.open_with_adapters(self.bare.folder, self.lora, trust_remote_code=trusts)
+        return torch_model.open_with_adapters(self.bare.folder, self.lora, trust_remote_code=trusts)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -89,15 +89,17 @@ class Case:
         return AutoTokenizer.from_pretrained(shown, trust_remote_code=trusts)
 
     @cached_property
-    def start(self) -> stock.Arrays:
+    def start(self) -> mlx_lm_run.Arrays:
         """The adapters every reference run starts from: on the layers PEFT chooses, drawn as mlx-lm draws them."""
-        targets = [name.removesuffix(".lora_a") for name in torch_side.adapters(self.theirs) if name.endswith("lora_a")]
-        made = stock.adapters(stock.with_adapters(self.bare.folder, self.lora, targets))
-        torch_side.put(self.theirs, made)
+        targets = [
+            name.removesuffix(".lora_a") for name in torch_model.adapters(self.theirs) if name.endswith("lora_a")
+        ]
+        made = mlx_lm_run.adapters(mlx_lm_run.with_adapters(self.bare.folder, self.lora, targets))
+        torch_model.put(self.theirs, made)
         return made
 
     @cached_property
-    def filled(self) -> stock.Arrays:
+    def filled(self) -> mlx_lm_run.Arrays:
         """`start` with B matrices that are not zero, so that every adapter acts and every gradient is there."""
         random = np.random.default_rng(0)
         return {
@@ -125,23 +127,23 @@ class Case:
                 batch = self.bare.family.collate([row], len(row.tokens))
                 hidden = self.bare.family.hidden(self.bare.module, batch)
                 ours = self.bare.family.head(self.bare.module, hidden)[0]
-                pairs.append((np.array(ours.astype(mx.float32)), torch_side.logits(self.theirs, row.tokens[:-1])))
+                pairs.append((np.array(ours.astype(mx.float32)), torch_model.logits(self.theirs, row.tokens[:-1])))
         return pairs
 
     @cached_property
     def reference_curve(self) -> list[float]:
         """The losses of the run under torch."""
-        torch_side.put(self.theirs, self.start)
-        losses = list(torch_side.losses(self.theirs, self.encoded, self.training))
-        torch_side.put(self.theirs, self.start)
+        torch_model.put(self.theirs, self.start)
+        losses = list(torch_model.losses(self.theirs, self.encoded, self.training))
+        torch_model.put(self.theirs, self.start)
         return losses
 
-    def put(self, arrays: stock.Arrays) -> None:
+    def put(self, arrays: mlx_lm_run.Arrays) -> None:
         """Set the adapters on both sides to `arrays`."""
-        torch_side.put(self.theirs, arrays)
+        torch_model.put(self.theirs, arrays)
         self.put_ours(arrays)
 
-    def put_ours(self, arrays: stock.Arrays) -> None:
+    def put_ours(self, arrays: mlx_lm_run.Arrays) -> None:
         """Set our adapters to those of `arrays` they have a place for."""
         _ = self.own_start  # before it is overwritten
         have = flat(self.adapted.module.trainable_parameters())

@@ -10,12 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from ..adapters import parameter_counts
 from ..config import LoraConfig, TrainingConfig
-from ..loader import Loaded
-from ..progress import progress
-from ..sources import Row
-from . import torch_side
+from ..data.sources import Row
+from ..machine.progress_bars import progress
+from ..models.adapters import parameter_counts
+from ..models.loaded import Loaded
 from .case import Case
 from .finding import Finding
 from .probes import (
@@ -33,6 +32,7 @@ from .probes import (
     reduction,
 )
 from .procedure import KIT, Procedure
+from .references import torch_model
 from .report import Report
 
 Probe = Callable[[Case], list[Finding]]
@@ -98,7 +98,7 @@ def bisect(
     case = Case(name=name, rows=rows, procedure=procedure, lora=lora, training=training, max_seq_length=max_seq_length)
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
-    with torch_side.threads_for(parameter_counts(case.bare.module)[1]):
+    with torch_model.threads_for(parameter_counts(case.bare.module)[1]):
         for stage in progress([stage for stage in CHAIN if stage in wanted], "Comparing"):
             began = time.perf_counter()
             for probe in CHAIN[stage]:

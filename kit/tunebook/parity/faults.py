@@ -17,16 +17,17 @@ import numpy as np
 from mlx.utils import tree_map, tree_unflatten
 from mlx_lm.utils import load_model
 
-from .. import optim
-from ..adapters import adapter_paths, add_adapters
-from ..batches import Window, windows
 from ..config import LoraConfig, TrainingConfig
-from ..families.base import Batch, Encoded, Family
-from ..layers import layers_of
-from ..loader import Loaded
-from ..sources import Row
-from ..tensors import flat
-from ..trusted import openable
+from ..data.encoded import Batch, Encoded
+from ..data.sources import Row
+from ..model_files.trusted import openable
+from ..models.adapters import adapter_paths, add_adapters
+from ..models.families.base import Family
+from ..models.layers import layers_of
+from ..models.loaded import Loaded
+from ..models.tensors import flat
+from ..tokens.batch_order import Window, windows
+from ..train import optim
 from .procedure import KIT, Loss, Pass, Procedure, encoded_whole, loaded_in_float32
 
 

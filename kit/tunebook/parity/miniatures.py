@@ -12,9 +12,9 @@ from pathlib import Path
 import mlx.core as mx
 from mlx_lm.utils import load_model
 
-from ..fetch import fetch
-from ..loader import load
-from ..tensors import flat, save_tensors
+from ..models.fetch import fetch
+from ..models.loader import load
+from ..models.tensors import flat, save_tensors
 
 _COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt")
 

@@ -14,18 +14,20 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from .. import optim
-from ..adapters import add_adapters
-from ..batches import Window, padded_width, total_steps, windows
 from ..config import LoraConfig, TrainingConfig
-from ..encoded import lengths_of
-from ..encoding import encode_rows
-from ..families.base import Batch, Encoded, Family
-from ..loader import Loaded, load
-from ..loss import summed_loss, supervised_positions
-from ..sources import Row
-from ..step import Stepper
-from ..tensors import number
+from ..data.encoded import Batch, Encoded
+from ..data.sources import Row
+from ..models.adapters import add_adapters
+from ..models.families.base import Family
+from ..models.loaded import Loaded
+from ..models.loader import load
+from ..models.tensors import number
+from ..objectives.next_token import summed_loss, supervised_positions
+from ..tokens.batch_order import Window, padded_width, total_steps, windows
+from ..tokens.encoding import encode_rows
+from ..tokens.stored_rows import lengths_of
+from ..train import optim
+from ..train.step import Stepper
 
 Loss = Callable[..., mx.array]  # (module, batch, positions (N,)) -> nats summed over the positions
 Pass = tuple[mx.array, Any, int]  # of a micro-batch: nats, their gradients, supervised tokens

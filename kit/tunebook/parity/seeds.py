@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ..config import LoraConfig, TrainingConfig
-from ..evaluation import score_now
-from ..formats import to_examples
-from ..progress import progress
-from ..sampling import opening, write
-from ..sources import Row
+from ..data.formats import to_examples
+from ..data.sources import Row
+from ..machine.progress_bars import progress
+from ..models.generation import opening, write
+from ..train.evaluation import score_now
 from .chain import LORA, TRAINING
 from .exact import permutation_p, sign_p
 from .procedure import KIT, Procedure, losses

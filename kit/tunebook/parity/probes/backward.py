@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ...tensors import flat
-from .. import torch_side
+from ...models.tensors import flat
 from ..case import Case
 from ..finding import Finding
 from ..procedure import passed
+from ..references import torch_model
 
 TOLERANCE = 0.01  # of a tensor's own norm
 
@@ -17,7 +17,7 @@ def gradients(case: Case) -> list[Finding]:
     one = passed(case.procedure, case.adapted, case.sample, case.max_seq_length)
     _, tree = case.procedure.accumulate([one])
     ours = {name: np.array(array) for name, array in flat(tree).items()}
-    _, theirs = torch_side.gradients(case.theirs, case.sample)
+    _, theirs = torch_model.gradients(case.theirs, case.sample)
     case.put(case.start)
     off = {
         name: float(np.linalg.norm(ours[name] - theirs[name]) / np.linalg.norm(theirs[name])) if name in ours else 1.0

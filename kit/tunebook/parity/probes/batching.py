@@ -4,7 +4,7 @@ from itertools import islice
 
 import torch
 
-from ...batches import steps_per_epoch, torch_randperm, windows
+from ...tokens.batch_order import steps_per_epoch, torch_randperm, windows
 from ..case import Case
 from ..finding import Finding
 

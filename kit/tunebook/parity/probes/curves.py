@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...families.base import Encoded
-from .. import stock, torch_side
+from ...data.encoded import Encoded
 from ..case import Case
 from ..finding import Finding
 from ..procedure import losses
+from ..references import mlx_lm_run, torch_model
 
 REPEATED = 2  # steps of the reference run that are taken twice
 REPEAT, CURVE, STOCK = 1e-6, 1e-3, 1e-5  # relative
@@ -19,7 +19,7 @@ def reference(case: Case) -> list[Finding]:
     """The run under torch itself: every loss is a number, and its first steps, taken again, come out the same."""
     curve = case.reference_curve
     case.put(case.start)
-    again = list(torch_side.losses(case.theirs, case.encoded, case.training, steps=REPEATED))
+    again = list(torch_model.losses(case.theirs, case.encoded, case.training, steps=REPEATED))
     case.put(case.start)
     off, step = _largest(again, curve[: len(again)])
     finite = bool(np.isfinite(curve).all())
@@ -65,8 +65,8 @@ def mlx_lm(case: Case) -> list[Finding]:
     )
     rows = [_whole(row) for row in case.encoded]
     targets = [name.removesuffix(".lora_a") for name in case.start if name.endswith(".lora_a")]
-    module = stock.with_adapters(case.bare.folder, case.lora, targets)
-    theirs = stock.losses(module, rows, config, case.max_seq_length)
+    module = mlx_lm_run.with_adapters(case.bare.folder, case.lora, targets)
+    theirs = mlx_lm_run.losses(module, rows, config, case.max_seq_length)
     case.put_ours(case.own_start)
     ours = list(losses(case.procedure, case.adapted, rows, config, case.max_seq_length))
     case.put_ours(case.own_start)

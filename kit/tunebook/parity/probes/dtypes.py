@@ -3,11 +3,11 @@
 import mlx.core as mx
 import torch
 
-from ...evaluation import score_now
-from ...tensors import flat
-from .. import torch_side
+from ...models.tensors import flat
+from ...train.evaluation import score_now
 from ..case import Case
 from ..finding import Finding
+from ..references import torch_model
 
 # ours, torch's, and the nats per token the two may differ by; SmolLM2-135M's losses in bfloat16 differ by 0.03
 TYPES = {
@@ -23,8 +23,8 @@ def dtypes(case: Case) -> list[Finding]:
     exact = _here(case, mx.float32)
     for name, (ours, theirs, tolerance) in TYPES.items():
         here = _here(case, ours)
-        with case.theirs.disable_adapter(), torch_side.in_dtype(case.theirs, theirs), torch.no_grad():
-            there = torch_side.loss_of(case.theirs, case.sample).item()
+        with case.theirs.disable_adapter(), torch_model.in_dtype(case.theirs, theirs), torch.no_grad():
+            there = torch_model.loss_of(case.theirs, case.sample).item()
         findings.append(
             Finding(
                 stage="dtypes",

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...examples import Example, Tokens, texts
-from ...families.base import Encoded
-from ...formats import to_examples
-from ...sources import Row
+from ...data.encoded import Encoded
+from ...data.examples import Example, Tokens, texts
+from ...data.formats import to_examples
+from ...data.sources import Row
 from ..case import Case
 from ..finding import Finding
 

@@ -9,17 +9,17 @@ from types import ModuleType
 import mlx.core as mx
 import numpy as np
 
-from ...evaluation import score_now
-from ...export import reader
+from ...data.encoded import Encoded
 from ...export.gguf import save_gguf
 from ...export.lora import save_lora
 from ...export.merged import save_merged
-from ...families.base import Encoded
-from ...gguf import UnsupportedArchitecture, llama_cpp
-from .. import reader as torch_reader
-from .. import torch_side
+from ...export.readback import llama_cpp, mlx_lm_reader
+from ...gguf import UnsupportedArchitecture
+from ...train.evaluation import score_now
 from ..case import Case
 from ..finding import Finding
+from ..references import torch_model
+from ..references import torch_reader as torch_reader
 
 TOLERANCE = 1e-3  # nats per token; everything is written in float32
 FEW_TOKENS = 4  # llama.cpp is asked about: it may have to list the whole vocabulary for each
@@ -35,7 +35,7 @@ def exports(case: Case) -> list[Finding]:
     with tempfile.TemporaryDirectory() as scratch:
         for what, rows, measure in _kinds(case, Path(scratch)):
             try:
-                with torch_side.quiet():
+                with torch_model.quiet():
                     there = measure(rows)
             except (UnsupportedArchitecture, NotHere) as reason:
                 findings.append(_finding(what, None, str(reason)))
@@ -65,13 +65,13 @@ def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Rows, Measure]]:
     loaded, base, rows = case.adapted, case.bare.folder, case.sample
 
     def adapters_in_mlx_lm(rows: Rows) -> float:
-        return _loss_in(reader, rows, base, save_lora(loaded, folder / "mlx", "mlx"))
+        return _loss_in(mlx_lm_reader, rows, base, save_lora(loaded, folder / "mlx", "mlx"))
 
     def adapters_in_peft(rows: Rows) -> float:
         return _loss_in(torch_reader, rows, base, save_lora(loaded, folder / "peft", "peft"))
 
     def merged_in_mlx_lm(rows: Rows) -> float:
-        return _loss_in(reader, rows, save_merged(loaded, folder / "merged", mx.float32))
+        return _loss_in(mlx_lm_reader, rows, save_merged(loaded, folder / "merged", mx.float32))
 
     def merged_in_transformers(rows: Rows) -> float:
         return _loss_in(torch_reader, rows, folder / "merged")
@@ -96,7 +96,9 @@ def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Rows, Measure]]:
 
 def _loss_in(program: ModuleType, rows: Rows, model: Path, adapter: Path | None = None) -> float:
     """Nats per supervised token in what a `reader` module opens, in this process."""
-    question = reader.Question(model=str(model), adapter=None if adapter is None else str(adapter), rows=[], texts=[])
+    question = mlx_lm_reader.Question(
+        model=str(model), adapter=None if adapter is None else str(adapter), rows=[], texts=[]
+    )
     module, _ = program.open_model(question)
     found = [program.log_probs(module, row.tokens)[row.loss_mask[1:]] for row in rows]
     return -float(np.concatenate(found).mean())

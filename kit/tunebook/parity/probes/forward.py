@@ -6,13 +6,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ...layers import layers_of
-from ...loss import supervised_positions
-from ...tensors import number
-from ...variants import Call, varied
-from .. import torch_side
+from ...models.layer_calls import Call, varied
+from ...models.layers import layers_of
+from ...models.tensors import number
+from ...objectives.next_token import supervised_positions
 from ..case import Case
 from ..finding import Finding
+from ..references import torch_model
 
 LOGITS, NATS = 1e-3, 1e-3  # float32 on both sides; SmolLM2's logits differ by about 1e-4
 LAYER = 1e-3  # of the largest state behind a layer
@@ -85,7 +85,7 @@ def _nats(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def _first_layer(case: Case) -> str:
     row = case.sample[0]
     with case.theirs.disable_adapter():
-        theirs = torch_side.layer_states(case.theirs, row.tokens)
+        theirs = torch_model.layer_states(case.theirs, row.tokens)
     ours = _layer_states(case.bare.module, row.tokens)
     for layer, (here, there) in enumerate(zip(ours, theirs, strict=False)):
         if not np.abs(here - there).max() <= LAYER * np.abs(there).max():

@@ -9,7 +9,7 @@ import numpy as np
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
-from ...tensors import number
+from ...models.tensors import number
 from ..case import Case
 from ..finding import Finding
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ...adapters import describe
+from ...models.adapters import describe
 from ..case import Case
 from ..finding import Finding
 

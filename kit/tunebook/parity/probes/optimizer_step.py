@@ -8,13 +8,13 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from ...batches import total_steps
 from ...config import Clipping, Optim, TrainingConfig
-from ...tensors import flat
-from .. import reference_optim
+from ...models.tensors import flat
+from ...tokens.batch_order import total_steps
 from ..case import Case
 from ..finding import Finding
 from ..procedure import Procedure
+from ..references import torch_optim
 
 STEP, RATE = 1e-6, 1e-9  # of a parameter near 1, after one step at a rate of 0.01; relative
 LIMIT = 0.5  # of each way of clipping
@@ -32,7 +32,7 @@ def rates(case: Case) -> list[Finding]:
     """The learning rate of every step, against transformers' schedule of the same name."""
     steps = total_steps(len(case.encoded), case.training)
     rate = case.procedure.rate(case.training, steps)
-    expected = reference_optim.rates(case.training, steps)
+    expected = torch_optim.rates(case.training, steps)
     off = [abs(rate(step) - there) / case.training.learning_rate for step, there in enumerate(expected, start=1)]
     step = int(np.argmax(off))
     return [
@@ -84,7 +84,7 @@ def _config(training: TrainingConfig, optim: Optim, mode: Clipping | None) -> Tr
     )
 
 
-def _here(procedure: Procedure, config: TrainingConfig) -> reference_optim.Arrays:
+def _here(procedure: Procedure, config: TrainingConfig) -> torch_optim.Arrays:
     module = nn.Module()
     for name, value in tree_unflatten([(name, mx.array(array)) for name, array in _random(0).items()]).items():
         module[name] = value
@@ -95,14 +95,14 @@ def _here(procedure: Procedure, config: TrainingConfig) -> reference_optim.Array
     return {name: np.array(array) for name, array in flat(module.parameters()).items()}
 
 
-def _there(config: TrainingConfig) -> reference_optim.Arrays:
-    parameters = reference_optim.parameters_of(_random(0))
-    reference_optim.set_gradients(parameters, _random(1))
-    reference_optim.clip(list(parameters.values()), config)
-    reference_optim.Reference(parameters, config).step(config.learning_rate)
-    return reference_optim.arrays_of(parameters)
+def _there(config: TrainingConfig) -> torch_optim.Arrays:
+    parameters = torch_optim.parameters_of(_random(0))
+    torch_optim.set_gradients(parameters, _random(1))
+    torch_optim.clip(list(parameters.values()), config)
+    torch_optim.Reference(parameters, config).step(config.learning_rate)
+    return torch_optim.arrays_of(parameters)
 
 
-def _random(seed: int) -> reference_optim.Arrays:
+def _random(seed: int) -> torch_optim.Arrays:
     random = np.random.default_rng(seed)
     return {name: random.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from mlx_lm.utils import dequantize_model, quantize_model
 
-from ...evaluation import score_now
-from ...loader import Loaded
-from ...tensors import flat
-from .. import torch_side
+from ...models.loaded import Loaded
+from ...models.tensors import flat
+from ...train.evaluation import score_now
 from ..case import Case
 from ..finding import Finding
-from ..nf4 import BLOCK, LEVELS, nf4_dense
+from ..references import torch_model
+from ..references.nf4 import BLOCK, LEVELS, nf4_dense
 
 BITS = (8, 4)
 GROUP = 64  # weights that share a scale
@@ -63,8 +63,8 @@ def nf4(case: Case) -> list[Finding]:
     def change(name: str, array: np.ndarray) -> np.ndarray | None:
         return nf4_by_torch(array) if name in names else None
 
-    with torch_side.with_weights(case.theirs, change), case.theirs.disable_adapter(), torch.no_grad():
-        there = torch_side.loss_of(case.theirs, case.sample).item()
+    with torch_model.with_weights(case.theirs, change), case.theirs.disable_adapter(), torch.no_grad():
+        there = torch_model.loss_of(case.theirs, case.sample).item()
     return [
         Finding(
             stage="quantization",

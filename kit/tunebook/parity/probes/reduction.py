@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ...families.base import Encoded
-from ...families.text import TextFamily
-from ...loss import supervised_positions
-from ...tensors import number
+from ...data.encoded import Encoded
+from ...models.families.text import TextFamily
+from ...models.tensors import number
+from ...objectives.next_token import supervised_positions
 from ..case import Case
 from ..finding import Finding
 from ..procedure import Pass, Procedure

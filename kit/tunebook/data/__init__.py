@@ -1,0 +1,8 @@
+"""Rows in, examples out: which text there is, and which of it is trained. No model is known here.
+
+A kind of file is a file in `sources/`; a format of rows is a file in `formats/` and an entry in
+`formats/recognition.py`.
+
+Doors: `encoded`, `examples`, `formats`, `formats/documents`, `formats/pictures`, `formats/templates`, `images`,
+`opened`, `pretraining`, `reach`, `sources`, `tokenizer_state`.
+"""

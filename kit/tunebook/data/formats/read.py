@@ -1,0 +1,144 @@
+"""Rows -> examples: the function that reads one row, made for a whole set, and the prompts of a chat.
+
+Supervision is decided here, where the text is rendered, and is never guessed at: what cannot be told exactly is
+refused.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ...config import TrainOn
+from ..examples import Example, Text
+from ..reach import ANYWHERE, Reach
+from ..sources import Row
+from .conversations import as_messages
+from .markers import Markers
+from .pictures import Placing
+from .reading import Reading
+from .recognition import format_named, recognise
+from .rows import BadRow, BadRows
+from .templates import ChatTemplate, Message, Tools
+from .unread import unread
+
+FormattingFunc = Callable[[Row], str | list[dict[str, Any]] | Row]
+
+
+def reader(
+    rows: Sequence[Row],
+    tokenizer: TokenizerWrapper,
+    format: str | None = None,
+    *,
+    train_on: TrainOn = "assistant",
+    response_markers: Markers | None = None,
+    formatting_func: FormattingFunc | None = None,
+    placeholder: str | None = None,
+    reach: Reach = ANYWHERE,
+) -> Callable[[Row], Example]:
+    """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
+
+    `rows` are gone through once to recognise their format, and not at all when `format` names a key of FORMATS.
+    `formatting_func` is called with each row first and returns raw text, a list of messages, or another row.
+    `train_on` is about conversations and answers; raw text is supervised whole. `response_markers`, a pair
+    (instruction_part, response_part), decide in place of the chat template, and in raw text. `placeholder` is the
+    token that stands for an image, with None the model reads text alone; `reach` says which files it may open.
+    Raises ValueError for rows of no format or of several, and for settings that contradict one another; the function
+    it returns raises ValueError for a template that does not let its answers be told exactly.
+    """
+    if train_on not in ("assistant", "last_assistant", "everything"):
+        raise ValueError(f"train_on is {train_on!r}; choose 'assistant', 'last_assistant' or 'everything'.")
+    if response_markers is not None and train_on == "everything":
+        raise ValueError("response_markers and train_on='everything' are both given; choose one.")
+    name = format if format is not None else recognise(formatted(row, formatting_func) for row in rows)
+    read = format_named(name).read
+    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
+    reading = Reading(
+        tokenizer=tokenizer,
+        template=template,
+        train_on=train_on,
+        response_markers=response_markers,
+        reads_images=placeholder is not None,
+    )
+
+    def noting(row: Row, example: Example) -> Example:
+        names = unread(
+            row,
+            name,
+            None if template is None else template.source,
+            reads_images=placeholder is not None,
+            follows_weights=response_markers is None and train_on != "everything",
+        )
+        return replace(example, unread=names) if names else example
+
+    def read_text(row: Row) -> Example:
+        row = formatted(row, formatting_func)
+        return noting(row, read(row, reading))
+
+    if placeholder is None:
+        return read_text
+    placing = Placing(tokenizer, placeholder, template, reach)
+
+    def read_with_images(row: Row) -> Example:
+        row = formatted(row, formatting_func)
+        text, pictures = placing.take(row)
+        return noting(row, placing.put_back(read(text, reading), pictures))
+
+    return read_with_images
+
+
+def to_examples(
+    rows: Sequence[Row], tokenizer: TokenizerWrapper, format: str | None = None, **options: Any
+) -> Iterator[Example]:
+    """The rows as examples, in order and one at a time; `options` are those of `reader`.
+
+    A bad row yields nothing; once all rows are read, ValueError says how many there were, the first, and what is wrong
+    with them. Whoever consumes examples while they come learns of bad rows at the end.
+    """
+    read, bad = reader(rows, tokenizer, format, **options), BadRows()
+    for index, row in enumerate(rows):
+        try:
+            example = read(row)
+        except BadRow as error:
+            bad.add(index, error)
+        else:
+            yield example
+    bad.check(len(rows))
+
+
+def formatted(row: Row, formatting_func: FormattingFunc | None) -> Row:
+    """What `formatting_func` makes of a row, as a row of one of the formats."""
+    if formatting_func is None:
+        return row
+    made = formatting_func(row)
+    if isinstance(made, str):
+        return {"text": made}
+    if isinstance(made, list) and made and all(isinstance(turn, Mapping) for turn in made):
+        return {"messages": made}
+    if isinstance(made, Mapping):
+        return made
+    raise ValueError(
+        f"formatting_func returned a {type(made).__name__}; it must return, for one row, a string, a list of messages, "
+        "or a row."
+    )
+
+
+def render_chat(messages: Sequence[Message], tokenizer: TokenizerWrapper, tools: Tools = None) -> Example:
+    """One conversation as its template writes it, each assistant turn supervised."""
+    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
+    return Reading(tokenizer=tokenizer, template=template).chat(as_messages(messages), tools)
+
+
+def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper, placeholder: str | None = None) -> Example:
+    """A conversation up to the point where the assistant speaks next; nothing is supervised.
+
+    `placeholder` is the token that stands for an image, None for a model that reads text alone.
+    """
+    template = ChatTemplate(tokenizer)
+    if placeholder is None:
+        return Example(parts=(Text(template.render(as_messages(messages), add_generation_prompt=True)),), rendered=True)
+    placing = Placing(tokenizer, placeholder, template)
+    row, pictures = placing.take({"messages": messages})
+    text = template.render(as_messages(row["messages"], images=True), add_generation_prompt=True)
+    return placing.put_back(Example(parts=(Text(text),), rendered=True), pictures)

@@ -1,0 +1,137 @@
+"""Element-wise parts of a layer with gradients written out, so that a forward pass keeps only what the backward needs.
+
+MLX keeps the inputs of every operation for its gradient; a gated SiLU of five operations keeps six arrays as wide as
+the widest of the layer. Here it keeps its two inputs and the sigmoid, and of the commonest MLPs not its product either
+(`gated_mlp.py`). Values are those of the plain form but for the last place. Only the layer objects given up for the
+time are changed (`models/layer_calls.py`).
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import lru_cache
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models import activations as upstream
+from mlx_lm.tuner.lora import LoRALinear
+
+from ..machine import runtime
+from ..models.layer_calls import Call, replaced_name, varied
+from .activation_functions import GELU, SILU
+from .gated_mlp import lean_mlps
+from .short_conv import shifted_convolutions
+
+Arrays = Sequence[mx.array]
+
+
+def lean_activations(module: nn.Module, *, recomputed: bool = False) -> AbstractContextManager[Any]:
+    """Have gated SiLUs, GELUs, LoRA and, on the CPU, RMS norms and short convolutions of `module` do and keep less.
+
+    Until the block ends. `recomputed` is for layers that are computed again in the backward pass (`gated_mlp.py`).
+    """
+    forms = ExitStack()
+    forms.enter_context(lean_mlps(module, recomputed=recomputed))
+    layers = module.modules()
+    forms.enter_context(replaced_name(layers, "swiglu", lambda found: found is upstream.swiglu, lambda _: swiglu))
+    with_gelu = [layer for layer in layers if _names_gelu(layer)]
+    forms.enter_context(replaced_name(with_gelu, "nn", lambda found: found is nn, _with_gelu))
+    adapted = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
+    forms.enter_context(varied(adapted, _with_small_scale))
+    if runtime.backend() == "cpu":  # a GPU has one kernel for it, with a gradient of its own
+        forms.enter_context(varied([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
+        forms.enter_context(shifted_convolutions(module))
+    return forms
+
+
+def swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    """`silu(gate) * x`, as mlx-lm's (models/activations.py, 0.32)."""
+    return _first(_swiglu(gate, x))
+
+
+def gelu_approx(x: mx.array) -> mx.array:
+    """The tanh form of GELU, as `mlx.nn.gelu_approx` to the last place."""
+    return _first(_gelu(x, mx.array(0.0)))
+
+
+def adapted(layer: LoRALinear, x: mx.array) -> mx.array:
+    """mlx-lm's LoRALinear (tuner/lora.py, 0.32) with the scale on the small matrix instead of on the wide result."""
+    plain = layer.linear(x)
+    narrow, scaled = layer.dropout(x) @ layer.lora_a, layer.scale * layer.lora_b
+    if plain.dtype == scaled.dtype:
+        return mx.addmm(plain, narrow, scaled)
+    return plain + (narrow @ scaled).astype(plain.dtype)
+
+
+def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    """`mx.fast.rms_norm` over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    return _first(_rms_norm(eps)(x, weight))
+
+
+@mx.custom_function
+def _swiglu(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
+    share = SILU.kept(gate)
+    return SILU.value(gate, share) * x, share
+
+
+@_swiglu.vjp
+def _swiglu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+    (gate, x), share = primals, outputs[1]
+    silu = SILU.value(gate, share)
+    return cotangents[0] * x * SILU.slope(gate, share, silu), cotangents[0] * silu
+
+
+@mx.custom_function
+def _gelu(x: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+    bend = GELU.kept(x)
+    return GELU.value(x, bend), bend
+
+
+@_gelu.vjp
+def _gelu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+    x, bend = primals[0], outputs[1]
+    return cotangents[0] * GELU.slope(x, bend, outputs[0]), mx.zeros_like(primals[1])
+
+
+@lru_cache
+def _rms_norm(eps: float) -> Any:
+    """The function for one `eps`: (x, weight) -> (normed, (..., 1) float32 reciprocals of the root mean square)."""
+
+    @mx.custom_function
+    def normed(x: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:
+        wide = x.astype(mx.float32)
+        shrink = mx.rsqrt(mx.mean(wide * wide, axis=-1, keepdims=True) + eps)
+        return weight * (wide * shrink).astype(x.dtype), shrink
+
+    @normed.vjp
+    def slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+        (x, weight), shrink = primals, outputs[1]
+        unit, upstream_slope = x.astype(mx.float32) * shrink, cotangents[0].astype(mx.float32)
+        weighted = upstream_slope * weight
+        of_x = shrink * (weighted - unit * mx.mean(weighted * unit, axis=-1, keepdims=True))
+        of_weight = (upstream_slope * unit).reshape(-1, x.shape[-1]).sum(axis=0)
+        return of_x.astype(x.dtype), of_weight.astype(weight.dtype)
+
+    return normed
+
+
+def _first(outputs: Any) -> mx.array:
+    return cast(mx.array, outputs[0])
+
+
+def _names_gelu(layer: nn.Module) -> bool:
+    call = type(layer).__call__
+    return isinstance(call, FunctionType) and "gelu_approx" in call.__code__.co_names
+
+
+def _with_gelu(library: ModuleType) -> SimpleNamespace:
+    return SimpleNamespace(**(vars(library) | {"gelu_approx": gelu_approx}))
+
+
+def _with_small_scale(_: Call) -> Call:
+    return adapted
+
+
+def _with_rms_norm(_: Call) -> Call:
+    return lambda layer, x: rms_norm(x, layer["weight"], layer.eps)

@@ -1,0 +1,67 @@
+"""Exponentials, and what is made of them, in the cheapest way there is for the machine; the values are the usual ones.
+
+MLX's CPU build for x86 (0.32) computes an exponential through calls into the C library, one for each term of a
+polynomial: 11.6 ns an element, where the power of a number, one call in all, takes 4.6 (`bench/elementwise.py`). There
+2 ** (x * log2 e) stands for it, and two cores share the work (`two_cores.py`). Arrays go in and come out, of the same
+shape and type.
+"""
+
+import math
+from typing import cast
+
+import mlx.core as mx
+
+from ..machine import runtime
+from .two_cores import in_halves
+
+
+def exponential(x: mx.array) -> mx.array:
+    """e ** x to a few parts in 10**7 for results of a usual size, and 1 in 10**5 where they are next to nothing."""
+    return mx.power(2.0, x * math.log2(math.e)) if _is_power(x) else mx.exp(x)
+
+
+def sigmoid(x: mx.array) -> mx.array:
+    """1 / (1 + e ** -x)."""
+    return in_halves(_sigmoid, x)
+
+
+def tanh(x: mx.array) -> mx.array:
+    """The hyperbolic tangent, to 1e-7 of 1."""
+    return in_halves(_tanh, x)
+
+
+def softmax(x: mx.array) -> mx.array:
+    """Over the last axis, summed in float32."""
+    return in_halves(_softmax, x)
+
+
+def softmax_slope(slope: mx.array, shares: mx.array) -> mx.array:
+    """The gradient for what `shares` are the softmax of; `slope` is the gradient for the shares."""
+    return in_halves(_softmax_slope, slope, shares)
+
+
+def _is_power(x: mx.array) -> bool:
+    """Whether a power stands for the exponential of x; in half precision its exponent would be too coarse."""
+    return x.dtype == mx.float32 and runtime.has_slow_exponentials()
+
+
+def _sigmoid(x: mx.array) -> mx.array:
+    # The CPU build's own takes longer than its exponential; in half precision it is the exacter one.
+    fast = runtime.backend() == "cpu" and x.dtype == mx.float32
+    return 1 / (1 + exponential(-x)) if fast else mx.sigmoid(x)
+
+
+def _tanh(x: mx.array) -> mx.array:
+    return 1 - 2 / (1 + exponential(2 * x)) if _is_power(x) else mx.tanh(x)
+
+
+def _softmax(x: mx.array) -> mx.array:
+    if not _is_power(x):
+        return cast(mx.array, mx.softmax(x, axis=-1, precise=True))
+    heights = exponential(x - x.max(axis=-1, keepdims=True))
+    return heights / heights.sum(axis=-1, keepdims=True)
+
+
+def _softmax_slope(slope: mx.array, shares: mx.array) -> mx.array:
+    weighted = slope * shares
+    return weighted - shares * weighted.sum(axis=-1, keepdims=True)

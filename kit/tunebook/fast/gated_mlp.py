@@ -1,0 +1,165 @@
+"""A layer's gated MLP, `down(curve(gate(x)) * up(x))`, trained without keeping the product that goes into `down`.
+
+What is trained of `down` needs that product for its gradient. Here the backward pass makes it again, by one
+multiplication of what it has at hand anyway; of arrays as wide as the MLP only `gate`, `up` and what the curve's slope
+is made from are kept. Only MLPs whose call is one of the forms below are changed, and none that drops something inside
+`down`, for that would be drawn anew.
+"""
+
+import dis
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.activations import swiglu
+
+from ..models.layer_calls import Call, Wrap, varied
+from ..models.layers import drops
+from ..models.tensors import called_with, flat
+from .activation_functions import GELU, SILU, Curve
+from .token_chunks import stretched
+
+
+def lean_mlps(module: nn.Module, *, recomputed: bool = False) -> AbstractContextManager[Any]:
+    """Have the gated MLPs of `module` make their product again in the backward pass, until the block ends.
+
+    With `recomputed` they make everything again, a stretch of tokens at a time (`token_chunks.py`).
+    """
+    changed = ExitStack()
+    for form, parts in _parts_by_form(module):
+        changed.enter_context(varied(parts, form.wrap))
+        if recomputed:
+            changed.enter_context(varied([part for part in parts if not drops(part)], stretched))
+    return changed
+
+
+def remade(module: nn.Module, *, recomputed: bool) -> list[nn.Module]:
+    """The layers of `module` whose input would be made again so."""
+    found: list[nn.Module] = []
+    for form, parts in _parts_by_form(module):
+        for part in parts:
+            whole = recomputed and not drops(part)
+            found += part.modules() if whole else [part[_names(type(part).__call__)[form.down]]]
+    return found
+
+
+def gated_down(down: nn.Module, gate: mx.array, up: mx.array, curve: Curve) -> mx.array:
+    """`down(curve(gate) * up)`, (..., D); `gate` and `up` are (..., I), and `down` draws no random numbers."""
+    trained = flat(down.trainable_parameters())
+
+    def answer(product: mx.array, *values: mx.array) -> mx.array:
+        return called_with(down, dict(zip(trained, values, strict=True)), lambda: down(product))
+
+    @mx.custom_function
+    def whole(inputs: list[mx.array]) -> list[mx.array]:
+        gate, up, *values = inputs
+        kept = curve.kept(gate)
+        return [answer(curve.value(gate, kept) * up, *values), kept]
+
+    @whole.vjp
+    def backward(inputs: list[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:
+        (gate, up, *values), kept = inputs, outputs[1]
+        height = curve.value(gate, kept)
+        # Only the gradients are evaluated: `answer` itself, and its product with the large matrix, is not made again.
+        _, slopes = mx.vjp(answer, [height * up, *values], [cotangents[0]])
+        of_product, *of_values = cast(list[mx.array], slopes)
+        return [of_product * up * curve.slope(gate, kept, height), of_product * height, *of_values]
+
+    return cast(list[mx.array], whole([gate, up, *trained.values()]))[0]
+
+
+# The calls of mlx-lm's and mlx-vlm's MLPs, as they write them. They are never called: another function is of the same
+# form if it compiles to the same code, whatever its attributes are named.
+
+
+def _swiglu_form(self, x):
+    return self.down(swiglu(self.gate(x), self.up(x)))
+
+
+def _split_form(self, x):
+    x = self.gate_up(x)
+    gate, x = mx.split(x, 2, axis=-1)
+    return self.down(swiglu(gate, x))
+
+
+def _curve_form(self, x):
+    return self.down(nn.gelu_approx(self.gate(x)) * self.up(x))
+
+
+def _lean_swiglu(plain: Call) -> Call:
+    down, _, gate, up = _names(plain)
+    return lambda layer, x: gated_down(layer[down], layer[gate](x), layer[up](x), SILU)
+
+
+def _lean_split(plain: Call) -> Call:
+    gate_up, _, _, down, _ = _names(plain)
+
+    def call(layer: nn.Module, x: mx.array) -> mx.array:
+        gate, up = mx.split(layer[gate_up](x), 2, axis=-1)
+        return gated_down(layer[down], gate, up, SILU)
+
+    return call
+
+
+def _lean_curve(plain: Call) -> Call:
+    down, _, curve, gate, up = _names(plain)
+    return lambda layer, x: gated_down(layer[down], layer[gate](x), layer[up](x), CURVES[curve])
+
+
+CURVES = {"gelu_approx": GELU, "silu": SILU}  # by their names in mlx.nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One way an MLP's call is written."""
+
+    call: Callable[..., Any]
+    down: int  # the place of that layer's name among those the code looks up
+    looks_up: Callable[[tuple[str, ...], dict[str, Any]], bool]  # (those names, its globals) -> they are the ones here
+    wrap: Wrap
+
+
+FORMS = (
+    Form(call=_swiglu_form, down=0, looks_up=lambda names, found: found.get(names[1]) is swiglu, wrap=_lean_swiglu),
+    Form(call=_split_form, down=3, looks_up=lambda names, found: found.get(names[4]) is swiglu, wrap=_lean_split),
+    Form(
+        call=_curve_form,
+        down=0,
+        looks_up=lambda names, found: found.get(names[1]) is nn and names[2] in CURVES,
+        wrap=_lean_curve,
+    ),
+)
+
+
+def _parts_by_form(module: nn.Module) -> list[tuple[Form, list[nn.Module]]]:
+    parts = module.modules()
+    return [(form, [part for part in parts if _is_of(form, part)]) for form in FORMS]
+
+
+def _is_of(form: Form, part: nn.Module) -> bool:
+    """Whether a part's call does what `form` does, with the same functions, and nothing is dropped in its `down`."""
+    call = type(part).__call__
+    if not isinstance(call, FunctionType) or _meaning(call.__code__) != _meaning(_code(form.call)):
+        return False
+    names = _names(call)
+    return form.looks_up(names, call.__globals__) and not drops(part[names[form.down]])
+
+
+@cache
+def _meaning(code: CodeType) -> tuple[tuple[str, Any], ...]:
+    """Each instruction with its constant, or with the place of the name it looks up; a docstring is no instruction."""
+    steps = dis.get_instructions(code)
+    return tuple((step.opname, step.argval if step.opcode in dis.hasconst else step.arg) for step in steps)
+
+
+def _names(call: Call) -> tuple[str, ...]:
+    return _code(call).co_names
+
+
+def _code(call: Call) -> CodeType:
+    return cast(FunctionType, call).__code__

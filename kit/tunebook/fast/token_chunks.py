@@ -1,0 +1,58 @@
+"""A part of a layer that treats every token alone: a stretch of tokens at a time, and again when a gradient is wanted.
+
+With gradient checkpointing one layer at a time has its activations, and of those an MLP's are the widest. In stretches
+there are never more than `TOKENS` tokens of them, however long the rows. A layer that is computed again anyway does no
+more work for it: what goes out of the part is not asked for then, unless it goes into a norm.
+"""
+
+from typing import cast
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..models.layer_calls import Call
+from ..models.tensors import called_with, flat
+
+TOKENS = 512  # of a stretch; with fewer, less is not held at the peak of a layer, which attention then is
+
+
+def stretched(plain: Call) -> Call:
+    """`plain`, a call from (..., T, D) to the same that treats every token alone and drops nothing, in stretches."""
+    return lambda part, x: in_stretches(part, plain, x)
+
+
+def in_stretches(part: nn.Module, plain: Call, x: mx.array) -> mx.array:
+    """`plain(part, x)` of (..., T, D), with gradients for x and for what is trained of `part`."""
+    tokens = x.reshape(-1, x.shape[-1])
+    stretches = [slice(start, start + TOKENS) for start in range(0, len(tokens), TOKENS)]
+    if len(stretches) == 1:
+        return plain(part, x)
+    trained = flat(part.trainable_parameters())
+
+    def answer(tokens: mx.array, *values: mx.array) -> mx.array:
+        return called_with(part, dict(zip(trained, values, strict=True)), lambda: plain(part, tokens))
+
+    @mx.custom_function
+    def whole(inputs: list[mx.array]) -> mx.array:
+        tokens, *values = inputs
+        found: list[mx.array] = []
+        for stretch in stretches:
+            # Each waits for the one before, or MLX would hold what is made of all of them together.
+            (own,) = mx.depends([tokens[stretch]], found[-1:]) if found else [tokens[stretch]]
+            found.append(answer(own, *values))
+        return mx.concatenate(found)
+
+    @whole.vjp
+    def backward(inputs: list[mx.array], cotangent: mx.array, _found: mx.array) -> list[mx.array]:
+        tokens, *values = inputs
+        slopes: list[mx.array] = []
+        sums = [mx.zeros(value.shape) for value in values]  # in float32, whatever the stretches' are in
+        for stretch in stretches:
+            (own,) = mx.depends([tokens[stretch]], [slopes[-1], *sums] if slopes else [cotangent])
+            _, gradients = mx.vjp(answer, [own, *values], [cotangent[stretch]])
+            slope, *of_values = cast(list[mx.array], gradients)
+            slopes.append(slope)
+            sums = [total + gradient for total, gradient in zip(sums, of_values, strict=True)]
+        return [mx.concatenate(slopes), *(total.astype(value.dtype) for total, value in zip(sums, values, strict=True))]
+
+    return cast(mx.array, whole([tokens, *trained.values()])).reshape(*x.shape[:-1], -1)

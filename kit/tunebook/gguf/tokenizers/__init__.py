@@ -1,0 +1,1 @@
+"""tokenizer.json and its companions <-> the vocabulary that GGUF stores."""

@@ -1,0 +1,17 @@
+"""What a run will need of memory, part by part, before it begins.
+
+A model and a configuration in, an `Estimate` out, with what to change where it is more than there is.
+
+Doors: `footprint`, `forecast`.
+"""
+
+from .footprint import Estimate, readable
+from .forecast import HoldsLoaded, estimate, settled
+
+__all__ = [
+    "Estimate",
+    "HoldsLoaded",
+    "estimate",
+    "readable",
+    "settled",
+]

@@ -1,0 +1,248 @@
+"""The parts of a run's memory: what a model takes whatever the batch, and what a batch makes of it.
+
+Parameters, gradients and optimizer state are counted; what a layer keeps and what the loss takes is measured
+(`probes.py`). Which batch it is, and what to change, is `forecast.py`'s.
+"""
+
+from dataclasses import dataclass, field
+
+import mlx.nn as nn
+from mlx_lm.models.switch_layers import SwitchLinear
+
+from ..config import TrainingConfig
+from ..data.encoded import Encoded
+from ..machine import runtime
+from ..models.adapters import is_adapter
+from ..models.layers import trained_outside
+from ..models.loaded import Loaded
+from ..models.tensors import flat
+from ..objectives.next_token import rows_at_once
+from ..train.optim import make_optimizer
+from .costs import LayerCost, LossCost
+from .probes import a_state, layer_costs, loss_cost, picture_cost
+
+UPDATED_AT_ONCE = 10  # tensors MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
+PIECES_AT_ONCE = 2.5  # of the loss: MLX allocates about ten operations ahead, a piece has four of its logits' size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The largest batch of a run."""
+
+    rows: int
+    tokens: int  # of each row that enter the model, padding among them
+    supervised: int  # positions of all rows together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """A change that saves memory."""
+
+    advice: str  # "set gradient_checkpointing=True"
+    saves: int  # bytes
+
+    def __str__(self):
+        return f"{self.advice}, which saves {readable(self.saves)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Bytes a run needs. `str` of it is a table."""
+
+    weights: int  # parameters that are not trained
+    trained: int  # parameters that are: adapters, modules trained whole
+    optimizer: int  # its moments, and what rounding took from half-precision parameters
+    gradients: int  # those of a step, and the sum over its micro-batches
+    activations: int  # kept by all layers from the forward to the backward pass
+    layer: int  # by the layer at work, in passing
+    pictures: int  # kept by trained eyes, and by their layer at work
+    loss: int  # logits and their gradient, a piece of them at a time
+    embedding: int  # in passing, when a trained embedding or head gets its gradient
+    update: int  # in passing, by the optimizer
+    device: int  # what there is
+    batch: Batch
+    gradient_checkpointing: bool
+    remedies: list[Remedy] = field(default_factory=list)  # the one that saves most comes first
+
+    @property
+    def total(self) -> int:
+        """Bytes at the peak of a step."""
+        return sum(self.at_peak.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is within what there is."""
+        return self.total <= self.device
+
+    @property
+    def peak(self) -> str:
+        """The moment of a step that takes most: "the loss", "the update"."""
+        return max(self._moments, key=lambda moment: sum(self._moments[moment].values()))
+
+    @property
+    def at_peak(self) -> dict[str, int]:
+        """The parts there are at that moment, in bytes; together they are `total`."""
+        held = {"weights": self.weights, "trained parameters": self.trained, "optimizer state": self.optimizer}
+        return held | self._moments[self.peak]
+
+    @property
+    def _moments(self) -> dict[str, dict[str, int]]:
+        """Bytes beyond those held throughout, at the moments that can be the peak."""
+        activations, gradients = {"activations": self.activations}, {"gradients": self.gradients}
+        pictures = {"pictures": self.pictures} if self.pictures else {}
+        # Activations go as gradients come.
+        larger = activations if self.activations > self.gradients else gradients
+        return {
+            "the loss": activations | pictures | {"loss": self.loss},
+            "the backward pass": larger | pictures | {"the layer at work": self.layer},
+            "the end of the backward pass": gradients | pictures | {"gradient of embedding and head": self.embedding},
+            "the update": gradients | {"update": self.update},
+        }
+
+    def largest(self, count: int) -> list[str]:
+        """The largest parts, in words."""
+        parts = sorted(self._parts().items(), key=lambda part: -part[1])
+        return [f"{name} {readable(size)}" for name, size in parts[:count]]
+
+    def _parts(self) -> dict[str, int]:
+        return {
+            "weights": self.weights,
+            "trained parameters": self.trained,
+            "optimizer state": self.optimizer,
+            "gradients": self.gradients,
+            "activations": self.activations,
+            "the layer at work": self.layer,
+            "pictures": self.pictures,
+            "loss": self.loss,
+            "gradient of embedding and head": self.embedding,
+            "update": self.update,
+        }
+
+    def __str__(self):
+        checkpointing = "on" if self.gradient_checkpointing else "off"
+        lines = [
+            f"{self.batch.rows} rows of {self.batch.tokens} tokens, {self.batch.supervised} supervised; "
+            f"gradient checkpointing {checkpointing}",
+            *(f"{name:<32}{readable(size):>10}" for name, size in self._parts().items() if size),
+            f"{'at most at once, in ' + self.peak:<32}  {readable(self.total)} of {readable(self.device)}",
+            *(f"To save {readable(remedy.saves)}: {remedy.advice}." for remedy in self.remedies),
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What does not change with the batch."""
+
+    frozen: int  # bytes
+    quantized: dict[int, int]  # bits -> bytes of the frozen parameters, were they quantized so
+    trained: int  # bytes
+    adapters: int  # of them, in adapters
+    optimizer: int  # bytes
+    gradients: int  # bytes
+    update: int  # bytes
+    embedding: int  # bytes
+    head: int  # bytes of the gradient of a trained head
+    layers: list[LayerCost]
+    recomputed: list[LayerCost]  # the same with gradient checkpointing, while a layer is computed again
+    depth: int  # layers that gradients pass through
+    picture: int  # bytes of the images of one row, of the one that has most
+    loss: LossCost
+    together: int | None  # positions that go through the head at once; None: all
+    every_token: bool  # whether all tokens go through the head, supervised or not
+    state: int  # bytes of one position between two layers
+    device: int  # bytes
+
+
+def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded | None = None) -> Facts:
+    """Count and measure; rows of at most `longest` tokens are made up for it. `seen` is the row with most images."""
+    module, family = loaded.module, loaded.family
+    trained = flat(module.trainable_parameters())
+    sizes = sorted((value.size for value in trained.values()), reverse=True)
+    everything, own = _bytes(flat(module.parameters())), _bytes(trained)
+    outside = _bytes(trained_outside(module))
+    accumulates = config.gradient_accumulation_steps > 1
+    half = any(value.itemsize < 4 for value in trained.values())
+    loss = loss_cost(family, module)
+    layers, recomputed = (layer_costs(family, module, longest, recomputed=again) for again in (False, True))
+    hidden = a_state(family, module)
+    head = family.head_layer(module)
+    return Facts(
+        frozen=everything - own,
+        quantized={bits: _quantized(module, bits) for bits in (8, 4)},
+        trained=own,
+        adapters=_bytes({name: value for name, value in trained.items() if is_adapter(name)}),
+        # Made and not evaluated: only shapes and types are looked at.
+        optimizer=_bytes(flat(make_optimizer(config, module).state)),
+        gradients=8 * sum(sizes) if accumulates else own,
+        # A new value and its float32 form, of the tensors that are being updated; Lion's moments wait until the end.
+        update=(8 if half else 4) * sum(sizes[:UPDATED_AT_ONCE]) + (4 * sum(sizes) if config.optim == "lion" else 0),
+        embedding=max(0, round(loss.constant) - outside),
+        head=_bytes(flat(head.trainable_parameters())) if head is not None else 0,
+        layers=layers,
+        recomputed=recomputed,
+        depth=sum(kind.count for kind in layers),
+        picture=0 if seen is None else picture_cost(family, module, seen),
+        loss=loss,
+        together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1])),
+        every_token=head is None,
+        state=hidden.shape[-1] * hidden.itemsize,
+        device=round(runtime.training_limit_gb() * 1e9),
+    )
+
+
+def put_together(facts: Facts, batch: Batch, *, checkpointing: bool) -> Estimate:
+    """What a batch takes, with no remedies yet."""
+    rows, tokens = batch.rows, batch.tokens
+    kinds = facts.recomputed if checkpointing else facts.layers
+    kept = [kind.kept(rows, tokens) for kind in kinds]
+    working = [kind.working(rows, tokens) for kind in kinds]
+    activations = sum(kind.count * one for kind, one in zip(kinds, kept, strict=True))
+    layer = max(working, default=0)
+    if checkpointing:  # a layer keeps its input, and has all the rest while it is computed again
+        layer = max((one + other for one, other in zip(kept, working, strict=True)), default=0)
+        activations = facts.depth * rows * tokens * facts.state
+    positions = rows * tokens if facts.every_token else batch.supervised
+    at_once = positions if facts.together is None else min(positions, PIECES_AT_ONCE * facts.together)
+    # Around the head lie the states of all positions, gathered, and their gradient: twice, for the pieces of it.
+    loss = round(facts.loss.position * at_once) + 3 * positions * facts.state + facts.head
+    return Estimate(
+        weights=facts.frozen,
+        trained=facts.trained,
+        optimizer=facts.optimizer,
+        gradients=facts.gradients,
+        activations=activations,
+        layer=layer,
+        pictures=rows * facts.picture,
+        loss=loss,
+        embedding=facts.embedding,
+        update=facts.update,
+        device=facts.device,
+        batch=batch,
+        gradient_checkpointing=checkpointing,
+    )
+
+
+def _quantized(module: nn.Module, bits: int) -> int:
+    """Bytes of the frozen parameters when matrices are quantized as `loader.load` does: groups of 64, scale and bias.
+
+    What is quantized already stays as it is.
+    """
+    trained = set(flat(module.trainable_parameters()))
+    total = _bytes({name: value for name, value in flat(module.parameters()).items() if name not in trained})
+    for path, part in module.named_modules():
+        if not isinstance(part, (nn.Linear, nn.Embedding, SwitchLinear)) or f"{path}.weight" in trained:
+            continue
+        weight = part.weight
+        if weight.shape[-1] % 64 == 0:
+            total += weight.size * bits // 8 + weight.size // 64 * 2 * weight.itemsize - weight.nbytes
+    return total
+
+
+def _bytes(arrays: dict) -> int:
+    return sum(value.nbytes for value in arrays.values())
+
+
+def readable(size: int) -> str:
+    """Bytes in words: GB are 1e9 and MB 1e6 of them."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,96 @@
+"""What the data path and the loss need from a kind of model. Text and vision are told apart here and nowhere else.
+
+Shapes: B rows, T tokens, D width, V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ...data.encoded import Batch, Encoded
+from ...data.examples import Example
+
+Library = Literal["mlx-lm", "mlx-vlm"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """How many rows the tables have that the numbers of a row are looked up in (`tables.py` finds them)."""
+
+    tokens: int | None  # ids that can be read; None: no table of them was found
+    targets: int  # ids that can be written
+    positions: int | None = None  # tokens a row may have; None: positions are computed, and there is no table of them
+    paths: tuple[str, ...] = ()  # of the embeddings that are looked up in by token
+
+    def longest(self, max_seq_length: int) -> int:
+        """`max_seq_length`, or as many tokens as there are positions."""
+        return max_seq_length if self.positions is None else min(max_seq_length, self.positions)
+
+
+class NotEncodable(ValueError):
+    """An example that the family refuses, and why."""
+
+
+class Family(ABC):
+    """A kind of model. Nothing that is instantiated is subclassed: `TextFamily` and `VisionFamily` are final."""
+
+    processor: Any = None  # of texts with images; None: the model reads text alone
+    placeholder: str | None = None  # what stands for an image in a text; None: the model reads text alone
+    cannot_compile: str | None = None  # why `hidden` cannot be compiled, to end a sentence with; None: it can
+    library: Library = "mlx-lm"  # that opens the model folder
+    config_additions: Mapping[str, Any] = {}  # what a config.json must say and may leave out
+    # Beginnings of parameter names here, and what transformers has in their place; None: not known.
+    transformers_names: tuple[tuple[str, str], ...] | None = ()
+    tables: Tables  # of the model as `measure` last saw it
+
+    @abstractmethod
+    def measure(self, module: nn.Module) -> None:
+        """Note the tables of `module`; to be asked again when one of them was made longer."""
+
+    @abstractmethod
+    def check(self, module: nn.Module) -> None:
+        """Raise ValueError when `module`, as it is now, would not be trained on what its rows say.
+
+        Asked once, before the first step of a run.
+        """
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Token ids and loss mask of each example, at its full length. Raises NotEncodable."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
+        """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask.
+
+        When a row is packed the batch also has "segments" (B, T) int32. Raises Unreadable, and ValueError for a row
+        that reaches beyond `tables`.
+        """
+
+    @abstractmethod
+    def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
+        """(B, T-1, D): the states from which tokens 1..T-1 are predicted.
+
+        With "segments" a token sees those of its own alone, for models `packing.why_not_packed` finds nothing wrong
+        with. Raises ValueError where the layers carry other state than attention has.
+        """
+
+    @abstractmethod
+    def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
+        """(..., D) -> (..., V): logits of the given states."""
+
+    @abstractmethod
+    def head_layer(self, module: nn.Module) -> nn.Module | None:
+        """The part of `module` that holds all parameters `head` uses; None where `hidden` gives logits already."""
+
+    @abstractmethod
+    def generate(
+        self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
+    ) -> Iterator[str]:
+        """Pieces of text the model continues `prompt` with, until it ends its turn or `max_tokens` are written.
+
+        It stops too where its table of positions ends. Raises ValueError for a prompt that reaches beyond `tables`.
+        """

@@ -1,0 +1,118 @@
+"""Text models loaded through mlx-lm: one row is a string, one batch is a rectangle of token ids.
+
+The loss wants hidden states and the output head apart, so that logits are made for supervised tokens only. mlx-lm's
+models do not promise such a seam, so it is proven on a probe before it is used; a model without it is called whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm import stream_generate
+from mlx_lm.sample_utils import make_sampler
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers import Encoding
+
+from ...data.encoded import Batch, Encoded
+from ...data.examples import Example, Tokens, texts
+from ...data.tokenizer_state import uncut
+from .base import Family
+from .document_mask import isolating_caches, padded_segments
+from .head import find_head, head_layer, language_model
+from .tables import check_batch, find_tables, most_written
+
+
+@final
+class TextFamily(Family):
+    """Any mlx-lm model whose call is `module(tokens) -> logits`."""
+
+    def __init__(self, module: nn.Module, tokenizer: TokenizerWrapper):
+        self.tokenizer = tokenizer
+        self._head = find_head(module)  # None: `hidden` already holds logits, and `head` passes them on
+        self.measure(module)
+
+    def measure(self, module: nn.Module) -> None:
+        self.tables = find_tables(module, module)
+
+    def check(self, module: nn.Module) -> None:
+        pass  # mlx-lm's models are called in one way, and it is the causal one
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        return [
+            Encoded(tokens=tokens, loss_mask=supervised)
+            for tokens, supervised in _tokenize(examples, self.tokenizer, ends=True)
+        ]
+
+    def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
+        tokens = np.zeros((len(rows), width), dtype=np.int32)
+        loss_mask = np.zeros((len(rows), width), dtype=bool)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row.tokens)] = row.tokens
+            loss_mask[index, : len(row.tokens)] = row.loss_mask
+        check_batch(rows, tokens, loss_mask, self.tables)
+        batch = {"tokens": mx.array(tokens), "loss_mask": mx.array(loss_mask)}
+        if any(row.segments is not None for row in rows):
+            batch["segments"] = mx.array(padded_segments(rows, width))
+        return batch
+
+    def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
+        inputs = batch["tokens"][:, :-1]  # (B, T-1)
+        called = module if self._head is None else language_model(module)["model"]
+        if "segments" not in batch:
+            return called(inputs)
+        return called(inputs, cache=isolating_caches(module, batch["segments"][:, :-1]))
+
+    def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
+        return hidden if self._head is None else self._head(module, hidden)
+
+    def head_layer(self, module: nn.Module) -> nn.Module | None:
+        return None if self._head is None else head_layer(module)
+
+    def generate(
+        self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
+    ) -> Iterator[str]:
+        ((tokens, _),) = _tokenize([prompt], self.tokenizer, ends=False)
+        max_tokens = most_written(tokens, self.tables, self.tokenizer, max_tokens)
+        sampler = make_sampler(temp=temperature, top_p=top_p)
+        for piece in stream_generate(module, self.tokenizer, tokens.tolist(), max_tokens=max_tokens, sampler=sampler):
+            yield piece.text
+
+
+def _tokenize(
+    examples: Sequence[Example], tokenizer: TokenizerWrapper, *, ends: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(T,) token ids and (T,) supervision of the whole text of each example, or of the tokens it came as.
+
+    A text is tokenized in one piece, as it stands, and a token belongs to the part its first character is in. A
+    rendered chat brings its own special tokens; raw text gets the tokenizer's opening ones, unless it begins with BOS,
+    and, when it `ends`, EOS if there is one.
+    """
+    encodings: dict[int, Encoding] = {}
+    end = tokenizer.eos_token_id
+    for opens in (False, True):  # the tokenizer takes many texts at once, and shares them among the cores
+        alike = [index for index, example in enumerate(examples) if _opens(example, tokenizer) is opens]
+        batch = [examples[index].text for index in alike]
+        encodings |= zip(alike, uncut(tokenizer).encode_batch(batch, add_special_tokens=opens), strict=True)
+    for index, example in enumerate(examples):
+        first = example.parts[0]
+        if isinstance(first, Tokens):
+            yield np.array(first.ids, dtype=np.int32), np.array(first.supervised, dtype=bool)
+            continue
+        parts, encoding = texts(example), encodings[index]
+        tokens, starts = encoding.ids, [start for start, _ in encoding.offsets]
+        part_starts = np.cumsum([0, *(len(part.text) for part in parts[:-1])])
+        part_of = np.searchsorted(part_starts, starts, side="right") - 1  # (T,) index into parts
+        supervised = [parts[part].supervised for part in part_of]
+        if ends and end is not None and not example.rendered and tokens[-1:] != [end]:
+            tokens.append(end)
+            supervised.append(parts[-1].supervised)
+        yield np.array(tokens, dtype=np.int32), np.array(supervised, dtype=bool)
+
+
+def _opens(example: Example, tokenizer: TokenizerWrapper) -> bool | None:
+    """Whether the tokenizer is to open a text with its special tokens; None for what came as tokens."""
+    if isinstance(example.parts[0], Tokens):
+        return None
+    return not example.rendered and not (tokenizer.bos_token and example.text.startswith(tokenizer.bos_token))

@@ -1,0 +1,121 @@
+"""What a model writes: prompts as people give them, or as the rows of a data set hold them, and the text that follows.
+
+Greedy unless told otherwise. The model is put in eval mode for the time; its weights are only read.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ..data.examples import Example, Image, Text, Tokens, texts
+from ..data.formats import render_prompt
+from ..data.tokenizer_state import bring_up_to_date
+from .base_model import without_adapters
+from .loaded import Loaded
+
+OPENING_CHARACTERS = 60  # how much of a raw text is taken as the prompt for the rest of it
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Something for the model to go on from."""
+
+    shown: str  # as a reader should see it
+    example: Example  # as the model reads it
+
+
+def as_prompt(
+    prompt: str | Sequence[Mapping[str, Any]], tokenizer: TokenizerWrapper, placeholder: str | None = None
+) -> Prompt:
+    """A list of messages, or a string where the model has a chat template: a conversation, which it answers.
+
+    A string without a chat template is text, which it continues. `placeholder` is what stands for an image in a text;
+    None for a model that reads text alone.
+    """
+    bring_up_to_date(tokenizer)
+    if isinstance(prompt, str):
+        if not tokenizer.has_chat_template:
+            return Prompt(prompt, Example(parts=(Text(prompt),), rendered=False))
+        return Prompt(prompt, render_prompt([{"role": "user", "content": prompt}], tokenizer, placeholder))
+    return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder))
+
+
+def opening(example: Example) -> Prompt:
+    """A training example up to where the model begins to write; a text it writes from the start, to a few words in."""
+    first = example.parts[0]
+    if isinstance(first, Tokens):
+        count = first.supervised.index(True) or 1
+        ids = Tokens(first.ids[:count], first.supervised[:count])
+        return Prompt(f"({count} token ids)", Example((ids,), rendered=True))
+    parts = list(takewhile(lambda part: not part.supervised, example.parts))
+    if not parts:
+        first_image = next((at for at, part in enumerate(example.parts) if isinstance(part, Image)), None)
+        text = "".join(part.text for part in texts(Example(example.parts[:first_image], example.rendered)))
+        start = text[:OPENING_CHARACTERS]
+        parts = [Text(start.rsplit(" ", 1)[0] if len(text) > OPENING_CHARACTERS else start)]
+    shown = "".join(part.text if isinstance(part, Text) else "(image)" for part in parts)
+    return Prompt(shown.strip(), Example(tuple(parts), example.rendered))
+
+
+def write(
+    loaded: Loaded, prompt: Example, *, max_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+) -> Generator[str, None, None]:
+    """What the model goes on with, about a token at a time, until it ends its turn or `max_tokens` are written."""
+    was_training = loaded.module.training
+    loaded.module.eval()
+    try:
+        yield from loaded.family.generate(
+            loaded.module, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p
+        )
+    finally:
+        loaded.module.train(was_training)
+
+
+def write_in_slices(
+    loaded: Loaded,
+    prompt: Example,
+    *,
+    seconds: float,
+    adapters: bool = True,
+    max_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+) -> Iterator[str]:
+    """As `write`, but in pieces that take about `seconds` each, between which the model is as it was found.
+
+    Others may so use it in between. Without `adapters` the base model writes; ValueError as `without_adapters` has it.
+    """
+    module = loaded.module
+    pieces = loaded.family.generate(module, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+    goes_on = True
+    while goes_on:
+        was_training = module.training
+        module.eval()
+        try:
+            with nullcontext() if adapters else without_adapters(module):
+                text, goes_on = _for_seconds(pieces, seconds)
+        finally:
+            module.train(was_training)
+        yield text
+
+
+def _for_seconds(pieces: Iterator[str], seconds: float) -> tuple[str, bool]:
+    """(what `pieces` gives within `seconds`, at least one; whether there may be more)."""
+    text, end = "", time.monotonic() + seconds
+    for piece in pieces:
+        text += piece
+        if time.monotonic() >= end:
+            return text, True
+    return text, False
+
+
+def _shown(content: Any) -> str:
+    """A message's content as a reader should see it."""
+    if not isinstance(content, list | tuple):
+        return str(content)
+    return "".join(part["text"] if part.get("type") == "text" else "(image)" for part in content)

@@ -1,0 +1,43 @@
+"""Attention that looks back a number of tokens and no further, in models of mlx-lm that have the number and ignore it.
+
+A layer's mask is narrowed before the layer sees it. Rows no longer than the window take the very path they took.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .layer_calls import Call, Wrap, vary
+from .layers import layers_of
+
+
+def apply_windows(module: nn.Module, windows: Mapping[int, int]) -> None:
+    """Have layer i of `module` see `windows[i]` tokens, its own among them."""
+    layers = layers_of(module) if windows else []
+    for index, window in windows.items():
+        vary(layers[index], _narrowing(window))
+
+
+@lru_cache(maxsize=64)
+def _narrowing(window: int) -> Wrap:
+    def narrowed(call: Call) -> Call:
+        def layer_call(layer: nn.Module, states: mx.array, mask: Any = None, cache: Any = None) -> Any:
+            length = states.shape[1]
+            seen = length + (0 if cache is None else cache.offset)
+            return call(layer, states, mask if seen <= window else _within(mask, length, seen, window), cache)
+
+        return layer_call
+
+    return narrowed
+
+
+def _within(mask: Any, length: int, seen: int, window: int) -> mx.array:
+    """`mask`, for the last `length` of `seen` tokens, and the window: (..., length, seen), bool or added to scores."""
+    rows, columns = mx.arange(seen - length, seen)[:, None], mx.arange(seen)[None]
+    near = (rows >= columns) & (rows < columns + window)
+    if not isinstance(mask, mx.array):
+        return near
+    return mask & near if mask.dtype == mx.bool_ else mx.where(near, mask, mx.finfo(mask.dtype).min)

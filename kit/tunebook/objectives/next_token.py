@@ -1,0 +1,153 @@
+"""Next-token loss: the sum of nats over the supervised tokens of a batch, and nothing that was not needed for it.
+
+Only the hidden states that predict a supervised token go through the output head, a few at a time: logits take four
+bytes for every entry of the vocabulary, and with a large one they and their gradient would be most of the memory of a
+step (`bench/memory.py`). Dividing is left to the caller: sums add up over micro-batches, means do not.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..data.encoded import Batch
+from ..fast.exponentials import exponential
+from ..machine import runtime
+from ..models.families.base import Family
+from ..models.tensors import called_with, flat, number
+
+LOGIT_BYTES = 8 * 2**20  # of logits in float32 that are made at a time
+FEWEST_ROWS = 16  # that are sent through the head together; with fewer, reading the head's weights takes the time
+
+
+def supervised_positions(batch: Batch) -> mx.array:
+    """(N,) int32: where in the flattened (B * (T-1)) predictions a supervised token is predicted."""
+    mask = np.array(batch["loss_mask"])[:, 1:]
+    return mx.array(np.flatnonzero(mask).astype(np.int32))
+
+
+def summed_loss(family: Family) -> Callable[..., mx.array]:
+    """`loss(module, batch, positions, weights=None) -> nats`, a float32 scalar: the sum over `positions`.
+
+    `positions` (N,) hold at least one; `weights` (N,) float32 are what each counts, None all of them 1. The gradients
+    for the states and for what is trained of the head are found together with the loss, piece by piece, unless the
+    model does not show where its head begins.
+    """
+
+    def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
+        hidden, targets = _supervised(family, module, batch, positions)
+        weights = mx.ones(targets.shape) if weights is None else weights
+        layer = family.head_layer(module)
+        rows = rows_at_once(family, module, hidden)
+        if layer is None or rows >= targets.size:
+            return (_nats(family, module, hidden, targets) * weights).sum()
+        return _in_pieces(family, module, layer, hidden, targets, weights, rows)
+
+    return loss
+
+
+def measured_nats(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> float:
+    """The same sum where no gradient is wanted."""
+    hidden, targets = _supervised(family, module, batch, positions)
+    rows = rows_at_once(family, module, hidden)
+    return sum(
+        number(_nats(family, module, hidden[piece], targets[piece]).sum()) for piece in _pieces(targets.size, rows)
+    )
+
+
+def rows_at_once(family: Family, module: nn.Module, hidden: mx.array) -> int:
+    """How many of the states (N, D) are sent through the head together; nothing is computed to tell."""
+    vocabulary = family.head(module, hidden[:1]).shape[-1]
+    return max(FEWEST_ROWS, LOGIT_BYTES // (4 * vocabulary))
+
+
+def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """(N,) float32 losses of float32 logits (N, V)."""
+    if runtime.backend() != "cpu":
+        return mx.fast.cross_entropy(logits, targets)
+    losses, _ = cast(tuple[mx.array, mx.array], _with_slopes(logits, targets))
+    return losses
+
+
+@mx.custom_function
+def _with_slopes(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """((N,) losses, (N, V) their slopes): softmax minus one at the target.
+
+    MLX's CPU build takes most of its time for exponentials here, and would make each of them twice: once for the loss
+    and once for its gradient.
+    """
+    top = logits.max(axis=-1, keepdims=True)
+    shares = exponential(logits - top)
+    total = shares.sum(axis=-1, keepdims=True)
+    losses = mx.log(total) + top - mx.take_along_axis(logits, targets[:, None], axis=-1)
+    slopes = shares / total
+    return losses.squeeze(-1), slopes.at[mx.arange(targets.size), targets].add(-1.0)
+
+
+@_with_slopes.vjp
+def _backward(
+    primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
+) -> tuple[mx.array, mx.array]:
+    return cotangents[0][:, None] * outputs[1], mx.zeros_like(primals[1])
+
+
+def _supervised(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[mx.array, mx.array]:
+    """((N, D) states that predict a supervised token, (N,) those tokens)."""
+    hidden = family.hidden(module, batch)  # (B, T-1, D)
+    return hidden.reshape(-1, hidden.shape[-1])[positions], batch["tokens"][:, 1:].reshape(-1)[positions]
+
+
+def _nats(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array:
+    """(N,) float32 losses of states (N, D)."""
+    return cross_entropy(family.head(module, hidden).astype(mx.float32), targets)
+
+
+def _in_pieces(
+    family: Family,
+    module: nn.Module,
+    layer: nn.Module,
+    hidden: mx.array,
+    targets: mx.array,
+    weights: mx.array,
+    rows: int,
+) -> mx.array:
+    """The summed loss of states (N, D), `rows` of them at a time, with gradients for them and for `layer`, the head's.
+
+    Each piece depends on the gradient of the one before, or MLX would make the logits of all of them first. Nothing is
+    evaluated here: that would keep every array the states were made of, where the whole step keeps a third of them.
+    """
+    parameters = flat(layer.trainable_parameters())
+
+    def piece_nats(states: mx.array, trained: list[mx.array], piece: slice) -> mx.array:
+        values = dict(zip(parameters, trained, strict=True))
+        nats = called_with(layer, values, lambda: _nats(family, module, states, targets[piece]))
+        return (nats * weights[piece]).sum()
+
+    @mx.custom_function
+    def together(inputs: list[mx.array]) -> list[mx.array]:
+        hidden, *trained = inputs
+        nats, slopes, sums = mx.array(0.0), [], [mx.zeros(array.shape) for array in trained]
+        for piece in _pieces(targets.size, rows):
+            states = hidden[piece]
+            if slopes:
+                (states,) = mx.depends([states], [nats, slopes[-1], *sums])
+            found, (slope, for_trained) = mx.value_and_grad(piece_nats, argnums=(0, 1))(states, trained, piece)
+            nats = nats + found
+            slopes.append(slope)
+            sums = [total + gradient for total, gradient in zip(sums, for_trained, strict=True)]
+        return [nats, mx.concatenate(slopes), *sums]
+
+    @together.vjp
+    def backward(inputs: list[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:
+        return [(cotangents[0] * slope).astype(given.dtype) for given, slope in zip(inputs, outputs[1:], strict=True)]
+
+    return cast(list[mx.array], together([hidden, *parameters.values()]))[0]
+
+
+def _pieces(count: int, rows: int) -> Iterator[slice]:
+    """`count` in as few stretches of at most `rows` as can be, all about as long."""
+    pieces = math.ceil(count / rows)
+    return (slice(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces))

@@ -1,0 +1,43 @@
+"""What a run says and leaves on the disk, who listens to it, and what is asked of it. No MLX.
+
+Events go in; a folder with a log comes out, and is read again. Any function of an event can listen
+(`trainer.subscribe`, or `trainer.add_step_callback` for the nine values), and needs no edit here.
+
+Doors: `controls`, `folder`, `listeners`, `lock`, `progress_bar`.
+"""
+
+from .folder import CONFIG_FILE, STOP_FILE, RunHistory, keep_config, load, new_run_folder, run_folders
+from .log import (
+    EVENTS_FILE,
+    RATES_FILE,
+    SAMPLES_FILE,
+    LearningRatesLost,
+    Rewound,
+    check_learning_rates,
+    event_log,
+    last_events,
+    log_of,
+    read_events,
+    rewind,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "EVENTS_FILE",
+    "RATES_FILE",
+    "SAMPLES_FILE",
+    "STOP_FILE",
+    "LearningRatesLost",
+    "Rewound",
+    "RunHistory",
+    "check_learning_rates",
+    "event_log",
+    "keep_config",
+    "last_events",
+    "load",
+    "log_of",
+    "new_run_folder",
+    "read_events",
+    "rewind",
+    "run_folders",
+]

@@ -1,0 +1,81 @@
+"""What is asked of a run while it goes on, by requests from any thread or by a file called `STOP` in its folder.
+
+Requests come in; acknowledged commands go out, and what they ask for stands here until the loop takes it up. Nothing is
+carried out here.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import final
+
+from ..events import Command, CommandReceived, EndReason, Request
+from .folder import STOP_FILE
+
+
+@final
+class Controls:
+    """The requests made of one run, and what is still to be done about them."""
+
+    def __init__(self):
+        self.stopping = False  # the run is to end with the step in progress
+        self.paused = False
+        self._discarding = False
+        self._stop_file_stays = False  # it was heard, and cannot be taken away
+        self._requests: deque[Request] = deque()  # not heard yet
+        self._commands: set[Command] = set()  # heard, and to be done before the next step
+        self._learning_rate: float | None = None  # the same
+
+    def ask(self, request: Request) -> None:
+        """Leave a request, from any thread; it is heard when the loop listens."""
+        self._requests.append(request)
+
+    def listen(self, step: int, folder: Path | None) -> Iterator[CommandReceived]:
+        """Acknowledge what has come in, `step` being the last one completed; takes a STOP file out of `folder`.
+
+        Only a stop and a pause change what happens by themselves; the rest waits for `take_commands` and
+        `take_learning_rate`. What is asked for by someone told of a command is heard too.
+        """
+        if folder is not None and not self._stop_file_stays and (folder / STOP_FILE).exists():
+            self._stop_file_stays = not _took_away(folder / STOP_FILE)
+            self.ask(Request(Command.STOP))
+        while self._requests:
+            request = self._requests.popleft()
+            match request:
+                case Request(Command.STOP | Command.DISCARD):
+                    self.stopping = True
+                    self._discarding |= request.command is Command.DISCARD
+                case Request(Command.PAUSE | Command.RESUME):
+                    self.paused = request.command is Command.PAUSE
+                case Request(Command.LEARNING_RATE, rate):
+                    self._learning_rate = rate
+                case _:
+                    self._commands.add(request.command)
+            yield CommandReceived(step=step, command=request.command, value=request.value)
+
+    def take_commands(self) -> list[Command]:
+        """The commands to be done now, each once: evaluate, sample, save; a checkpoint holds the score of its step."""
+        commands, self._commands = sorted(self._commands), set()
+        return commands
+
+    def take_learning_rate(self) -> float | None:
+        """The learning rate asked for last and not taken up yet."""
+        rate, self._learning_rate = self._learning_rate, None
+        return rate
+
+    @property
+    def end_reason(self) -> EndReason:
+        """How a run ends that is `stopping`; a stop after a discard does not take it back."""
+        return EndReason.DISCARDED if self._discarding else EndReason.STOPPED
+
+
+def _took_away(stop: Path) -> bool:
+    """Remove what asked for a stop, be it a file or an empty folder of that name; False where it stays."""
+    try:
+        if stop.is_dir() and not stop.is_symlink():
+            stop.rmdir()
+        else:
+            stop.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

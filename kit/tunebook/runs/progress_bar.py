@@ -1,0 +1,36 @@
+"""The bar that shows a run where nobody else is watching."""
+
+import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from ..events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from ..machine.inert import visible
+
+
+def run_bar() -> Callable[[Event], None]:
+    """A listener that shows a run as a bar with the latest loss, and its notices as lines."""
+    bar: tqdm | None = None
+
+    def show(event: Event) -> None:
+        nonlocal bar
+        match event:
+            case RunStarted():
+                bar = tqdm(total=event.total_steps, initial=event.step, unit="step", file=sys.stdout)
+            case StepEvent():
+                assert bar is not None
+                bar.set_postfix_str(f"loss {event.loss:.3f}, {event.tokens_sec:.0f} tokens/s", refresh=False)
+                bar.update()
+            case EvalEvent():
+                tqdm.write(f"step {event.step}: held-out loss {event.loss:.4f} ({event.rows} rows)")
+            case SampleEvent():
+                tqdm.write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
+            case Notice():
+                tqdm.write(visible(event.text))
+            case RunEnded():
+                assert bar is not None
+                bar.close()
+                tqdm.write(visible(event.message))
+
+    return show

@@ -1,0 +1,233 @@
+"""An encoded set -> a report of what it looks like and what is odd about it: lengths, trained tokens, findings.
+
+It is made of a few numbers about each row (`row_facts.py`). Nothing is changed or dropped here: each finding says how
+many rows it is about, where the first ones are, and what to do.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from .encoding import EncodedSet
+from .row_facts import Columns, columns_of
+from .tally import MOST_NAMED
+
+Kind = Literal[
+    "left_out",
+    "images_beyond",
+    "cut",
+    "empty_answer",
+    "no_end",
+    "double_bos",
+    "unknown_token",
+    "duplicate",
+    "unread",
+]
+
+NAMED_ROWS = 5  # row numbers a finding gives
+BINS = 24  # bars of the histogram up to max_seq_length, or to the longest row where that is less than half of it
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is odd about a set."""
+
+    kind: Kind
+    count: int  # rows
+    numbers: tuple[int, ...]  # of the first few of them in their source
+    text: str  # one sentence
+    remedy: str  # one line that names the argument or function to use
+
+    def __str__(self):
+        return f"{self.text} {self.where} {self.remedy}"
+
+    @property
+    def where(self) -> str:
+        """'(rows 3, 14, …)'."""
+        more = ", …" if self.count > len(self.numbers) else ""
+        return f"({'row' if self.count == 1 else 'rows'} {', '.join(map(str, self.numbers))}{more})"
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Rows by their length in tokens before anything was cut."""
+
+    width: int  # tokens a bar stands for: bar i counts lengths from i * width + 1 to (i + 1) * width
+    counts: tuple[int, ...]  # the last bar counts everything beyond it as well
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a whole encoded set looks like; `str(report)` is made for a terminal."""
+
+    name: str  # of the source
+    source_rows: int
+    encoded_rows: int
+    in_pieces: int  # raw texts that became several rows
+    max_seq_length: int
+    tokens: int
+    trained_tokens: int
+    shortest: int  # tokens of a row before it was cut, as in the next two
+    median: int
+    longest: int
+    histogram: Histogram
+    findings: tuple[Finding, ...]
+    columns: Columns = field(repr=False, compare=False)
+
+    @property
+    def trained_share(self) -> float:
+        """Trained tokens over all tokens."""
+        return self.trained_tokens / self.tokens
+
+    @property
+    def facts(self) -> list[str]:
+        """Sentences on what the set is, odd or not."""
+        lengths = (
+            f"Every row has {self.longest:,} tokens"
+            if self.shortest == self.longest
+            else f"A row has {self.shortest:,} to {self.longest:,} tokens, half of them at most {self.median:,}"
+        )
+        became = "" if self.encoded_rows == self.source_rows else f", {self.encoded_rows:,} once encoded"
+        pieces = (
+            [f"{_rows(self.in_pieces)} of raw text did not fit and came in pieces; no token is lost."]
+            if self.in_pieces
+            else []
+        )
+        return [
+            f"{self.name}: {_rows(self.source_rows)}{became}, {self.tokens:,} tokens, {self.trained_tokens:,} of them "
+            f"trained ({self.trained_share:.1%}).",
+            f"{lengths}; max_seq_length is {self.max_seq_length:,}.",
+            *pieces,
+        ]
+
+    def __str__(self):
+        tallest = max(self.histogram.counts)
+        bars = "".join(BARS[-(-count * (len(BARS) - 1) // tallest)] for count in self.histogram.counts)
+        picture = f"1 |{bars}| {self.histogram.width * len(self.histogram.counts):,} tokens"
+        found = [f"- {finding}" for finding in self.findings] or ["Nothing odd was found."]
+        return "\n".join([*self.facts, picture, *found])
+
+
+def inspect(encoded: EncodedSet, tokenizer: TokenizerWrapper) -> DataReport:
+    """Go through `encoded`, made with `tokenizer`, once.
+
+    Whether an answer is empty is told from its trained stretch, so with train_on="everything" it is not seen.
+    """
+    columns = columns_of(encoded.rows, tokenizer)
+    account = encoded.account
+    full = columns.length + columns.cut
+    return DataReport(
+        name=account.name,
+        source_rows=account.rows,
+        encoded_rows=len(columns.number),
+        in_pieces=account.in_pieces,
+        max_seq_length=account.max_seq_length,
+        tokens=int(columns.length.sum()),
+        trained_tokens=int(columns.trained.sum()),
+        shortest=int(full.min()),
+        median=int(np.median(full)),
+        longest=int(full.max()),
+        histogram=_histogram(full, account.max_seq_length),
+        findings=tuple(_findings(encoded, columns, tokenizer)),
+        columns=columns,
+    )
+
+
+def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper) -> Iterator[Finding]:
+    """What is worth a warning, the gravest first."""
+    account = encoded.account
+    limit = account.max_seq_length
+
+    def finding(kind: Kind, rows: np.ndarray, text: str, remedy: str) -> Iterator[Finding]:
+        """One about the rows marked in `rows`, (N,) bool; none when there are none."""
+        numbers = np.unique(columns.number[rows])
+        if len(numbers):
+            first = tuple(numbers[:NAMED_ROWS].tolist())
+            yield Finding(kind, len(numbers), first, text.format(rows=_rows(len(numbers))), remedy)
+
+    if account.left_out:
+        yield Finding(
+            "left_out",
+            len(account.left_out),
+            tuple(account.left_out[:NAMED_ROWS]),
+            f"{_rows(len(account.left_out))} left out: within {limit:,} tokens nothing of the answer remains.",
+            "Raise TrainingConfig(max_seq_length=...), or shorten what comes before the answer.",
+        )
+    if account.images_beyond:
+        yield Finding(
+            "images_beyond",
+            len(account.images_beyond),
+            tuple(account.images_beyond[:NAMED_ROWS]),
+            f"{_rows(len(account.images_beyond))} left out: an image reaches beyond {limit:,} tokens, and none is cut.",
+            "Raise TrainingConfig(max_seq_length=...), or make the images smaller.",
+        )
+    longest = int((columns.length + columns.cut).max())
+    lost, most = int(columns.cut.sum()), int(columns.cut.max())
+    yield from finding(
+        "cut",
+        columns.cut > 0,
+        f"{{rows}} cut on the right at {limit:,} tokens: {lost:,} tokens lost, at most {most:,} of a row.",
+        f"TrainingConfig(max_seq_length={longest}) keeps them whole; or drop them, for their answers do not end.",
+    )
+    yield from finding(
+        "empty_answer",
+        columns.empty_answer,
+        "{rows} with an answer of nothing but whitespace.",
+        "Drop them from train_dataset: they teach the model to say nothing.",
+    )
+    ends = _named(tokenizer, sorted(tokenizer.eos_token_ids))
+    yield from finding(
+        "no_end",
+        columns.no_end,
+        f"{{rows}} whose trained text does not end in an end token ({ends}).",
+        "Pass FastModel.from_pretrained(chat_template=...) one that ends each answer, or add the token's id to "
+        "input_ids and labels: the model is not shown how to stop.",
+    )
+    yield from finding(
+        "double_bos",
+        columns.double_bos,
+        "{rows} opened by two BOS tokens.",
+        f"Take {tokenizer.bos_token} out of the rows (formatting_func=...): it is put there for you.",
+    )
+    yield from finding(
+        "unknown_token",
+        columns.unknown_token,
+        f"{{rows}} with {tokenizer.unk_token}, the tokenizer's unknown token, in place of some text.",
+        "Replace those characters with formatting_func=..., or take a model whose tokenizer knows them.",
+    )
+    yield from finding(
+        "duplicate",
+        columns.copies,
+        "{rows} repeating an earlier row exactly: each copy weighs again.",
+        "Keep one of each in train_dataset, unless that is meant.",
+    )
+    for name, (count, first) in list(account.unread.items())[:MOST_NAMED]:
+        yield Finding(
+            "unread",
+            count,
+            (first,),
+            f"{_rows(count)} with {name}, which is not read and changes nothing.",
+            "Write what matters of it into the turns with formatting_func=..., or drop it.",
+        )
+
+
+def _histogram(lengths: np.ndarray, limit: int) -> Histogram:
+    """Up to `limit`, or to the longest row where that is far from it; and not far beyond, where one row is enormous."""
+    longest = int(lengths.max())
+    reach = limit if 2 * longest >= limit else longest
+    width = max(1, -(-reach // BINS))
+    bars = min(-(-max(longest, reach) // width), 2 * BINS)
+    counts = np.bincount(np.minimum((lengths - 1) // width, bars - 1), minlength=bars)
+    return Histogram(width=width, counts=tuple(counts.tolist()))
+
+
+def _named(tokenizer: TokenizerWrapper, ids: list[int]) -> str:
+    return ", ".join(tokenizer.convert_ids_to_tokens(ids))
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"

@@ -1,0 +1,125 @@
+"""Encoded rows in a folder: written one after another, read back as a sequence that the disk holds and not memory.
+
+Tokens and masks of all rows lie end to end in two files, and one small index says where each row begins and what its
+checksum is. What images the rows refer to lies beside them (`stored_images.py`). The folder is sealed and never
+changed: each file is digested when it is opened (1 to 2 GB a second), each row held against its checksum when it is
+read.
+"""
+
+import io
+import json
+import zlib
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, final, overload
+
+import numpy as np
+
+from ..data.encoded import Encoded
+from ..data.reach import ANYWHERE, Reach
+from ..machine.sealed import Damaged, OpenFile, SealedFolder, seal
+from .stored_images import PictureWriter, StoredPictures
+
+TOKENS, MASKS, INDEX, FACTS = "tokens.int32", "masks.bool", "index.npz", "facts.json"
+
+
+def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[str, Any]]) -> None:
+    """Write `rows` into an empty folder as they come; `facts`, plain values, are asked for when all are written.
+
+    Raises InMemory for an image that is no file.
+    """
+    starts, numbers, cuts, sums = array("q", [0]), array("q"), array("q"), array("L")
+    with (
+        (folder / TOKENS).open("wb") as tokens,
+        (folder / MASKS).open("wb") as masks,
+        PictureWriter(folder) as pictures,
+    ):
+        for row in rows:
+            pictures.write(row)
+            ids, mask = row.tokens.astype("<i4").tobytes(), row.loss_mask.tobytes()
+            tokens.write(ids)
+            masks.write(mask)
+            sums.append(_checksum(ids, mask))
+            starts.append(starts[-1] + len(row.tokens))
+            numbers.append(row.number)
+            cuts.append(row.cut)
+    index = {"starts": starts, "numbers": numbers, "cuts": cuts, "checksums": sums}
+    np.savez(folder / INDEX, **{name: np.array(values) for name, values in index.items()}, **pictures.index)
+    (folder / FACTS).write_text(json.dumps(facts()))
+    seal(folder)
+
+
+def read_rows(folder: Path, *, reach: Reach = ANYWHERE) -> tuple["EncodedRows", dict[str, Any]]:
+    """(rows, facts) of a folder; `reach` is what their images were referred to with.
+
+    Raises Damaged when a file is not the one that was written.
+    """
+    sealed = SealedFolder(folder)
+    facts = json.loads(sealed.read(FACTS))
+    with np.load(io.BytesIO(sealed.read(INDEX))) as file:
+        index = dict(file)
+    starts, numbers, cuts, sums = (index.pop(name) for name in ("starts", "numbers", "cuts", "checksums"))
+    pictures = StoredPictures(sealed, index, reach) if index else None
+    return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), starts, numbers, cuts, sums, pictures), facts
+
+
+@final
+class EncodedRows(Sequence[Encoded]):
+    """Rows whose tokens are read when asked for."""
+
+    def __init__(
+        self,
+        tokens: OpenFile,
+        masks: OpenFile,
+        starts: np.ndarray,
+        numbers: np.ndarray,
+        cuts: np.ndarray,
+        sums: np.ndarray,
+        pictures: StoredPictures | None,
+    ):
+        self._tokens, self._masks = tokens, masks  # (all tokens,) int32 and bool
+        self._starts, self._numbers, self._cuts = starts, numbers, cuts  # (rows + 1,), (rows,), (rows,)
+        self._sums = sums  # (rows,) of each row's tokens and mask
+        self._pictures = pictures  # None: no row has an image
+
+    def __len__(self):
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        index = range(len(self))[index]  # IndexError outside, as Sequence.__iter__ needs it
+        start, stop = self._starts[index : index + 2].tolist()
+        ids, mask = self._tokens.read(4 * start, 4 * stop), self._masks.read(start, stop)
+        if _checksum(ids, mask) != self._sums[index]:
+            raise Damaged(
+                f"Row {self._numbers[index]} changed on the disk, in the cache folder, since the Trainer was made; "
+                "make the Trainer again, and its rows are read anew."
+            )
+        return Encoded(
+            tokens=np.frombuffer(ids, dtype="<i4"),
+            loss_mask=np.frombuffer(mask, dtype=np.bool_),
+            cut=int(self._cuts[index]),
+            number=int(self._numbers[index]),
+            images=self._pictures.of(index) if self._pictures else (),
+            images_end=self._pictures.end(index) if self._pictures else 0,
+        )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return np.diff(self._starts).tolist()
+
+
+def lengths_of(rows: Sequence[Encoded]) -> list[int]:
+    """Tokens of each row; without reading them where it can be told."""
+    return rows.lengths if isinstance(rows, EncodedRows) else [len(row.tokens) for row in rows]
+
+
+def _checksum(ids: bytes, mask: bytes) -> int:
+    return zlib.crc32(mask, zlib.crc32(ids))

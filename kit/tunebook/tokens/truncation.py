@@ -1,0 +1,74 @@
+"""Rows brought within the length a model is trained at, with every cut and every row left out counted.
+
+A conversation is cut on the right, raw text into pieces, and what holds an image is never cut through it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..data.encoded import Encoded
+from ..data.examples import Example, Text
+from ..data.formats import BadRow
+from ..data.formats.documents import BadImages
+from ..data.pretraining import MultimodalPretrain
+from .tally import Account
+
+
+def fitted(row: Encoded, example: Example, pretrain: MultimodalPretrain | None, account: Account) -> Iterator[Encoded]:
+    """`row`, which `example` was encoded to, within the length: as it is, cut, in pieces, or not at all."""
+    return _fitted_row(row, example, account) if pretrain is None else _fitted_document(row, pretrain, account)
+
+
+def is_left_out(number: int, error: BadRow, pretrain: MultimodalPretrain | None, account: Account) -> bool:
+    """Whether a bad row is to be left out rather than refused; then it is counted."""
+    if pretrain is None or not pretrain.skip_bad_images or not isinstance(error, BadImages):
+        return False
+    account.bad_images.append(number)
+    account.bad_images_why = account.bad_images_why or str(error)
+    return True
+
+
+def _fitted_row(row: Encoded, example: Example, account: Account) -> Iterator[Encoded]:
+    longest, length = account.max_seq_length, len(row.tokens)
+    is_raw = not example.rendered and all(isinstance(part, Text) and part.supervised for part in example.parts)
+    if length > longest and is_raw and longest > 1:
+        account.in_pieces += 1
+        yield from _pieces(row, longest)
+        return
+    if row.images_end > longest:
+        account.images_beyond.append(row.number)
+        return
+    cut = max(0, length - longest)
+    kept = replace(row, tokens=row.tokens[:longest], loss_mask=row.loss_mask[:longest], cut=cut) if cut else row
+    if not kept.supervised_tokens:
+        account.left_out.append(row.number)
+        return
+    account.cut += cut > 0
+    account.longest_cut = max(account.longest_cut, cut)
+    yield kept
+
+
+def _fitted_document(row: Encoded, pretrain: MultimodalPretrain, account: Account) -> Iterator[Encoded]:
+    """`row` as it is where that is within the length; with images it is never cut, and text alone is in pieces."""
+    longest, length = account.max_seq_length, len(row.tokens)
+    if row.images and length > longest:
+        if pretrain.excess_length_strategy == "raise":
+            raise ValueError(
+                f"Row {row.number} of {account.name} is {length} tokens with its images written out, and "
+                f"max_seq_length is {longest}; raise that, or choose excess_length_strategy='drop'."
+            )
+        account.documents_beyond.append(row.number)
+    elif not row.supervised_tokens or (length > longest and longest == 1):
+        account.left_out.append(row.number)
+    elif length > longest:
+        account.in_pieces += 1
+        yield from (piece for piece in _pieces(row, longest) if piece.supervised_tokens)
+    else:
+        yield row
+
+
+def _pieces(row: Encoded, longest: int) -> Iterator[Encoded]:
+    """`row` in pieces of `longest` tokens, at least 2, that predict every token once."""
+    for start in range(0, len(row.tokens) - 1, longest - 1):  # the last token of one piece begins the next
+        place = slice(start, start + longest)
+        yield replace(row, tokens=row.tokens[place], loss_mask=row.loss_mask[place])

@@ -1,0 +1,8 @@
+"""A plan in, events out: batches become losses, gradients and updates, and a checkpoint can go on from any step.
+
+`loop.py` says what comes when, `step.py` makes the numbers of a step, `kept/` is what is left on the disk for a run to
+go on from.
+
+Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/earlier_runs`, `kept/identity`, `kept/saving`, `loop`,
+`optim`, `plan`, `step`.
+"""

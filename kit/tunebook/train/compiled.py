@@ -1,0 +1,86 @@
+"""A forward and backward pass compiled by MLX for the commonest shapes of a run's batches; others are computed plainly.
+
+Compiling fuses element-wise operations. Every shape is compiled anew, so which ones are is settled before the first
+step, from the rows and their order: a resumed run compiles the same. On the CPU build it needs a C++ compiler.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, final
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..config import TrainingConfig
+from ..data.encoded import Batch, Encoded
+from ..tokens.batch_order import padded_width, steps_per_epoch, windows
+from ..tokens.stored_rows import lengths_of
+
+MOST_SHAPES = 12
+
+Shape = tuple[int, int, int]  # rows, padded width, padded number of supervised positions
+Pass = Callable[..., tuple[mx.array, Any]]  # (module, batch, positions, weights) -> (nats, gradients)
+
+
+@final
+class CompiledPass:
+    """`plain`, a `nn.value_and_grad` of the loss, compiled for `shapes`; called and answering as it does."""
+
+    def __init__(self, module: nn.Module, plain: Pass, shapes: set[Shape]):
+        self.shapes = shapes
+        self.compiled: set[Shape] = set()  # those of them that have come
+        self.plain_passes = 0  # of batches of other shapes
+        self._plain = plain
+        # MLX traces what these hold, parameters and random state, as inputs and outputs of the compiled function.
+        state = [module.state, mx.random.state]
+        self._fast = partial(mx.compile, inputs=state, outputs=state)(partial(plain, module))
+
+    def __call__(self, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[mx.array, Any]:
+        size = padded_count(positions.size)
+        shape = (*batch["tokens"].shape, size)
+        if shape not in self.shapes:
+            self.plain_passes += 1
+            return self._plain(module, batch, positions)
+        self.compiled.add(shape)
+        weights = mx.array((np.arange(size) < positions.size).astype(np.float32))  # (N,); padding weighs nothing
+        return self._fast(batch, mx.pad(positions, (0, size - positions.size)), weights)
+
+    def account(self) -> str:
+        """A sentence about what was compiled and what was not."""
+        others = f"; {self.plain_passes} batches had others and were computed plainly" if self.plain_passes else ""
+        return f"The pass was compiled for {len(self.compiled)} shapes of batches{others}."
+
+
+def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int) -> set[Shape]:
+    """The shapes most batches of the first epoch have, `MOST_SHAPES` at most."""
+    epoch = islice(windows(lengths_of(rows), config), steps_per_epoch(len(rows), config))
+    batches = ([rows[number] for number in numbers] for window in epoch for numbers in window)
+    shapes = Counter(
+        (
+            len(batch),
+            padded_width(max(len(row.tokens) for row in batch), max_seq_length),
+            padded_count(sum(row.supervised_tokens for row in batch)),
+        )
+        for batch in batches
+    )
+    return {shape for shape, _ in shapes.most_common(MOST_SHAPES)}
+
+
+def padded_count(count: int) -> int:
+    """The next of 64, 96, 128, 192, 256, 384, ...: two sizes an octave, so that few are compiled."""
+    size = 64
+    while size < count:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
+
+
+def why_not_here() -> str | None:
+    """Why MLX cannot compile on this machine; None when it can."""
+    try:
+        mx.eval(mx.compile(lambda x: mx.exp(x) + 1.0)(mx.ones(3)))
+    except RuntimeError as error:  # the CPU build without a C++ compiler
+        return str(error)
+    return None

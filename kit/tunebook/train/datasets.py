@@ -1,0 +1,281 @@
+"""A training set and a held-out set as a run needs them: opened, split, encoded and checked against one another.
+
+What comes in is whatever a person passes to the Trainer; what goes out are encoded rows, prompts to sample from, and a
+sentence about everything that was left out, cut or found odd.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import TrainingConfig
+from ..data.encoded import Encoded
+from ..data.formats import FormattingFunc, Markers, to_examples
+from ..data.formats.documents import document_reader
+from ..data.opened import Opened, open_rows
+from ..data.pretraining import MultimodalPretrain, check, reach_of_documents
+from ..data.sources import Row, Source, held_out_places, stream_rows
+from ..models.families.tables import BeyondTable, most_written
+from ..models.generation import Prompt, as_prompt, opening
+from ..models.loaded import Loaded
+from ..models.resize import added_rows
+from ..models.tensors import flat
+from ..tokens.batch_order import padding_notice
+from ..tokens.encoding import EncodedSet, encode_rows, row_encoder
+from ..tokens.feed import Feed, StoredFeed, StreamFeed
+from ..tokens.packing import pack, packing_notice
+from ..tokens.stored_rows import lengths_of
+from ..tokens.tally import Account
+from .packing_check import why_not_packed
+
+MOST_HELD_OUT = 64  # rows held out when nobody says how many; more make a loss steadier and every evaluation slower
+SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a person gave, and how it is to be read."""
+
+    train: Source | MultimodalPretrain
+    held_out: Source | MultimodalPretrain | None = None  # None: as many training rows as TrainingConfig.hold_out says
+    format: str | None = None  # a key of formats.FORMATS; None: told from the columns
+    formatting_func: FormattingFunc | None = None
+    response_markers: Markers | None = None  # (instruction_part, response_part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run trains on, measures with and samples from."""
+
+    train: EncodedSet
+    rows: Sequence[Row]  # the training source as it was opened, of a stream its head; `Encoded.number` counts these
+    feed: Feed  # what steps are made of: the rows of `train`, those packed, or a stream that begins with `train`
+    held_out: EncodedSet | None
+    prompts: list[Prompt]
+    notices: list[str]
+    skip_unreadable: bool = False  # leave rows out whose images cannot be opened when their batch is made
+
+
+def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
+    """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode_rows` do."""
+    _check_documents(sources, loaded, config)
+    if config.streaming:
+        return _streamed(sources, loaded, config, max_seq_length)
+
+    def encode(opened: Opened, name: str) -> EncodedSet:
+        return _encoded(opened, name, sources, loaded, config, max_seq_length)
+
+    opened = open_rows(sources.train, "train_dataset")
+    notices: list[str] = []
+    if sources.held_out is not None:
+        to_measure = open_rows(sources.held_out, "eval_dataset")
+        train, held_out = encode(opened, "train_dataset"), encode(to_measure, "eval_dataset")
+        if both := _in_both(train.rows, held_out.rows):
+            notices.append(
+                f"{both} of the {len(held_out.rows)} held-out rows are trained on as well, so their loss measures "
+                "memory; split with hold_out(rows, n)."
+            )
+    elif (split := _split(opened.rows, config)) is not None:
+        to_train, to_measure = (opened.at(places) for places in split)
+        train, held_out = encode(to_train, "train_dataset"), encode(to_measure, "train_dataset")
+        copies = len(opened.rows) - len(to_train.rows) - len(to_measure.rows)
+        left_out = f"; {copies} copies of them are left out as well" if copies else ""
+        notices.append(
+            f"{len(to_measure.rows)} of the {len(opened.rows)} rows are held out to measure with, and not "
+            f"trained on{left_out}; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
+        )
+    else:
+        to_measure, train, held_out = opened, encode(opened, "train_dataset"), None
+    notices += train.notices + (held_out.notices if held_out else [])
+    notices += _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
+    batched = train.rows
+    if config.packing:
+        batched = _packed(train.rows, loaded, config, max_seq_length)
+        notices.append(packing_notice(batched, max_seq_length=max_seq_length))
+    if said := padding_notice(lengths_of(batched), config, max_seq_length=max_seq_length):
+        notices.append(said)
+    return Prepared(
+        train=train,
+        rows=opened.source,
+        feed=StoredFeed(batched, config),
+        held_out=held_out,
+        prompts=_prompts(to_measure, held_out or train, sources, loaded, config),
+        notices=notices,
+        skip_unreadable=opened.documents is not None and opened.documents.skip_bad_images,
+    )
+
+
+def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
+    """A stream, of which only the first rows are encoded beforehand: they show whether it can be trained on."""
+    given = sources.train
+    documents, source = (given, given.source) if isinstance(given, MultimodalPretrain) else (None, given)
+    skip = documents.skip if documents else 0
+    stream = stream_rows(source, "train_dataset", skip=skip)
+    places = range(skip, len(stream.head))
+    reach = reach_of_documents(documents, stream.reach) if documents else stream.reach
+    head = Opened(source=stream.head, rows=stream.head[skip:], places=places, documents=documents, reach=reach)
+    train = _encoded(head, "train_dataset", sources, loaded, config, max_seq_length)
+    account = Account(name="train_dataset", max_seq_length=max_seq_length)
+    encode = row_encoder(stream.head, loaded, account, pretrain=documents, reach=reach, **_reading(sources, config))
+    held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
+    if sources.held_out is not None:
+        to_measure = open_rows(sources.held_out, "eval_dataset")
+        held_out = _encoded(to_measure, "eval_dataset", sources, loaded, config, max_seq_length)
+        notices += held_out.notices
+    else:
+        notices.append("Nothing is held out of a stream, so no loss is measured; pass eval_dataset to measure one.")
+    return Prepared(
+        train=train,
+        rows=stream.head,
+        feed=StreamFeed(stream, train.rows, encode, account, config, skip=skip),
+        held_out=held_out,
+        prompts=_prompts(to_measure, held_out or train, sources, loaded, config),
+        notices=notices,
+        skip_unreadable=documents is not None and documents.skip_bad_images,
+    )
+
+
+def _reading(sources: Sources, config: TrainingConfig) -> dict[str, Any]:
+    """How rows that are no documents are read, as `encoding.row_reader` takes it."""
+    return {
+        "format": sources.format,
+        "train_on": config.train_on,
+        "response_markers": sources.response_markers,
+        "formatting_func": sources.formatting_func,
+    }
+
+
+def _encoded(
+    opened: Opened, name: str, sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int
+) -> EncodedSet:
+    return encode_rows(
+        opened.rows,
+        loaded,
+        max_seq_length=max_seq_length,
+        name=name,
+        places=opened.places,
+        pretrain=opened.documents,
+        reach=opened.reach,
+        **_reading(sources, config),
+    )
+
+
+def _check_documents(sources: Sources, loaded: Loaded, config: TrainingConfig) -> None:
+    names = ("format", "formatting_func", "response_markers")
+    check(
+        sources.train,
+        sources.held_out,
+        model=loaded.name,
+        placeholder=loaded.family.placeholder,
+        packing=config.packing,
+        train_on=config.train_on,
+        given=[name for name in names if vars(sources)[name] is not None],
+    )
+
+
+def _on_positions(rows: Sequence[Encoded], loaded: Loaded, config: TrainingConfig) -> list[str]:
+    """A sentence where the model has fewer positions than max_seq_length, or was trained on fewer than rows have."""
+    asked, table = config.max_seq_length or loaded.max_seq_length, loaded.family.tables.positions
+    if table is not None and table < asked:
+        return [f"max_seq_length is {table} and not {asked}: this model has a table of {table} positions."]
+    known = loaded.config.get("text_config", loaded.config).get("max_position_embeddings")
+    lengths = lengths_of(rows)
+    beyond = sum(length > known for length in lengths) if isinstance(known, int | float) else 0
+    if not beyond:
+        return []
+    return [
+        f"{beyond} rows, the longest of {max(lengths)} tokens, reach beyond the {known} positions this model was made "
+        f"for (max_position_embeddings); with max_seq_length={known} they are cut there."
+    ]
+
+
+def _on_new_rows(loaded: Loaded) -> list[str]:
+    """A sentence where rows were added for new tokens and nothing trains them."""
+    added, trained = added_rows(loaded), flat(loaded.module.trainable_parameters())
+    if not added or any(name.startswith(loaded.family.tables.paths) for name in trained):
+        return []
+    return [
+        f"{added} rows were added to the embedding for new tokens and are not trained; pass "
+        f"modules_to_save={[path.rpartition('.')[2] for path in loaded.family.tables.paths]} to get_peft_model."
+    ]
+
+
+def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:
+    """Places of the rows to train on and of those to hold out; None where that is less than a row, or all there is."""
+    wanted = min(MOST_HELD_OUT, int(config.hold_out * len(rows)))
+    if not wanted:
+        return None
+    try:
+        return held_out_places(rows, wanted, config.seed)
+    except ValueError:  # hardly any two rows are distinct
+        return None
+
+
+def _packed(rows: Sequence[Encoded], loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Sequence[Encoded]:
+    """Raises ValueError for a model that would not train on packed documents as on each alone."""
+    if (reason := why_not_packed(loaded.family, loaded.module, max_seq_length=max_seq_length)) is not None:
+        raise ValueError(f"TrainingConfig.packing is on, but {loaded.name} cannot be packed: {reason}. Set it off.")
+    return pack(rows, max_seq_length, seed=config.seed)
+
+
+def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:
+    """How many held-out rows are, token for token, training rows too."""
+    digests = [row.digest for row in held_out]
+    wanted = set(digests)
+    trained = {digest for row in train if (digest := row.digest) in wanted}
+    return sum(digest in trained for digest in digests)
+
+
+def _prompts(
+    opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded, config: TrainingConfig
+) -> list[Prompt]:
+    """What samples are taken of: the prompts that were given, else the openings of the first rows.
+
+    Raises ValueError for a prompt that was given and reaches beyond a table of the model.
+    """
+    if config.sample_prompts:
+        given = [as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder) for prompt in config.sample_prompts]
+        for number, prompt in enumerate(given):
+            try:
+                _check_prompt(prompt, loaded)
+            except BeyondTable as error:
+                raise ValueError(f"Prompt {number} of sample_prompts cannot be answered: {error}") from error
+        return given
+    return [prompt for prompt in _openings(opened, measured, sources, loaded) if _fits(prompt, loaded)]
+
+
+def _check_prompt(prompt: Prompt, loaded: Loaded) -> None:
+    """Raise BeyondTable for a prompt the model cannot answer."""
+    (row,) = loaded.family.encode([prompt.example])
+    most_written(row.tokens, loaded.family.tables, loaded.tokenizer, max_tokens=1)
+
+
+def _fits(prompt: Prompt, loaded: Loaded) -> bool:
+    """Whether the opening of a row that is cut before training is itself within the positions."""
+    if loaded.family.tables.positions is None:
+        return True
+    try:
+        _check_prompt(prompt, loaded)
+    except BeyondTable:
+        return False
+    return True
+
+
+def _openings(opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded) -> list[Prompt]:
+    """Those of the first rows."""
+    if opened.documents is not None and loaded.family.placeholder is not None:
+        read = document_reader(
+            opened.documents, loaded.tokenizer, loaded.family.placeholder, reach=opened.reach, looks_at_images=False
+        )
+        numbers = dict.fromkeys(row.number for row in measured.rows[:MOST_HELD_OUT])  # of rows that were not left out
+        return [opening(read(opened.source[number])) for number in list(numbers)[:SAMPLED_ROWS]]
+    examples = to_examples(
+        opened.rows[:SAMPLED_ROWS],
+        loaded.tokenizer,
+        sources.format,
+        response_markers=sources.response_markers,
+        formatting_func=sources.formatting_func,
+        placeholder=loaded.family.placeholder,
+        reach=opened.reach,
+    )
+    return [opening(example) for example in examples]

@@ -1,0 +1,98 @@
+"""Weights of a run that are kept to be put back: those it found, and those of its lowest held-out loss.
+
+A module goes in, its trainable parameters of an earlier moment are put into it again, and a sentence that says so comes
+out. Nothing is written to disk.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ...events import EvalEvent
+from ...models.adapters import parameter_counts
+from ...models.tensors import flat
+
+DISCARD_SHARE = 0.1  # up to which share of all parameters the trained ones are kept as they were, for a discard
+
+
+@final
+class KeptWeights:
+    """Trainable parameters of `module`, by dotted name, from moments worth going back to.
+
+    No array is copied: a step makes new ones, so the memory kept is that of the parameters, once for each moment.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        trainable, total = parameter_counts(module)
+        self._is_small = trainable <= DISCARD_SHARE * total
+        self._start: dict[str, mx.array] | None = None
+        self._good: tuple[int, dict[str, mx.array]] | None = (
+            None  # the last a finite loss was computed with, their step
+        )
+        self.best: dict[str, mx.array] | None = None  # of the lowest held-out loss, if they will be wanted
+
+    def keep_start(self) -> None:
+        """Keep what `module` holds now to discard a run with, unless that is more than DISCARD_SHARE of it."""
+        if self._is_small:
+            self._start = flat(self._module.trainable_parameters())
+
+    def keep_best(self) -> None:
+        """Keep what `module` holds now in place of the best before."""
+        self.best = flat(self._module.trainable_parameters())
+
+    def now(self) -> dict[str, mx.array]:
+        """What `module` holds now, for `keep_good`; nothing where that is not kept, to free its memory."""
+        return flat(self._module.trainable_parameters()) if self._is_small else {}
+
+    def keep_good(self, step: int, weights: dict[str, mx.array]) -> None:
+        """Keep the weights of `step`, which gave a finite loss, unless that is more than DISCARD_SHARE of the model."""
+        if self._is_small:
+            self._good = (step, weights)
+
+    @contextmanager
+    def good_in_place(self) -> Iterator[int | None]:
+        """The good weights in the module until the block ends; yields their step, None where there are none."""
+        if self._good is None:
+            yield None
+            return
+        step, weights = self._good
+        current = self.now()
+        self._put_back(weights)
+        try:
+            yield step
+        finally:
+            self._put_back(current)
+
+    def put_good_back(self) -> int | None:
+        """Go back to the last weights that gave a finite loss; gives their step, None where there are none."""
+        if self._good is None:
+            return None
+        step, weights = self._good
+        self._put_back(weights)
+        return step
+
+    def put_start_back(self) -> str:
+        """Undo the run, where its start was kept; the sentence says whether it was."""
+        if self._start is None:
+            return "So many weights are trained that no copy was kept. To have the old ones back, load the model again."
+        self._put_back(self._start)
+        return "The weights are as they were before this run; checkpoints it wrote stay."
+
+    def put_best_back(self, best: EvalEvent | None, step: int) -> str | None:
+        """Go back to the weights that scored `best`, where they were kept; None when `step`, the last, made them."""
+        if best is None or best.step == step:
+            return None
+        if self.best is None:
+            return (
+                f"The lowest held-out loss ({best.loss:.4f}) is that of step {best.step}, whose weights were not kept; "
+                "those of the last step are in the model."
+            )
+        self._put_back(self.best)
+        return f"The weights of step {best.step}, with the lowest held-out loss ({best.loss:.4f}), are in the model."
+
+    def _put_back(self, weights: dict[str, mx.array]) -> None:
+        self._module.load_weights(list(weights.items()), strict=False)

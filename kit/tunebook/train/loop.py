@@ -1,0 +1,385 @@
+"""One training run: a generator of events that takes an optimizer step between two of them.
+
+It decides what comes when; the numbers of a step are made in `step.py`. It draws nothing, writes nothing but its
+checkpoints, and catches only what ends a run: whoever drains it decides who is told, and whether the caller waits or
+awaits.
+"""
+
+import asyncio
+import math
+import time
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TypeVar
+
+import mlx.core as mx
+
+from ..data.encoded import Encoded
+from ..events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, SampleEvent, Working
+from ..machine import runtime
+from ..machine.interrupts import held_back
+from ..models.generation import Prompt
+from ..models.tensors import flat
+from ..runs.controls import Controls
+from ..tokens.feed import Portion
+from .divergence import is_spoiling, named, not_finite_step, settings_to_blame, spoiling_update, spoilt_weights
+from .ending_interrupts import Interrupts
+from .endings import STEPS_NOT_FINITE, TORN, explained
+from .evaluation import best_of, patience_is_lost
+from .kept.checkpoint import Checkpoint, save_checkpoint
+from .kept.saving import NOT_ON_THE_DISK, SaveSchedule, said_of_the_disk
+from .kept.snapshots import KeptWeights
+from .looks import held_out_score, samples, unanswered
+from .owed import Owed
+from .plan import RunPlan
+from .progress import RunProgress
+from .run_events import run_ended, run_started, step_taken
+from .step import Outcome, Stepper
+
+PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
+
+CACHE_STEPS = 50  # how often the memory MLX keeps for reuse is given back; batches of new shapes make it grow
+
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """A run, how far it is, and what is asked of it."""
+
+    plan: RunPlan
+    notices: list[str] = field(default_factory=list)  # said at the start
+    folder: Path | None = None  # where checkpoints go; None: there are none
+    progress: RunProgress = field(default_factory=RunProgress)
+    controls: Controls = field(default_factory=Controls)
+    interrupts: Interrupts = field(default_factory=Interrupts)  # who drains the events enters it
+    see_to_folder: Callable[[], None] = lambda: None  # before a checkpoint: make it anew where it was taken away
+    samples: list[SampleEvent] = field(default_factory=list)  # of the last step any were taken after
+
+    def __post_init__(self):
+        plan = self.plan
+        self._config, self._module = plan.config, plan.loaded.module
+        self._stepper = Stepper(
+            plan.loaded,
+            plan.config,
+            plan.feed.known,
+            total_steps=plan.total_steps,
+            max_seq_length=plan.max_seq_length,
+            skip_unreadable=plan.skip_unreadable,
+        )
+        self.notices += self._stepper.notices
+        self._kept = KeptWeights(self._module)
+        self._save_schedule = SaveSchedule(plan.config)
+        self._saved_step: int | None = None
+        self._last_rows: list[Encoded] = []  # of the last step, the shortest first
+        self._cause = ""  # of the last step that was not applied, unless its rows are
+        self._owed = Owed()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps completed."""
+        return self.progress.step
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from `checkpoint`, in place; that it belongs to this run has been checked."""
+        self._module.load_weights(list(checkpoint.weights.items()), strict=False)
+        self._stepper.optimizer.state = checkpoint.optimizer_state
+        self._kept.best = checkpoint.best_weights
+        self.progress = RunProgress.from_plain(checkpoint.progress)
+        self._saved_step = self.step
+
+    def events(self, *, awaited: bool) -> Generator[Event, None, None]:
+        """Everything that happens, in order, ending with RunEnded whatever ends the run.
+
+        An interrupt, raised in here or thrown in by the drainer, ends the run; any other exception does too, and rises
+        again after RunEnded.
+        """
+        failure: Exception | None = None
+        try:
+            try:
+                reason = yield from self._begin_and_train(awaited=awaited)
+            except Exception as error:  # noqa: BLE001 - it rises again when the run is saved and has told its end
+                reason, failure = EndReason.FAILED, explained(error, self._config)
+                if isinstance(failure, MemoryError):
+                    # The frames the error came through hold the arrays of the step; saving needs their memory.
+                    traceback.clear_frames(error.__traceback__)
+                    mx.clear_cache()
+                if failure is not error:
+                    failure.__cause__ = error
+            self.interrupts.hold()
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            self.interrupts.hold(ended_the_run=True)
+            reason = EndReason.INTERRUPTED if failure is None else EndReason.FAILED
+        yield from self.interrupts.held_from(self._end(reason, failure))
+        if failure is not None:
+            raise failure
+
+    def _begin_and_train(self, *, awaited: bool) -> Generator[Event, None, EndReason]:
+        was_training = self._module.training
+        with held_back():
+            self._stepper.learning_rate = self.progress.learning_rate_in_force(self._config.learning_rate)
+            self._kept.keep_start()
+            runtime.reset_peak_memory()
+            self.progress.start_clock()
+            self._owed.add(run_started(self.plan, self.step, awaited=awaited))
+        try:
+            with runtime.memory_for_training():
+                yield from self._owed.told()
+                for text in [*self.notices, *self._said_of_the_disk()]:
+                    yield Notice(step=self.step, text=text)
+                return (yield from self._train())
+        finally:
+            self._module.train(was_training)
+
+    def _end(self, reason: EndReason, failure: Exception | None) -> Generator[Event, None, None]:
+        """Save what there is, leave the weights in the model that are wanted, and tell how it ended."""
+        yield from self._owed.told()
+        if reason is EndReason.DISCARDED:
+            yield Notice(step=self.step, text=self._kept.put_start_back())
+        else:
+            yield from self._save(may_be_astray=reason is not EndReason.FAILED)
+        if reason is EndReason.NOT_FINITE and self._is_astray() and (good := self._kept.put_good_back()) is not None:
+            text = f"The weights of step {good}, the last that gave a finite loss, are in the model."
+            yield Notice(step=self.step, text=text)
+        if reason not in (EndReason.DISCARDED, EndReason.FAILED) and self._config.load_best_model_at_end:
+            said = self._kept.put_best_back(best_of(self.progress.counted_evals), self.step)
+            if said is not None:
+                yield Notice(step=self.step, text=said)
+        for text in self._stepper.closing_notices():
+            yield Notice(step=self.step, text=text)
+        if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:
+            yield Notice(step=self.step, text=NOT_ON_THE_DISK)
+        detail = f"{type(failure).__name__}: {failure}" if failure is not None else self._cause
+        yield run_ended(self.plan, self.progress, reason, detail)
+
+    def _train(self) -> Generator[Event, None, EndReason]:
+        # As the run that was not disturbed would: where it looks at no score, none may count here.
+        if self._is_evaluation_step:
+            yield from self._evaluate()
+        was_cut_short = self.step in {sample.step for sample in self.samples}
+        if _is_due(self._config.sample_steps, self.step) or was_cut_short:
+            yield from self._sample()
+        portions = self.plan.feed.portions(self.progress.place)
+        self._save_schedule.start()
+        while True:
+            yield from self._between_steps()
+            if self.controls.stopping:
+                return self.controls.end_reason
+            if patience_is_lost(self.progress.counted_evals, self._config.early_stopping_patience):
+                return EndReason.EARLY_STOPPED
+            if self.step >= self.plan.total_steps:
+                break
+            yield from self._take_step(next(portions))
+            if self.progress.not_finite == STEPS_NOT_FINITE:
+                return EndReason.NOT_FINITE
+            if _is_due(self._config.eval_steps, self.step):
+                yield from self._evaluate()
+            if _is_due(self._config.sample_steps, self.step):
+                yield from self._sample()
+            if self._save_schedule.is_due(self.step):
+                yield from self._save()
+            if _is_due(CACHE_STEPS, self.step):
+                mx.clear_cache()
+        yield from self._evaluate()
+        if self._config.sample_steps is not None:
+            yield from self._sample()
+        return self.controls.end_reason if self.controls.stopping else EndReason.FINISHED
+
+    @property
+    def _is_evaluation_step(self) -> bool:
+        """Whether the held-out rows are scored after this step without anyone asking for it."""
+        return self.step in (0, self.plan.total_steps) or _is_due(self._config.eval_steps, self.step)
+
+    def _between_steps(self) -> Generator[Event, None, None]:
+        """Do what was asked for, and wait while the run is paused."""
+        yield from self._listen()
+        yield from self._do_as_asked()
+        while self.controls.paused and not self.controls.stopping:
+            time.sleep(PAUSE_SECONDS)
+            yield Working(step=self.step, what="paused", done=self.step, total=self.plan.total_steps)
+            yield from self._listen()
+            yield from self._do_as_asked()
+
+    def _do_as_asked(self) -> Generator[Event, None, None]:
+        yield from self._take_up_learning_rate()  # first: a checkpoint asked for with it holds it
+        for command in self.controls.take_commands():
+            if (reason := self._cannot(command)) is not None:
+                yield Notice(step=self.step, text=f"Asked to {command}, but {reason}.")
+            elif command is Command.EVALUATE:
+                yield from self._evaluate()
+            elif command is Command.SAMPLE:
+                yield from self._sample()
+            elif command is Command.SAVE:
+                yield from self._save()
+
+    def _take_up_learning_rate(self) -> Generator[Event, None, None]:
+        with held_back():
+            if (asked := self.controls.take_learning_rate()) is not None:
+                self.progress.learning_rates[self.step] = asked
+            rate = self.progress.learning_rate_in_force(self._config.learning_rate)
+            if rate != self._stepper.learning_rate:
+                self._stepper.learning_rate = rate
+                self._owed.add(LearningRateChanged(step=self.step, learning_rate=rate))
+        yield from self._owed.told()
+
+    def _cannot(self, command: Command) -> str | None:
+        """Why there is nothing to do for a command; None when there is."""
+        if command is Command.EVALUATE and not self.plan.eval_rows:
+            return "there are no held-out rows; give the Trainer an eval_dataset"
+        if command is Command.EVALUATE and self.progress.is_scored:
+            return f"step {self.step} was scored already"
+        if command is Command.SAMPLE and not self.plan.prompts:
+            return "there is nothing to write after; set TrainingConfig.sample_prompts"
+        if command is Command.SAMPLE and not unanswered(self.plan.prompts, self._samples_of_this_step):
+            return f"samples of step {self.step} were taken already"
+        if command is Command.SAVE and self.folder is None:
+            return "there is no folder to save in; set TrainingConfig.output_dir"
+        if command is Command.SAVE and self._saved_step == self.step:
+            return f"step {self.step} is saved already"
+        return None
+
+    def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
+        """One optimizer step over the micro-batches of `portion`."""
+        step = self.step + 1
+        said = list(portion.notices)
+        self._stepper.begin(step)
+        batches = portion.batches
+        for done, (rows, upcoming) in enumerate(zip_longest(batches, batches[1:], fillvalue=()), start=1):
+            said += self._stepper.add(rows, alone=len(batches) == 1, upcoming=upcoming)
+            yield Working(step=step, what="training", done=done, total=len(batches))
+            yield from self._listen()
+        self._last_rows = sorted((row for batch in batches for row in batch), key=lambda row: len(row.tokens))
+        with held_back():
+            before = self._kept.now()
+            outcome = self._stepper.finish()
+            self.progress.advance(outcome, portion.place)
+            self._owed.add(step_taken(self.plan, self.progress, outcome))
+            self._owed.add(*(Notice(step=step, text=text) for text in said))
+            if math.isfinite(outcome.loss):
+                self._kept.keep_good(self.step - 1, before)
+        del before
+        yield from self._owed.told()
+        if not outcome.applied:
+            yield Notice(step=step, text=self._why_not_applied(outcome))
+
+    def _why_not_applied(self, outcome: Outcome) -> str:
+        """A sentence on what is to blame: rows where one alone shows it, at weights known to be good, else the rate."""
+        self._cause = f"{settings_to_blame(self._config, self._stepper.learning_rate)}, and start afresh"
+        if is_spoiling(outcome):
+            return spoiling_update(self.step, self._cause)
+        rows = self._last_rows
+        with self._kept.good_in_place() as good_step:
+            guilty = [row for row in rows if self._stepper.not_finite(row)]
+        if guilty and good_step is None and (spoilt := spoilt_weights(self._module)):
+            self._cause = f"before the first step NaN or infinity was in {named(spoilt)}; load the model again"
+        elif guilty:
+            self._cause = ""
+        cause = f"{self._cause[0].upper()}{self._cause[1:]}." if self._cause else ""
+        return not_finite_step(self.step, outcome, rows, guilty, cause=cause)
+
+    def _is_astray(self) -> bool:
+        """Whether the weights give no finite loss for any row of the last step, though earlier weights did for some."""
+        if not self._last_rows or (self.progress.is_scored and math.isfinite(self.progress.evals[-1].loss)):
+            return False
+        try:
+            if not all(self._stepper.not_finite(row) for row in self._last_rows):
+                return False
+            with self._kept.good_in_place():
+                return not all(self._stepper.not_finite(row) for row in self._last_rows)
+        except (OSError, RuntimeError, ValueError):  # a row or a GPU that cannot be used says nothing of the weights
+            return False
+
+    def _evaluate(self) -> Generator[Event, None, None]:
+        """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored."""
+        if not self.plan.eval_rows or self.progress.is_scored:
+            return
+        event = yield from self._until_stopped(held_out_score(self.plan, self.step))
+        if event is not None:
+            with held_back():
+                self.progress.add_eval(event, counts=self._is_evaluation_step)
+                if self._config.load_best_model_at_end and event is best_of(self.progress.counted_evals):
+                    self._kept.keep_best()
+                self._owed.add(event)
+            yield from self._owed.told()
+
+    def _sample(self) -> Generator[Event, None, None]:
+        """Write an answer to every prompt that has none of this step; a stop leaves the others to a run that resumes.
+
+        Where one asked for them is not known any more then, but that there are some is: they are made whole.
+        """
+        self.samples = self._samples_of_this_step
+        yield from self._until_stopped(self._answers(unanswered(self.plan.prompts, self.samples)))
+
+    @property
+    def _samples_of_this_step(self) -> list[SampleEvent]:
+        return [sample for sample in self.samples if sample.step == self.step]
+
+    def _answers(self, prompts: Sequence[Prompt]) -> Generator[Event, None, None]:
+        for event in samples(self.plan, prompts, self.step):
+            yield event
+            if isinstance(event, SampleEvent):
+                self.samples.append(event)
+
+    def _until_stopped(self, look: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
+        """What `look` yields and returns, listening while it works; None when a stop ends it."""
+        with closing(look):
+            while not self.controls.stopping:
+                try:
+                    event = next(look)
+                except StopIteration as end:
+                    return end.value
+                yield event
+                if isinstance(event, Working):
+                    yield from self._listen()
+        return None
+
+    def _listen(self) -> Generator[Event, None, None]:
+        yield from self.controls.listen(self.step, self.folder)
+
+    def _save(self, *, may_be_astray: bool = True) -> Generator[Event, None, None]:
+        """Write a checkpoint, unless this step has one; a disk that will not take it is reported, not fatal."""
+        if self._stepper.is_torn:
+            yield Notice(step=self.step, text=TORN)
+            return
+        if self.folder is None or self._saved_step == self.step:
+            return
+        if may_be_astray and self._is_astray():
+            text = (
+                f"No checkpoint was written at step {self.step}: its weights give no finite loss. Those before it stay."
+            )
+            yield Notice(step=self.step, text=text)
+            return
+        began = time.monotonic()
+        checkpoint = Checkpoint(
+            weights=flat(self._module.trainable_parameters()),
+            optimizer_state=self._stepper.optimizer.state,
+            best_weights=self._kept.best,
+            identity=self.plan.identity,
+            progress=self.progress.as_plain(),
+        )
+        try:
+            self.see_to_folder()
+            path = save_checkpoint(self.folder, self.step, checkpoint, keep=self._config.save_total_limit)
+        except (OSError, RuntimeError) as error:  # a full disk, or MLX out of memory
+            yield Notice(step=self.step, text=f"No checkpoint was written at step {self.step}. {error}")
+        else:
+            with held_back():
+                self._saved_step = self.step
+                self._owed.add(CheckpointSaved(step=self.step, path=str(path)))
+            yield from self._owed.told()
+        finally:
+            self._save_schedule.tried(time.monotonic() - began)
+
+    def _said_of_the_disk(self) -> list[str]:
+        weights = sum(array.nbytes for array in flat(self._module.trainable_parameters()).values())
+        state = sum(array.nbytes for array in flat(self._stepper.optimizer.state).values())
+        copies = 2 if self._config.load_best_model_at_end else 1
+        return said_of_the_disk(self.folder, copies * weights + state, self._config.save_total_limit)
+
+
+def _is_due(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0

@@ -1,0 +1,40 @@
+"""What one run is to do: the model, the rows and the settings, none of which changes while it goes on.
+
+The trainer makes it, the loop and what serves the loop read it. How far the run is stands in `run_progress`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..config import TrainingConfig
+from ..data.encoded import Encoded
+from ..models.generation import Prompt
+from ..models.loaded import Loaded
+from ..tokens.batch_order import total_steps
+from ..tokens.feed import Feed
+from .kept.identity import identity_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunPlan:
+    """What is trained, on what, and how."""
+
+    loaded: Loaded
+    config: TrainingConfig
+    feed: Feed  # the rows to train on
+    eval_rows: Sequence[Encoded]  # held out to measure with; may be none
+    max_seq_length: int
+    skip_unreadable: bool = False  # leave rows out that cannot be opened when they are needed
+    prompts: Sequence[Prompt] = ()  # what samples are taken of
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Optimizer steps from the first to the last, those before a resume included."""
+        return total_steps(len(self.feed.known), self.config)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must be of, to be resumed by a run of this plan."""
+        return identity_of(self.loaded, self.config, self.feed, self.max_seq_length)

@@ -1,0 +1,102 @@
+"""How far a run is: what it has counted, measured and been told, as a checkpoint holds it and a resumed run goes on.
+
+Plain numbers and records go in and out. The weights and the optimizer's state are not here; `checkpoint.Checkpoint` has
+them beside it.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..events import EvalEvent
+from ..tokens.feed import Place
+from .step import Outcome
+
+
+@dataclass
+class RunProgress:
+    """What changes from step to step, and the clock."""
+
+    step: int = 0  # optimizer steps completed
+    num_tokens: int = 0  # supervised tokens trained on
+    total_tokens: int = 0  # tokens of all batches, padding included
+    trainable_tokens: int = 0  # those of them with a label
+    place: Place = field(default_factory=Place)  # how far the rows are read
+    not_finite: int = 0  # steps in a row, up to the last, that were not applied
+    evals: list[EvalEvent] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)  # steps of evaluations that someone asked for, and decide nothing
+    # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
+    learning_rates: dict[int, float] = field(default_factory=dict)
+    elapsed_before: float = 0.0  # seconds, up to the checkpoint this run goes on from
+    _began: float = field(default_factory=time.perf_counter, init=False, repr=False, compare=False)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "RunProgress":
+        """What `as_plain` gave. Checkpoints of version 0.1 lack what came later, and are of rows that are no stream."""
+        return cls(
+            step=plain["step"],
+            num_tokens=plain["num_tokens"],
+            total_tokens=plain.get("total_tokens", 0),
+            trainable_tokens=plain.get("trainable_tokens", 0),
+            place=Place(**plain.get("place", {"step": plain["step"]})),
+            not_finite=plain["not_finite"],
+            evals=[EvalEvent(**fields) for fields in plain["evals"]],
+            looks=list(plain.get("looks", [])),
+            learning_rates=dict(plain.get("learning_rates", [])),
+            elapsed_before=plain["elapsed"],
+        )
+
+    def as_plain(self) -> dict[str, Any]:
+        """Values that JSON keeps as they are; learning rates to come are left out."""
+        return {
+            "step": self.step,
+            "num_tokens": self.num_tokens,
+            "total_tokens": self.total_tokens,
+            "trainable_tokens": self.trainable_tokens,
+            "place": asdict(self.place),
+            "not_finite": self.not_finite,
+            "evals": [asdict(event) for event in self.evals],
+            "looks": self.looks,
+            "elapsed": self.elapsed,
+            "learning_rates": [[step, rate] for step, rate in self.learning_rates.items() if step <= self.step],
+        }
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds the run has taken, those before it was resumed included."""
+        return time.perf_counter() - self._began + self.elapsed_before
+
+    def start_clock(self) -> None:
+        """Count `elapsed` from now on, after `elapsed_before`."""
+        self._began = time.perf_counter()
+
+    def advance(self, outcome: Outcome, place: Place) -> None:
+        """Count one optimizer step more, after which the rows are read up to `place`."""
+        self.step += 1
+        self.place = place
+        self.num_tokens += outcome.tokens
+        self.total_tokens += outcome.total_tokens
+        self.trainable_tokens += outcome.trainable_tokens
+        self.not_finite = 0 if outcome.applied else self.not_finite + 1
+
+    def add_eval(self, event: EvalEvent, *, counts: bool) -> None:
+        """Keep a score. One that was asked for does not count: a resumed run is not asked for it once more."""
+        self.evals.append(event)
+        if not counts:
+            self.looks.append(event.step)
+
+    @property
+    def counted_evals(self) -> list[EvalEvent]:
+        """The scores that decide which weights are the best, and when to stop early."""
+        return [event for event in self.evals if event.step not in self.looks]
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the held-out rows were scored after the last step."""
+        return bool(self.evals) and self.evals[-1].step == self.step
+
+    def learning_rate_in_force(self, configured: float) -> float:
+        """The latest change up to now; `configured` where there was none."""
+        past = [step for step in self.learning_rates if step <= self.step]
+        return self.learning_rates[max(past)] if past else configured

@@ -1,0 +1,196 @@
+"""One optimizer step: the rows of its micro-batches in, one update of the trainable parameters out.
+
+All numbers of a run are made here. A step follows from the weights, the optimizer's state, the step's number and the
+configuration alone, which is what lets a resumed run be the run that was interrupted, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_map
+
+from ..config import TrainingConfig
+from ..data.encoded import Encoded
+from ..fast.training_form import form_notices, inference_form, training_form
+from ..machine import runtime
+from ..models.layers import drops
+from ..models.loaded import Loaded
+from ..models.tensors import number
+from ..objectives.next_token import measured_nats, summed_loss, supervised_positions
+from ..tokens.batch_order import padded_width
+from ..tokens.collation import Collator
+from . import optim
+from .compiled import CompiledPass, commonest_shapes, why_not_here
+
+FREELY_KEPT_BYTES = 64_000_000  # of trained parameters and optimizer state, whatever a step takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an optimizer step came to."""
+
+    loss: float  # nats per supervised token, over all its micro-batches
+    grad_norm: float  # global L2 norm before clipping
+    rate: float  # the schedule's learning rate
+    tokens: int  # supervised tokens
+    total_tokens: int  # all tokens of its batches, padding included
+    trainable_tokens: int  # tokens with a label; a row's first is one, and is never predicted
+    seconds: float  # spent on it
+    applied: bool  # False: loss, gradients or what they would change are not finite, and nothing was changed
+
+
+@final
+class Stepper:
+    """Takes the steps of one run: `begin`, `add` for each micro-batch, `finish`."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        config: TrainingConfig,
+        rows: Sequence[Encoded],
+        *,
+        total_steps: int,
+        max_seq_length: int,
+        skip_unreadable: bool = False,
+    ):
+        """`rows` are those that are known beforehand; `notices` then says what of the configuration is not followed.
+
+        `skip_unreadable` leaves rows out whose images cannot be opened when their batch is made.
+        """
+        self.notices = optim.said_of_the_warmup(config, total_steps)
+        self.is_torn = False  # the weights are of no step, an update having failed without the memory to undo it
+        self.optimizer = optim.make_optimizer(config, loaded.module)
+        self._module, self._family = loaded.module, loaded.family
+        self._config, self._max_seq_length = config, max_seq_length
+        self._collator = Collator(loaded.family, max_seq_length, skip_unreadable=skip_unreadable)
+        self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
+        self.notices += form_notices(loaded.module)
+        if loaded.family.head_layer(loaded.module) is None:
+            self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
+        self._rate = optim.learning_rate(config, total_steps)
+        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
+        self._compiled: CompiledPass | None = None
+        if config.compile and (reason := self._cannot_compile()) is not None:
+            self.notices.append(f"The pass is not compiled: {reason}.")
+        elif config.compile:
+            shapes = commonest_shapes(rows, config, max_seq_length)
+            self._value_and_grad = self._compiled = CompiledPass(loaded.module, self._value_and_grad, shapes)
+        self._form = training_form(
+            loaded.module,
+            recomputed=bool(config.gradient_checkpointing),
+            masks=self._compiled is None,
+            noise=config.neftune_noise_alpha,
+        )
+        with self._form:  # a model that cannot be trained as configured is refused here, not in the first step
+            loaded.family.check(loaded.module)
+
+    def begin(self, step: int) -> None:
+        """Start on `step`, 1-based. What was added to an earlier one and not finished is forgotten."""
+        # Seeded by the step, so that dropout and noise at step n are the same in a run that was resumed.
+        mx.random.seed(int(np.random.SeedSequence([self._config.seed, step]).generate_state(1)[0]))
+        self._step, self._nats, self._tokens, self._seconds = step, 0.0, 0, 0.0
+        self._total_tokens = self._trainable_tokens = 0
+        self._gradients: Any = None
+
+    def add(self, rows: Sequence[Encoded], *, alone: bool, upcoming: Sequence[Encoded] = ()) -> list[str]:
+        """Forward and backward pass over one micro-batch; `alone` when the step has no other.
+
+        The images of `upcoming`, the rows that are added next, are opened meanwhile. Gives a sentence about each row
+        that was left out.
+        """
+        began = time.perf_counter()
+        self._module.train()
+        batch, left_out = self._collator.batch(rows)
+        self._collator.expect(upcoming)
+        positions = supervised_positions(batch)
+        with self._form:
+            nats, gradients = self._value_and_grad(self._module, batch, positions)
+        if not alone:  # a sum of many in half precision would lose the small ones
+            gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
+        if self._gradients is not None:
+            gradients = tree_map(mx.add, self._gradients, gradients)
+        mx.eval(nats, gradients)
+        self._gradients = gradients
+        self._nats, self._tokens = self._nats + number(nats), self._tokens + positions.size
+        self._total_tokens += batch["tokens"].size
+        self._trainable_tokens += int(number(batch["loss_mask"].sum()))
+        self._seconds += time.perf_counter() - began
+        return left_out
+
+    def finish(self) -> Outcome:
+        """Update the parameters and the optimizer's state together, unless the step is not finite."""
+        began = time.perf_counter()
+        tokens, config = self._tokens, self._config
+        # Sum first, divide once: a short row must not weigh more than a long one.
+        gradients = tree_map(lambda gradient: gradient / tokens, self._gradients)
+        self._gradients = None
+        gradients, norm = optim.clip(gradients, config)
+        loss, grad_norm = self._nats / tokens, number(norm)
+        rate = self._rate(self._step) * (self.learning_rate / config.learning_rate)
+        applied = math.isfinite(loss) and math.isfinite(grad_norm)
+        if applied:
+            self._gradients = gradients
+            del gradients  # so that `_update` holds the only ones
+            applied = self._update(rate)
+        return Outcome(
+            loss=loss,
+            grad_norm=grad_norm,
+            rate=rate,
+            tokens=tokens,
+            total_tokens=self._total_tokens,
+            trainable_tokens=self._trainable_tokens,
+            seconds=self._seconds + time.perf_counter() - began,
+            applied=applied,
+        )
+
+    def _update(self, rate: float) -> bool:
+        """Apply the gradients; False where something would be NaN or infinite. Then, and if it fails, nothing changes.
+
+        Where keeping what was there takes more memory than the step has taken already, the update is computed once
+        more beforehand, only to be looked at; if the one that counts fails then, the model `is_torn`.
+        """
+        before, memory = optim.Moment(self._module, self.optimizer), runtime.memory()
+        if before.nbytes > FREELY_KEPT_BYTES and memory.active_gb + before.nbytes / 1e9 > memory.peak_gb:
+            before = None
+        gradients, self._gradients = self._gradients, None
+        factors = {"rate": rate, "weight_decay": self._config.weight_decay}
+        if before is None and not optim.would_be_finite(self._module, gradients, self.optimizer, **factors):
+            return False
+        finite = False
+        try:
+            optim.update(self._module, gradients, self.optimizer, **factors)
+            del gradients  # so that each is given back as soon as it was used
+            all_finite = optim.all_finite(self._module, self.optimizer)
+            mx.eval(self._module.trainable_parameters(), self.optimizer.state, all_finite)
+            finite = bool(number(all_finite))
+        finally:
+            if not finite and before is not None:
+                before.put_back()
+            self.is_torn = not finite and before is None
+        return finite
+
+    def closing_notices(self) -> list[str]:
+        """What there is to say of all steps together once the last is done."""
+        return [self._compiled.account()] if self._compiled is not None else []
+
+    def not_finite(self, row: Encoded) -> bool:
+        """Whether the loss of one row, alone and with nothing dropped, is NaN or infinite."""
+        was_training = self._module.training
+        self._module.eval()
+        try:
+            batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
+            with inference_form(self._module):
+                return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
+        finally:
+            self._module.train(was_training)
+
+    def _cannot_compile(self) -> str | None:
+        if self._config.gradient_checkpointing and drops(self._module):
+            return "gradient_checkpointing redraws each layer's dropout, which a compiled pass cannot; set one off"
+        return self._family.cannot_compile or why_not_here()

@@ -1,0 +1,182 @@
+"""What an ending cuts short, a look or the telling of an event, is made whole by the run that goes on from there.
+
+However a run was ended and wherever, the one that is resumed has the record of the undisturbed run, bit for bit:
+steps, scores, samples, the choice of the best weights, and the files they are kept in.
+"""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.events import EndReason, EvalEvent, Event, SampleEvent, StepEvent, Working
+from tunebook.runs import listeners
+from tunebook.runs.folder import SAMPLES_FILE, read_events
+from tunebook.train import loop
+
+SETTINGS = {
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "max_steps": 4,
+    "learning_rate": 5e-3,
+    "warmup_steps": 0,
+    "eval_steps": 2,
+    "sample_steps": 2,
+    "sample_max_tokens": 3,
+    "sample_prompts": ["Say something.", "And again.", "Say something."],
+    "save_steps": 1,
+    "load_best_model_at_end": True,
+}
+
+
+def make(folder, rows, **settings):
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
+    FastModel.get_peft_model(model, r=4, lora_dropout=0.2)
+    args = TrainingConfig(**{**SETTINGS, **settings})
+    trainer = Trainer(model, train_dataset=rows[:8], eval_dataset=rows[8:], args=args)
+    trainer.subscribe(lambda event: None, shows_progress=True)
+    return trainer
+
+
+def record(trainer, folder):
+    """All that the undisturbed run and one that was resumed have to agree on, once in memory and once in the files."""
+
+    def plain(events):
+        events = list(events)
+        return {
+            "steps": [(e.step, e.loss, e.lr, e.grad_norm, e.num_tokens) for e in events if isinstance(e, StepEvent)],
+            "scores": [(e.step, e.loss) for e in events if isinstance(e, EvalEvent)],
+            "samples": [(e.step, e.prompt, e.text) for e in events if isinstance(e, SampleEvent)],
+        }
+
+    kept = [json.loads(line) for line in (folder / SAMPLES_FILE).read_text().splitlines()]
+    return {
+        "told": plain(trainer._model.run_events),
+        "log": plain(read_events(folder)),
+        SAMPLES_FILE: [(sample["step"], sample["prompt"], sample["text"]) for sample in kept],
+        "weights": {
+            name: np.array(array).tobytes()
+            for name, array in tree_flatten(trainer.loaded.module.trainable_parameters())
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_folder, rows, tmp_path_factory):
+    trainer = make(tiny_folder, rows, output_dir=str(tmp_path_factory.mktemp("whole")))
+    return record(trainer, trainer.train().run_folder)
+
+
+def resumed(folder, rows):
+    """The run in `runs`, gone on with to its end."""
+    again = make(folder, rows)
+    result = again.train(resume_from_checkpoint=True)
+    assert result.reason is EndReason.FINISHED
+    return record(again, result.run_folder)
+
+
+class At:
+    """Does something when it hears the `count`th event of a kind after a step."""
+
+    def __init__(self, does, kind: type[Event], step: int, count: int, **fields):
+        self._does, self._kind, self._step, self._left, self._fields = does, kind, step, count, fields
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, self._kind) and event.step == self._step and self._fields.items() <= vars(event).items():
+            self._left -= 1
+            if self._left == 0:
+                self._does()
+
+
+ENDS = {
+    "a stop": lambda trainer: trainer.stop(),
+    "a termination": lambda _: signal.raise_signal(signal.SIGTERM),
+    "an interrupt": lambda _: signal.raise_signal(signal.SIGINT),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("kind", "count", "fields"),
+    [
+        (Working, 1, {"what": "sampling"}),
+        (SampleEvent, 1, {}),
+        (Working, 5, {"what": "sampling"}),
+        (SampleEvent, 3, {}),
+    ],
+    ids=["in the first", "after the first", "in the second", "after the last"],
+)
+def test_a_sampling_that_was_cut_short_is_made_whole(tiny_folder, rows, undisturbed, end, kind, count, fields):
+    trainer = make(tiny_folder, rows)
+    trainer.subscribe(At(lambda: ENDS[end](trainer), kind, 2, count, **fields))
+    assert trainer.train().reason in (EndReason.STOPPED, EndReason.INTERRUPTED)
+    assert resumed(tiny_folder, rows) == undisturbed
+
+
+def test_a_sampling_someone_asked_for_is_made_whole_too(tiny_folder, rows, undisturbed):
+    trainer = make(tiny_folder, rows)
+    trainer.subscribe(At(lambda: trainer.send("sample"), StepEvent, 1, 1))
+    trainer.subscribe(At(trainer.stop, SampleEvent, 1, 1))
+    trainer.train()
+    found = resumed(tiny_folder, rows)
+    assert [prompt for step, prompt, _ in found["told"]["samples"] if step == 1] == SETTINGS["sample_prompts"]
+    others = [sample for sample in found["told"]["samples"] if sample[0] != 1]
+    assert others == undisturbed["told"]["samples"]
+    assert found["weights"] == undisturbed["weights"]
+
+
+def test_a_sampling_that_cannot_be_is_said(tiny_folder, rows):
+    trainer = make(tiny_folder, rows)
+    said = []
+    trainer.subscribe(At(lambda: trainer.send("sample"), SampleEvent, 2, 3))
+    trainer.subscribe(lambda event: said.append(vars(event).get("text", "")))
+    trainer.train()
+    assert "Asked to sample, but samples of step 2 were taken already." in said
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_evaluation_that_was_cut_short_is_made_whole(tiny_folder, rows, undisturbed, end):
+    trainer = make(tiny_folder, rows)
+    trainer.subscribe(At(lambda: ENDS[end](trainer), Working, 2, 1, what="evaluating"))
+    trainer.train()
+    assert resumed(tiny_folder, rows) == undisturbed
+
+
+# An interrupt between what is done and its telling
+
+BETWEEN = {
+    "the update of a step": (loop.RunProgress, "advance", 2),
+    "a score": (loop.RunProgress, "add_eval", 2),
+    "the best weights": (loop.KeptWeights, "keep_best", 2),
+    "a checkpoint": (loop, "save_checkpoint", 2),
+    "an event": (listeners.Audience, "_record", 12),
+    "a line of the log": (listeners.Audience, "_record", 30),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_what_is_done_is_told_though_an_interrupt_falls_between(tiny_folder, rows, undisturbed, monkeypatch, what):
+    place, name, count = BETWEEN[what]
+    whole, calls = getattr(place, name), []
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        result = whole(*arguments, **named)
+        if len(calls) == count:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    trainer = make(tiny_folder, rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, interrupted)
+        result = trainer.train()
+    assert result.reason is EndReason.INTERRUPTED
+    counted = trainer._run.progress
+    log = list(read_events(result.run_folder))
+    assert [event.step for event in log if isinstance(event, StepEvent)] == list(range(1, counted.step + 1))
+    assert [event for event in log if isinstance(event, EvalEvent)] == counted.evals
+    assert list(trainer._model.run_events) == log
+    assert resumed(tiny_folder, rows) == undisturbed

@@ -1,0 +1,148 @@
+"""`TokenView`: rows exactly as the model reads them, the tokens it is trained to write marked.
+
+What comes in are a trainer, or a model and rows; what goes out is static HTML, with plain text beside it for places
+that show none, and on request a live browser of all rows. The kit encodes and checks the rows, as for training: the
+mask that is shown is the one the loss uses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from tunebook.data.encoded import Encoded
+from tunebook.data.formats import FormattingFunc, Markers, TrainOn
+from tunebook.data.pretraining import MultimodalPretrain
+from tunebook.data.sources import Row, Source, read_rows
+from tunebook.models.loaded import Loaded
+from tunebook.tokens.data_report import DataReport, inspect
+from tunebook.tokens.encoding import EncodedSet, encode_rows, row_reader
+from tunebook.trainer import HoldsModel, Trainer
+
+from .token_book import Book, Page
+from .token_browser import TokenBrowser
+from .token_html import Bars, Card, shown, static_html
+
+
+class TokenView:
+    """Show a trainer's rows as they will be trained, or any rows as a model would read them.
+
+        TokenView(trainer)
+        TokenView(model, train_rows[:3])
+
+    Rows are anything `sources.read_rows` opens, and the other arguments are those of the Trainer and TrainingConfig;
+    a trainer brings its own. As the last expression of a cell it shows what the set is like and a handful of rows, and
+    stays in the saved notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check
+    found. Raises ValueError as the Trainer does for rows that cannot be trained on.
+    """
+
+    def __init__(
+        self,
+        model: HoldsModel | Trainer,
+        rows: Source | None = None,
+        *,
+        format: str | None = None,
+        train_on: TrainOn = "assistant",
+        response_markers: Markers | None = None,
+        formatting_func: FormattingFunc | None = None,
+        max_seq_length: int | None = None,
+    ):
+        reading = _Reading(format, train_on, response_markers, formatting_func)
+        if not isinstance(model, Trainer):
+            if rows is None:
+                raise ValueError("TokenView was given a model and no rows; pass TokenView(model, rows), or a trainer.")
+            source = read_rows(rows, "data")
+            limit = max_seq_length or model.loaded.max_seq_length
+            encoded = encode_rows(source, model.loaded, max_seq_length=limit, name="data", **reading.arguments)
+        elif rows is not None or max_seq_length is not None or reading != _Reading():
+            raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
+        else:
+            sources = model.sources
+            reading = _Reading(
+                sources.format,
+                model.config.train_on,
+                sources.response_markers,
+                sources.formatting_func,
+                sources.train if isinstance(sources.train, MultimodalPretrain) else None,
+            )
+            source, encoded = model.data.rows, model.data.train
+        self.report: DataReport = inspect(encoded, model.loaded.tokenizer)
+        self._book = _book(encoded, self.report, model.loaded, _left_out_reader(source, encoded, model.loaded, reading))
+
+    def __repr__(self):
+        return "\n\n".join([str(self.report), *map(_plain, self._book.chosen())])
+
+    def browse(self) -> TokenBrowser:
+        """A widget to leaf through all rows, those that are left out among them; it needs the kernel."""
+        return TokenBrowser(self._book, self.report.name)
+
+    def _repr_html_(self) -> str:
+        report = self.report
+        bars = Bars(report.histogram.width, report.histogram.counts, report.max_seq_length)
+        findings = [(f"{finding.text} {finding.where}", finding.remedy) for finding in report.findings]
+        return static_html(Card(report.facts, bars, findings), self._book.chosen())
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How rows become examples: the arguments `row_reader` and `encode_rows` share."""
+
+    format: str | None = None
+    train_on: TrainOn = "assistant"
+    response_markers: Markers | None = None
+    formatting_func: FormattingFunc | None = None
+    pretrain: MultimodalPretrain | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return vars(self)
+
+
+def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out: Callable[[int], Encoded]) -> Book:
+    columns, tokenizer = report.columns, loaded.tokenizer
+    return Book(
+        encoded.rows,
+        encoded.account.left_out,
+        read_left_out,
+        numbers=columns.number,
+        lengths=columns.length,
+        cuts=columns.cut,
+        first_alike=columns.first_alike,
+        odd={
+            "empty answer": columns.empty_answer,
+            "no end token": columns.no_end,
+            "two BOS": columns.double_bos,
+            "unknown token": columns.unknown_token,
+        },
+        decode=tokenizer.decode,
+        special=set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids),
+    )
+
+
+def _left_out_reader(
+    source: Sequence[Row], encoded: EncodedSet, loaded: Loaded, reading: _Reading
+) -> Callable[[int], Encoded]:
+    """A function that encodes a row the set does not hold, within the set's length."""
+    limit = encoded.account.max_seq_length
+
+    @cache  # telling the format of the rows takes a pass over them
+    def read() -> Callable[[Row], Any]:
+        return row_reader(source, loaded, **reading.arguments)
+
+    def read_left_out(number: int) -> Encoded:
+        (whole,) = loaded.family.encode([read()(source[number])])
+        cut = max(0, len(whole.tokens) - limit)
+        return replace(whole, tokens=whole.tokens[:limit], loss_mask=whole.loss_mask[:limit], cut=cut, number=number)
+
+    return read_left_out
+
+
+def _plain(page: Page) -> str:
+    """A page for a terminal, trained text in brackets."""
+    head, tail = (
+        "".join(f"⟦{shown(piece)}⟧" if piece.trained else piece.text for piece in pieces).replace("⟧⟦", "")
+        for pieces in (page.head, page.tail)
+    )
+    why = f" [{page.why}]" if page.why else ""
+    gap = f"\n{page.gap}\n" if page.gap else ""
+    return f"Row {page.number}{why}, {page.caption}:\n{head}{gap}{tail}{page.cut_note}"
