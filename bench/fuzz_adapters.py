@@ -26,7 +26,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, LoraConfig
 from tunebook.models.adapters import add_adapters, describe
 from tunebook.train.divergence import spoilt_weights

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook.gguf import read_gguf, write_gguf
 
 SECONDS, MEGABYTES = 5, 500

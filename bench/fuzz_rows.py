@@ -27,8 +27,8 @@ import numpy as np
 import pandas
 from fuzz_adapters import outcome
 
-from tests.tiny import tiny_model_folder
-from tests.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny import tiny_model_folder
+from tests.makers.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 
 Rows = list[Any]

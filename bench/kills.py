@@ -223,7 +223,7 @@ def _export(kind: str, out: Path, seed: int) -> None:
 
 def _model(seed: int | None) -> FastModel:
     """The tiny model with adapters; those of a `seed` change what it says."""
-    from tests.tiny import tiny_model_folder
+    from tests.makers.tiny import tiny_model_folder
 
     base = WORK / "base"
     if not (base / "model.safetensors").exists():

@@ -77,7 +77,7 @@ def one_run(model: str, use_torch: str) -> dict[str, float]:
 
 def tiny(folder: Path) -> str:
     """A random two-layer model, made in another process: this one measures and loads nothing."""
-    program = "import sys; from tests.tiny import tiny_model_folder; tiny_model_folder(sys.argv[1])"
+    program = "import sys; from tests.makers.tiny import tiny_model_folder; tiny_model_folder(sys.argv[1])"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, cwd=root)
     return str(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import tunebook  # before anything imports MLX: it loads the fast BLAS
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 
 assert tunebook
 pytest_plugins = ["tests.spread"]
@@ -67,8 +67,8 @@ def tuned(model):
 
 @pytest.fixture(scope="session")
 def vision_models(tmp_path_factory):
-    """family of `tests.tiny_vision` -> a tiny model of it, loaded once and not to be changed."""
-    from tests.tiny_vision import tiny_vision_folder
+    """family of `tests.makers.tiny_vision` -> a tiny model of it, loaded once and not to be changed."""
+    from tests.makers.tiny_vision import tiny_vision_folder
     from tunebook import FastModel
 
     folder, made = tmp_path_factory.mktemp("vision"), {}

@@ -18,7 +18,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tests.tiny import tiny_tokenizer
+from tests.makers.tiny import tiny_tokenizer
 from tunebook.data.formats import BadRow, render_chat
 
 FOLDER = Path(str(distribution("trl").locate_file("trl/chat_templates")))

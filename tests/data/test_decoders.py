@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from tests.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data.decoders import FORMATS
 from tunebook.data.images import looked_at, opened, refer, size_of

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain
 from tunebook.data.examples import Image
 from tunebook.data.formats import BadRow

@@ -5,7 +5,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AutoTokenizer
 
-from tests.tiny import tiny_tokenizer
+from tests.makers.tiny import tiny_tokenizer
 from tunebook.data.examples import Tokens
 from tunebook.data.formats import reader, render_chat, supervise_between, to_examples
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny_vision import pictures
+from tests.makers.tiny_vision import pictures
 from tunebook.data.images import opened, refer, size_of
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas
 import pytest
 
-from tests.tiny import CHAT_TEMPLATE, tiny_model_folder
-from tests.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder
+from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.data.formats import BadRow
 from tunebook.data.formats.rows import column

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data import images, remote_images
 from tunebook.data.reach import Reach

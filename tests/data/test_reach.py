@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from tests.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig, hold_out, read_rows
 from tunebook.data.images import opened, refer
 from tunebook.data.reach import Reach

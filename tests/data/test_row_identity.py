@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.tiny_vision import pictures
+from tests.makers.tiny_vision import pictures
 from tunebook import hold_out
 from tunebook.data.sources import held_out_places
 from tunebook.data.sources.identity import content_of

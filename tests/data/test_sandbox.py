@@ -5,7 +5,7 @@ import time
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.data.formats.sandbox import FAILURES, NotJinja, TemplateLimit, compiled, rendered
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from tests.tiny import CHAT_TEMPLATE, tiny_model_folder, tiny_tokenizer
+from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder, tiny_tokenizer
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.model_files.chat_templates import read_templates, save_templates
 

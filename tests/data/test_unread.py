@@ -11,7 +11,7 @@ Q, A = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """(text read, text learnt, notices) of a set that is one row several times, or of several rows."""
-    from tests.tiny import tiny_model_folder
+    from tests.makers.tiny import tiny_model_folder
 
     model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path_factory.mktemp("m") / "tiny"))
 
@@ -143,7 +143,7 @@ def test_answers_of_weight_0_stay_unlearnt_in_a_stream(trained):
 
 
 def test_packing_keeps_every_answer_as_it_was_learnt(tmp_path):
-    from tests.tiny import tiny_model_folder
+    from tests.makers.tiny import tiny_model_folder
 
     model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path / "tiny"))
     rows = [two_answers({"weight": 0}, {}), two_answers({}, {"weight": 0})]
@@ -154,7 +154,7 @@ def test_packing_keeps_every_answer_as_it_was_learnt(tmp_path):
 
 
 def test_what_later_rows_of_a_stream_say_and_nobody_reads_is_told_when_it_comes(tmp_path):
-    from tests.tiny import tiny_model_folder
+    from tests.makers.tiny import tiny_model_folder
 
     model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path / "tiny"))
     rows = [{"messages": [Q, A], **({"id": number} if number >= 70 else {})} for number in range(75)]
@@ -173,7 +173,7 @@ def _first(trainer):
 
 
 def test_what_is_not_read_is_a_finding_of_the_report(tmp_path):
-    from tests.tiny import tiny_model_folder
+    from tests.makers.tiny import tiny_model_folder
 
     model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path / "tiny"))
     rows = [{"messages": [Q, A]}, {"messages": [Q, A], "topic": "Rome"}]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tiny_vision import SMOL_TEMPLATE, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import SMOL_TEMPLATE, asked, pictures, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.data.examples import Example, Image, Text
 from tunebook.data.formats import to_examples

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 
 MINE = (

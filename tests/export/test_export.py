@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import ExportTable, FastModel
 from tunebook.export.merged import save_merged
 from tunebook.export.readback.verify import verify_export

@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_map
 from mlx_lm.utils import load_model, quantize_model
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.export.merged import save_merged
 from tunebook.export.quantize import QUANTIZATIONS, adapters_lost

@@ -8,8 +8,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AutoTokenizer
 
 from tests.data.test_chat_templates import FOLDER, NAMES
-from tests.go_template import render
-from tests.tiny import tiny_tokenizer
+from tests.makers.go_template import render
+from tests.makers.tiny import tiny_tokenizer
 from tunebook import FastModel
 from tunebook.data.formats.templates import ChatTemplate
 from tunebook.export.ollama import NoGoTemplate, turns_of, write_modelfile

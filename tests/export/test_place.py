@@ -11,7 +11,7 @@ import mlx_lm
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.export.target.own_files import LIST
 from tunebook.machine.runtime import cache_folder

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.hub_server import FakeHub
-from tests.tiny import tiny_model_folder
+from tests.makers.hub_server import FakeHub
+from tests.makers.tiny import tiny_model_folder
 
 TOKEN = "hf_averysecrettoken0123456789"
 

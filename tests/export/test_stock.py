@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 
 LONG = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [3.0] * 8}

@@ -5,7 +5,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import activations as upstream
 from mlx_lm.tuner.lora import LoRALinear
 
-from tests.tiny import ARCHITECTURES, tiny_model_folder
+from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
 from tunebook.fast.activations import adapted, gelu_approx, lean_activations, rms_norm, swiglu
 from tunebook.objectives.next_token import summed_loss, supervised_positions

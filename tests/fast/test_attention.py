@@ -5,7 +5,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import base, llama
 
-from tests.tiny import ARCHITECTURES, tiny_model_folder
+from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
 from tunebook.fast import attention, blockwise_attention
 from tunebook.fast.attention import block_attention

@@ -8,7 +8,7 @@ from mlx_lm.models import llama
 from mlx_lm.models.activations import swiglu
 from mlx_lm.tuner.lora import LoRALinear
 
-from tests.tiny import tiny_config, tiny_model_folder
+from tests.makers.tiny import tiny_config, tiny_model_folder
 from tunebook import FastModel, TrainingConfig
 from tunebook.fast.gated_mlp import lean_mlps
 from tunebook.fast.gradient_checkpointing import recomputed_layers

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.fast.gradient_checkpointing import recomputed_layers
 from tunebook.objectives.next_token import summed_loss, supervised_positions

@@ -8,7 +8,7 @@ from mlx_lm.models import llama
 from mlx_lm.tuner.lora import LoRALinear
 
 from tests.fast.test_gated_mlp import KINDS, assert_same_as_plain, batch_of, tuned_model
-from tests.tiny import tiny_config
+from tests.makers.tiny import tiny_config
 from tunebook.fast import token_chunks
 from tunebook.fast.gated_mlp import lean_mlps
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gguf
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook.gguf import write_gguf
 from tunebook.gguf.quantizations import KINDS, is_k_quant
 

@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.tiny import ARCHITECTURES, CHAT_TEMPLATE, tiny_model_folder
+from tests.makers.tiny import ARCHITECTURES, CHAT_TEMPLATE, tiny_model_folder
 from tunebook.export.readback import llama_cpp
 from tunebook.gguf import QUANTIZATIONS, UnsupportedArchitecture, check_architecture, read_gguf, write_gguf
 from tunebook.machine.atomic import DiskFull

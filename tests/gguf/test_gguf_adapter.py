@@ -5,7 +5,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.tiny import ARCHITECTURES, tiny_model_folder
+from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
 from tunebook.export.gguf_adapter import verify_gguf_adapter
 from tunebook.export.readback import llama_cpp

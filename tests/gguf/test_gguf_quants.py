@@ -10,7 +10,7 @@ import pytest
 from mlx_lm.utils import load_model
 
 from tests.frozen.k_quants import CASES, FILE, LETTERS, words
-from tests.tiny import tiny_config, tiny_model_folder
+from tests.makers.tiny import tiny_config, tiny_model_folder
 from tunebook import FastModel
 from tunebook.export.gguf import notes_on
 from tunebook.export.readback import llama_cpp

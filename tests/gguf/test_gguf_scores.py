@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.gguf.test_gguf_tokens import texts
-from tests.gguf_files import rewritten
-from tests.tiny import tiny_model_folder
+from tests.makers.gguf_files import rewritten
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.export.readback import llama_cpp
 from tunebook.gguf import read_gguf, write_gguf

@@ -10,8 +10,8 @@ from pathlib import Path
 import gguf
 import pytest
 
-from tests.gguf_files import rewritten
-from tests.tiny import tiny_model_folder
+from tests.makers.gguf_files import rewritten
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.gguf import read_gguf, write_gguf
 from tunebook.gguf.container import open_container

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tests.tiny import tiny_model_folder, tiny_tokenizer
+from tests.makers.tiny import tiny_model_folder, tiny_tokenizer
 from tunebook import FastModel
 from tunebook.export.readback import llama_cpp
 from tunebook.gguf import read_gguf, write_gguf

@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_model_folder
-from tests.tiny_vision import tiny_vision_folder
+from tests.makers.tiny import tiny_model_folder
+from tests.makers.tiny_vision import tiny_vision_folder
 from tunebook import FastModel
 from tunebook.export.card import model_card
 from tunebook.export.usage import commands_for_folder, quoted

@@ -112,7 +112,7 @@ def test_a_set_among_other_files_that_was_cut_off_is_finished_by_the_next_reader
     (folder / "notes.md").write_text("mine")
     add(folder, a="old", b="old", c="old")
     code = """
-import tests.test_scratch as t
+import tests.machine.test_scratch as t
 real, calls = os.replace, []
 def replace(*a):
     real(*a)
@@ -214,7 +214,7 @@ def test_a_set_with_nothing_else_in_its_folder_keeps_the_folders_permissions(tmp
 def test_writers_of_one_set_at_once_leave_one_of_theirs(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.md").write_text("mine")
-    code = "import sys; from pathlib import Path; import tests.test_scratch as t\n"
+    code = "import sys; from pathlib import Path; import tests.machine.test_scratch as t\n"
     code += "for _ in range(20): t.add(Path(sys.argv[1]), **dict.fromkeys('abcdef', sys.argv[2]))"
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out"), name]) for name in "xy"]
     assert [writer.wait() for writer in writers] == [0, 0]

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.model_files.believable import check_config
 from tunebook.model_files.tensor_files import shapes_in

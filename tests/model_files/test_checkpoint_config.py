@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.tiny import ARCHITECTURES, tiny_model_folder
+from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
 from tunebook.model_files.checkpoint_config import UnreadableConfig, translated
 

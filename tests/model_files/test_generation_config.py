@@ -7,7 +7,7 @@ import shutil
 import mlx_lm
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.model_files.generation_config import FILE, usable_generation
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from tests.tiny import CHAT_TEMPLATE, tiny_model_folder
-from tests.tiny_vision import FAMILIES, tiny_vision_folder
+from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder
+from tests.makers.tiny_vision import FAMILIES, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.data.sources import read_rows
 from tunebook.export.readback.verify import verify_export

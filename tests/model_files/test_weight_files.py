@@ -14,8 +14,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_model_folder
-from tests.tiny_vision import tiny_vision_folder
+from tests.makers.tiny import tiny_model_folder
+from tests.makers.tiny_vision import tiny_vision_folder
 from tunebook import FastModel
 from tunebook.model_files.weight_files import INDEX, weight_files
 

@@ -4,7 +4,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.models.adapters import adapter_paths, load_adapters, trained_whole
 

@@ -5,7 +5,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from transformers import AutoTokenizer
 
-from tests.tiny import ARCHITECTURES, tiny_model_folder
+from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tests.tokens.test_packing import CARRY_STATE
 from tunebook import FastModel, TrainingConfig
 from tunebook.data.examples import Example, Text

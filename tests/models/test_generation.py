@@ -7,7 +7,7 @@ import mlx_lm
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig, load_run
 from tunebook.data.formats import to_examples
 from tunebook.events import Command, EndReason, SampleEvent, StepEvent, Working

@@ -6,7 +6,7 @@ import mlx_lm
 import pytest
 from mlx.utils import tree_flatten
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.gguf import UnsupportedArchitecture, write_gguf
 from tunebook.models.fetch import ModelNotFound

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.models.adapters import load_adapters, trained_whole
 from tunebook.models.saved_adapters.peft_format import from_peft

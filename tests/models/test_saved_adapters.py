@@ -13,7 +13,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.tuner.utils import load_adapters as stock_load_adapters
 from mlx_lm.utils import load_model
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.models.adapters import load_adapters
 from tunebook.models.saved_adapters.peft_settings import NO_EFFECT, UNDERSTOOD

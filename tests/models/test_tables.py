@@ -8,8 +8,8 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
 
-from tests.tiny import tiny_model_folder, tiny_tokenizer
-from tests.tiny_vision import tiny_vision_folder
+from tests.makers.tiny import tiny_model_folder, tiny_tokenizer
+from tests.makers.tiny_vision import tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.data.encoded import Encoded
 from tunebook.tokens.collation import collated

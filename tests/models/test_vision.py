@@ -12,7 +12,7 @@ import pytest
 from mlx_vlm.models.llava.llava import Model as Llava
 from mlx_vlm.utils import load as load_stock
 
-from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.data.examples import Text
 from tunebook.data.formats import to_examples

@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.models.adapters import adapter_paths
 from tunebook.models.saved_adapters.peft_format import moved

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.makers.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
 from tests.memory.test_memory import ONE, measured
-from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
 from tunebook import FastModel, TrainingConfig, memory
 from tunebook.data.examples import Example, Text, Tokens
 from tunebook.fast import attention

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.objectives import next_token as loss_room
 from tunebook.objectives.next_token import measured_nats, summed_loss, supervised_positions

@@ -4,7 +4,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny import tiny_tokenizer
+from tests.makers.tiny import tiny_tokenizer
 from tests.tokens.test_row_facts import BOS, END, UNKNOWN, ids_of, random_rows
 from tunebook.tokens import data_report
 from tunebook.tokens.encoding import EncodedSet, encode_rows

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map_with_path
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, TrainingConfig
 from tunebook.data.encoded import Encoded
 from tunebook.fast.gradient_checkpointing import recomputed_layers

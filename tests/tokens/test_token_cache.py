@@ -9,7 +9,7 @@ import stat
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.machine.sealed import Damaged
 from tunebook.tokens import encoding, token_cache

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tests.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data.encoded import Unreadable
 from tunebook.data.images import refer

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_model_folder
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig, train_on_responses_only
 from tunebook.models.tensors import flat
 

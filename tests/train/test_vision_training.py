@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_map_with_path
 from mlx_vlm.utils import load as load_stock
 
-from tests.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.export.merged import save_merged
 from tunebook.fast.gradient_checkpointing import recomputed_layers

@@ -8,7 +8,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from tokenizers import Tokenizer, decoders, models
 
-from tests.odd_rows import HOSTILE, KINDS, odd_rows
+from tests.makers.odd_rows import HOSTILE, KINDS, odd_rows
 from tunebook import Trainer, TrainingConfig, train_on_responses_only
 from tunebook.data.encoded import Encoded
 from tunebook.tokens.encoding import encode_rows

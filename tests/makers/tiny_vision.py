@@ -16,7 +16,7 @@ from mlx_vlm.utils import get_model_and_args, update_module_configs
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.tiny import CORPUS
+from tests.makers.tiny import CORPUS
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "smolvlm", "idefics3")
 
