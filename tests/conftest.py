@@ -1,4 +1,4 @@
-"""Fixtures every room's tests share: a tiny model on disk, and the same model loaded afresh for each test."""
+"""Fixtures the tests of every wing share: a tiny model on disk, and the same model loaded afresh for each test."""
 
 import os
 from pathlib import Path

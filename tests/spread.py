@@ -26,9 +26,9 @@ ORDER = [*GROUPS, *LONG]
 
 
 def group_of(nodeid: str) -> str:
-    """What a test shares a worker with: the name of a group, else of its file."""
-    name = PurePath(nodeid.partition("::")[0]).stem
-    return next((group for group, names in GROUPS.items() if name in names), name)
+    """What a test shares a worker with: the name of a group, else the path of its file."""
+    path = nodeid.partition("::")[0]
+    return next((group for group, names in GROUPS.items() if PurePath(path).stem in names), path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,4 +51,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 
 def _place(group: str) -> int:
-    return ORDER.index(group) if group in ORDER else len(ORDER)
+    name = PurePath(group).stem
+    return ORDER.index(name) if name in ORDER else len(ORDER)

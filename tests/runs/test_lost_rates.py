@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.test_commands import PLAIN, asking, same, weights
+from tests.runs.test_commands import PLAIN, asking, same, weights
 from tests.train.test_resume import make
 from tunebook.runs.log import EVENTS_FILE, RATES_FILE, LearningRatesLost
 from tunebook.train.kept.checkpoint import checkpoint_folders

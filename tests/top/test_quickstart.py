@@ -13,7 +13,7 @@ from tunebook.events import EndReason, EvalEvent, RunEnded, StepEvent
 from tunebook.runs.folder import read_events, run_folders
 
 pytestmark = pytest.mark.real_model
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_quickstart.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
 SMALLER = "MAX_SEQ_LENGTH, MAX_STEPS, HELD_OUT_ROWS = 224, 6, 6"
 
 
