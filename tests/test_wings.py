@@ -17,7 +17,7 @@ WIDGETS = KIT.parents[1] / "widgets" / "tunebook_widgets"
 # A wing, and the wings it may import. Everybody may import `config` and `events`.
 TABLE = """
     machine     :
-    model_files :
+    model_files : machine
     data        : machine
     gguf        : machine model_files
     runs        : machine

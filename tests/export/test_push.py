@@ -112,7 +112,7 @@ def test_the_token_is_in_the_headers_and_nowhere_on_the_disk_or_the_screen(pushe
     assert files
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
     assert not [name for name, content in hub.files.items() if TOKEN.encode() in content]
-    assert not list((place / "tmp").glob("tunebook-*"))
+    assert not list((place / "tmp").glob("tunebook-*/*"))
 
 
 def test_a_repository_is_private_unless_asked_otherwise(pushed):

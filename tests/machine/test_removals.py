@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from mlx.utils import tree_flatten
 
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.machine.private import new_private_folder
+from tunebook.machine.working import working_folder
 from tunebook.tokens.token_cache import KEPT, prune
 from tunebook.train.kept.checkpoint import FOLDER, STATE, WEIGHTS, Checkpoint, save_checkpoint
 
@@ -54,7 +56,7 @@ LEAVES = {
         f"with private.new_private_folder(run / 'checkpoints' / 'step-00002') as p: (p / 'w').touch(), {DIES}"
     ),
     "a checkpoint on its way out": (
-        "from tunebook import scratch\nold = run / 'checkpoints' / 'step-00002'\n"
+        "from tunebook.machine import scratch\nold = run / 'checkpoints' / 'step-00002'\n"
         "old.mkdir(parents=True), (old / 'state.json').touch(), (old / 'weights.safetensors').touch()\n"
         f"scratch._remove = lambda path: {DIES}\natomic.remove_folder(old)"
     ),
@@ -64,7 +66,7 @@ LEAVES = {
 
 def killed_in(run, code):
     run.mkdir(parents=True)
-    start = "import os, signal, sys\nfrom pathlib import Path\nfrom tunebook import atomic, private\n"
+    start = "import os, signal, sys\nfrom pathlib import Path\nfrom tunebook.machine import atomic, private\n"
     program = f"{start}run = Path(sys.argv[1])\n{code}"
     done = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -106,3 +108,26 @@ def train_one_step(model, rows, out, **how):
     trainer = Trainer(model, train_dataset=rows, args=args)
     trainer.subscribe(lambda event: None, shows_progress=True)
     return trainer.train(**how).run_folder
+
+
+@pytest.mark.parametrize("room", ["a push", "a model that was opened"])
+def test_what_is_needed_on_the_way_is_gone_when_the_next_one_needs_something(tmp_path, monkeypatch, tiny_folder, room):
+    code = {
+        "a push": "with working.working_folder('push') as p: (p / 'model').touch(), os.kill(os.getpid(), 9)",
+        "a model that was opened": (
+            f"trusted.openable(Path({str(tiny_folder)!r}), trust_remote_code=False), os.kill(os.getpid(), 9)"
+        ),
+    }
+    start = "import os\nfrom pathlib import Path\nfrom tunebook.machine import working\n"
+    start += "from tunebook.model_files import trusted\n"
+    elsewhere = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", start + code[room]], capture_output=True, env=elsewhere, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    left = [path.name for path in tmp_path.rglob("*.partial-*")]
+    assert len(left) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with working_folder("other") as mine:
+        (mine / "a").touch()
+        assert [path.parent.name[:14] for path in tmp_path.rglob("work")] == ["other.partial-"]
+        assert mine.parent.stat().st_mode & 0o077 == 0
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

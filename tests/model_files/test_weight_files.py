@@ -78,7 +78,7 @@ def refused(folder: Path) -> str:
     assert state_of(folder) == before
     assert "\n" not in said
     assert str(folder) in said
-    assert "tunebook-opened" not in said
+    assert "opened.partial-" not in said
     return said
 
 

@@ -4,13 +4,21 @@ However a run was ended and wherever, the one that is resumed has the record of 
 steps, scores, samples, the choice of the best weights, and the files they are kept in.
 """
 
+import contextlib
 import json
+import os
+import random
+import shutil
 import signal
+import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+import tunebook
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EndReason, EvalEvent, Event, SampleEvent, StepEvent, Working
 from tunebook.runs import listeners
@@ -180,3 +188,66 @@ def test_what_is_done_is_told_though_an_interrupt_falls_between(tiny_folder, row
     assert [event for event in log if isinstance(event, EvalEvent)] == counted.evals
     assert list(trainer._model.run_events) == log
     assert resumed(tiny_folder, rows) == undisturbed
+
+
+# An interrupt at any line
+
+ROOMS = {"controls", "ending_interrupts", "feed", "interrupts", "listeners", "lock", "log", "loop", "looks", "owed"}
+ROOMS |= {"checkpoint", "private", "progress", "saving", "scratch", "snapshots", "step", "trainer"}
+FILES = {str(path) for path in Path(tunebook.__file__).parent.rglob("*.py") if path.stem in ROOMS}
+
+
+class Lines:
+    """Counts the lines of ROOMS that a block executes, and presses at one of them."""
+
+    def __init__(self, at: tuple[str, int] | None = None, count: int = 1):
+        self.seen: Counter[tuple[str, int]] = Counter()
+        self._at, self._count = at, count
+
+    def __enter__(self):
+        sys.settrace(self._enters)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    def _enters(self, frame, what, _):
+        return self._runs if frame.f_code.co_filename in FILES else None
+
+    def _runs(self, frame, what, _):
+        if what == "line":
+            line = (Path(frame.f_code.co_filename).name, frame.f_lineno)
+            self.seen[line] += 1
+            if line == self._at and self.seen[line] == self._count:
+                signal.raise_signal(signal.SIGINT)
+        return self._runs
+
+
+@pytest.fixture(scope="module")
+def broken_off(tiny_folder, rows, tmp_path_factory):
+    """A folder of runs whose only one was stopped in the samples of step 2, and the lines that go on with it."""
+    out = tmp_path_factory.mktemp("broken") / "runs"
+    first = make(tiny_folder, rows, output_dir=str(out))
+    first.subscribe(At(first.stop, SampleEvent, 2, 1))
+    first.train()
+    copy = shutil.copytree(out, out.parent / "copy")
+    second = make(tiny_folder, rows, output_dir=str(copy))
+    with Lines() as lines:
+        second.train(resume_from_checkpoint=True)
+    return out, lines.seen
+
+
+@pytest.mark.parametrize("draw", range(int(os.environ.get("TUNEBOOK_INTERRUPTED_LINES", "8"))))
+def test_an_interrupt_at_any_line_of_a_run_loses_nothing(tiny_folder, rows, undisturbed, broken_off, draw):
+    """TUNEBOOK_INTERRUPTED_LINES=2000 draws as many lines, and so nearly each of them."""
+    out, seen = broken_off
+    generator = random.Random(draw)
+    line = generator.choice(sorted(seen))
+    count = generator.randint(1, seen[line])
+    shutil.copytree(out, "runs")
+    trainer = make(tiny_folder, rows)
+    with Lines(line, count), contextlib.suppress(KeyboardInterrupt):
+        trainer.train(resume_from_checkpoint=True)
+    found = resumed(tiny_folder, rows)
+    assert found == undisturbed, (line, count)
+    assert not list(Path("runs").rglob("*.partial-*"))

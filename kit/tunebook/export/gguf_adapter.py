@@ -4,7 +4,6 @@ It holds low-rank factors and nothing else: DoRA and modules that were trained w
 file (`gguf.py`) instead.
 """
 
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..data.encoded import Encoded
 from ..data.sources import Row
 from ..gguf import write_gguf
 from ..gguf.adapter import Factors, write_adapter
+from ..machine.working import working_folder
 from ..models.adapters import describe
 from ..models.loaded import Loaded
 from ..tokens.encoding import encode_rows
@@ -88,8 +88,8 @@ def loss_with_adapter(loaded: Loaded, adapter: Path, rows: Sequence[Encoded]) ->
             f"{loaded.name} is quantized here, and a GGUF of it would differ by more than the adapter; nothing can be "
             "compared. Leave out verify_with."
         )
-    with tempfile.TemporaryDirectory() as scratch:
-        base = write_gguf(loaded.folder, Path(scratch) / "base.gguf", "f16").path
+    with working_folder("base") as scratch:
+        base = write_gguf(loaded.folder, scratch / "base.gguf", "f16").path
         log_probs = [
             llama_cpp.target_log_probs(base, row.tokens.tolist(), targets, adapter=adapter)
             for row in rows

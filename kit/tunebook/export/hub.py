@@ -3,13 +3,13 @@
 The token goes into the headers of the requests and nowhere else: not to the disk, not into a message, not into a card.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from ..machine.hub import why_silent
+from ..machine.working import working_folder
 from .report import Export, ExportTable
 
 
@@ -31,8 +31,8 @@ def publish(repo_id: str, write: Callable[[Path], Sequence[Export]], *, private:
             f"{url.repo_id} exists and is {state}, and private={private} was asked for; pass private={found}, change "
             "it in the repository's settings, or choose another name. Nothing was sent."
         )
-    with tempfile.TemporaryDirectory(prefix="tunebook-push-") as scratch:
-        folder = Path(scratch) / repo_id.rpartition("/")[2]
+    with working_folder("push") as scratch:
+        folder = scratch / repo_id.rpartition("/")[2]
         exports = ExportTable(write(folder))
         if failed := [export for export in exports if export.verification and not export.verification.passed]:
             raise RuntimeError(

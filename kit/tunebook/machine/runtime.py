@@ -213,7 +213,7 @@ def cache_folder() -> Path:
         _close(folder)
         return folder
     except OSError:
-        return _private_temporary_folder()
+        return private_temporary_folder()
 
 
 def _device_limit_gb() -> float | None:
@@ -233,7 +233,7 @@ def _writable(folder: Path) -> Path:
         return folder
 
 
-def _private_temporary_folder() -> Path:
+def private_temporary_folder() -> Path:
     """`/tmp/tunebook-<user>`, refused when another user made it: a library is loaded from the cache."""
     folder = Path(tempfile.gettempdir()) / f"tunebook-{os.getuid()}"
     make_private_folder(folder)

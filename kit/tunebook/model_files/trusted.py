@@ -5,12 +5,13 @@ pickled weights, modules named by a setting), and do not all ask a flag. What is
 trusted they are shown links to weights and vocabularies, and copies of the settings that name no code.
 """
 
+import atexit
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
+from ..machine.working import working_folder
 from .generation_config import FILE as GENERATION
 from .generation_config import usable_generation
 from .weight_files import INDEX, weight_files
@@ -172,14 +174,13 @@ def without_code(document: Any) -> Any:
 
 
 @cache
-def _scratch() -> str:
+def _scratch() -> Path:
     """A folder that is removed when the process ends."""
-    folder = tempfile.TemporaryDirectory(prefix="tunebook-opened-")
-    _kept.append(folder)
-    return folder.name
+    return _kept.enter_context(working_folder("opened"))
 
 
-_kept: list[tempfile.TemporaryDirectory] = []  # for as long as the process lives
+_kept = ExitStack()  # for as long as the process lives
+atexit.register(_kept.close)
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,6 @@ judged here.
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from ...data.encoded import Encoded
 from ...data.examples import Example
 from ...data.formats import render_prompt
 from ...gguf import read_gguf
+from ...machine.working import working_folder
 from ...models.families.base import Library
 from ...models.loaded import Loaded
 from . import llama_cpp
@@ -85,8 +85,8 @@ def read_elsewhere(path: Path, reader: Reader, loaded: Loaded, rows: Sequence[En
     if path.suffix != ".gguf":
         return _read_folder(path, reader, loaded, rows, texts)
     if reader == "tunebook":
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = read_gguf(path, Path(scratch) / "model")
+        with working_folder("read-back") as scratch:
+            folder = read_gguf(path, scratch / "model")
             return _read_folder(folder, reader, loaded, rows, texts, program=f"our reader and {_mlx_lm()}")
     log_probs = [llama_cpp.target_log_probs(path, row.tokens.tolist(), _targets(row)) for row in rows]
     bare = [without_bos(example.text, loaded.tokenizer) for example in texts]
@@ -141,8 +141,8 @@ def _read_folder(
 def _read_images(path: Path, reader: Reader, loaded: Loaded, rows: Sequence[Encoded]) -> There:
     """A folder of a model that reads images, shown the very pixels that are seen here."""
     is_adapter = (path / "adapter_config.json").exists()
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "batches.npz"
+    with working_folder("read-back") as scratch:
+        file = scratch / "batches.npz"
         batches = enumerate(loaded.family.collate([row], len(row.tokens)) for row in rows)
         arrays = {f"{name}_{index}": np.array(array) for index, batch in batches for name, array in batch.items()}
         np.savez(file, allow_pickle=False, **arrays)
@@ -186,8 +186,8 @@ def _targets(row: Encoded) -> list[int]:
 
 def _ask(reader: str, question: Question | VisionQuestion) -> Answer:
     """Raises RuntimeError with the child's own words when it cannot open the export."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "question.json"
+    with working_folder("read-back") as scratch:
+        file = scratch / "question.json"
         question.save(file)
         # -P: Python files in the folder one happens to stand in, a model's perhaps, are not to be imported.
         command = [sys.executable, "-P", "-m", reader, str(file)]
