@@ -1,4 +1,4 @@
-"""runs/log.py: a log tells what happened or says what it cannot tell, and no resume depends on what became of it."""
+"""runs/log.py, log_lines.py: a log tells what happened or what it cannot tell, and what became of it ends no resume."""
 
 import json
 import os
@@ -19,17 +19,10 @@ from tunebook.events import (
     StepEvent,
     to_json,
 )
-from tunebook.runs import log
-from tunebook.runs.log import (
-    EVENTS_FILE,
-    RATES_FILE,
-    SAMPLES_FILE,
-    LearningRatesLost,
-    check_learning_rates,
-    event_log,
-    read_events,
-    rewind,
-)
+from tunebook.runs import log, log_lines
+from tunebook.runs.learning_rates import RATES_FILE, LearningRatesLost, check_learning_rates
+from tunebook.runs.log import event_log, rewind
+from tunebook.runs.log_lines import EVENTS_FILE, SAMPLES_FILE, read_events
 
 STARTED = RunStarted(
     total_steps=9, model="m", trainable_parameters=1, total_parameters=2, train_rows=3, eval_rows=0, awaited=False
@@ -137,7 +130,7 @@ def test_a_field_of_a_newer_version_is_left_aside_and_its_event_read(tmp_path):
 
 
 def test_a_line_without_end_is_not_taken_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(log, "MOST_LINE_BYTES", 1000)
+    monkeypatch.setattr(log_lines, "MOST_LINE_BYTES", 1000)
     (tmp_path / EVENTS_FILE).write_text(to_json(STARTED) + "\n" + "x" * 5000 + "\n" + to_json(STEP) + "\n" + "y" * 3000)
     assert list(read_events(tmp_path))[:2] == [STARTED, STEP]
 

@@ -7,19 +7,9 @@ Doors: `controls`, `folder`, `listeners`, `lock`, `progress_bar`.
 """
 
 from .folder import CONFIG_FILE, STOP_FILE, RunHistory, keep_config, load, new_run_folder, run_folders
-from .log import (
-    EVENTS_FILE,
-    RATES_FILE,
-    SAMPLES_FILE,
-    LearningRatesLost,
-    Rewound,
-    check_learning_rates,
-    event_log,
-    last_events,
-    log_of,
-    read_events,
-    rewind,
-)
+from .learning_rates import RATES_FILE, LearningRatesLost, check_learning_rates
+from .log import Rewound, event_log, rewind
+from .log_lines import EVENTS_FILE, SAMPLES_FILE, last_events, log_of, read_events
 
 __all__ = [
     "CONFIG_FILE",

@@ -17,17 +17,9 @@ import numpy as np
 from ..events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 from ..machine.inert import one_line
 from ..machine.private import make_private_folder, new_private_file
-from .log import (
-    EVENTS_FILE,
-    SAMPLES_FILE,
-    LearningRatesLost,
-    check_learning_rates,
-    event_log,
-    last_events,
-    log_of,
-    read_events,
-    rewind,
-)
+from .learning_rates import LearningRatesLost, check_learning_rates
+from .log import event_log, rewind
+from .log_lines import EVENTS_FILE, SAMPLES_FILE, last_events, log_of, read_events
 
 __all__ = [
     "CONFIG_FILE",

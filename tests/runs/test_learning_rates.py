@@ -1,4 +1,4 @@
-"""A resume goes on with the learning rates that were asked for, or not at all, whatever became of their files."""
+"""runs/learning_rates.py: a resume has the rates that were asked for, or is refused, whatever became of their files."""
 
 import shutil
 
@@ -6,7 +6,8 @@ import pytest
 
 from tests.runs.test_commands import PLAIN, asking, same, weights
 from tests.train.test_resume import make
-from tunebook.runs.log import EVENTS_FILE, RATES_FILE, LearningRatesLost
+from tunebook.runs.learning_rates import RATES_FILE, LearningRatesLost
+from tunebook.runs.log_lines import EVENTS_FILE
 from tunebook.train.kept.checkpoint import checkpoint_folders
 
 
