@@ -1,97 +1,27 @@
-"""Learning rates, clipping and the optimizer: gradients in, updated parameters out.
+"""The optimizer: gradients in, updated parameters out.
 
-Schedules are the formulas of transformers 5 (`optimization.py`), as plain functions of the step. The update rules are
-those of mlx.optimizers, always fed float32: norms, decay, moments and the new values are computed in float32 whatever
-the parameters are kept in. A step follows from parameters, gradients, `optimizer.state` and rate alone.
+The update rules are those of mlx.optimizers, always fed float32: decay, moments and the new values are computed in
+float32 whatever the parameters are kept in. A step follows from parameters, gradients, `optimizer.state` and rate
+alone.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
-from mlx.utils import tree_map, tree_unflatten
+from mlx.utils import tree_unflatten
 
-from ..config import Optim, TrainingConfig
-from ..models.norms import is_norm
-from ..models.tensors import flat, number
+from ...config import Optim, TrainingConfig
+from ...models.norms import is_norm
+from ...models.tensors import flat
+from .clipping import Gradients
 
-Gradients = dict  # a tree of arrays, shaped like the trainable parameters
 Arrays = dict[str, mx.array]  # by dotted name
 Role = Literal["embedding", "lora_b", "rest"]  # what decides the rate of a parameter
 
-SUM_BLOCK = 1024  # elements added one after another
-PIECE_BYTES = 64_000_000  # of what is computed at once only to see that it is finite
 EMBEDDINGS = ("embed_tokens", "lm_head")  # modules whose own weights have the embedding_learning_rate
-
-
-def learning_rate(config: TrainingConfig, total_steps: int) -> Callable[[int], float]:
-    """`rate(step)`, 1-based: linear warm-up from 0, then the schedule down to `min_lr_rate * learning_rate`.
-
-    As in transformers the first step of a warm-up has rate 0, and linear and cosine reach their end one step after
-    the last. With a minimum, cosine is its `cosine_with_min_lr`; `constant` is its `constant_with_warmup`.
-    """
-    warmup, floor = config.warmup(total_steps), config.min_lr_rate
-    shape = {
-        "linear": lambda progress: 1.0 - progress,
-        "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-        "constant": lambda _: 1.0,
-    }[config.lr_scheduler_type]
-
-    def rate(step: int) -> float:
-        done = step - 1
-        if done < warmup:
-            return config.learning_rate * done / warmup
-        progress = (done - warmup) / max(1, total_steps - warmup)
-        return config.learning_rate * (floor + (1.0 - floor) * max(0.0, shape(progress)))
-
-    return rate
-
-
-def said_of_the_warmup(config: TrainingConfig, total_steps: int) -> list[str]:
-    """A sentence about a warm-up that does not end within the run, and leaves its rates lower than was asked for."""
-    warmup, rate = config.warmup(total_steps), learning_rate(config, total_steps)
-    highest = max(rate(step) for step in (total_steps, min(warmup + 1, total_steps)))
-    if warmup < total_steps:
-        return []
-    setting = "warmup_steps" if config.warmup_ratio is None else "warmup_ratio"
-    move = f"Set {setting}=0, or train for longer"
-    if highest == 0:
-        return [
-            f"This run learns nothing: its warm-up of {warmup} begins at a learning rate of 0 and it has {total_steps} "
-            f"step, so no weight is changed. {move}."
-        ]
-    return [
-        f"The warm-up of {warmup} steps does not end within this run of {total_steps}: its highest learning rate is "
-        f"{highest:.3g}, not {config.learning_rate:.3g}. {move}."
-    ]
-
-
-def clip(gradients: Gradients, config: TrainingConfig) -> tuple[Gradients, mx.array]:
-    """(gradients within the limit of `config.clipping`, their global L2 norm before); types are kept.
-
-    The norm is a float32 scalar. Nothing is evaluated.
-    """
-    norm = global_norm(gradients)
-    match config.clipping:
-        case ("max_grad_norm", limit):
-            factor = _factor(norm, limit)
-            return _in_float32(lambda gradient: gradient * factor, gradients), norm
-        case ("max_grad_leaf_norm", limit):
-            return _in_float32(lambda gradient: gradient * _factor(global_norm(gradient), limit), gradients), norm
-        case ("max_grad_value", limit):
-            return _in_float32(lambda gradient: mx.clip(gradient, -limit, limit), gradients), norm
-        case _:
-            return gradients, norm
-
-
-def global_norm(gradients: Gradients | mx.array) -> mx.array:
-    """The L2 norm over all gradients together, a float32 scalar."""
-    squares = [_sum(mx.square(gradient.astype(mx.float32))) for gradient in flat(gradients).values()]
-    return mx.sqrt(sum(squares, mx.array(0.0)))
 
 
 @dataclass
@@ -196,64 +126,6 @@ def update(module: nn.Module, gradients: Gradients, optimizer: Optimizer, *, rat
     module.update(tree_unflatten(new))
 
 
-@final
-class Moment:
-    """The trainable parameters of `module` and the state of `optimizer` as they are now, to go back to.
-
-    Nothing is copied: an update makes new arrays. But as long as these are kept, it cannot reuse their memory.
-    """
-
-    def __init__(self, module: nn.Module, optimizer: Optimizer):
-        self._module, self._optimizer = module, optimizer
-        self._parameters = flat(module.trainable_parameters())
-        self._state = tree_map(lambda array: array, optimizer.state)  # the dicts are changed in place, the arrays never
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in [*self._parameters.values(), *flat(self._state).values()])
-
-    def put_back(self) -> None:
-        """Have module and optimizer as they were."""
-        self._module.load_weights(list(self._parameters.items()), strict=False)
-        self._optimizer.state = self._state
-
-
-def all_finite(module: nn.Module, optimizer: Optimizer) -> mx.array:
-    """Whether no trainable parameter and nothing the optimizer remembers is NaN or infinite. Not yet evaluated."""
-    return mx.stack([flag for flag, _ in _are_finite(module, optimizer)]).all()
-
-
-def would_be_finite(
-    module: nn.Module, gradients: Gradients, optimizer: Optimizer, *, rate: float, weight_decay: float
-) -> bool:
-    """Whether all would be finite after an `update`, which is computed for it and thrown away, a piece at a time."""
-    before = Moment(module, optimizer)
-    update(module, gradients, optimizer, rate=rate, weight_decay=weight_decay)
-    flags = _are_finite(module, optimizer)[::-1]
-    before.put_back()  # so that nothing but the flags holds what is computed
-    del before
-    while flags:
-        piece, held = [], 0
-        while flags and held < PIECE_BYTES:
-            flag, nbytes = flags.pop()
-            piece.append(flag)
-            held += nbytes
-        if not number(mx.stack(piece).all()):
-            return False
-    return True
-
-
-def _are_finite(module: nn.Module, optimizer: Optimizer) -> list[tuple[mx.array, int]]:
-    """(whether an array is finite, its bytes) of each, a parameter beside what the optimizer remembers of it."""
-    state = {name.partition(".")[2]: array for name, array in flat(optimizer.state).items()}
-    arrays = {**flat(module.trainable_parameters()), **state}
-    return [
-        (mx.isfinite(array).all(), array.nbytes)
-        for _, array in sorted(arrays.items())
-        if mx.issubdtype(array.dtype, mx.floating)
-    ]
-
-
 def decays(path: str) -> bool:
     """Whether the parameter at `path` is decayed: everything but biases and norms (`*norm*`, `ln_*`)."""
     return path.split(".")[-1] != "bias" and not is_norm(path)
@@ -313,23 +185,3 @@ def _shown(group: Group, arrays: Arrays) -> Arrays:
     if group.rule != "muon":
         return arrays
     return {name: value.T if name.endswith((".lora_a", ".lora_b")) else value for name, value in arrays.items()}
-
-
-def _sum(values: mx.array) -> mx.array:
-    """The sum of all elements, in blocks of blocks.
-
-    MLX 0.32 adds on the CPU one after another in float32, and a hundred million squares come out a quarter short.
-    """
-    values = values.reshape(-1)
-    while values.size > SUM_BLOCK:
-        whole = values.size // SUM_BLOCK * SUM_BLOCK
-        values = mx.concatenate([values[:whole].reshape(-1, SUM_BLOCK).sum(axis=1), values[whole:]])
-    return values.sum()
-
-
-def _factor(norm: mx.array, limit: float) -> mx.array:
-    return mx.minimum(1.0, limit / (norm + 1e-6))  # 1e-6 as in torch.nn.utils.clip_grad_norm_
-
-
-def _in_float32(function: Callable[[mx.array], mx.array], gradients: Gradients) -> Gradients:
-    return tree_map(lambda gradient: function(gradient.astype(mx.float32)).astype(gradient.dtype), gradients)

@@ -1,0 +1,22 @@
+"""Learning rates, clipping and the optimizer: gradients in, updated parameters out."""
+
+from .clipping import Gradients, clip, global_norm
+from .finite import Moment, all_finite, would_be_finite
+from .optimizer import Group, Optimizer, decays, make_optimizer, update
+from .schedules import learning_rate, said_of_the_warmup
+
+__all__ = [
+    "Gradients",
+    "Group",
+    "Moment",
+    "Optimizer",
+    "all_finite",
+    "clip",
+    "decays",
+    "global_norm",
+    "learning_rate",
+    "make_optimizer",
+    "said_of_the_warmup",
+    "update",
+    "would_be_finite",
+]
