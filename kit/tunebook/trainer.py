@@ -15,6 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .config import TrainingConfig
 from .data.formats import FormattingFunc, Markers
+from .data.opened import ReadingOptions
 from .data.pretraining import MultimodalPretrain
 from .data.sources import Source
 from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
@@ -102,15 +103,13 @@ class Trainer:
             self.config = replace(self.config, gradient_checkpointing=model.gradient_checkpointing)
         asked = self.config.max_seq_length or self.loaded.max_seq_length
         self.max_seq_length = self.loaded.family.tables.longest(asked)
-        self.prepare(
-            Sources(
-                train=train_dataset,
-                held_out=eval_dataset,
-                format=format,
-                formatting_func=formatting_func,
-                response_markers=response_markers,
-            )
+        options = ReadingOptions(
+            format=format,
+            train_on=self.config.train_on,
+            response_markers=response_markers,
+            formatting_func=formatting_func,
         )
+        self.prepare(Sources(train=train_dataset, held_out=eval_dataset, options=options))
         self._shows_progress = False
         self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
         self._run: Run | None = None
@@ -306,7 +305,8 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     For templates whose answers cannot be told from the template itself; where they can, that is done already. The rows
     are read again, and the same trainer is returned. Raises ValueError when no row has a `response_part`.
     """
-    trainer.prepare(replace(trainer.sources, response_markers=(instruction_part, response_part)))
+    options = replace(trainer.sources.options, response_markers=(instruction_part, response_part))
+    trainer.prepare(replace(trainer.sources, options=options))
     return trainer
 
 

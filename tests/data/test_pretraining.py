@@ -3,15 +3,18 @@
 import http.server
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 
 from tests.makers.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data import images, remote_images
+from tunebook.data.opened import ReadingOptions, opened
 from tunebook.data.reach import Reach
+from tunebook.data.row_kinds import row_kind
 from tunebook.tokens import encoding, token_cache
-from tunebook.tokens.encoding import encode_rows
+from tunebook.tokens.encoding import encode, encode_rows
 from tunebook.tokens.feed import Place
 from tunebook.tokens.stored_rows import EncodedRows
 from tunebook_widgets import TokenView
@@ -46,7 +49,9 @@ def cache(tmp_path, monkeypatch):
 
 def encoded(model, rows, folder, *, length=64, reach=None, **settings):
     entry = MultimodalPretrain(rows, image_base_dir=folder, **settings)
-    return encode_rows(rows, model.loaded, max_seq_length=length, pretrain=entry, reach=reach)
+    held = opened(rows, ReadingOptions(documents=entry))
+    held = held if reach is None else replace(held, reach=reach)
+    return encode(held, model.loaded, max_seq_length=length)
 
 
 def with_this_machine(folder=None):
@@ -352,7 +357,8 @@ def test_whatever_the_tokens_of_an_image_follow_from_is_in_the_key(model, folder
 
     def key():
         entry = MultimodalPretrain(rows, image_base_dir=folder)
-        given = encoding._with_images(rows, None, model.loaded, entry, encoding._reach(rows, entry))
+        held, family = opened(rows, ReadingOptions(documents=entry)), model.loaded.family
+        given = encoding._with_images(held, row_kind(held, model.loaded.tokenizer, family.placeholder))
         return token_cache.key_of(given, model.loaded, [entry.as_plain])
 
     before = key()

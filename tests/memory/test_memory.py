@@ -158,7 +158,7 @@ def test_the_model_is_as_it_was_after_an_estimate(small):
 def test_auto_recomputes_where_the_run_would_not_fit_else_and_says_so(small, monkeypatch, share, on, said):
     rows, config = rows_of(257, 2, 200), TrainingConfig(**{**ONE, "gradient_checkpointing": "auto"})
     need = memory.estimate(small, replace(config, gradient_checkpointing=False), rows=rows).total
-    monkeypatch.setattr(memory.runtime, "training_limit_gb", lambda: share * need / 1e9)
+    monkeypatch.setattr(memory.forecast.runtime, "training_limit_gb", lambda: share * need / 1e9)
     settled, notices = memory.settled(small, config, rows)
     assert settled.gradient_checkpointing is on
     assert len(notices) == len(said)
@@ -166,7 +166,7 @@ def test_auto_recomputes_where_the_run_would_not_fit_else_and_says_so(small, mon
 
 
 def test_a_run_that_cannot_fit_is_warned_of_with_its_largest_parts_and_is_not_refused(small, monkeypatch):
-    monkeypatch.setattr(memory.runtime, "training_limit_gb", lambda: 0.001)
+    monkeypatch.setattr(memory.forecast.runtime, "training_limit_gb", lambda: 0.001)
     _, (notice,) = memory.settled(small, TrainingConfig(**ONE), rows_of(257, 2, 200))
     assert "Most of it: activations" in notice
     assert "set gradient_checkpointing=True, which saves" in notice
@@ -184,7 +184,7 @@ def test_a_resumed_run_recomputes_as_it_did_before_whatever_there_is_of_memory_n
         return made
 
     with monkeypatch.context() as little:
-        little.setattr(memory.runtime, "training_limit_gb", lambda: 0.001)
+        little.setattr(memory.forecast.runtime, "training_limit_gb", lambda: 0.001)
         trainer(1).train()
     trainer(2).train(resume_from_checkpoint=True)
     log = (tmp_path / "run-001" / "events.jsonl").read_text().splitlines()

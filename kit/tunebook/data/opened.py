@@ -1,11 +1,35 @@
-"""A source a person gave, opened once: its rows, those of them to be used, and which files they may name."""
+"""A source a person gave, opened once: its rows, how they are to be read, and which files they may name.
+
+What is said of reading rows is one record, made where a person says it and carried with the rows to where they are
+read; nothing on the way takes it apart.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from ..config import TrainOn
+from .formats import FormattingFunc, Markers
 from .pretraining import MultimodalPretrain, reach_of_documents
 from .reach import Reach
 from .sources import Row, Source, reach_of, read_rows, rows_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How rows become examples; with `documents` the others say nothing (`pretraining.check` sees to it)."""
+
+    format: str | None = None  # a key of formats.FORMATS; None: told from the columns of all rows
+    train_on: TrainOn = "assistant"
+    response_markers: Markers | None = None  # (instruction_part, response_part)
+    formatting_func: FormattingFunc | None = None
+    documents: MultimodalPretrain | None = None  # None: rows of one of formats.FORMATS
+
+    @property
+    def as_plain(self) -> list[Any]:
+        """What decides what a row becomes, once `formatting_func` was called with it, as values for JSON."""
+        plain: list[Any] = [self.format, self.train_on, self.response_markers]
+        return plain if self.documents is None else [*plain, self.documents.as_plain]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +38,8 @@ class Opened:
 
     source: Sequence[Row]  # all of it; numbers of rows count these
     rows: Sequence[Row]  # those to be used
-    places: Sequence[int] | None  # of `rows` in `source`; None: they are all of it
-    documents: MultimodalPretrain | None  # None: rows of one of `formats.FORMATS`
+    places: Sequence[int] | None = None  # of `rows` in `source`; None: they are all of it
+    options: ReadingOptions = field(default_factory=ReadingOptions)
     reach: Reach  # which files the rows may name as images
 
     def at(self, places: Sequence[int]) -> "Opened":
@@ -25,16 +49,21 @@ class Opened:
         return replace(self, rows=rows_at(self.rows, places), places=of_source)
 
 
-def open_rows(given: Source | MultimodalPretrain, name: str) -> Opened:
+def open_rows(given: Source | MultimodalPretrain, name: str, options: ReadingOptions) -> Opened:
     """What a person gave, opened. Raises as `sources.read_rows` does, and ValueError where nothing is left of it."""
     if not isinstance(given, MultimodalPretrain):
-        rows = read_rows(given, name)
-        return Opened(source=rows, rows=rows, places=None, documents=None, reach=reach_of(rows))
-    source = read_rows(given.source, name)
-    reach = reach_of_documents(given, reach_of(source))
+        return opened(read_rows(given, name), options)
+    whole = opened(read_rows(given.source, name), replace(options, documents=given))
     if not given.skip:
-        return Opened(source=source, rows=source, places=None, documents=given, reach=reach)
-    if given.skip >= len(source):
-        raise ValueError(f"skip is {given.skip}, and {name} has {len(source)} rows; nothing is left of it.")
-    places = range(given.skip, len(source))
-    return Opened(source=source, rows=rows_at(source, places), places=places, documents=given, reach=reach)
+        return whole
+    if given.skip >= len(whole.rows):
+        raise ValueError(f"skip is {given.skip}, and {name} has {len(whole.rows)} rows; nothing is left of it.")
+    return whole.at(range(given.skip, len(whole.rows)))
+
+
+def opened(rows: Sequence[Row], options: ReadingOptions) -> Opened:
+    """Rows that are at hand, as a source that was opened: all of them, which may name the files they always may."""
+    reach = reach_of(rows)
+    if options.documents is not None:
+        reach = reach_of_documents(options.documents, reach)
+    return Opened(source=rows, rows=rows, options=options, reach=reach)

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from ..data.encoded import Encoded
 from ..data.examples import Example
-from ..data.formats import BadRow, BadRows, FormattingFunc, Markers, TrainOn, formatted, reader
-from ..data.formats.documents import BadImages, document_reader, image_references
-from ..data.formats.pictures import references
+from ..data.formats import BadRow, BadRows, formatted
+from ..data.formats.documents import BadImages
 from ..data.images import InMemory, state_of
-from ..data.pretraining import MultimodalPretrain, reach_of_documents
+from ..data.opened import Opened, ReadingOptions, opened
 from ..data.reach import Reach
-from ..data.sources import Row, reach_of
+from ..data.row_kinds import RowKind, row_kind
+from ..data.sources import Row
 from ..data.tokenizer_state import bring_up_to_date
 from ..machine.private import new_private_folder
 from ..machine.progress_bars import progress
@@ -51,90 +51,57 @@ class EncodedSet:
         return list(self.account.by_kind().values())
 
 
-def encode_rows(
-    rows: Sequence[Row],
-    loaded: Loaded,
-    *,
-    max_seq_length: int,
-    name: str = "rows",
-    format: str | None = None,
-    train_on: TrainOn = "assistant",
-    response_markers: Markers | None = None,
-    formatting_func: FormattingFunc | None = None,
-    places: Sequence[int] | None = None,
-    pretrain: MultimodalPretrain | None = None,
-    reach: Reach | None = None,
-) -> EncodedSet:
-    """Encode every row of `rows`; `format` to `reach` are those of `row_reader`.
+def encode(opened: Opened, loaded: Loaded, *, max_seq_length: int, name: str = "rows") -> EncodedSet:
+    """Encode every row of `opened`.
 
     A row longer than `max_seq_length` tokens is cut on the right, and left out when its whole answer is, or when an
-    image would be; raw text is cut into pieces instead, and a document with images is left out or refused, as
-    `pretrain.excess_length_strategy` says. Where `rows` are part of a source, `places` says which: its
-    numbers are the ones reported.
+    image would be; raw text is cut into pieces instead, and a document with images is left out or refused, as its
+    `excess_length_strategy` says. The numbers reported are those of the whole source.
     Raises ValueError when no row is left, and for rows `formats.reader` refuses.
     """
     bring_up_to_date(loaded.tokenizer)
-    max_seq_length = loaded.family.tables.longest(max_seq_length)
-    account = Account(name=name, max_seq_length=max_seq_length)
-    reach = _reach(rows, pretrain) if reach is None else reach
+    account = Account(name=name, max_seq_length=loaded.family.tables.longest(max_seq_length))
+    kind = row_kind(opened, loaded.tokenizer, loaded.family.placeholder)
 
-    def encode(account: Account) -> Iterator[Encoded]:
-        read = row_reader(
-            rows,
-            loaded,
-            format=format,
-            train_on=train_on,
-            response_markers=response_markers,
-            formatting_func=formatting_func,
-            pretrain=pretrain,
-            reach=reach,
-        )
-        return _encoded(rows, range(len(rows)) if places is None else places, loaded, read, account, pretrain)
+    def encoded(account: Account) -> Iterator[Encoded]:
+        return _encoded(opened, kind, loaded, account)
 
-    folder = None
-    if len(rows) >= CACHED_ROWS:
-        settings = [format, train_on, response_markers, max_seq_length, places and list(places)]
-        settings += [pretrain.as_plain] if pretrain else []
-        try:
-            stated = _with_images(rows, formatting_func, loaded, pretrain, reach)
-            folder = cached_folder(key_of(stated, loaded, settings))
-        except InMemory:
-            account.kept_in_memory = True
-        except OSError as error:
-            account.not_cached = str(error)
+    folder = _cache_of(opened, kind, loaded, account) if len(opened.rows) >= CACHED_ROWS else None
     if folder is None:
-        result = EncodedSet(list(encode(account)), account)
+        result = EncodedSet(list(encoded(account)), account)
     else:
-        result = _through_cache(folder, encode, account, reach)
+        result = _through_cache(folder, encoded, account, opened.reach)
     if not result.rows:
-        why = f"No row of {name} keeps a token of its answer within {max_seq_length} tokens; raise max_seq_length."
+        limit = account.max_seq_length
+        why = f"No row of {name} keeps a token of its answer within {limit} tokens; raise max_seq_length."
         raise ValueError(" ".join([why, *result.notices]))
     return result
 
 
-def row_encoder(
-    head: Sequence[Row],
-    loaded: Loaded,
-    account: Account,
-    *,
-    pretrain: MultimodalPretrain | None = None,
-    **options: Any,
-) -> Callable[[int, Row], list[Encoded]]:
-    """The function that encodes one row of a stream that begins with `head`; `options` are those of `row_reader`.
+def encode_rows(
+    rows: Sequence[Row], loaded: Loaded, *, max_seq_length: int, name: str = "rows", **options: Any
+) -> EncodedSet:
+    """Encode rows that are at hand, as `encode` does; `options` are those of `ReadingOptions`."""
+    return encode(opened(rows, ReadingOptions(**options)), loaded, max_seq_length=max_seq_length, name=name)
 
-    It takes the row's number too, counts in `account`, gives pieces as `encode_rows` does, and raises ValueError for a
-    row that cannot be trained on.
+
+def row_encoder(head: Opened, loaded: Loaded, account: Account) -> Callable[[int, Row], list[Encoded]]:
+    """The function that encodes one row of a stream that begins with `head`.
+
+    It takes the row's number too, counts in `account`, gives pieces as `encode` does, and raises ValueError for a row
+    that cannot be trained on.
     """
     bring_up_to_date(loaded.tokenizer)
-    read = row_reader(head, loaded, pretrain=pretrain, **options)
+    kind = row_kind(head, loaded.tokenizer, loaded.family.placeholder)
+    read = kind.reader()
 
-    def encode(number: int, row: Row) -> list[Encoded]:
+    def encode_one(number: int, row: Row) -> list[Encoded]:
         account.rows += 1
         try:
             example = read(row)
             whole = _whole(example, loaded)
         except BadRow as error:
-            if is_left_out(number, error, pretrain, account):
+            if is_left_out(number, error, kind, account):
                 return []
             raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
         try:
@@ -142,60 +109,30 @@ def row_encoder(
         except BeyondTable as error:
             raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
         account.note_unread(number, example.unread)
-        return list(fitted(replace(whole, number=number), example, pretrain, account))
+        return list(fitted(replace(whole, number=number), example, kind, account))
 
-    return encode
-
-
-def row_reader(
-    rows: Sequence[Row],
-    loaded: Loaded,
-    *,
-    format: str | None = None,
-    train_on: TrainOn = "assistant",
-    response_markers: Markers | None = None,
-    formatting_func: FormattingFunc | None = None,
-    pretrain: MultimodalPretrain | None = None,
-    reach: Reach | None = None,
-) -> Callable[[Row], Example]:
-    """The function that reads one of `rows`: that of `formats.reader`, or of documents where `pretrain` says so.
-
-    With `pretrain` the others must have been left out; `pretraining.check` sees to it. `reach` says which files rows
-    may name as images; None: those `rows` may.
-    """
-    reach = _reach(rows, pretrain) if reach is None else reach
-    if pretrain is not None and loaded.family.placeholder is not None:
-        return document_reader(pretrain, loaded.tokenizer, loaded.family.placeholder, reach=reach)
-    return reader(
-        rows,
-        loaded.tokenizer,
-        format,
-        train_on=train_on,
-        response_markers=response_markers,
-        formatting_func=formatting_func,
-        placeholder=loaded.family.placeholder,
-        reach=reach,
-    )
+    return encode_one
 
 
-def _reach(rows: Sequence[Row], pretrain: MultimodalPretrain | None) -> Reach:
-    return reach_of(rows) if pretrain is None else reach_of_documents(pretrain, reach_of(rows))
+def _cache_of(opened: Opened, kind: RowKind, loaded: Loaded, account: Account) -> Path | None:
+    """Where these rows are kept, or are to be; None, and counted in `account`, where they cannot be known again."""
+    options, places = opened.options.as_plain, opened.places
+    settings = [*options, account.max_seq_length, None if places is None else list(places)]
+    try:
+        return cached_folder(key_of(_with_images(opened, kind), loaded, settings))
+    except InMemory:
+        account.kept_in_memory = True
+    except OSError as error:
+        account.not_cached = str(error)
+    return None
 
 
-def _with_images(
-    rows: Sequence[Row],
-    formatting_func: FormattingFunc | None,
-    loaded: Loaded,
-    pretrain: MultimodalPretrain | None,
-    reach: Reach,
-) -> Iterator[Row | list[str]]:
+def _with_images(opened: Opened, kind: RowKind) -> Iterator[Row | list[str]]:
     """Each row, and behind it the states of its images. Raises InMemory for an image that is no file."""
-    for row in rows:
-        row = formatted(row, formatting_func)
+    for row in opened.rows:
+        row = formatted(row, opened.options.formatting_func)
         yield row
-        if loaded.family.placeholder is not None:
-            named = references(row) if pretrain is None else image_references(row, pretrain)
-            yield [state_of(value, reach) for value in named]
+        yield [state_of(value, opened.reach) for value in kind.image_references(row)]
 
 
 def _through_cache(
@@ -233,15 +170,10 @@ def _whole(example: Example, loaded: Loaded) -> Encoded:
     return row
 
 
-def _encoded(
-    rows: Sequence[Row],
-    places: Sequence[int],
-    loaded: Loaded,
-    read: Callable[[Row], Example],
-    account: Account,
-    pretrain: MultimodalPretrain | None,
-) -> Iterator[Encoded]:
+def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account) -> Iterator[Encoded]:
     """The rows that are trained on, one after another; `account` is complete when the last one was given."""
+    rows, read = opened.rows, kind.reader()
+    places = range(len(rows)) if opened.places is None else opened.places
     bad = BadRows()
     numbered = zip(places, progress(rows, f"Tokenizing {account.name}", total=len(rows)), strict=True)
     for some in _chunks(numbered, AT_ONCE):
@@ -253,7 +185,7 @@ def _encoded(
                 if loaded.family.placeholder is not None:
                     whole.append(_whole(example, loaded))
             except BadRow as error:
-                if not is_left_out(number, error, pretrain, account):
+                if not is_left_out(number, error, kind, account):
                     bad.add(number, error)
             else:
                 examples[number] = example
@@ -266,7 +198,7 @@ def _encoded(
             except BeyondTable as error:
                 bad.add(number, BadRow(str(error)))
                 continue
-            yield from fitted(replace(row, number=number), example, pretrain, account)
+            yield from fitted(replace(row, number=number), example, kind, account)
     account.rows = len(rows)
     bad.check(len(rows))
 

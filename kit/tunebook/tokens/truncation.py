@@ -10,25 +10,27 @@ from ..data.encoded import Encoded
 from ..data.examples import Example, Text
 from ..data.formats import BadRow
 from ..data.formats.documents import BadImages
-from ..data.pretraining import MultimodalPretrain
+from ..data.row_kinds import RowKind, TooLong
 from .tally import Account
 
 
-def fitted(row: Encoded, example: Example, pretrain: MultimodalPretrain | None, account: Account) -> Iterator[Encoded]:
+def fitted(row: Encoded, example: Example, kind: RowKind, account: Account) -> Iterator[Encoded]:
     """`row`, which `example` was encoded to, within the length: as it is, cut, in pieces, or not at all."""
-    return _fitted_row(row, example, account) if pretrain is None else _fitted_document(row, pretrain, account)
+    if kind.too_long == "cut":
+        return _cut(row, example, account)
+    return _uncut(row, kind.too_long, account)
 
 
-def is_left_out(number: int, error: BadRow, pretrain: MultimodalPretrain | None, account: Account) -> bool:
+def is_left_out(number: int, error: BadRow, kind: RowKind, account: Account) -> bool:
     """Whether a bad row is to be left out rather than refused; then it is counted."""
-    if pretrain is None or not pretrain.skip_bad_images or not isinstance(error, BadImages):
+    if not kind.skips_bad_images or not isinstance(error, BadImages):
         return False
     account.bad_images.append(number)
     account.bad_images_why = account.bad_images_why or str(error)
     return True
 
 
-def _fitted_row(row: Encoded, example: Example, account: Account) -> Iterator[Encoded]:
+def _cut(row: Encoded, example: Example, account: Account) -> Iterator[Encoded]:
     longest, length = account.max_seq_length, len(row.tokens)
     is_raw = not example.rendered and all(isinstance(part, Text) and part.supervised for part in example.parts)
     if length > longest and is_raw and longest > 1:
@@ -48,11 +50,11 @@ def _fitted_row(row: Encoded, example: Example, account: Account) -> Iterator[En
     yield kept
 
 
-def _fitted_document(row: Encoded, pretrain: MultimodalPretrain, account: Account) -> Iterator[Encoded]:
+def _uncut(row: Encoded, too_long: TooLong, account: Account) -> Iterator[Encoded]:
     """`row` as it is where that is within the length; with images it is never cut, and text alone is in pieces."""
     longest, length = account.max_seq_length, len(row.tokens)
     if row.images and length > longest:
-        if pretrain.excess_length_strategy == "raise":
+        if too_long == "raise":
             raise ValueError(
                 f"Row {row.number} of {account.name} is {length} tokens with its images written out, and "
                 f"max_seq_length is {longest}; raise that, or choose excess_length_strategy='drop'."

@@ -5,15 +5,13 @@ sentence about everything that was left out, cut or found odd.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
-from ..data.formats import FormattingFunc, Markers, to_examples
-from ..data.formats.documents import document_reader
-from ..data.opened import Opened, open_rows
+from ..data.opened import Opened, ReadingOptions, open_rows
 from ..data.pretraining import MultimodalPretrain, check, reach_of_documents
+from ..data.row_kinds import row_kind
 from ..data.sources import Row, Source, held_out_places, stream_rows
 from ..models.families.tables import BeyondTable, most_written
 from ..models.generation import Prompt, as_prompt, opening
@@ -21,7 +19,7 @@ from ..models.loaded import Loaded
 from ..models.resize import added_rows
 from ..models.tensors import flat
 from ..tokens.batch_order import padding_notice
-from ..tokens.encoding import EncodedSet, encode_rows, row_encoder
+from ..tokens.encoding import EncodedSet, encode, row_encoder
 from ..tokens.feed import Feed, StoredFeed, StreamFeed
 from ..tokens.packing import pack, packing_notice
 from ..tokens.stored_rows import lengths_of
@@ -38,9 +36,7 @@ class Sources:
 
     train: Source | MultimodalPretrain
     held_out: Source | MultimodalPretrain | None = None  # None: as many training rows as TrainingConfig.hold_out says
-    format: str | None = None  # a key of formats.FORMATS; None: told from the columns
-    formatting_func: FormattingFunc | None = None
-    response_markers: Markers | None = None  # (instruction_part, response_part)
+    options: ReadingOptions = field(default_factory=ReadingOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,28 +44,33 @@ class Prepared:
     """What a run trains on, measures with and samples from."""
 
     train: EncodedSet
-    rows: Sequence[Row]  # the training source as it was opened, of a stream its head; `Encoded.number` counts these
+    opened: Opened  # the training source, of a stream its head; `Encoded.number` counts the rows of its `source`
     feed: Feed  # what steps are made of: the rows of `train`, those packed, or a stream that begins with `train`
     held_out: EncodedSet | None
     prompts: list[Prompt]
     notices: list[str]
-    skip_unreadable: bool = False  # leave rows out whose images cannot be opened when their batch is made
+
+    @property
+    def skip_unreadable(self) -> bool:
+        """Whether rows are left out whose images cannot be opened when their batch is made."""
+        documents = self.opened.options.documents
+        return documents is not None and documents.skip_bad_images
 
 
 def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
-    """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode_rows` do."""
+    """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode` do."""
     _check_documents(sources, loaded, config)
     if config.streaming:
         return _streamed(sources, loaded, config, max_seq_length)
 
-    def encode(opened: Opened, name: str) -> EncodedSet:
-        return _encoded(opened, name, sources, loaded, config, max_seq_length)
+    def encoded(opened: Opened, name: str) -> EncodedSet:
+        return encode(opened, loaded, max_seq_length=max_seq_length, name=name)
 
-    opened = open_rows(sources.train, "train_dataset")
+    opened = open_rows(sources.train, "train_dataset", sources.options)
     notices: list[str] = []
     if sources.held_out is not None:
-        to_measure = open_rows(sources.held_out, "eval_dataset")
-        train, held_out = encode(opened, "train_dataset"), encode(to_measure, "eval_dataset")
+        to_measure = open_rows(sources.held_out, "eval_dataset", sources.options)
+        train, held_out = encoded(opened, "train_dataset"), encoded(to_measure, "eval_dataset")
         if both := _in_both(train.rows, held_out.rows):
             notices.append(
                 f"{both} of the {len(held_out.rows)} held-out rows are trained on as well, so their loss measures "
@@ -77,7 +78,7 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
             )
     elif (split := _split(opened.rows, config)) is not None:
         to_train, to_measure = (opened.at(places) for places in split)
-        train, held_out = encode(to_train, "train_dataset"), encode(to_measure, "train_dataset")
+        train, held_out = encoded(to_train, "train_dataset"), encoded(to_measure, "train_dataset")
         copies = len(opened.rows) - len(to_train.rows) - len(to_measure.rows)
         left_out = f"; {copies} copies of them are left out as well" if copies else ""
         notices.append(
@@ -85,7 +86,7 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
             f"trained on{left_out}; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
         )
     else:
-        to_measure, train, held_out = opened, encode(opened, "train_dataset"), None
+        to_measure, train, held_out = opened, encoded(opened, "train_dataset"), None
     notices += train.notices + (held_out.notices if held_out else [])
     notices += _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
     batched = train.rows
@@ -96,12 +97,11 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
         notices.append(said)
     return Prepared(
         train=train,
-        rows=opened.source,
+        opened=opened,
         feed=StoredFeed(batched, config),
         held_out=held_out,
-        prompts=_prompts(to_measure, held_out or train, sources, loaded, config),
+        prompts=_prompts(to_measure, held_out or train, loaded, config),
         notices=notices,
-        skip_unreadable=opened.documents is not None and opened.documents.skip_bad_images,
     )
 
 
@@ -113,50 +113,25 @@ def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_
     stream = stream_rows(source, "train_dataset", skip=skip)
     places = range(skip, len(stream.head))
     reach = reach_of_documents(documents, stream.reach) if documents else stream.reach
-    head = Opened(source=stream.head, rows=stream.head[skip:], places=places, documents=documents, reach=reach)
-    train = _encoded(head, "train_dataset", sources, loaded, config, max_seq_length)
+    options = replace(sources.options, documents=documents)
+    head = Opened(source=stream.head, rows=stream.head[skip:], places=places, options=options, reach=reach)
+    train = encode(head, loaded, max_seq_length=max_seq_length, name="train_dataset")
     account = Account(name="train_dataset", max_seq_length=max_seq_length)
-    encode = row_encoder(stream.head, loaded, account, pretrain=documents, reach=reach, **_reading(sources, config))
+    encode_one = row_encoder(replace(head, rows=stream.head), loaded, account)
     held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
     if sources.held_out is not None:
-        to_measure = open_rows(sources.held_out, "eval_dataset")
-        held_out = _encoded(to_measure, "eval_dataset", sources, loaded, config, max_seq_length)
+        to_measure = open_rows(sources.held_out, "eval_dataset", sources.options)
+        held_out = encode(to_measure, loaded, max_seq_length=max_seq_length, name="eval_dataset")
         notices += held_out.notices
     else:
         notices.append("Nothing is held out of a stream, so no loss is measured; pass eval_dataset to measure one.")
     return Prepared(
         train=train,
-        rows=stream.head,
-        feed=StreamFeed(stream, train.rows, encode, account, config, skip=skip),
+        opened=head,
+        feed=StreamFeed(stream, train.rows, encode_one, account, config, skip=skip),
         held_out=held_out,
-        prompts=_prompts(to_measure, held_out or train, sources, loaded, config),
+        prompts=_prompts(to_measure, held_out or train, loaded, config),
         notices=notices,
-        skip_unreadable=documents is not None and documents.skip_bad_images,
-    )
-
-
-def _reading(sources: Sources, config: TrainingConfig) -> dict[str, Any]:
-    """How rows that are no documents are read, as `encoding.row_reader` takes it."""
-    return {
-        "format": sources.format,
-        "train_on": config.train_on,
-        "response_markers": sources.response_markers,
-        "formatting_func": sources.formatting_func,
-    }
-
-
-def _encoded(
-    opened: Opened, name: str, sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int
-) -> EncodedSet:
-    return encode_rows(
-        opened.rows,
-        loaded,
-        max_seq_length=max_seq_length,
-        name=name,
-        places=opened.places,
-        pretrain=opened.documents,
-        reach=opened.reach,
-        **_reading(sources, config),
     )
 
 
@@ -169,7 +144,7 @@ def _check_documents(sources: Sources, loaded: Loaded, config: TrainingConfig) -
         placeholder=loaded.family.placeholder,
         packing=config.packing,
         train_on=config.train_on,
-        given=[name for name in names if vars(sources)[name] is not None],
+        given=[name for name in names if vars(sources.options)[name] is not None],
     )
 
 
@@ -226,9 +201,7 @@ def _in_both(train: Sequence[Encoded], held_out: Sequence[Encoded]) -> int:
     return sum(digest in trained for digest in digests)
 
 
-def _prompts(
-    opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded, config: TrainingConfig
-) -> list[Prompt]:
+def _prompts(opened: Opened, measured: EncodedSet, loaded: Loaded, config: TrainingConfig) -> list[Prompt]:
     """What samples are taken of: the prompts that were given, else the openings of the first rows.
 
     Raises ValueError for a prompt that was given and reaches beyond a table of the model.
@@ -241,7 +214,7 @@ def _prompts(
             except BeyondTable as error:
                 raise ValueError(f"Prompt {number} of sample_prompts cannot be answered: {error}") from error
         return given
-    return [prompt for prompt in _openings(opened, measured, sources, loaded) if _fits(prompt, loaded)]
+    return [prompt for prompt in _openings(opened, measured, loaded) if _fits(prompt, loaded)]
 
 
 def _check_prompt(prompt: Prompt, loaded: Loaded) -> None:
@@ -261,21 +234,10 @@ def _fits(prompt: Prompt, loaded: Loaded) -> bool:
     return True
 
 
-def _openings(opened: Opened, measured: EncodedSet, sources: Sources, loaded: Loaded) -> list[Prompt]:
-    """Those of the first rows."""
-    if opened.documents is not None and loaded.family.placeholder is not None:
-        read = document_reader(
-            opened.documents, loaded.tokenizer, loaded.family.placeholder, reach=opened.reach, looks_at_images=False
-        )
-        numbers = dict.fromkeys(row.number for row in measured.rows[:MOST_HELD_OUT])  # of rows that were not left out
-        return [opening(read(opened.source[number])) for number in list(numbers)[:SAMPLED_ROWS]]
-    examples = to_examples(
-        opened.rows[:SAMPLED_ROWS],
-        loaded.tokenizer,
-        sources.format,
-        response_markers=sources.response_markers,
-        formatting_func=sources.formatting_func,
-        placeholder=loaded.family.placeholder,
-        reach=opened.reach,
-    )
-    return [opening(example) for example in examples]
+def _openings(opened: Opened, measured: EncodedSet, loaded: Loaded) -> list[Prompt]:
+    """Those of the first rows that were not left out, up to where the assistant speaks."""
+    numbers = dict.fromkeys(row.number for row in measured.rows[:MOST_HELD_OUT])
+    rows = [opened.source[number] for number in list(numbers)[:SAMPLED_ROWS]]
+    some = replace(opened, rows=rows, options=replace(opened.options, train_on="assistant"))
+    read = row_kind(some, loaded.tokenizer, loaded.family.placeholder, looks_at_images=False).reader()
+    return [opening(read(row)) for row in rows]

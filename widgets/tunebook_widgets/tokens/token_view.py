@@ -5,18 +5,18 @@ that show none, and on request a live browser of all rows. The kit encodes and c
 mask that is shown is the one the loss uses.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from tunebook.data.encoded import Encoded
 from tunebook.data.formats import FormattingFunc, Markers, TrainOn
-from tunebook.data.pretraining import MultimodalPretrain
-from tunebook.data.sources import Row, Source, read_rows
+from tunebook.data.opened import Opened, ReadingOptions, open_rows
+from tunebook.data.row_kinds import row_kind
+from tunebook.data.sources import Source
 from tunebook.models.loaded import Loaded
 from tunebook.tokens.data_report import DataReport, inspect
-from tunebook.tokens.encoding import EncodedSet, encode_rows, row_reader
+from tunebook.tokens.encoding import EncodedSet, encode
 from tunebook.trainer import HoldsModel, Trainer
 
 from .token_book import Book, Page
@@ -47,27 +47,21 @@ class TokenView:
         formatting_func: FormattingFunc | None = None,
         max_seq_length: int | None = None,
     ):
-        reading = _Reading(format, train_on, response_markers, formatting_func)
+        options = ReadingOptions(
+            format=format, train_on=train_on, response_markers=response_markers, formatting_func=formatting_func
+        )
         if not isinstance(model, Trainer):
             if rows is None:
                 raise ValueError("TokenView was given a model and no rows; pass TokenView(model, rows), or a trainer.")
-            source = read_rows(rows, "data")
+            opened = open_rows(rows, "data", options)
             limit = max_seq_length or model.loaded.max_seq_length
-            encoded = encode_rows(source, model.loaded, max_seq_length=limit, name="data", **reading.arguments)
-        elif rows is not None or max_seq_length is not None or reading != _Reading():
+            encoded = encode(opened, model.loaded, max_seq_length=limit, name="data")
+        elif rows is not None or max_seq_length is not None or options != ReadingOptions():
             raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
         else:
-            sources = model.sources
-            reading = _Reading(
-                sources.format,
-                model.config.train_on,
-                sources.response_markers,
-                sources.formatting_func,
-                sources.train if isinstance(sources.train, MultimodalPretrain) else None,
-            )
-            source, encoded = model.data.rows, model.data.train
+            opened, encoded = model.data.opened, model.data.train
         self.report: DataReport = inspect(encoded, model.loaded.tokenizer)
-        self._book = _book(encoded, self.report, model.loaded, _left_out_reader(source, encoded, model.loaded, reading))
+        self._book = _book(encoded, self.report, model.loaded, _left_out_reader(opened, encoded, model.loaded))
 
     def __repr__(self):
         return "\n\n".join([str(self.report), *map(_plain, self._book.chosen())])
@@ -81,21 +75,6 @@ class TokenView:
         bars = Bars(report.histogram.width, report.histogram.counts, report.max_seq_length)
         findings = [(f"{finding.text} {finding.where}", finding.remedy) for finding in report.findings]
         return static_html(Card(report.facts, bars, findings), self._book.chosen())
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """How rows become examples: the arguments `row_reader` and `encode_rows` share."""
-
-    format: str | None = None
-    train_on: TrainOn = "assistant"
-    response_markers: Markers | None = None
-    formatting_func: FormattingFunc | None = None
-    pretrain: MultimodalPretrain | None = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return vars(self)
 
 
 def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out: Callable[[int], Encoded]) -> Book:
@@ -119,18 +98,14 @@ def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out
     )
 
 
-def _left_out_reader(
-    source: Sequence[Row], encoded: EncodedSet, loaded: Loaded, reading: _Reading
-) -> Callable[[int], Encoded]:
+def _left_out_reader(opened: Opened, encoded: EncodedSet, loaded: Loaded) -> Callable[[int], Encoded]:
     """A function that encodes a row the set does not hold, within the set's length."""
     limit = encoded.account.max_seq_length
-
-    @cache  # telling the format of the rows takes a pass over them
-    def read() -> Callable[[Row], Any]:
-        return row_reader(source, loaded, **reading.arguments)
+    # Telling the format of the rows takes a pass over them.
+    read = cache(row_kind(opened, loaded.tokenizer, loaded.family.placeholder).reader)
 
     def read_left_out(number: int) -> Encoded:
-        (whole,) = loaded.family.encode([read()(source[number])])
+        (whole,) = loaded.family.encode([read()(opened.source[number])])
         cut = max(0, len(whole.tokens) - limit)
         return replace(whole, tokens=whole.tokens[:limit], loss_mask=whole.loss_mask[:limit], cut=cut, number=number)
 

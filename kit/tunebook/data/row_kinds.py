@@ -1,0 +1,76 @@
+"""The two kinds of rows, examples to learn from and documents of text and images: which one a set has is asked here.
+
+An opened set and what the model reads with go in; out comes all that is done otherwise with rows of its kind.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from .examples import Example
+from .formats import reader
+from .formats.documents import document_reader
+from .formats.documents import image_references as references_of_document
+from .formats.pictures import references
+from .opened import Opened
+from .sources import Row
+
+TooLong = Literal["cut", "drop", "raise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowKind:
+    """What is done with the rows of one set."""
+
+    # Gives the function that reads one row and raises BadRow; to recognise the format takes a pass over the rows.
+    reader: Callable[[], Callable[[Row], Example]]
+    image_references: Callable[[Row], Iterable[Any]]  # all that a row names as an image, whatever that is
+    too_long: TooLong  # what becomes of a row beyond the length; raw text is in pieces, whichever it is
+    skips_bad_images: bool  # leave out, and count, a row whose images cannot be had; else it is refused
+
+
+def row_kind(
+    opened: Opened, tokenizer: TokenizerWrapper, placeholder: str | None, *, looks_at_images: bool = True
+) -> RowKind:
+    """The kind of an opened set. `placeholder` is the token of an image, None for a model that reads text alone.
+
+    Without `looks_at_images` the images of documents are not opened, for rows that were read before.
+    """
+    options = opened.options
+    if options.documents is not None and placeholder is not None:
+        return RowKind(
+            reader=partial(
+                document_reader,
+                options.documents,
+                tokenizer,
+                placeholder,
+                reach=opened.reach,
+                looks_at_images=looks_at_images,
+            ),
+            image_references=partial(references_of_document, entry=options.documents),
+            too_long=options.documents.excess_length_strategy,
+            skips_bad_images=options.documents.skip_bad_images,
+        )
+    return RowKind(
+        reader=partial(
+            reader,
+            opened.rows,
+            tokenizer,
+            options.format,
+            train_on=options.train_on,
+            response_markers=options.response_markers,
+            formatting_func=options.formatting_func,
+            placeholder=placeholder,
+            reach=opened.reach,
+        ),
+        image_references=references if placeholder is not None else _no_references,
+        too_long="cut",
+        skips_bad_images=False,
+    )
+
+
+def _no_references(row: Row) -> tuple[Any, ...]:  # noqa: ARG001 - a model that reads text alone opens none
+    return ()
