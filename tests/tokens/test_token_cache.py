@@ -5,12 +5,15 @@ import os
 import random
 import shutil
 import stat
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.makers.tiny import tiny_model_folder
-from tunebook import FastModel, Trainer, TrainingConfig
+from tests.makers.tiny_vision import pictures, tiny_vision_folder
+from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.machine.sealed import Damaged
 from tunebook.tokens import encoding, token_cache
 from tunebook.tokens.encoding import encode_rows
@@ -163,3 +166,26 @@ def test_the_cache_is_its_owners_alone_whatever_the_umask(loaded, rows, cache):
     for folder in (cache.parent, cache, entry):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
     assert {stat.S_IMODE(file.stat().st_mode) for file in entry.iterdir()} == {0o600}
+
+
+# What may run while rows are encoded and is no part of the key: it decides nothing of what a row becomes.
+NOT_SHAPING = ("machine/", "models/loaded.py", "models/tensors.py", "config.py", "events.py")
+
+
+@pytest.mark.parametrize("kind", ["text", "documents"])
+def test_all_code_that_runs_while_rows_are_encoded_is_in_the_key(kind, loaded, rows, tmp_path):
+    if kind == "documents":
+        loaded = FastModel.from_pretrained(tiny_vision_folder(tmp_path / "smol", "smolvlm"))[0].loaded
+        pictures(1)[0].save(tmp_path / "0.png")
+        rows = [{"text": "a <image> dog", "images": ["0.png"]}]
+    documents = MultimodalPretrain(rows, image_base_dir=tmp_path) if kind == "documents" else None
+    kit, ran = Path(token_cache.__file__).parents[1], set()
+    sys.setprofile(lambda frame, event, _: ran.add(frame.f_code.co_filename))
+    try:
+        encode_rows(rows, loaded, max_seq_length=64, documents=documents)
+    finally:
+        sys.setprofile(None)
+    ours = {str(Path(name).relative_to(kit)) for name in ran if name.startswith(f"{kit}/")}
+    keyed = {str(file.relative_to(kit)) for wing in token_cache._CODE for file in (kit / wing).rglob("*.py")}
+    assert len(ours & keyed) > 10
+    assert not [name for name in ours - keyed if not name.startswith(NOT_SHAPING)]
