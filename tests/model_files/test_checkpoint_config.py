@@ -15,7 +15,8 @@ import pytest
 
 from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
-from tunebook.model_files.checkpoint_config import UnreadableConfig, translated
+from tunebook.model_files.checkpoint_config import translated
+from tunebook.model_files.unsupported_settings import UnreadableConfig
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

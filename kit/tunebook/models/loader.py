@@ -22,10 +22,12 @@ from ..machine.private import new_private_folder
 from ..machine.sealed import Damaged, SealedFolder, seal
 from ..model_files.believable import check_config
 from ..model_files.chat_templates import Templates, read_templates
-from ..model_files.checkpoint_config import UnreadableConfig, for_rows, quiet_transformers, translated, windows_of
+from ..model_files.checkpoint_config import for_rows, translated, windows_of
 from ..model_files.generation_config import usable_generation
 from ..model_files.tensor_files import shapes_in
+from ..model_files.transformers_config import quiet_transformers
 from ..model_files.trusted import Unopened, openable, opening, read_settings, refuse_code, shortened
+from ..model_files.unsupported_settings import UnreadableConfig
 from .families.base import Family
 from .families.quirks import is_of_language
 from .families.text import TextFamily
