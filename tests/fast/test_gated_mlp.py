@@ -1,5 +1,10 @@
 """The plain form of a gated MLP, through MLX's own gradients, is what every claim here is checked against."""
 
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import isclass
+from types import FunctionType
+
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
@@ -10,7 +15,7 @@ from mlx_lm.tuner.lora import LoRALinear
 
 from tests.makers.tiny import tiny_config, tiny_model_folder
 from tunebook import FastModel, TrainingConfig
-from tunebook.fast.gated_mlp import lean_mlps
+from tunebook.fast.gated_mlp import FORMS, has_form, lean_mlps
 from tunebook.fast.gradient_checkpointing import recomputed_layers
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
@@ -160,3 +165,29 @@ def test_three_arrays_of_the_mlps_width_are_kept_and_no_fourth():
         return mx.get_peak_memory() - before
 
     assert 2.5 < (peak(12) - peak(6)) / 6 / wide < 3.4  # MLX frees an array a few operations sooner or later
+
+
+# Of mlx-lm 0.32.2, by the form their MLPs are written in; models that import one of these MLPs are caught with it.
+CAUGHT = {
+    "_swiglu_form": """Klear afmoe baichuan_m1 bailing_hybrid bailing_moe bailing_moe_linear bailing_moe_v3 cohere cohere2
+        deepseek dots1 ernie4_5 ernie4_5_moe exaone exaone4 exaone_moe granite granitemoehybrid helium hunyuan
+        hunyuan_v1_dense internlm2 internlm3 jamba kimi_linear laguna lfm2 lfm2_moe llama llama4 llama4_text
+        longcat_flash mimo minicpm minicpm3 ministral3 nanbeige olmo2 olmo3 plamo qwen2 qwen2_moe qwen3 qwen3_moe
+        qwen3_next seed_oss stablelm telechat3 youtu_llm""",
+    "_curve_form": "gemma2 gemma3_text muse_glimmer olmo_hybrid talkie",
+    "_split_form": "glm openelm phi3",
+}
+
+
+@pytest.mark.parametrize(("form", "name"), [(form, name) for form, names in CAUGHT.items() for name in names.split()])
+def test_the_mlps_of_an_architecture_are_known_by_their_form(form, name):
+    if find_spec(f"mlx_lm.models.{name}") is None:
+        pytest.skip(f"this mlx-lm has no {name}")
+    (known,) = [each for each in FORMS if each.call.__name__ == form]
+    module = import_module(f"mlx_lm.models.{name}")
+    calls = [
+        each.__call__
+        for each in vars(module).values()
+        if isclass(each) and issubclass(each, nn.Module) and each.__module__ == module.__name__
+    ]
+    assert any(has_form(known, call) for call in calls if isinstance(call, FunctionType))

@@ -136,18 +136,20 @@ FORMS = (
 )
 
 
+def has_form(form: Form, call: FunctionType) -> bool:
+    """Whether the call of a class does what `form` does, with the same functions, whatever its attributes are named."""
+    return _meaning(call.__code__) == _meaning(_code(form.call)) and form.looks_up(_names(call), call.__globals__)
+
+
 def _parts_by_form(module: nn.Module) -> list[tuple[Form, list[nn.Module]]]:
     parts = module.modules()
     return [(form, [part for part in parts if _is_of(form, part)]) for form in FORMS]
 
 
 def _is_of(form: Form, part: nn.Module) -> bool:
-    """Whether a part's call does what `form` does, with the same functions, and nothing is dropped in its `down`."""
+    """Whether a part's call does what `form` does, and nothing is dropped in its `down`."""
     call = type(part).__call__
-    if not isinstance(call, FunctionType) or _meaning(call.__code__) != _meaning(_code(form.call)):
-        return False
-    names = _names(call)
-    return form.looks_up(names, call.__globals__) and not drops(part[names[form.down]])
+    return isinstance(call, FunctionType) and has_form(form, call) and not drops(part[_names(call)[form.down]])
 
 
 @cache
