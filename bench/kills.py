@@ -11,6 +11,7 @@ nothing unfinished may lie about. Prints a line for each kind and signal, and ev
 """
 
 import argparse
+import atexit
 import collections
 import contextlib
 import hashlib
@@ -29,6 +30,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 WORK = Path(tempfile.mkdtemp(prefix="kills-"))
+TEMPORARY = WORK / "temporary"
+TEMPORARY.mkdir()
+tempfile.tempdir = os.environ["TMPDIR"] = str(TEMPORARY)
 os.environ["TUNEBOOK_CACHE"] = str(WORK / "cache")
 os.environ["TUNEBOOK_UI"] = "off"
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -126,7 +130,7 @@ def run_trials(count: int, draw: random.Random) -> list[Trial]:
         for name in ("said.json", "began"):
             (folder / name).unlink(missing_ok=True)
         _finished(lambda folder=folder: _train(folder, resume=True))
-        outcome = _compared(folder, truth) or _left_over(folder) or _left_over(WORK / "cache") or "as undisturbed"
+        outcome = _compared(folder, truth) or _left_over(folder, WORK / "cache", TEMPORARY) or "as undisturbed"
         trials.append(Trial("run", how, at, outcome, outcome == "as undisturbed"))
         shutil.rmtree(folder)
     return trials
@@ -163,7 +167,9 @@ def export_trials(count: int, draw: random.Random) -> list[Trial]:
         else:
             _finished(lambda kind=kind, out=out: _export(kind, out, 2))  # the next write
             after = {name: digest for name, digest in _files(out).items() if name not in theirs}
-            outcome = _left_over(folder) or (outcome if after == new else f"written again: {_mixture(after, old, new)}")
+            if after != new:
+                outcome = f"written again: {_mixture(after, old, new)}"
+            outcome = _left_over(folder, TEMPORARY) or outcome
         trials.append(Trial(kind, how, at, outcome, outcome in ("old", "new")))
         shutil.rmtree(folder)
     return trials
@@ -254,6 +260,7 @@ def _child(do: Callable[[], None]) -> int:
         os.dup2(nowhere, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         do()
+        atexit._run_exitfuncs()  # as at the end of any process; a forked one must not go on into the code of its parent
     except BaseException:  # noqa: BLE001 - whatever ends a child ends it here, and not in the parent's code
         os._exit(1)
     os._exit(0)
@@ -294,9 +301,10 @@ def _compared(folder: Path, truth: dict) -> str | None:
     return next((f"other {name}" for name in truth if said[name] != truth[name]), None)
 
 
-def _left_over(folder: Path) -> str | None:
+def _left_over(*folders: Path) -> str | None:
     """Unfinished files that are still there, by the names the kit gives them."""
-    left = [path for path in folder.rglob("*") if "partial" in path.name or path.name.startswith((".tunebook", "tmp"))]
+    found = (path for folder in folders for path in folder.rglob("*"))
+    left = [path for path in found if "partial" in path.name or path.name.startswith((".tunebook", "tmp"))]
     return f"left over: {sorted({path.name for path in left})[:3]}" if left else None
 
 
