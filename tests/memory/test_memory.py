@@ -1,5 +1,6 @@
 """memory/forecast.py: what it says a run needs, against what MLX counts while the trainer's own steps are taken."""
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,8 @@ def rows_of(tokens: int, count: int, supervised: int) -> list[Encoded]:
 def measured(model: Model, config: TrainingConfig, rows: list[Encoded]) -> int:
     """Bytes at the peak of an optimizer step, the weights among them."""
     module = model.loaded.module
+    gc.collect()
+    mx.synchronize()
     mx.clear_cache()
     elsewhere = mx.get_active_memory() - sum(value.nbytes for value in flat(module.parameters()).values())
     stepper = Stepper(model.loaded, config, rows, total_steps=9, max_seq_length=2048)

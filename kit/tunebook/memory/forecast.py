@@ -6,6 +6,7 @@ two and counts MLX's peak memory anew. It is of MLX's plain pass: not of a compi
 Rows longer than the sliding window of a model's layers are taken to need more than they do (`probing.LONGEST`).
 """
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -51,6 +52,7 @@ def estimate(
     config, loaded = config or TrainingConfig(), model.loaded
     if not flat(loaded.module.trainable_parameters()):
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
+    gc.collect()  # what is left of another run would be given back in the middle of a measurement, and be taken off it
     cap = loaded.family.tables.longest(config.max_seq_length or loaded.max_seq_length)
     batch = _largest(rows, config, cap) if rows else _of(longest or cap, config, cap)
     seen = None

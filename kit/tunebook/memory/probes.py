@@ -72,8 +72,11 @@ def _cost_of_each(family: Family, module: nn.Module, longest: int, made_again: l
         few = min(DEPTHS[0], many - 1)
         lengths = _lengths(longest, layers[:many])
         high = [layers_peak(family, module, layers[:many], length) for length in lengths]
-        low = [layers_peak(family, module, layers[:few], length) for length in lengths]
-        kept = [(more - less) / (many - few) for more, less in zip(high, low, strict=True)]
+        deep, shallow = (
+            [layers_peak(family, module, layers[:count], length, in_turn=True) for length in lengths]
+            for count in (many, few)
+        )
+        kept = [(more - less) / (many - few) for more, less in zip(deep, shallow, strict=True)]
         working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
         between = _between_adapters(layers[0], dtype, made_again)
         kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
