@@ -94,7 +94,7 @@ def load_adapters(module: nn.Module, folder: Path | str, transformers_names: Mov
     """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
 
     It reads what `export.lora`, mlx-lm and PEFT write; `transformers_names` are the family's, for what PEFT wrote. They
-    are trainable then, and nothing else is. What is refused (see `saved_adapters.prepare`) is refused before anything
+    are trainable then, and nothing else is. What is refused (see `saved_adapters/open.py`) is refused before anything
     of the model is changed.
     """
     if adapter_paths(module):
