@@ -29,7 +29,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures go: TUNEBOOK_SCREENSHOTS if that is set, else a temporary folder."""
+    """Where screenshots go: TUNEBOOK_SCREENSHOTS if that is set, else a temporary folder."""
     given = os.environ.get("TUNEBOOK_SCREENSHOTS")
     folder = Path(given) if given else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from tunebook_widgets.dashboard.live import LiveView
 from tunebook_widgets.esm import VIEW
 from tunebook_widgets.tokens.token_browser import TokenBrowser
 
-_SOURCE = Path(tunebook_widgets.__file__).parent
+_SOURCE = Path(tunebook_widgets.__file__).parent / "tokens"
 
 _START = """async ([script, traits]) => {
     const decode = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);

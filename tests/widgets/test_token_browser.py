@@ -28,11 +28,6 @@ HOSTILE_ELEMENTS = "img, script, iframe, svg[onload], [onerror], [onclick]"
 
 
 @pytest.fixture
-def odd(model) -> TokenView:
-    return TokenView(model, odd_rows(model.loaded.tokenizer), max_seq_length=64)
-
-
-@pytest.fixture
 def hostile(model) -> TokenView:
     turns = [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": HOSTILE}]
     return TokenView(model, [{"messages": turns}], max_seq_length=1024)

@@ -1,141 +1,20 @@
+"""tokens/token_view.py and token_html.py: the card, of rows and of a trainer, and what is marked on it."""
+
 import json
-import random
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
-from tokenizers import Tokenizer, decoders, models
 
 from tests.makers.odd_rows import HOSTILE, KINDS, odd_rows
+from tests.makers.token_cards import Seen, seen
 from tunebook import Trainer, TrainingConfig, train_on_responses_only
-from tunebook.data.encoded import Encoded
 from tunebook.tokens.encoding import encode_rows
 from tunebook_widgets import TokenView
-from tunebook_widgets.tokens.token_book import HEAD, TAIL, Book, Page
-from tunebook_widgets.tokens.token_browser import TokenBrowser
+from tunebook_widgets.tokens.token_book import HEAD, TAIL, Page
 from tunebook_widgets.tokens.token_html import Bars, Card, static_html
-from tunebook_widgets.tokens.token_pieces import Piece, pieces, visible
-
-
-class Seen(HTMLParser):
-    """What a parser that is not ours makes of the card: elements with their attributes, and each row's text."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.rows: list[str] = []
-        self.trained: list[str] = []  # of each row, the text that is underlined
-        self.trained_tokens: list[int] = []
-        self.keys: list[str] = []
-        self.style = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag == "pre":
-            self.rows.append("")
-            self.trained.append("")
-            self.trained_tokens.append(0)
-        if tag not in ("br", "rect", "line"):
-            self.open.append(tag)
-        if {"pre", "ins"} <= set(self.open) and tag in ("span", "kbd"):
-            self.trained_tokens[-1] += 1
-
-    def handle_endtag(self, tag):
-        if tag not in ("rect", "line"):
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            self.style += data
-        elif "pre" in self.open:
-            self.rows[-1] += data
-            if "ins" in self.open:
-                self.trained[-1] += data
-            if "kbd" in self.open:
-                self.keys.append(data)
-
-
-def seen(view: TokenView) -> Seen:
-    return Seen(view._repr_html_())
-
-
-@pytest.fixture
-def odd(model) -> TokenView:
-    return TokenView(model, odd_rows(model.loaded.tokenizer), max_seq_length=64)
-
-
-# ---- pieces
-
-
-def cut_up(tokenizer, ids: list[int], trained: list[bool] | None = None):
-    return pieces(ids, trained or [False] * len(ids), decode=tokenizer.decode, special={0, 1, 2})
-
-
-def test_the_pieces_of_a_text_are_the_text_and_their_ids_are_its_ids(model):
-    tokenizer = model.loaded.tokenizer
-    text = "où est l'été, 日本語 👩🏽 naïve\n\tdef f():\n  ½"
-    ids = [1, *tokenizer.encode(text, add_special_tokens=False), 2]
-    made = cut_up(tokenizer, ids)
-    assert "".join(piece.text for piece in made) == f"<|im_start|>{text}<|im_end|>"
-    assert [token for piece in made for token in piece.ids] == ids
-    assert any(len(piece.ids) > 1 for piece in made)
-    assert [piece.text for piece in made if piece.special] == ["<|im_start|>", "<|im_end|>"]
-    assert "\ufffd" not in "".join(piece.text for piece in made)
-
-
-def test_no_token_and_no_supervision_is_lost_on_random_bytes(model):
-    tokenizer, rng = model.loaded.tokenizer, random.Random(0)
-    for _ in range(40):
-        ids = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(1, 60))]
-        trained = [rng.random() < 0.5 for _ in ids]
-        made = cut_up(tokenizer, ids, trained)
-        assert [(token, piece.trained) for piece in made for token in piece.ids] == list(zip(ids, trained, strict=True))
-
-
-def test_a_character_that_only_looks_unfinished_takes_no_more_tokens_than_a_character_may(model):
-    ids = model.loaded.tokenizer.encode("\ufffd" * 20, add_special_tokens=False)
-    made = cut_up(model.loaded.tokenizer, ids)
-    assert "".join(piece.text for piece in made) == "\ufffd" * 20
-    assert [len(piece.ids) for piece in made] == [3] * 20  # one for each byte in UTF-8
-
-
-def test_bytes_that_are_no_character_are_pieces_of_their_own(model):
-    tokenizer = model.loaded.tokenizer
-    first, *rest = tokenizer.encode("日", add_special_tokens=False)
-    a = tokenizer.encode("a", add_special_tokens=False)
-    made = cut_up(tokenizer, [first, *a, first, 2, first, *rest, *rest])
-    strays = ["\ufffd"] * len(rest)
-    assert [piece.text for piece in made] == ["\ufffd", "a", "\ufffd", "<|im_end|>", "日", *strays]
-    assert [piece.text for piece in made if piece.special] == ["<|im_end|>"]
-
-
-def test_blanks_between_words_survive_a_decoder_that_drops_the_first():
-    words = {"<s>": 0, "▁the": 1, "▁dog": 2, "s": 3, "▁": 4}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<s>"))
-    tokenizer.decoder = decoders.Metaspace()  # pyright: ignore[reportAttributeAccessIssue]
-    ids = [1, 2, 3, 4, 2]
-    made = pieces(ids, [False] * 5, decode=tokenizer.decode, special=set())
-    assert "".join(piece.text for piece in made) == tokenizer.decode(ids) == "the dogs  dog"
-    assert [piece.text for piece in made][1] == " dog"
-
-
-@pytest.mark.parametrize("char", "\x00\x07\x08\r\x1b\x7f\x85\x9b\u00ad\u061c\u200b\u200f\u202a\u202e\u2028\u2066\ufeff")
-def test_a_character_that_acts_or_hides_is_written_as_its_number(char):
-    shown = visible(f"a{char}b")
-    assert shown == f"a⟨U+{ord(char):04X}⟩b"
-
-
-def test_ordinary_text_of_any_script_is_left_alone():
-    text = "tab\there\nשלום مرحبا 日本 é é 👩🏽 ½ |<>&\"'`"
-    assert visible(text) == text
-
-
-# ---- the card
+from tunebook_widgets.tokens.token_pieces import Piece
 
 
 def test_the_underlined_text_is_what_the_loss_sees(model, rows):
@@ -287,9 +166,6 @@ def test_the_drawing_has_a_bar_for_each_filled_bin_and_a_line_at_the_limit(model
     assert "12 rows" in (drawing["aria-label"] or "")
 
 
-# ---- of a trainer
-
-
 def test_a_trainers_rows_are_shown_as_they_will_be_trained(model, rows):
     twice = [{"messages": row["messages"] * 2} for row in rows]
     args = TrainingConfig(train_on="last_assistant", hold_out=0)
@@ -347,119 +223,6 @@ def test_rows_may_be_a_file(model, rows, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     assert TokenView(model, file).report == TokenView(model, rows).report
-
-
-# ---- all rows
-
-
-def test_every_row_has_its_page_in_the_order_of_the_source(odd):
-    browser = odd.browse()
-    numbers = []
-    for index in range(browser.total):
-        browser._receive(browser, {"go": "to", "index": index}, [])
-        numbers.append(browser.page["number"])
-    assert numbers == list(range(len(KINDS)))
-
-
-def test_leafing_ends_at_the_first_and_the_last_row(odd):
-    browser = odd.browse()
-    for asked, reached in ((-1, 0), (99, len(KINDS) - 1)):
-        browser._receive(browser, {"go": "to", "index": asked}, [])
-        assert browser.page["index"] == reached
-
-
-def test_leafing_by_length_goes_from_the_longest_to_the_shortest_and_round(model, rows):
-    browser = TokenView(model, rows).browse()
-    lengths = [len(row.tokens) for row in encode_rows(rows, model.loaded, max_seq_length=128).rows]
-    reached = []
-    for _ in range(len(rows) + 1):
-        browser._receive(browser, {"go": "order", "name": "longest"}, [])
-        reached.append(lengths[browser.page["number"]])
-    assert reached == [*sorted(lengths, reverse=True), max(lengths)]
-
-
-def test_among_cut_rows_the_one_that_was_longest_comes_first(model):
-    ids = [7 + index % 200 for index in range(90)]
-    view = TokenView(model, [{"input_ids": ids[:size]} for size in (50, 70, 90, 60, 80)], max_seq_length=40)
-    assert [int(view._book.page(int(index)).number) for index in view._book.orders["longest"]] == [2, 4, 1, 3, 0]
-
-
-def test_an_order_begins_anew_once_another_way_was_taken(odd):
-    browser = odd.browse()
-    for message in ({"go": "order", "name": "longest"}, {"go": "to", "index": 0}, {"go": "order", "name": "longest"}):
-        browser._receive(browser, message, [])
-    assert browser.page["why"].startswith("longest: 1 of")
-
-
-def test_orders_are_offered_only_where_they_have_rows(odd, model, rows):
-    assert [name for name, _ in TokenView(model, rows).browse().orders] == ["longest"]
-    counts = dict(odd.browse().orders)
-    assert counts.pop("longest") == len(KINDS) - 1  # what was left out has no length to go by
-    assert set(counts.values()) == {1}
-    assert len(counts) == 7
-
-
-def test_a_row_number_that_is_not_there_is_said_and_the_page_stays(odd):
-    browser = odd.browse()
-    browser._receive(browser, {"go": "row", "number": 7}, [])
-    browser._receive(browser, {"go": "row", "number": 4000}, [])
-    assert (browser.page["number"], browser.page["complaint"]) == (7, "There is no row 4000.")
-    browser._receive(browser, {"go": "row", "number": 3}, [])
-    assert (browser.page["number"], browser.page["complaint"]) == (3, "")
-
-
-@pytest.mark.parametrize(
-    "message", [{}, {"go": "to"}, {"go": "to", "index": "1"}, {"go": "order", "name": "x"}, {"go": 1}]
-)
-def test_a_message_that_makes_no_sense_changes_nothing(odd, message):
-    browser = odd.browse()
-    before = browser.page
-    browser._receive(browser, message, [])
-    assert browser.page == before
-
-
-def test_a_page_is_plain_json(odd):
-    browser = odd.browse()
-    browser._receive(browser, {"go": "row", "number": 8}, [])
-    assert json.loads(json.dumps(browser.page)) == browser.page
-
-
-def test_a_raw_text_in_pieces_is_reached_by_its_row_number(model):
-    rows = [{"text": "the quick brown fox jumps over the lazy dog " * size} for size in (1, 12, 1)]
-    browser = TokenView(model, rows, max_seq_length=32).browse()
-    browser._receive(browser, {"go": "row", "number": 2}, [])
-    assert browser.page["index"] == browser.total - 1
-    browser._receive(browser, {"go": "row", "number": 1}, [])
-    assert browser.page["index"] == 1
-
-
-def test_only_the_page_that_is_asked_for_is_read():
-    read = []
-
-    class Counting(list):
-        def __getitem__(self, index):
-            read.append(index)
-            return super().__getitem__(index)
-
-    rows = Counting(
-        Encoded(np.array([5, 6, 7], dtype=np.int32), np.array([False, True, True]), number=n) for n in range(1000)
-    )
-    same = np.arange(1000)
-    book = Book(
-        rows,
-        [],
-        lambda number: rows[number],
-        numbers=same,
-        lengths=same * 0 + 3,
-        cuts=same * 0,
-        first_alike=same,
-        odd={},
-        decode=str,
-        special=set(),
-    )
-    browser = TokenBrowser(book, "rows")
-    browser._receive(browser, {"go": "to", "index": 500}, [])
-    assert read == [0, 500]
 
 
 def test_a_row_left_out_of_a_trainer_that_holds_rows_out_is_shown_under_its_own_number(model):

@@ -1,0 +1,185 @@
+"""The page of a run in a real browser, alone: its buttons, its texts, and a state that comes later."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.shown_runs import LIVE, asked_of, ended_run, run_of, step_event, view_of
+from tests.browser.widget_page import open_widget, traits_of
+from tunebook.events import Notice, SampleEvent
+
+pytest_plugins = ["tests.browser.fixtures"]
+pytestmark = pytest.mark.browser
+
+
+def test_markup_in_a_notice_or_a_model_name_stays_text(chromium):
+    run = run_of([1.0, 2.0], model="<img src=x onerror=window.hit=1>")
+    run.add(Notice(step=2, text="<script>window.hit=1</script><b>bold</b>"))
+    for step, text in [(0, "<u>base</u>"), (2, "<iframe srcdoc='<script>top.hit=1</script>'>")]:
+        run.add(SampleEvent(step=step, prompt="<i>Why?</i>", text=text, seconds=1.0))
+    run.add(ended_run(2))
+    page = open_widget(chromium, view_of(run))
+    page.get_by_role("button", name="Compare base and tuned blind").click()
+    shown = page.locator(LIVE).inner_text()
+    elements = page.locator(
+        f"{LIVE} img, {LIVE} script, {LIVE} iframe, .tunebook-samples :is(i, u), .tunebook-notices b"
+    ).count()
+    hit = page.evaluate("window.hit")
+    page.context.close()
+    assert "<script>window.hit=1</script><b>bold</b>" in shown
+    assert "<img src=x onerror=window.hit=1>" in shown
+    assert "<i>Why?</i>" in shown
+    assert shown.count("<iframe srcdoc='<script>top.hit=1</script>'>") == 2  # with its changes, and to be chosen
+    assert shown.count("<u>base</u>") == 2
+    assert (elements, hit) == (0, None)
+
+
+def test_the_buttons_send_their_commands_once_and_wait_for_the_run(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9)))
+    buttons = page.locator(".tunebook-actions button")
+    assert buttons.all_inner_texts() == ["Pause", "Evaluate", "Sample", "Learning rate"]
+    buttons.nth(1).focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # already asked
+    buttons.nth(0).click()
+    waiting = buttons.nth(1).get_attribute("aria-disabled")
+    spoken = page.locator(".tunebook-spoken").text_content()
+    assert asked_of(page) == [{"command": "evaluate"}, {"command": "pause"}]
+    assert waiting == "true"
+    assert spoken == "Pause: asked for, done after the step in progress."
+    page.context.close()
+
+
+def test_a_new_learning_rate_is_sent_as_a_number_and_nonsense_is_answered_in_the_page(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9)))
+    page.get_by_role("button", name="Learning rate", exact=True).click()
+    field = page.get_by_role("textbox", name="New learning rate")
+    expect(field).to_be_focused()
+    expect(field).to_have_value("0.0002")
+    field.fill("fast")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("“fast” is no learning rate; write a number above 0, such as 1e-4.")
+    field.fill("5e-5")
+    page.keyboard.press("Enter")
+    expect(field).to_be_hidden()
+    assert asked_of(page) == [{"command": "learning_rate", "value": 5e-5}]
+    page.context.close()
+
+
+def test_a_run_is_discarded_only_by_a_second_press(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9)))
+    page.get_by_role("button", name="Discard").click()
+    assert asked_of(page) == []
+    page.get_by_role("button", name="Really discard?").click()
+    assert asked_of(page) == [{"command": "discard"}]
+    expect(page.locator(".tunebook-headline")).to_have_text("Stopping after step 3…")
+    page.context.close()
+
+
+def test_where_the_kernel_cannot_hear_every_button_says_so_and_sends_nothing(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9, awaited=False)))
+    for button in page.locator(".tunebook-header button").all():
+        expect(button).to_be_disabled()
+        assert "interrupt button ■" in (button.get_attribute("title") or "")
+        button.dispatch_event("click")
+    assert asked_of(page) == []
+    page.context.close()
+
+
+def test_without_notices_or_samples_there_is_no_empty_box(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0])))
+    expect(page.locator(".tunebook-notices")).to_be_hidden()
+    expect(page.locator(".tunebook-samples")).to_be_hidden()
+    page.context.close()
+
+
+def test_samples_can_be_scrubbed_from_base_to_final_with_the_words_that_changed_marked(chromium):
+    run = run_of([1.0, 2.0])
+    for step, words in [(0, "so so long"), (1, "so long"), (2, "so very long")]:
+        for prompt in ("Why?", "Who?"):
+            run.add(SampleEvent(step=step, prompt=prompt, text=f"{prompt} {words}", seconds=1.0))
+    page = open_widget(chromium, view_of(run))
+    text, slider = page.locator(".tunebook-sample").first, page.get_by_label("Step of the sample")
+    expect(text.locator("del")).to_have_text(["so"])
+    expect(text.locator("ins")).to_have_text(["very"])
+    slider.press("Home")
+    expect(slider).to_have_attribute("aria-valuetext", "base model")
+    expect(text).to_have_text("Why? so so long")
+    expect(text.locator("ins, del")).to_have_count(0)
+    slider.press("ArrowRight")
+    page.get_by_label("Changes marked against").select_option("against the one before")
+    expect(text.locator("del")).to_have_text(["so "])
+    page.get_by_label("Prompt").select_option("Who?")
+    expect(text).to_have_text("Who? so so long")  # the struck word is still there to read
+    page.context.close()
+
+
+def test_a_blind_choice_is_counted_for_whom_it_was_and_told_to_the_kernel(chromium):
+    run = run_of([1.0, 2.0])
+    for prompt in ("Why?", "Who?"):
+        for step, words in [(0, "base words"), (2, "tuned words")]:
+            run.add(SampleEvent(step=step, prompt=prompt, text=words, seconds=1.0))
+    run.add(ended_run(2))
+    page = open_widget(chromium, view_of(run))
+    page.get_by_role("button", name="Compare base and tuned blind").click()
+    answers = page.locator(".tunebook-answer .tunebook-sample")
+    for choose in ("tuned", "base"):
+        first = answers.first.text_content() == f"{choose} words"
+        expect(page.locator(".tunebook-verdict")).to_have_text("")  # not said before the choice
+        page.get_by_role("button", name="A is better" if first else "B is better").click()
+        expect(page.locator(".tunebook-verdict")).to_contain_text("is the tuned model (step 2)")
+        if choose == "tuned":
+            page.get_by_role("button", name="Next").click()
+    expect(page.locator(".tunebook-verdict")).to_contain_text("tuned 1, base 1, no difference 0")
+    assert page.evaluate("model.get('picks')") == [
+        {"prompt": "Why?", "pick": "tuned"},
+        {"prompt": "Who?", "pick": "base"},
+    ]
+    page.context.close()
+
+
+def test_a_press_of_stop_is_sent_once_and_answered_by_the_page_itself(chromium):
+    page = open_widget(chromium, view_of(run_of([3.0, 2.5], total=9, output_dir="runs")))
+    page.get_by_role("button", name="Stop and save").click()
+    expect(page.locator(".tunebook-headline")).to_have_text("Stopping after step 3…")
+    expect(page.get_by_role("button", name="Stopping…")).to_be_disabled()
+    assert asked_of(page) == [{"command": "stop"}]
+    page.context.close()
+
+
+def test_elapsed_and_left_go_on_while_the_kernel_is_silent(chromium):
+    page = open_widget(chromium, view_of(run_of([3.0, 2.5, 2.0], total=100)))  # 4 s a step: 12 s gone, 388 s left
+    elapsed = page.locator("dt", has_text="Elapsed").locator("xpath=..").locator(".tunebook-value")
+    left = page.locator("dt", has_text="Left").locator("xpath=..").locator(".tunebook-value")
+    expect(elapsed).to_have_text("0:14", timeout=4000)
+    expect(left).to_have_text("6:25", timeout=1000)
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [480, 1200])
+def test_nothing_is_wider_than_the_page(chromium, screenshots, width):
+    run = run_of(
+        [3.0, 2.5, 2.0, 1.9], total=100_000, model="an-organisation-with-a-long-name/a-model-with-a-longer-name-7B"
+    )
+    run.add(Notice(step=3, text="/a/path/without/a/single/space/" + 20 * "that-goes-on-and-on/"))
+    for step in (0, 3):
+        run.add(SampleEvent(step=step, prompt="A question " * 20, text="words " * step, seconds=1.0))
+    page = open_widget(chromium, view_of(run), width=width)
+    widest = page.evaluate("document.documentElement.scrollWidth")
+    page.screenshot(path=screenshots / f"page-{width}.png", full_page=True)
+    page.context.close()
+    assert widest <= width
+
+
+def test_a_later_state_reaches_an_open_page(chromium):
+    run = run_of([3.0, 2.5], total=1000)
+    view = view_of(run)
+    page = open_widget(chromium, view)
+    for step in range(3, 700):  # past the point where rows move from one trait to the other
+        run.add(step_event(step, 1000, 1.5))
+    view.publish(run)
+    page.evaluate("(traits) => window.publish(traits)", traits_of(view))
+    expect(page.locator(".tunebook-headline")).to_contain_text("Step 699 of 1,000")
+    expect(page.locator("canvas").first).to_have_attribute(
+        "aria-label", "Loss over 699 steps: first 3.000, now 1.500, lowest 1.500, highest 3.000."
+    )
+    page.context.close()
