@@ -20,7 +20,7 @@ GROUPS = {
 # The longest of the others, so that none of them is left for the end, when one worker has nothing to do.
 LONG = [
     *("test_released_tokenizers", "test_checkpoint_config", "test_odd_names", "test_trusted", "test_scratch"),
-    *("test_resume", "test_export", "test_vision_training", "test_parity", "test_gguf", "test_verify"),
+    *("test_resume", "test_export", "test_vision_training", "test_parity", "test_weights", "test_verify"),
     *("test_memorise_tiny", "test_trainer", "test_merged", "test_memory", "test_malformed", "test_chat_templates"),
 ]
 ORDER = [*GROUPS, *LONG]

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.gguf.test_gguf_scores import folder_of
+from tests.makers.scored_tokenizers import folder_of
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.export.gguf_feasibility import check_gguf

@@ -14,11 +14,6 @@ from tunebook.gguf import UnsupportedArchitecture, write_gguf
 IDS = [5, 17, 99, 4, 250, 301, 7, 60, 61, 62]
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def tune(model, **choice):
     """Adapters whose B matrices are not zero."""
     FastModel.get_peft_model(model, r=4, lora_alpha=8, **choice)

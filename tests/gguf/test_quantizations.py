@@ -25,11 +25,6 @@ K_QUANTS = [kind for kind in KINDS if is_k_quant(kind)]
 IDS = [5, 17, 99, 4, 250, 301, 7, 60, 61, 62]
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     """A model whose rows divide into blocks of 256; of eight layers, the first few that the mixtures tell apart."""
