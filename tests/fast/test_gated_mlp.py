@@ -169,8 +169,8 @@ def test_three_arrays_of_the_mlps_width_are_kept_and_no_fourth():
 
 # Of mlx-lm 0.32.2, by the form their MLPs are written in; models that import one of these MLPs are caught with it.
 CAUGHT = {
-    "_swiglu_form": """Klear afmoe baichuan_m1 bailing_hybrid bailing_moe bailing_moe_linear bailing_moe_v3 cohere cohere2
-        deepseek dots1 ernie4_5 ernie4_5_moe exaone exaone4 exaone_moe granite granitemoehybrid helium hunyuan
+    "_swiglu_form": """Klear afmoe baichuan_m1 bailing_hybrid bailing_moe bailing_moe_linear bailing_moe_v3 cohere
+        cohere2 deepseek dots1 ernie4_5 ernie4_5_moe exaone exaone4 exaone_moe granite granitemoehybrid helium hunyuan
         hunyuan_v1_dense internlm2 internlm3 jamba kimi_linear laguna lfm2 lfm2_moe llama llama4 llama4_text
         longcat_flash mimo minicpm minicpm3 ministral3 nanbeige olmo2 olmo3 plamo qwen2 qwen2_moe qwen3 qwen3_moe
         qwen3_next seed_oss stablelm telechat3 youtu_llm""",

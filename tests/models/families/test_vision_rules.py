@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.makers.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
 from tests.memory.test_memory import ONE, measured
 from tunebook import FastModel, TrainingConfig, memory
 from tunebook.data.examples import Example, Text, Tokens
@@ -27,11 +27,6 @@ from tunebook.tokens.encoding import encode_rows
 from tunebook.train.optim import decays
 
 IDEFICS = ("smolvlm", "idefics3")
-
-
-@pytest.fixture(params=FAMILIES)
-def vision(request, vision_models):
-    return vision_models(request.param)
 
 
 def encoded(model, *rows, **options):
