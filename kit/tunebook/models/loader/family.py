@@ -1,0 +1,45 @@
+"""The family of a loaded model, text or vision, and the processor of images that the second needs.
+
+mlx-vlm is imported where it is needed: that takes seconds, and a text model needs none of it.
+"""
+
+from typing import Any
+
+import mlx.nn as nn
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from transformers import PreTrainedTokenizerBase
+
+from ...model_files.transformers_config import quiet_transformers
+from ..families.base import Family
+from ..families.text import TextFamily
+from .folder import ModelFolder
+
+
+def open_processor(folder: ModelFolder) -> Any:
+    """What turns images into arrays; None for a model that reads none."""
+    if not folder.sees:
+        return None
+    with folder.opening(), quiet_transformers():
+        from mlx_vlm.utils import load_processor
+
+        # Left to itself mlx-vlm trusts the code of most families.
+        return load_processor(folder.shown, add_detokenizer=False, trust_remote_code=folder.trust_remote_code)
+
+
+def family_of(
+    folder: ModelFolder, config: dict[str, Any], module: nn.Module, tokenizer: TokenizerWrapper, processor: Any
+) -> Family:
+    """How the model encodes, predicts and writes. Raises ValueError for what cannot be tuned here."""
+    if not folder.sees:
+        return TextFamily(module, tokenizer)
+    from ..families.vision import VisionFamily
+
+    if isinstance(processor, PreTrainedTokenizerBase):
+        raise ValueError(
+            f"{folder.path} is more than a text model (its config has vision_config), but holds no processor of images "
+            "that mlx-vlm knows. Pass text_only=True to tune its language model alone."
+        )
+    if not tokenizer.has_chat_template and processor.chat_template is not None:
+        tokenizer.chat_template = processor.chat_template
+        tokenizer.has_chat_template = True
+    return VisionFamily(module, tokenizer, processor, config)
