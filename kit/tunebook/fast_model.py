@@ -3,9 +3,8 @@
 It only calls into rooms; nothing is decided here.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +19,11 @@ from .export.hub import publish
 from .export.lora import AdapterFormat
 from .export.report import Export
 from .export.saving import SaveMethod, export_gguf, export_lora, export_merged
-from .machine.scratch import recover
-from .model_files.adapter_files import base_of_adapters
 from .models import adapters
 from .models.families.base import Family
-from .models.fetch import ModelNotFound
 from .models.generation import as_prompt, write
 from .models.loaded import Loaded
-from .models.loader import load
-from .models.norms import keep_norms_in_float32
+from .models.loader import load_pretrained
 from .models.resize import resize
 
 
@@ -83,44 +78,21 @@ class FastModel:
         `resize_embeddings` adds rows for tokens that the tokenizer has and the embedding has not, as the method of that
         name does; adapters that bring a tokenizer of their own have them as they were tuned with them.
         """
-        place = Path(name).expanduser().absolute()
-        if os.path.isdir(place):  # false for a name longer than files have, where Path.is_dir raises
-            recover(place)
-        base = base_of_adapters(Path(name)) if os.path.isdir(name) else None  # None: these are no adapters
-        if full_finetuning and (load_in_4bit or load_in_8bit):
-            raise ValueError(
-                "full_finetuning needs weights that can be changed; leave out load_in_4bit / load_in_8bit."
-            )
-        if full_finetuning and base is not None:
-            raise ValueError(f"{name} holds adapters; leave out full_finetuning, or merge them and load the result.")
-        mx.random.seed(random_state)
-        try:
-            loaded = load(
-                name if base is None else base.name,
-                max_seq_length=max_seq_length,
-                dtype=dtype,
-                load_in_4bit=load_in_4bit,
-                load_in_8bit=load_in_8bit,
-                token=token,
-                revision=revision or (base.revision if base else None),
-                trust_remote_code=trust_remote_code,
-                text_only=text_only,
-                chat_template=chat_template,
-                adapters_folder=Path(name) if base is not None else None,
-            )
-        except ModelNotFound as error:
-            if base is None:
-                raise
-            raise ModelNotFound(f"{error} The adapter_config.json of {name} names it as their base.") from error
-        if resize_embeddings or loaded.adapters_folder is not None:
-            resize(loaded)
-        if base is not None:
-            adapters.load_adapters(loaded.module, Path(name), loaded.family.transformers_names)
-            loaded = replace(loaded, source=f"{loaded.source}, with the adapters in {name}{base.note}")
-        elif full_finetuning:
-            keep_norms_in_float32(loaded.module)
-        else:
-            loaded.module.freeze()
+        loaded = load_pretrained(
+            name,
+            full_finetuning=full_finetuning,
+            resize_embeddings=resize_embeddings,
+            random_state=random_state,
+            load_in_4bit=load_in_4bit,
+            load_in_8bit=load_in_8bit,
+            revision=revision,
+            max_seq_length=max_seq_length,
+            dtype=dtype,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            text_only=text_only,
+            chat_template=chat_template,
+        )
         return FastModel(loaded), loaded.tokenizer
 
     @staticmethod

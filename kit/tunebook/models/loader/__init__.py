@@ -6,5 +6,6 @@ the folder. This is the only place that decides whether a model is text or visio
 
 from .loading import load
 from .module import DTYPES
+from .pretrained import load_pretrained
 
-__all__ = ["DTYPES", "load"]
+__all__ = ["DTYPES", "load", "load_pretrained"]
