@@ -73,6 +73,24 @@ def test_an_interrupt_of_a_listener_is_thrown_into_the_run_and_what_follows_is_t
     assert audience.told == [said("one"), said("saved"), said("ended")]
 
 
+@pytest.mark.parametrize("rises", [KeyboardInterrupt, SystemExit])
+def test_an_event_that_is_told_once_more_is_heard_by_those_who_have_not_heard_it(rises):
+    """An interrupt is kept until all have heard, what ends the process is not."""
+    heard = []
+
+    def first(event):
+        heard.append("first")
+        raise rises
+
+    audience = Audience([("The first", first), ("The second", lambda event: heard.append("second"))], None, [])
+    event = said("one")
+    with pytest.raises(rises):
+        audience.tell(event)
+    audience.tell(event)
+    assert heard == ["first", "second"]
+    assert audience.told == [event]
+
+
 def test_a_cancelled_drain_ends_the_run_in_its_own_way():
     saves, audience = [], Audience([], None, [])
 
