@@ -24,24 +24,17 @@ from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import Estimate, estimate, settled
 from .models.loaded import Loaded
 from .models.tensors import flat
-from .runs.folder import CONFIG_FILE, check_learning_rates, keep_config, rewind
+from .runs.folder import rewind
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
 from .tokens.batch_order import total_steps
 from .train.datasets import Sources, prepare
 from .train.evaluation import Score, score_now
-from .train.kept.checkpoint import (
-    Checkpoint,
-    check_is_of,
-    checkpoint_at,
-    checkpoint_folders,
-    find_checkpoint,
-    put_right_beside,
-    step_of,
-)
+from .train.kept.checkpoint import Checkpoint, check_is_of, find_checkpoint, put_right_beside
 from .train.kept.earlier_runs import said_of_earlier_runs
 from .train.kept.identity import differences
+from .train.kept.run_files import begin_run_files, check_rates, keeps_rates, put_back_run_files
 from .train.kept.saving import make_run_folder
 from .train.loop import Run
 from .train.plan import RunPlan
@@ -249,9 +242,10 @@ class Trainer:
             # From a checkpoint of choice the run may take another course.
             same_course = place in (run.folder, run.folder.parent)
             if same_course:
-                _check_rates(run.folder, checkpoint.progress["step"])
+                check_rates(run.folder, checkpoint)
             run.restore(checkpoint)
-            rewound = rewind(run.folder, run.step, same_course=same_course)
+            rates_are_kept = keeps_rates(checkpoint)
+            rewound = rewind(run.folder, run.step, same_course=same_course, rates_are_kept=rates_are_kept)
             run.progress.learning_rates |= rewound.rates_ahead
             run.notices += [*skipped, *rewound.notices]
             earlier = rewound.events
@@ -259,13 +253,13 @@ class Trainer:
         elif config.output_dir is not None:
             run.folder = make_run_folder(config.output_dir)
             hold(run.folder)
-            keep_config(run.folder, config.as_plain(), plan.identity)
+            begin_run_files(run.folder, config, plan.identity)
             run.notices += said_of_earlier_runs(run.folder, partial(self._differences, plan))
         if run.folder is not None:
             put_right_beside(run.folder)
         run.notices += [lock.notice for lock in locks if lock.notice is not None]
         if run.folder is not None:
-            run.see_to_folder = partial(_put_back, run.folder, locks[-1], config, plan.identity)
+            run.see_to_folder = partial(_put_back, run, locks[-1])
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         audience = Audience([*bar, *self._listeners], run.folder, earlier)
@@ -310,16 +304,11 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     return trainer
 
 
-def _check_rates(run_folder: Path, step: int) -> None:
-    newest = step_of(checkpoint_folders(run_folder)[-1])
-    check_learning_rates(run_folder, step, newest=newest, checkpoint=checkpoint_at(run_folder, step))
-
-
-def _put_back(run_folder: Path, lock: RunLock, config: TrainingConfig, identity: Mapping[str, Any]) -> None:
-    """Make a run folder anew that was taken away in the middle of the run, held and with its config."""
+def _put_back(run: Run, lock: RunLock) -> None:
+    """Make a run folder anew that was taken away in the middle of the run, held and with its files."""
+    assert run.folder is not None
     lock.hold_again()
-    if not (run_folder / CONFIG_FILE).exists():
-        keep_config(run_folder, config.as_plain(), identity)
+    put_back_run_files(run.folder, run.plan.config, run.plan.identity, run.progress)
 
 
 def _result(told: Sequence[Event], run_folder: Path | None) -> TrainResult:

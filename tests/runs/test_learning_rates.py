@@ -51,7 +51,13 @@ def rates_are_empty(folder):
 
 
 OF_THE_LOG = [end_is_cut, a_change_is_damaged, log_is_gone]
-OF_THE_RATES = [seal_is_broken, rates_are_empty]
+
+
+def rates_are_gone(folder):
+    (folder / RATES_FILE).unlink()
+
+
+OF_THE_RATES = [seal_is_broken, rates_are_empty, rates_are_gone]
 
 
 @pytest.mark.parametrize("damage", [lambda folder: None, *OF_THE_LOG, *OF_THE_RATES])

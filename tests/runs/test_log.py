@@ -20,7 +20,7 @@ from tunebook.events import (
     to_json,
 )
 from tunebook.runs import log, log_lines
-from tunebook.runs.learning_rates import RATES_FILE, LearningRatesLost, check_learning_rates
+from tunebook.runs.learning_rates import RATES_FILE, LearningRatesLost, check_learning_rates, keep_rates
 from tunebook.runs.log import event_log, rewind
 from tunebook.runs.log_lines import EVENTS_FILE, SAMPLES_FILE, read_events
 
@@ -239,16 +239,16 @@ def test_no_damage_of_one_file_takes_the_learning_rates_that_were_asked_for(fold
     assert rewind(folder, 3).rates_ahead == {4: 5e-5}  # also when the process is killed again before step 4
 
 
-def lost(folder, step=3, newest=5):
+def lost(folder, step=3, newest=5, is_kept=True):
     """What a resume at `step` is refused with; nothing where it is not."""
     try:
-        check_learning_rates(folder, step, newest=newest, checkpoint=folder / "step")
+        check_learning_rates(folder, step, newest=newest, checkpoint=folder / "step", is_kept=is_kept)
     except LearningRatesLost as error:
         return str(error)
     return ""
 
 
-@pytest.mark.parametrize("damage", [kind for kind in DAMAGES if kind != "gone"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_rates_are_lost_only_with_both_of_their_files(folder, damage):
     assert lost(folder) == ""
     whole = (folder / EVENTS_FILE).read_bytes()
@@ -307,11 +307,32 @@ def test_a_rate_that_only_the_sealed_file_still_tells_of_is_missed_when_that_is_
 
 
 def test_a_run_whose_rates_nobody_changed_is_never_refused(tmp_path):
+    keep_rates(tmp_path, {})
     keep = event_log(tmp_path)
     for event in [STARTED, *STEPS]:
         keep(event)
     (tmp_path / EVENTS_FILE).write_bytes(b"\0" * 99)
     assert lost(tmp_path) == ""
+    (tmp_path / RATES_FILE).unlink()
+    assert lost(tmp_path, is_kept=False) == ""  # of an earlier version, which had no file where nobody changed any
+
+
+def test_a_rate_is_in_its_file_with_those_before_it_whatever_became_of_the_file_meanwhile(folder):
+    told = [STARTED, *STEPS[:3]]
+    keep = event_log(folder, told=told)
+    for step, rate in ((3, 7e-5), (4, 6e-5)):
+        told.append(LearningRateChanged(step=step, learning_rate=rate))
+        (folder / RATES_FILE).unlink()
+        keep(told[-1])
+    (folder / EVENTS_FILE).write_bytes(b"")
+    assert rewind(folder, 3, rates_are_kept=True).rates_ahead == {3: 7e-5, 4: 6e-5}
+
+
+def test_a_file_of_rates_that_is_missed_is_told_of_and_made_anew(folder):
+    (folder / RATES_FILE).unlink()
+    (notice,) = rewind(folder, 3, rates_are_kept=True).notices
+    assert notice.startswith(f"{RATES_FILE} is missing; of the learning rates that were asked for, those in")
+    assert rewind(folder, 3, rates_are_kept=True).notices == []
 
 
 def test_a_damaged_file_of_rates_is_written_anew_for_the_next_resume(folder):

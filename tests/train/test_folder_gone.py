@@ -9,7 +9,16 @@ from mlx.utils import tree_flatten
 
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import Notice, SampleEvent
-from tunebook.runs.folder import CONFIG_FILE, EVENTS_FILE, SAMPLES_FILE, event_log, load, new_run_folder, read_events
+from tunebook.runs.folder import (
+    CONFIG_FILE,
+    EVENTS_FILE,
+    RATES_FILE,
+    SAMPLES_FILE,
+    event_log,
+    load,
+    new_run_folder,
+    read_events,
+)
 from tunebook.runs.lock import LOCK_FILE, RunInUse, RunLock
 from tunebook.train.kept.checkpoint import checkpoint_folders
 
@@ -99,7 +108,7 @@ def test_the_folder_made_anew_is_held_again(trained, tmp_path):
     RunLock(tmp_path / "out" / "run-001").release()
 
 
-@pytest.mark.parametrize("name", [EVENTS_FILE, SAMPLES_FILE, CONFIG_FILE, LOCK_FILE, "checkpoints"])
+@pytest.mark.parametrize("name", [EVENTS_FILE, SAMPLES_FILE, CONFIG_FILE, RATES_FILE, LOCK_FILE, "checkpoints"])
 def test_a_part_that_is_taken_away_comes_back(trained, tmp_path, name):
     def act(folder, step):
         if step == 3:

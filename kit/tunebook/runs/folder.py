@@ -17,13 +17,14 @@ import numpy as np
 from ..events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 from ..machine.inert import one_line
 from ..machine.private import make_private_folder, new_private_file
-from .learning_rates import LearningRatesLost, check_learning_rates
+from .learning_rates import RATES_FILE, LearningRatesLost, check_learning_rates, keep_rates
 from .log import event_log, rewind
 from .log_lines import EVENTS_FILE, SAMPLES_FILE, last_events, log_of, read_events
 
 __all__ = [
     "CONFIG_FILE",
     "EVENTS_FILE",
+    "RATES_FILE",
     "SAMPLES_FILE",
     "STOP_FILE",
     "LearningRatesLost",
@@ -31,6 +32,7 @@ __all__ = [
     "check_learning_rates",
     "event_log",
     "keep_config",
+    "keep_rates",
     "last_events",
     "load",
     "new_run_folder",

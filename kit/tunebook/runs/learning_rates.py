@@ -1,7 +1,8 @@
 """The learning rates someone asked for while a run went on, in a sealed file of their own beside the log.
 
 They decide numbers of a resumed run, so the log and the sealed file vouch for one another, and a rate that may be lost
-with both is the one thing that keeps a run from going on by itself.
+with both is the one thing that keeps a run from going on by itself. The sealed file is there from the start of a run,
+also where nobody asks for a rate, so that it is missed where it was taken away.
 """
 
 import errno
@@ -20,13 +21,14 @@ class LearningRatesLost(ValueError):
     """A learning rate someone asked for may be in no file that can still be read."""
 
 
-def check_learning_rates(run_folder: Path | str, step: int, *, newest: int, checkpoint: Path) -> None:
+def check_learning_rates(run_folder: Path | str, step: int, *, newest: int, checkpoint: Path, is_kept: bool) -> None:
     """Raise LearningRatesLost where a rate that was asked for after `step` may be missing, and weights would differ.
 
     A `checkpoint` at `step` holds the rates up to it. Later ones are in the sealed file; where that is damaged, the log
-    has to tell of every step, up to the `newest` checkpoint at least. Where there is none, nobody asked for any.
+    has to tell of every step, up to the `newest` checkpoint at least. So it has where there is none, if `is_kept` says
+    that the run had one; of a run of an earlier version, nobody asked for any then.
     """
-    _, damage = _sealed_rates(Path(run_folder))
+    _, damage = _sealed_rates(Path(run_folder), is_kept=is_kept)
     if damage is None or (gap := _gap_in(Path(run_folder) / EVENTS_FILE, step, newest)) is None:
         return
     raise LearningRatesLost(
@@ -44,9 +46,9 @@ def keep_rates(run_folder: Path, rates: dict[int, float]) -> None:
         partial.write_text(sealed_json({"learning_rates": sorted(rates.items())}))
 
 
-def with_sealed(run_folder: Path, rates: dict[int, float]) -> tuple[dict[int, float], list[str]]:
-    """(`rates` with those of the sealed file, what is to be said of that file)."""
-    sealed, damage = _sealed_rates(run_folder)
+def with_sealed(run_folder: Path, rates: dict[int, float], *, is_kept: bool) -> tuple[dict[int, float], list[str]]:
+    """(`rates` with those of the sealed file, what is to be said of that file); one that `is_kept` is missed."""
+    sealed, damage = _sealed_rates(run_folder, is_kept=is_kept)
     if damage is not None:
         return rates, [f"{damage}; of the learning rates that were asked for, those in {EVENTS_FILE} are taken."]
     return rates | sealed, []
@@ -77,11 +79,11 @@ def _gap_in(file: Path, step: int, newest: int) -> str | None:
     return None if begun else f"{file.name} begins where the run was resumed"
 
 
-def _sealed_rates(run_folder: Path) -> tuple[dict[int, float], str | None]:
-    """(the rates in the sealed file, what is wrong with it); none where nobody asked for any."""
+def _sealed_rates(run_folder: Path, *, is_kept: bool) -> tuple[dict[int, float], str | None]:
+    """(the rates in the sealed file, what is wrong with it)."""
     file = run_folder / RATES_FILE
     if not os.path.lexists(file):
-        return {}, None
+        return {}, f"{file.name} is missing" if is_kept else None
     try:
         document, is_sealed = unsealed(file)
     except Damaged as damage:

@@ -43,12 +43,12 @@ class Rewound:
     notices: list[str] = field(default_factory=list)
 
 
-def rewind(run_folder: Path | str, step: int, *, same_course: bool = True) -> Rewound:
+def rewind(run_folder: Path | str, step: int, *, same_course: bool = True, rates_are_kept: bool = False) -> Rewound:
     """Take out of a run's log what came after `step`, and its start and end, and return what is left.
 
     A run that is resumed at `step` takes the steps after it once more, so they must not be in the log twice. Unless it
-    is to take the `same_course`, the learning rates that were asked for after `step` are forgotten. A log that cannot
-    be read or written is told of in a sentence.
+    is to take the `same_course`, the learning rates that were asked for after `step` are forgotten. Their file is
+    missed if `rates_are_kept`, and made anew. A log that cannot be read or written is told of in a sentence.
     """
     run_folder = Path(run_folder)
     file = run_folder / EVENTS_FILE
@@ -61,17 +61,17 @@ def rewind(run_folder: Path | str, step: int, *, same_course: bool = True) -> Re
     changes = {
         event.step: (line, event.learning_rate) for line, event in sound if isinstance(event, LearningRateChanged)
     }
-    rates, said = with_sealed(run_folder, {after: rate for after, (_, rate) in changes.items()})
+    logged = {after: rate for after, (_, rate) in changes.items()}
+    rates, said = with_sealed(run_folder, logged, is_kept=rates_are_kept)
     notices += said
     ahead = {after: rate for after, rate in rates.items() if after >= step} if same_course else {}
     lines = [line for line, _ in kept]
-    if rates or said:  # what is damaged is written anew, or it would be in doubt at each resume
-        try:
-            keep_rates(run_folder, {after: rate for after, rate in rates.items() if after < step} | ahead)
-        except OSError as error:
-            notices.append(f"{RATES_FILE} could not be written ({error.strerror or error}).")
-            # The log at least goes on telling of them.
-            lines += [line for after, (line, _) in changes.items() if after in ahead and after > step]
+    try:  # anew where it is damaged, or it would be in doubt at each resume
+        keep_rates(run_folder, {after: rate for after, rate in rates.items() if after < step} | ahead)
+    except OSError as error:
+        notices.append(f"{RATES_FILE} could not be written ({error.strerror or error}).")
+        # The log at least goes on telling of them.
+        lines += [line for after, (line, _) in changes.items() if after in ahead and after > step]
     events: list[Event] = [event for _, event in kept if event is not None]
     if file.is_file():
         try:
@@ -137,7 +137,8 @@ class _EventLog:
     def _write(self) -> None:
         self._see_to_the_file()
         if self._rates:
-            known, _ = with_sealed(self._folder, {})
+            # With all that was told before: the file may have been taken away or damaged in the meantime.
+            known, _ = with_sealed(self._folder, _rates_in(self._told), is_kept=False)
             keep_rates(self._folder, known | self._rates)
             self._rates = {}
         for name, lines in self._waiting.items():
@@ -159,7 +160,7 @@ class _EventLog:
                 if not (self._folder / SAMPLES_FILE).exists():
                     samples = [event for event in self._told if isinstance(event, SampleEvent)]
                     self._waiting[SAMPLES_FILE] = [sample_line(event) for event in samples]
-                self._rates = {e.step: e.learning_rate for e in self._told if isinstance(e, LearningRateChanged)}
+                self._rates = _rates_in(self._told)
             self._close()
             self._lost = 0
             return
@@ -177,6 +178,10 @@ class _EventLog:
             while size > MOST_WAITING_BYTES:
                 size -= len(lines.pop(0))
                 self._lost += 1
+
+
+def _rates_in(events: Sequence[Event]) -> dict[int, float]:
+    return {event.step: event.learning_rate for event in events if isinstance(event, LearningRateChanged)}
 
 
 def _append(path: Path, content: bytes) -> None:

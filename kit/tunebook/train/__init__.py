@@ -3,6 +3,6 @@
 `loop.py` says what comes when, `step.py` makes the numbers of a step, `kept/` is what is left on the disk for a run to
 go on from.
 
-Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/earlier_runs`, `kept/identity`, `kept/saving`, `loop`,
-`optim`, `plan`, `step`.
+Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/earlier_runs`, `kept/identity`, `kept/run_files`,
+`kept/saving`, `loop`, `optim`, `plan`, `step`.
 """

@@ -59,6 +59,7 @@ class RunProgress:
             "evals": [asdict(event) for event in self.evals],
             "looks": self.looks,
             "elapsed": self.elapsed,
+            "rates_are_kept": True,
             "learning_rates": [[step, rate] for step, rate in self.learning_rates.items() if step <= self.step],
         }
 
