@@ -58,7 +58,8 @@ def straight(tiny_folder, rows, tmp_path_factory):
 
 CHILD = """
 import json, os, signal, sys
-from tunebook import FastModel, Trainer, TrainingConfig, checkpoint
+from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.train.kept import checkpoint
 folder, out, settings, rows, resume, kill = json.loads(sys.argv[1])
 model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
 FastModel.get_peft_model(model, r=4, lora_alpha=8, lora_dropout=0.2)
