@@ -20,7 +20,7 @@ from tunebook.machine.scratch import ABOUT, MOVES, NEW, digest, recover, scratch
 
 def killed(code: str, *arguments: object) -> None:
     """Run Python code in a process that ends by SIGKILL."""
-    start = "import os, signal, sys\nfrom pathlib import Path\nfrom tunebook import atomic, scratch\n"
+    start = "import os, signal, sys\nfrom pathlib import Path\nfrom tunebook.machine import atomic, scratch\n"
     done = subprocess.run([sys.executable, "-c", start + code, *map(str, arguments)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
