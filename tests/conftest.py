@@ -48,6 +48,14 @@ def model(tiny_folder):
 
 
 @pytest.fixture
+def adapted(model):
+    """That model with adapters as they begin."""
+    from tunebook import FastModel
+
+    return FastModel.get_peft_model(model, r=4, lora_alpha=8)
+
+
+@pytest.fixture
 def tuned(model):
     """That model with adapters whose B matrices are not zero, so that a lost adapter shows."""
     import mlx.core as mx

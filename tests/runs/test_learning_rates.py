@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 
-from tests.runs.test_commands import PLAIN, asking, same, weights
-from tests.train.test_resume import make
+from tests.makers.small_runs import PLAIN, asking, make, same, weights
 from tunebook.runs.learning_rates import RATES_FILE, LearningRatesLost
 from tunebook.runs.log_lines import EVENTS_FILE
 from tunebook.train.kept.checkpoint import checkpoint_folders

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 
-from tests.train.test_resume import same, weights
+from tests.makers.small_runs import same, weights
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.config import TrainingConfig as Config
 from tunebook.data.encoded import Encoded

@@ -5,8 +5,8 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
+from tests.makers.small_runs import same, weights
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EndReason, Notice, StepEvent
 from tunebook.train import optim, step
@@ -34,14 +34,6 @@ def make(folder, rows, *, full=False, optim="adamw", **settings):
         lambda event: notices.append(event.text) if isinstance(event, Notice) else None, shows_progress=True
     )
     return trainer, notices
-
-
-def weights(trainer):
-    return {name: np.array(array) for name, array in tree_flatten(trainer.loaded.module.trainable_parameters())}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 class FailingEval:

@@ -7,8 +7,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
+from tests.makers.small_runs import weights
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.models import base_digest
@@ -36,10 +36,6 @@ def trainer_on(folder, rows, out=None, prepare=lambda model: None, adapted=True,
 
 def identity(trainer):
     return identity_of(trainer.loaded, trainer.config, trainer.data.feed, trainer.max_seq_length)
-
-
-def weights(trainer):
-    return {name: np.array(array) for name, array in tree_flatten(trainer.loaded.module.trainable_parameters())}
 
 
 def one_number(model):

@@ -1,42 +1,24 @@
 """What can be asked of a run while it goes on: another learning rate, and to stop and keep nothing."""
 
 import shutil
+import time
 
-import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
-from tests.train.test_resume import make
-from tunebook.events import Command, CommandReceived, EndReason, LearningRateChanged, Notice, StepEvent, Working
+from tests.makers.small_runs import PLAIN, asking, make, same, weights
+from tunebook.events import (
+    CheckpointSaved,
+    Command,
+    CommandReceived,
+    EndReason,
+    EvalEvent,
+    LearningRateChanged,
+    Notice,
+    StepEvent,
+    Working,
+)
 from tunebook.runs.folder import read_events
 from tunebook.train.kept.checkpoint import checkpoint_folders
-
-PLAIN = {
-    "gradient_accumulation_steps": 1,
-    "max_steps": 9,
-    "neftune_noise_alpha": None,
-    "save_steps": 3,
-    "save_total_limit": None,
-}
-
-
-def weights(trainer):
-    return {name: np.array(array) for name, array in tree_flatten(trainer.loaded.module.trainable_parameters())}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def asking(trainer, step, *request):
-    """Have the trainer asked for something while it computes the step after `step`."""
-
-    def ask(event):
-        if isinstance(event, Working) and event.step == step + 1 and event.done == 1:
-            trainer.send(*request)
-
-    trainer.subscribe(ask)
-    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +104,64 @@ def test_a_step_says_what_memory_is_held_and_what_is_kept_for_reuse(changed):
     for step in steps:
         assert 0 < step.active_gb <= step.peak_gb
         assert step.cache_gb >= 0
+
+
+def test_pausing_waits_and_resuming_goes_on(tiny_folder, rows, tmp_path, straight):
+    trainer = make(tiny_folder, rows, tmp_path / "out")
+    paused = []
+
+    def watch(event):
+        if isinstance(event, StepEvent) and event.step == 3:
+            trainer.send("pause")
+        if getattr(event, "what", "") == "paused":
+            paused.append(time.monotonic())
+            if len(paused) == 3:
+                trainer.send("resume")
+
+    trainer.subscribe(watch)
+    result = trainer.train()
+    assert len(paused) == 3
+    assert result.reason is EndReason.FINISHED
+    assert same(weights(trainer), straight[1])
+
+
+def test_a_checkpoint_and_a_score_can_be_asked_for(tiny_folder, rows, tmp_path, straight):
+    trainer = make(tiny_folder, rows, tmp_path / "out", eval_dataset=rows[:3], save_steps=None)
+    events = []
+    trainer.subscribe(events.append)
+    trainer.add_step_callback(lambda step, *_: [trainer.send("save"), trainer.send("evaluate")] if step == 5 else None)
+    trainer.train()
+    assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [5, 12]
+    assert [event.step for event in events if isinstance(event, EvalEvent)] == [0, 5, 12]
+    assert [event.command for event in events if isinstance(event, CommandReceived)] == ["save", "evaluate"]
+    assert same(weights(trainer), straight[1])  # looking changes nothing
+
+
+def test_what_is_asked_for_in_a_pause_is_done_in_the_pause(tiny_folder, rows, tmp_path, straight):
+    trainer = make(tiny_folder, rows, tmp_path / "out", eval_dataset=rows[:3], save_steps=None)
+    events, asked = [], [["save", "evaluate"], ["resume"]]
+
+    def watch(event):
+        events.append(event)
+        if isinstance(event, StepEvent) and event.step == 4:
+            trainer.send("pause")
+        if isinstance(event, Working) and event.what == "paused" and asked:
+            for command in asked.pop(0):
+                trainer.send(command)
+
+    trainer.subscribe(watch)
+    trainer.train()
+    resumed = next(n for n, e in enumerate(events) if isinstance(e, CommandReceived) and e.command == "resume")
+    done = [event for event in events[:resumed] if isinstance(event, CheckpointSaved | EvalEvent) and event.step]
+    assert [(type(event), event.step) for event in done] == [(EvalEvent, 4), (CheckpointSaved, 4)]
+    assert same(weights(trainer), straight[1])
+
+
+def test_what_cannot_be_done_when_asked_is_said(tiny_folder, rows):
+    trainer = make(tiny_folder, rows, None, output_dir=None, max_steps=2)
+    told = []
+    trainer.subscribe(lambda event: told.append(event.text) if isinstance(event, Notice) else None)
+    trainer.add_step_callback(lambda step, *_: [trainer.send("save"), trainer.send("evaluate")] if step == 1 else None)
+    trainer.train()
+    assert any(text.startswith("Asked to save, but there is no folder to save in; set Tr") for text in told)
+    assert any(text.startswith("Asked to evaluate, but there are no held-out rows") for text in told)

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
+from tests.makers.small_runs import weights
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EndReason, Notice
 from tunebook.runs.folder import CONFIG_FILE, EVENTS_FILE, keep_config, new_run_folder, read_events
@@ -72,10 +72,6 @@ def killed(tiny_folder, rows, tmp_path):
 
 def broke_off(said):
     return [text for text in said if "broke off" in text]
-
-
-def weights(trainer):
-    return {name: np.array(array) for name, array in tree_flatten(trainer.loaded.module.trainable_parameters())}
 
 
 def test_a_killed_run_is_named_with_its_steps_and_the_call_that_is_said_goes_on_with_it(run, killed, tmp_path):
