@@ -62,19 +62,9 @@ def reader(
         reads_images=placeholder is not None,
     )
 
-    def noting(row: Row, example: Example) -> Example:
-        names = unread(
-            row,
-            name,
-            None if template is None else template.source,
-            reads_images=placeholder is not None,
-            follows_weights=response_markers is None and train_on != "everything",
-        )
-        return replace(example, unread=names) if names else example
-
     def read_text(row: Row) -> Example:
         row = formatted(row, formatting_func)
-        return noting(row, read(row, reading))
+        return _noted(row, read(row, reading), name, reading)
 
     if placeholder is None:
         return read_text
@@ -83,7 +73,7 @@ def reader(
     def read_with_images(row: Row) -> Example:
         row = formatted(row, formatting_func)
         text, pictures = placing.take(row)
-        return noting(row, placing.put_back(read(text, reading), pictures))
+        return _noted(row, placing.put_back(read(text, reading), pictures), name, reading)
 
     return read_with_images
 
@@ -142,3 +132,15 @@ def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper, plac
     row, pictures = placing.take({"messages": messages})
     text = template.render(as_messages(row["messages"], images=True), add_generation_prompt=True)
     return placing.put_back(Example(parts=(Text(text),), rendered=True), pictures)
+
+
+def _noted(row: Row, example: Example, format: str, reading: Reading) -> Example:
+    """`example` with the names of what stands in its row and was not read."""
+    names = unread(
+        row,
+        format,
+        None if reading.template is None else reading.template.source,
+        reads_images=reading.reads_images,
+        follows_weights=reading.response_markers is None and reading.train_on != "everything",
+    )
+    return replace(example, unread=names) if names else example
