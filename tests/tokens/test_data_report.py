@@ -102,6 +102,14 @@ def test_trained_text_without_an_end_token_is_found(inspect, model):
     assert "<|im_end|>" in finding.text
 
 
+def test_an_end_token_with_braces_stands_in_its_finding_as_it_is(model, tmp_path):
+    tiny_tokenizer(tmp_path)
+    braced = PreTrainedTokenizerFast.from_pretrained(tmp_path, eos_token="{end}")
+    text = ids_of(model, "the lazy dog")
+    encoded = encode_rows([row_of([BOS, *text], len(text))], model.loaded, max_seq_length=128)
+    assert "({end})" in only(data_report.inspect(encoded, TokenizerWrapper(braced))).text
+
+
 def test_pieces_of_raw_text_are_not_asked_for_an_end_before_the_last(inspect):
     report = inspect([{"text": "the quick brown fox jumps over the lazy dog " * 20}], 32)
     assert report.encoded_rows > 3

@@ -6,14 +6,14 @@ many rows it is about, where the first ones are, and what to do.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .encoding import EncodedSet
 from .row_facts import Columns, columns_of
-from .tally import MOST_NAMED
+from .tally import MOST_NAMED, Account
 
 Kind = Literal[
     "left_out",
@@ -140,79 +140,91 @@ def inspect(encoded: EncodedSet, tokenizer: TokenizerWrapper) -> DataReport:
 def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper) -> Iterator[Finding]:
     """What is worth a warning, the gravest first."""
     account = encoded.account
+    for odd in (*_left_out(account), *_odd(columns, account.max_seq_length, tokenizer)):
+        if odd.numbers:
+            text, first = f"{_rows(len(odd.numbers))} {odd.text}", tuple(odd.numbers[:NAMED_ROWS])
+            yield Finding(odd.kind, len(odd.numbers), first, text, odd.remedy)
+    for name, (count, first) in list(account.unread.items())[:MOST_NAMED]:
+        text = f"{_rows(count)} with {name}, which is not read and changes nothing."
+        remedy = "Write what matters of it into the turns with formatting_func=..., or drop it."
+        yield Finding("unread", count, (first,), text, remedy)
+
+
+class _Odd(NamedTuple):
+    """What would be a finding about the rows of those numbers, were there any."""
+
+    kind: Kind
+    numbers: list[int]
+    text: str  # behind the count of rows
+    remedy: str
+
+
+def _left_out(account: Account) -> list[_Odd]:
     limit = account.max_seq_length
-
-    def finding(kind: Kind, rows: np.ndarray, text: str, remedy: str) -> Iterator[Finding]:
-        """One about the rows marked in `rows`, (N,) bool; none when there are none."""
-        numbers = np.unique(columns.number[rows])
-        if len(numbers):
-            first = tuple(numbers[:NAMED_ROWS].tolist())
-            yield Finding(kind, len(numbers), first, text.format(rows=_rows(len(numbers))), remedy)
-
-    if account.left_out:
-        yield Finding(
+    return [
+        _Odd(
             "left_out",
-            len(account.left_out),
-            tuple(account.left_out[:NAMED_ROWS]),
-            f"{_rows(len(account.left_out))} left out: within {limit:,} tokens nothing of the answer remains.",
+            account.left_out,
+            f"left out: within {limit:,} tokens nothing of the answer remains.",
             "Raise TrainingConfig(max_seq_length=...), or shorten what comes before the answer.",
-        )
-    if account.images_beyond:
-        yield Finding(
+        ),
+        _Odd(
             "images_beyond",
-            len(account.images_beyond),
-            tuple(account.images_beyond[:NAMED_ROWS]),
-            f"{_rows(len(account.images_beyond))} left out: an image reaches beyond {limit:,} tokens, and none is cut.",
+            account.images_beyond,
+            f"left out: an image reaches beyond {limit:,} tokens, and none is cut.",
             "Raise TrainingConfig(max_seq_length=...), or make the images smaller.",
-        )
+        ),
+    ]
+
+
+def _odd(columns: Columns, limit: int, tokenizer: TokenizerWrapper) -> list[_Odd]:
     longest = int((columns.length + columns.cut).max())
     lost, most = int(columns.cut.sum()), int(columns.cut.max())
-    yield from finding(
-        "cut",
-        columns.cut > 0,
-        f"{{rows}} cut on the right at {limit:,} tokens: {lost:,} tokens lost, at most {most:,} of a row.",
-        f"TrainingConfig(max_seq_length={longest}) keeps them whole; or drop them, for their answers do not end.",
-    )
-    yield from finding(
-        "empty_answer",
-        columns.empty_answer,
-        "{rows} with an answer of nothing but whitespace.",
-        "Drop them from train_dataset: they teach the model to say nothing.",
-    )
-    ends = _named(tokenizer, sorted(tokenizer.eos_token_ids))
-    yield from finding(
-        "no_end",
-        columns.no_end,
-        f"{{rows}} whose trained text does not end in an end token ({ends}).",
-        "Pass FastModel.from_pretrained(chat_template=...) one that ends each answer, or add the token's id to "
-        "input_ids and labels: the model is not shown how to stop.",
-    )
-    yield from finding(
-        "double_bos",
-        columns.double_bos,
-        "{rows} opened by two BOS tokens.",
-        f"Take {tokenizer.bos_token} out of the rows (formatting_func=...): it is put there for you.",
-    )
-    yield from finding(
-        "unknown_token",
-        columns.unknown_token,
-        f"{{rows}} with {tokenizer.unk_token}, the tokenizer's unknown token, in place of some text.",
-        "Replace those characters with formatting_func=..., or take a model whose tokenizer knows them.",
-    )
-    yield from finding(
-        "duplicate",
-        columns.copies,
-        "{rows} repeating an earlier row exactly: each copy weighs again.",
-        "Keep one of each in train_dataset, unless that is meant.",
-    )
-    for name, (count, first) in list(account.unread.items())[:MOST_NAMED]:
-        yield Finding(
-            "unread",
-            count,
-            (first,),
-            f"{_rows(count)} with {name}, which is not read and changes nothing.",
-            "Write what matters of it into the turns with formatting_func=..., or drop it.",
-        )
+    ends = ", ".join(tokenizer.convert_ids_to_tokens(sorted(tokenizer.eos_token_ids)))
+
+    def numbers(marked: np.ndarray) -> list[int]:
+        """Of the rows marked in (N,) bool, each once."""
+        return np.unique(columns.number[marked]).tolist()
+
+    return [
+        _Odd(
+            "cut",
+            numbers(columns.cut > 0),
+            f"cut on the right at {limit:,} tokens: {lost:,} tokens lost, at most {most:,} of a row.",
+            f"TrainingConfig(max_seq_length={longest}) keeps them whole; or drop them, for their answers do not end.",
+        ),
+        _Odd(
+            "empty_answer",
+            numbers(columns.empty_answer),
+            "with an answer of nothing but whitespace.",
+            "Drop them from train_dataset: they teach the model to say nothing.",
+        ),
+        _Odd(
+            "no_end",
+            numbers(columns.no_end),
+            f"whose trained text does not end in an end token ({ends}).",
+            "Pass FastModel.from_pretrained(chat_template=...) one that ends each answer, or add the token's id to "
+            "input_ids and labels: the model is not shown how to stop.",
+        ),
+        _Odd(
+            "double_bos",
+            numbers(columns.double_bos),
+            "opened by two BOS tokens.",
+            f"Take {tokenizer.bos_token} out of the rows (formatting_func=...): it is put there for you.",
+        ),
+        _Odd(
+            "unknown_token",
+            numbers(columns.unknown_token),
+            f"with {tokenizer.unk_token}, the tokenizer's unknown token, in place of some text.",
+            "Replace those characters with formatting_func=..., or take a model whose tokenizer knows them.",
+        ),
+        _Odd(
+            "duplicate",
+            numbers(columns.copies),
+            "repeating an earlier row exactly: each copy weighs again.",
+            "Keep one of each in train_dataset, unless that is meant.",
+        ),
+    ]
 
 
 def _histogram(lengths: np.ndarray, limit: int) -> Histogram:
@@ -223,10 +235,6 @@ def _histogram(lengths: np.ndarray, limit: int) -> Histogram:
     bars = min(-(-max(longest, reach) // width), 2 * BINS)
     counts = np.bincount(np.minimum((lengths - 1) // width, bars - 1), minlength=bars)
     return Histogram(width=width, counts=tuple(counts.tolist()))
-
-
-def _named(tokenizer: TokenizerWrapper, ids: list[int]) -> str:
-    return ", ".join(tokenizer.convert_ids_to_tokens(ids))
 
 
 def _rows(count: int) -> str:
