@@ -6,7 +6,7 @@ wrong number is a sentence before the model is touched rather than a NaN an hour
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, Literal, cast, get_args
@@ -45,15 +45,18 @@ class LoraConfig:
             _positive(lora_alpha=self.lora_alpha),
             _in_half_open_unit(lora_dropout=self.lora_dropout),
             _at_least(1, finetune_last_n_layers=self.finetune_last_n_layers),
-            ["target_modules is empty; name at least one module, or pass None for all."]
-            if self.target_modules is not None and not self.target_modules
-            else [],
-            ["modules_to_save is empty; name at least one module, or pass None for none."]
-            if self.modules_to_save is not None and not self.modules_to_save
-            else [],
-            ["finetune_vision_layers and finetune_language_layers are both off; set one on."]
-            if not (self.finetune_vision_layers or self.finetune_language_layers)
-            else [],
+            _where(
+                self.target_modules is not None and not self.target_modules,
+                "target_modules is empty; name at least one module, or pass None for all.",
+            ),
+            _where(
+                self.modules_to_save is not None and not self.modules_to_save,
+                "modules_to_save is empty; name at least one module, or pass None for none.",
+            ),
+            _where(
+                not (self.finetune_vision_layers or self.finetune_language_layers),
+                "finetune_vision_layers and finetune_language_layers are both off; set one on.",
+            ),
         )
 
     @property
@@ -123,9 +126,12 @@ class TrainingConfig:
         object.__setattr__(self, "sample_prompts", (given,) if isinstance(given, str) else tuple(given))
         if self.warmup_steps is None and self.warmup_ratio is None:
             object.__setattr__(self, "warmup_steps", 5)
-        _raise_all(
-            "TrainingConfig",
-            _at_least(
+        _raise_all("TrainingConfig", self._wrong_numbers(), self._wrong_choices())
+
+    def _wrong_numbers(self) -> list[str]:
+        """What is out of its range, whatever the other settings are."""
+        return [
+            *_at_least(
                 1,
                 per_device_train_batch_size=self.per_device_train_batch_size,
                 gradient_accumulation_steps=self.gradient_accumulation_steps,
@@ -139,13 +145,13 @@ class TrainingConfig:
                 sample_steps=self.sample_steps,
                 sample_max_tokens=self.sample_max_tokens,
             ),
-            _at_least(0, warmup_steps=self.warmup_steps, seed=self.seed),
-            _not_negative(
+            *_at_least(0, warmup_steps=self.warmup_steps, seed=self.seed),
+            *_not_negative(
                 weight_decay=self.weight_decay,
                 neftune_noise_alpha=self.neftune_noise_alpha,
                 **self._clipping_limits(),
             ),
-            _positive(
+            *_positive(
                 learning_rate=self.learning_rate,
                 embedding_learning_rate=self.embedding_learning_rate,
                 lora_plus_ratio=self.lora_plus_ratio,
@@ -153,57 +159,63 @@ class TrainingConfig:
                 adam_epsilon=self.adam_epsilon,
                 save_minutes=self.save_minutes,
             ),
-            _not_zero_in_float32(
+            *_not_zero_in_float32(
                 learning_rate=self.learning_rate,
                 embedding_learning_rate=self.embedding_learning_rate,
                 adam_epsilon=self.adam_epsilon,
             ),
-            _in_half_open_unit(
+            *_in_half_open_unit(
                 adam_beta1=self.adam_beta1,
                 adam_beta2=self.adam_beta2,
                 min_lr_rate=self.min_lr_rate,
                 hold_out=self.hold_out,
                 warmup_ratio=self.warmup_ratio,
             ),
-            _one_of(Schedule, lr_scheduler_type=self.lr_scheduler_type),
-            _one_of(Optim, optim=self.optim),
-            _one_of(TrainOn, train_on=self.train_on),
-            _one_of(Order, dataset_order=self.dataset_order),
-            []
-            if self.gradient_checkpointing in (True, False, "auto", None)
-            else [f"gradient_checkpointing is {self.gradient_checkpointing!r}; choose True, False or 'auto'."],
-            []
-            if self.output_dir is None or (isinstance(self.output_dir, str) and self.output_dir)
-            else [f"output_dir is {self.output_dir!r}; name a folder, or pass None to write nothing."],
-            self._against_streaming(),
-            ["packing and neftune_noise_alpha are both on; the noise would depend on what a row is packed with."]
-            if self.packing and self.neftune_noise_alpha
-            else [],
-            _one_at_most(
+        ]
+
+    def _wrong_choices(self) -> list[str]:
+        """What is none of the choices there are, and what does not go together."""
+        return [
+            *_one_of(Schedule, lr_scheduler_type=self.lr_scheduler_type),
+            *_one_of(Optim, optim=self.optim),
+            *_one_of(TrainOn, train_on=self.train_on),
+            *_one_of(Order, dataset_order=self.dataset_order),
+            *_where(
+                self.gradient_checkpointing not in (True, False, "auto", None),
+                f"gradient_checkpointing is {self.gradient_checkpointing!r}; choose True, False or 'auto'.",
+            ),
+            *_where(
+                not (self.output_dir is None or (isinstance(self.output_dir, str) and self.output_dir)),
+                f"output_dir is {self.output_dir!r}; name a folder, or pass None to write nothing.",
+            ),
+            *self._against_streaming(),
+            *_where(
+                self.packing and bool(self.neftune_noise_alpha),
+                "packing and neftune_noise_alpha are both on; the noise would depend on what a row is packed with.",
+            ),
+            *_one_at_most(
                 "each sets the length of the run", num_train_epochs=self.num_train_epochs, max_steps=self.max_steps
             ),
-            _one_at_most(
+            *_one_at_most(
                 "each sets the length of the warm-up", warmup_steps=self.warmup_steps, warmup_ratio=self.warmup_ratio
             ),
-            _one_at_most(
+            *_one_at_most(
                 "each clips the gradients in its own way",
                 **{name: limit or None for name, limit in self._clipping_limits().items()},
             ),
-        )
+        ]
 
     def _against_streaming(self) -> list[str]:
         """What is wrong with a stream, of which nobody knows how many rows it has and how long they are."""
         if not self.streaming:
             return []
         return [
-            *(["streaming needs max_steps; nobody knows where a stream ends."] if self.max_steps is None else []),
-            *(["streaming and packing are both on; packing has to know every row beforehand."] * self.packing),
-            *(
-                [
-                    f"streaming goes with dataset_order 'shuffle' (within blocks) or 'sequential', not with "
-                    f"{self.dataset_order!r}, which has to know every row beforehand."
-                ]
-                * (self.dataset_order not in ("shuffle", "sequential"))
+            *_where(self.max_steps is None, "streaming needs max_steps; nobody knows where a stream ends."),
+            *_where(self.packing, "streaming and packing are both on; packing has to know every row beforehand."),
+            *_where(
+                self.dataset_order not in ("shuffle", "sequential"),
+                f"streaming goes with dataset_order 'shuffle' (within blocks) or 'sequential', not with "
+                f"{self.dataset_order!r}, which has to know every row beforehand.",
             ),
         ]
 
@@ -237,44 +249,37 @@ def _raise_all(record: str, *complaints: list[str]) -> None:
         raise ValueError("\n".join(found))
 
 
+def _where(wrong: bool, text: str) -> list[str]:
+    return [text] if wrong else []
+
+
+def _unless(fits: Callable[[Any], bool], text: str, values: Mapping[str, Any]) -> list[str]:
+    """A complaint about each of the values that is given and does not fit."""
+    return [f"{name} is {value!r}{text}" for name, value in values.items() if value is not None and not fits(value)]
+
+
 def _at_least(least: int, **values: int | None) -> list[str]:
-    return [
-        f"{name} is {value!r}; it must be a whole number, at least {least}."
-        for name, value in values.items()
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least)
-    ]
+    def fits(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    return _unless(fits, f"; it must be a whole number, at least {least}.", values)
 
 
 def _positive(**values: float | None) -> list[str]:
-    return [
-        f"{name} is {value!r}; it must be a finite number above 0."
-        for name, value in values.items()
-        if value is not None and not (_is_number(value) and 0 < value < math.inf)
-    ]
-
-
-def _not_zero_in_float32(**values: float | None) -> list[str]:
-    return [
-        f"{name} is {value!r}, which is 0 for float32, the type of all updates; it must be at least {TINIEST}."
-        for name, value in values.items()
-        if value is not None and _is_number(value) and 0 < value < TINIEST
-    ]
+    return _unless(lambda x: _is_number(x) and 0 < x < math.inf, "; it must be a finite number above 0.", values)
 
 
 def _not_negative(**values: float | None) -> list[str]:
-    return [
-        f"{name} is {value!r}; it must be a finite number, 0 or more."
-        for name, value in values.items()
-        if value is not None and not (_is_number(value) and 0 <= value < math.inf)
-    ]
+    return _unless(lambda x: _is_number(x) and 0 <= x < math.inf, "; it must be a finite number, 0 or more.", values)
 
 
 def _in_half_open_unit(**values: float | None) -> list[str]:
-    return [
-        f"{name} is {value!r}; it must be a number, at least 0 and below 1."
-        for name, value in values.items()
-        if value is not None and not (_is_number(value) and 0 <= value < 1)
-    ]
+    return _unless(lambda x: _is_number(x) and 0 <= x < 1, "; it must be a number, at least 0 and below 1.", values)
+
+
+def _not_zero_in_float32(**values: float | None) -> list[str]:
+    text = f", which is 0 for float32, the type of all updates; it must be at least {TINIEST}."
+    return _unless(lambda x: not (_is_number(x) and 0 < x < TINIEST), text, values)
 
 
 def _is_number(value: object) -> bool:
@@ -284,11 +289,8 @@ def _is_number(value: object) -> bool:
 
 def _one_of(choices: Any, **values: str) -> list[str]:
     known = get_args(choices)
-    return [
-        f"{name} is {value!r}; choose one of {', '.join(known)}."
-        for name, value in values.items()
-        if value not in known
-    ]
+    wrong = {name: value for name, value in values.items() if value not in known}
+    return [f"{name} is {value!r}; choose one of {', '.join(known)}." for name, value in wrong.items()]
 
 
 def _one_at_most(reason: str, **values: float | None) -> list[str]:
