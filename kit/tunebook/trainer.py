@@ -21,23 +21,35 @@ from .data.sources import Source
 from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
 from .export.gguf_feasibility import gguf_notice
 from .machine.interrupts import held_back, on_terminate
-from .memory.forecast import Estimate, estimate, settled
+from .memory.forecast import Estimate, asked_checkpointing, estimate, settled
 from .models.loaded import Loaded
 from .models.tensors import flat
+<<<<<<< HEAD
 from .runs.folder import rewind
+=======
+>>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
 from .tokens.batch_order import total_steps
 from .train.datasets import Sources, prepare
 from .train.evaluation import Score, score_now
+<<<<<<< HEAD
 from .train.kept.checkpoint import Checkpoint, check_is_of, find_checkpoint, put_right_beside
 from .train.kept.earlier_runs import said_of_earlier_runs
 from .train.kept.identity import differences
 from .train.kept.run_files import begin_run_files, check_rates, keeps_rates, put_back_run_files
 from .train.kept.saving import make_run_folder
+=======
+from .train.kept.checkpoint import (
+    find_checkpoint,
+    put_right_beside,
+)
+from .train.kept.identity import differences
+>>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
 from .train.loop import Run
 from .train.plan import RunPlan
+from .train.start import begin, resume, see_to_folder
 
 ResumeFrom = bool | str | Path | None
 
@@ -92,8 +104,6 @@ class Trainer:
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
             raise ValueError("This tokenizer is not the model's own; pass the one from_pretrained returned beside it.")
         self.config = args or TrainingConfig()
-        if self.config.gradient_checkpointing is None:
-            self.config = replace(self.config, gradient_checkpointing=model.gradient_checkpointing)
         asked = self.config.max_seq_length or self.loaded.max_seq_length
         self.max_seq_length = self.loaded.family.tables.longest(asked)
         options = ReadingOptions(
@@ -189,17 +199,7 @@ class Trainer:
 
     def memory(self) -> Estimate:
         """What training on these rows takes, part by part; see `memory.estimate`."""
-        return estimate(self, self.config, rows=self.train_rows)
-
-    def _settled(self, checkpoint: Checkpoint | None) -> tuple[TrainingConfig, list[str]]:
-        """The configuration with gradient checkpointing on or off, and what is to be said of the run's memory.
-
-        A run that is resumed does as it did before, whatever there is of memory now.
-        """
-        if self.config.gradient_checkpointing == "auto" and checkpoint is not None:
-            before = checkpoint.identity.get("gradient_checkpointing")
-            return replace(self.config, gradient_checkpointing=before), []
-        return settled(self, self.config, self.train_rows)
+        return estimate(self._model, self.config, rows=self.train_rows)
 
     def _check_evaluation(self) -> None:
         """Raise ValueError for settings that wait for a held-out loss nobody measures during the run."""
@@ -232,11 +232,13 @@ class Trainer:
                 locks.append(held.enter_context(RunLock(run_folder)))
 
         found = find_checkpoint(place, hold, partial(self._differences, self._plan(self.config))) if place else None
-        config, notices = self._settled(found[1] if found else None)
+        before = found[1].identity.get("gradient_checkpointing") if found else None
+        config, notices = settled(self._model, self.config, self.train_rows, before=before)
         plan = self._plan(config)
         run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
         if found:
+<<<<<<< HEAD
             run.folder, checkpoint, skipped = found
             check_is_of(self._differences(plan, checkpoint.identity), run.folder)
             # From a checkpoint of choice the run may take another course.
@@ -255,11 +257,20 @@ class Trainer:
             hold(run.folder)
             begin_run_files(run.folder, config, plan.identity)
             run.notices += said_of_earlier_runs(run.folder, partial(self._differences, plan))
+=======
+            earlier = resume(run, found, place, partial(self._differences, plan))
+        else:
+            begin(run, hold, partial(self._differences, plan))
+>>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
         if run.folder is not None:
             put_right_beside(run.folder)
+            see_to_folder(run, locks[-1])
         run.notices += [lock.notice for lock in locks if lock.notice is not None]
+<<<<<<< HEAD
         if run.folder is not None:
             run.see_to_folder = partial(_put_back, run, locks[-1])
+=======
+>>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         audience = Audience([*bar, *self._listeners], run.folder, earlier)
@@ -280,7 +291,7 @@ class Trainer:
     def _differences(self, plan: RunPlan, identity: Mapping[str, Any]) -> list[str]:
         """A line for each value in which a run of `identity` differs from a run of `plan`."""
         here = dict(plan.identity)
-        if self.config.gradient_checkpointing == "auto":  # a run that is resumed does as it did before
+        if asked_checkpointing(self._model, self.config) == "auto":  # a run that is resumed does as it did before
             del here["gradient_checkpointing"]
         return differences(identity, here)
 
@@ -304,6 +315,7 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     return trainer
 
 
+<<<<<<< HEAD
 def _put_back(run: Run, lock: RunLock) -> None:
     """Make a run folder anew that was taken away in the middle of the run, held and with its files."""
     assert run.folder is not None
@@ -311,6 +323,8 @@ def _put_back(run: Run, lock: RunLock) -> None:
     put_back_run_files(run.folder, run.plan.config, run.plan.identity, run.progress)
 
 
+=======
+>>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
 def _result(told: Sequence[Event], run_folder: Path | None) -> TrainResult:
     ended = next(event for event in reversed(told) if isinstance(event, RunEnded))
     return TrainResult(

@@ -11,8 +11,8 @@ from mlx.utils import tree_flatten
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EndReason, RunEnded, SampleEvent, StepEvent, Working
 from tunebook.machine.interrupts import held_back
+from tunebook.runs.ending_interrupts import Interrupts
 from tunebook.runs.folder import read_events
-from tunebook.train.ending_interrupts import Interrupts
 from tunebook.train.kept import checkpoint
 from tunebook.train.kept.checkpoint import checkpoint_folders
 from tunebook.train.kept.snapshots import KeptWeights

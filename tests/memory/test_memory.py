@@ -50,6 +50,8 @@ GEMMA = {
 class Model:
     """A random model, as the estimate asks for one."""
 
+    gradient_checkpointing = "auto"
+
     def __init__(self, settings: dict[str, Any], *, lora: LoraConfig | None = None, dtype=mx.float32, bits=None):
         room = gemma3_text if settings["model_type"] == "gemma3_text" else llama
         module = room.Model(room.ModelArgs.from_dict(settings))

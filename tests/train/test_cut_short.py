@@ -193,7 +193,7 @@ def test_what_is_done_is_told_though_an_interrupt_falls_between(tiny_folder, row
 # An interrupt at any line
 
 ROOMS = {"controls", "ending_interrupts", "feed", "interrupts", "listeners", "lock", "log", "loop", "looks", "owed"}
-ROOMS |= {"checkpoint", "private", "progress", "saving", "scratch", "snapshots", "step", "trainer"}
+ROOMS |= {"checkpoint", "private", "progress", "saving", "scratch", "snapshots", "start", "step", "trainer"}
 FILES = {str(path) for path in Path(tunebook.__file__).parent.rglob("*.py") if path.stem in ROOMS}
 
 

@@ -10,7 +10,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
+from typing import Literal, Protocol
 
 import mlx.nn as nn
 
@@ -31,9 +31,10 @@ LOWEST_RANK = 8  # below which a smaller rank is not
 
 
 class HoldsLoaded(Protocol):
-    """What is asked of a model: `FastModel` is one, and so is a `Trainer`."""
+    """What is asked of a model: `FastModel` is one."""
 
     loaded: Loaded
+    gradient_checkpointing: bool | Literal["auto"]  # as the model was made; a configuration may say otherwise
 
 
 def estimate(
@@ -46,8 +47,8 @@ def estimate(
     """What training `model` takes, with the parameters that are trainable now.
 
     The batch is the largest that the encoded `rows` give, or rows of `longest` tokens (None: max_seq_length), all of
-    them supervised and without images. With `gradient_checkpointing` "auto" or None it is on where the run would not
-    fit without. Raises ValueError when nothing is trainable.
+    them supervised and without images. Where gradient checkpointing is left to us, it is on where the run would not fit
+    without. Raises ValueError when nothing is trainable.
     """
     config, loaded = config or TrainingConfig(), model.loaded
     if not flat(loaded.module.trainable_parameters()):
@@ -59,16 +60,31 @@ def estimate(
     if rows and loaded.family.placeholder is not None:
         seen = max(rows, key=lambda row: (len(row.images), row.images_end))
     facts = facts_of(loaded, config, batch.tokens, seen)
-    switch = config.gradient_checkpointing
+    switch = asked_checkpointing(model, config)
     found = put_together(facts, batch, checkpointing=switch is True)
-    if switch in ("auto", None) and not found.fits:
+    if switch == "auto" and not found.fits:
         found = put_together(facts, batch, checkpointing=True)
     return replace(found, remedies=_remedies(found, facts, config, _rank(loaded.module)))
 
 
-def settled(model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encoded]) -> tuple[TrainingConfig, list[str]]:
-    """`config` with gradient checkpointing on or off where it was "auto", and a sentence where memory is short."""
-    chooses = config.gradient_checkpointing == "auto"
+def asked_checkpointing(model: HoldsLoaded, config: TrainingConfig) -> bool | Literal["auto"]:
+    """What was asked for: by the run's configuration, or where that says nothing by the model."""
+    switch = config.gradient_checkpointing
+    return model.gradient_checkpointing if switch is None else switch
+
+
+def settled(
+    model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encoded], *, before: bool | None = None
+) -> tuple[TrainingConfig, list[str]]:
+    """`config` with gradient checkpointing on or off, and a sentence where memory is short.
+
+    Where it was left to us, a run that is resumed does as it did `before`, whatever there is of memory now.
+    """
+    switch = asked_checkpointing(model, config)
+    chooses = switch == "auto"
+    if chooses and before is not None:
+        return replace(config, gradient_checkpointing=before), []
+    config = replace(config, gradient_checkpointing=switch)
     if _surely_fits(model.loaded, config, rows):
         return replace(config, gradient_checkpointing=False) if chooses else config, []
     need = estimate(model, config, rows=rows)

@@ -1,11 +1,12 @@
 """What is to blame for a step that was not applied: its rows, the settings, or weights that were spoilt from the start.
 
-The outcome of a step and what its rows give alone come in; a sentence comes out. Nothing is computed here but a look at
-which weights are finite.
+The outcome of a step, its rows and the weights a run keeps come in; a sentence, or whether the run is astray, goes out.
+Weights are put in place for a look and back again, and nothing else is changed.
 """
 
 import math
 from collections.abc import Sequence
+from typing import final
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,9 +14,50 @@ import mlx.nn as nn
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
 from ..models.tensors import flat, number
-from .step import Outcome
+from .kept.snapshots import KeptWeights
+from .step import Outcome, Stepper
 
 MOST_NAMED = 3  # of the weights that are not finite
+
+
+@final
+class Astray:
+    """Looks into steps that give no finite numbers."""
+
+    def __init__(self, module: nn.Module, stepper: Stepper, kept: KeptWeights, config: TrainingConfig):
+        self._module, self._stepper, self._kept, self._config = module, stepper, kept, config
+        self._rows: list[Encoded] = []  # of the last step, the shortest first
+        self.cause = ""  # of the last step that was not applied, unless its rows are
+
+    def look_at(self, batches: Sequence[Sequence[Encoded]]) -> None:
+        """The next step is of these rows."""
+        self._rows = sorted((row for batch in batches for row in batch), key=lambda row: len(row.tokens))
+
+    def why_not_applied(self, step: int, outcome: Outcome) -> str:
+        """A sentence on what is to blame: rows where one alone shows it, at weights known to be good, else the rate."""
+        self.cause = f"{settings_to_blame(self._config, self._stepper.learning_rate)}, and start afresh"
+        if is_spoiling(outcome):
+            return spoiling_update(step, self.cause)
+        with self._kept.good_in_place() as good_step:
+            guilty = [row for row in self._rows if self._stepper.not_finite(row)]
+        if guilty and good_step is None and (spoilt := spoilt_weights(self._module)):
+            self.cause = f"before the first step NaN or infinity was in {named(spoilt)}; load the model again"
+        elif guilty:
+            self.cause = ""
+        cause = f"{self.cause[0].upper()}{self.cause[1:]}." if self.cause else ""
+        return not_finite_step(step, outcome, self._rows, guilty, cause=cause)
+
+    def is_so(self) -> bool:
+        """Whether the weights give no finite loss for any row of the last step, though earlier weights did for some."""
+        if not self._rows:
+            return False
+        try:
+            if not all(self._stepper.not_finite(row) for row in self._rows):
+                return False
+            with self._kept.good_in_place():
+                return not all(self._stepper.not_finite(row) for row in self._rows)
+        except (OSError, RuntimeError, ValueError):  # a row or a GPU that cannot be used says nothing of the weights
+            return False
 
 
 def settings_to_blame(config: TrainingConfig, learning_rate: float) -> str:

@@ -1,6 +1,9 @@
 """How a run ended, in words: the sentence it closes with, and what to change when memory ran out."""
 
+import traceback
 from collections.abc import Sequence
+
+import mlx.core as mx
 
 from ..config import TrainingConfig
 from ..events import EndReason, EvalEvent
@@ -36,9 +39,14 @@ def closing_sentence(
 
 
 def explained(error: Exception, config: TrainingConfig) -> Exception:
-    """`error`, or in place of MLX's words for a lack of memory an error that says what to change."""
+    """`error`, or in place of MLX's words for a lack of memory an error that says what to change.
+
+    The memory is given back then, for saving needs it: the frames the error came through hold the arrays of the step.
+    """
     if not runtime.is_out_of_memory(error):
         return error
+    traceback.clear_frames(error.__traceback__)
+    mx.clear_cache()
     smaller = f"per_device_train_batch_size (now {config.per_device_train_batch_size})"
     more = f"gradient_accumulation_steps (now {config.gradient_accumulation_steps})"
     moves = [f"lower {smaller} and raise {more} by as much"] if config.per_device_train_batch_size > 1 else []

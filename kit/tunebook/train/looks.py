@@ -6,15 +6,23 @@ look is no longer wanted. The weights are only read.
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from typing import TypeVar, final
 
 import mlx.core as mx
 
-from ..events import EvalEvent, SampleEvent, Working
+from ..events import EvalEvent, Event, SampleEvent, Working
+from ..machine.interrupts import held_back
 from ..models.generation import Prompt, write
-from .evaluation import Score, score
+from ..runs.controls import Controls
+from .evaluation import Score, best_of, score
+from .kept.snapshots import KeptWeights
+from .owed import Owed
 from .plan import RunPlan
+from .progress import RunProgress
+
+T = TypeVar("T")
 
 
 def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEvent]:
@@ -52,15 +60,92 @@ def samples(plan: RunPlan, prompts: Sequence[Prompt], step: int) -> Generator[Wo
     mx.clear_cache()
 
 
-def unanswered(prompts: Sequence[Prompt], samples: Iterable[SampleEvent]) -> list[Prompt]:
-    """Those of `prompts` that have no sample among `samples`; one that is given twice has two."""
-    answered = Counter(sample.prompt for sample in samples)
-    left = []
-    for prompt in prompts:
-        answered[prompt.shown] -= 1
-        if answered[prompt.shown] < 0:
-            left.append(prompt)
-    return left
+@final
+class Samples:
+    """The samples of one step: those there are, and the prompts that have none yet."""
+
+    def __init__(self, prompts: Sequence[Prompt]):
+        self._prompts = prompts
+        self._taken: list[SampleEvent] = []  # of the last step any were taken after
+
+    def put_back(self, taken: Iterable[SampleEvent]) -> None:
+        """What a run that is resumed had taken already."""
+        self._taken = list(taken)
+
+    def were_begun(self, step: int) -> bool:
+        """Whether any was taken after `step`."""
+        return any(sample.step == step for sample in self._taken)
+
+    def left(self, step: int) -> list[Prompt]:
+        """The prompts without a sample of `step`; one that is given twice has two."""
+        answered = Counter(sample.prompt for sample in self._taken if sample.step == step)
+        left = []
+        for prompt in self._prompts:
+            answered[prompt.shown] -= 1
+            if answered[prompt.shown] < 0:
+                left.append(prompt)
+        return left
+
+    def taken(self, plan: RunPlan, step: int) -> Generator[Working | SampleEvent, None, None]:
+        """Take those that are left. Each counts once whoever drains them has gone on from its event."""
+        self._taken = [sample for sample in self._taken if sample.step == step]
+        for event in samples(plan, self.left(step), step):
+            yield event
+            if isinstance(event, SampleEvent):
+                self._taken.append(event)
+
+
+@final
+class Looks:
+    """The looks of one run, each broken off by a stop; `listen` hears of one while a look works."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        kept: KeptWeights,
+        owed: Owed,
+        samples: Samples,
+        controls: Controls,
+        listen: Callable[[], Generator[Event, None, None]],
+    ):
+        self._plan, self._kept, self._owed, self._samples = plan, kept, owed, samples
+        self._controls, self._listen = controls, listen
+
+    def evaluate(self, progress: RunProgress, *, counts: bool) -> Generator[Event, None, None]:
+        """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored.
+
+        One that `counts` may be the best there is, for early stopping and for the weights that are put back.
+        """
+        if not self._plan.eval_rows or progress.is_scored:
+            return
+        event = yield from self._until_stopped(held_out_score(self._plan, progress.step))
+        if event is not None:
+            with held_back():
+                progress.add_eval(event, counts=counts)
+                if self._plan.config.load_best_model_at_end and event is best_of(progress.counted_evals):
+                    self._kept.keep_best()
+                self._owed.add(event)
+            yield from self._owed.told()
+
+    def sample(self, step: int) -> Generator[Event, None, None]:
+        """Write an answer to every prompt that has none of this step; a stop leaves the others to a run that resumes.
+
+        Where one asked for them is not known any more then, but that there are some is: they are made whole.
+        """
+        yield from self._until_stopped(self._samples.taken(self._plan, step))
+
+    def _until_stopped(self, look: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
+        """What `look` yields and returns, listening while it works; None when a stop ends it."""
+        with closing(look):
+            while not self._controls.stopping:
+                try:
+                    event = next(look)
+                except StopIteration as end:
+                    return end.value
+                yield event
+                if isinstance(event, Working):
+                    yield from self._listen()
+        return None
 
 
 def _evaluating(scoring: Generator[tuple[int, int], None, Score], step: int) -> Generator[Working, None, Score]:

@@ -8,9 +8,7 @@ awaits.
 import asyncio
 import math
 import time
-import traceback
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -18,27 +16,26 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from ..data.encoded import Encoded
-from ..events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, SampleEvent, Working
+from ..events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, Working
 from ..machine import runtime
 from ..machine.interrupts import held_back
-from ..models.generation import Prompt
 from ..models.tensors import flat
 from ..runs.controls import Controls
+from ..runs.ending_interrupts import Interrupts
 from ..tokens.feed import Portion
-from .divergence import is_spoiling, named, not_finite_step, settings_to_blame, spoiling_update, spoilt_weights
-from .ending_interrupts import Interrupts
+from .commands import why_not
+from .divergence import Astray
 from .endings import STEPS_NOT_FINITE, TORN, explained
 from .evaluation import best_of, patience_is_lost
 from .kept.checkpoint import Checkpoint, save_checkpoint
-from .kept.saving import NOT_ON_THE_DISK, SaveSchedule, said_of_the_disk
+from .kept.saving import NOT_ON_THE_DISK, SaveSchedule, checkpoint_bytes, said_of_the_disk
 from .kept.snapshots import KeptWeights
-from .looks import held_out_score, samples, unanswered
+from .looks import Looks, Samples
 from .owed import Owed
 from .plan import RunPlan
 from .progress import RunProgress
 from .run_events import run_ended, run_started, step_taken
-from .step import Outcome, Stepper
+from .step import Stepper
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
 
@@ -58,7 +55,6 @@ class Run:
     controls: Controls = field(default_factory=Controls)
     interrupts: Interrupts = field(default_factory=Interrupts)  # who drains the events enters it
     see_to_folder: Callable[[], None] = lambda: None  # before a checkpoint: make it anew where it was taken away
-    samples: list[SampleEvent] = field(default_factory=list)  # of the last step any were taken after
 
     def __post_init__(self):
         plan = self.plan
@@ -72,12 +68,12 @@ class Run:
             skip_unreadable=plan.skip_unreadable,
         )
         self.notices += self._stepper.notices
-        self._kept = KeptWeights(self._module)
+        self._kept, self._owed = KeptWeights(self._module), Owed()
         self._save_schedule = SaveSchedule(plan.config)
         self._saved_step: int | None = None
-        self._last_rows: list[Encoded] = []  # of the last step, the shortest first
-        self._cause = ""  # of the last step that was not applied, unless its rows are
-        self._owed = Owed()
+        self._astray = Astray(self._module, self._stepper, self._kept, plan.config)
+        self.samples = Samples(plan.prompts)
+        self._looks = Looks(plan, self._kept, self._owed, self.samples, self.controls, self._listen)
 
     @property
     def step(self) -> int:
@@ -104,10 +100,6 @@ class Run:
                 reason = yield from self._begin_and_train(awaited=awaited)
             except Exception as error:  # noqa: BLE001 - it rises again when the run is saved and has told its end
                 reason, failure = EndReason.FAILED, explained(error, self._config)
-                if isinstance(failure, MemoryError):
-                    # The frames the error came through hold the arrays of the step; saving needs their memory.
-                    traceback.clear_frames(error.__traceback__)
-                    mx.clear_cache()
                 if failure is not error:
                     failure.__cause__ = error
             self.interrupts.hold()
@@ -126,10 +118,11 @@ class Run:
             runtime.reset_peak_memory()
             self.progress.start_clock()
             self._owed.add(run_started(self.plan, self.step, awaited=awaited))
+        size = checkpoint_bytes(self._module, self._stepper.optimizer, self._config)
         try:
             with runtime.memory_for_training():
                 yield from self._owed.told()
-                for text in [*self.notices, *self._said_of_the_disk()]:
+                for text in [*self.notices, *said_of_the_disk(self.folder, size, self._config.save_total_limit)]:
                     yield Notice(step=self.step, text=text)
                 return (yield from self._train())
         finally:
@@ -153,15 +146,14 @@ class Run:
             yield Notice(step=self.step, text=text)
         if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:
             yield Notice(step=self.step, text=NOT_ON_THE_DISK)
-        detail = f"{type(failure).__name__}: {failure}" if failure is not None else self._cause
+        detail = f"{type(failure).__name__}: {failure}" if failure is not None else self._astray.cause
         yield run_ended(self.plan, self.progress, reason, detail)
 
     def _train(self) -> Generator[Event, None, EndReason]:
         # As the run that was not disturbed would: where it looks at no score, none may count here.
         if self._is_evaluation_step:
             yield from self._evaluate()
-        was_cut_short = self.step in {sample.step for sample in self.samples}
-        if _is_due(self._config.sample_steps, self.step) or was_cut_short:
+        if _is_due(self._config.sample_steps, self.step) or self.samples.were_begun(self.step):
             yield from self._sample()
         portions = self.plan.feed.portions(self.progress.place)
         self._save_schedule.start()
@@ -207,7 +199,7 @@ class Run:
     def _do_as_asked(self) -> Generator[Event, None, None]:
         yield from self._take_up_learning_rate()  # first: a checkpoint asked for with it holds it
         for command in self.controls.take_commands():
-            if (reason := self._cannot(command)) is not None:
+            if (reason := self._why_not(command)) is not None:
                 yield Notice(step=self.step, text=f"Asked to {command}, but {reason}.")
             elif command is Command.EVALUATE:
                 yield from self._evaluate()
@@ -226,21 +218,9 @@ class Run:
                 self._owed.add(LearningRateChanged(step=self.step, learning_rate=rate))
         yield from self._owed.told()
 
-    def _cannot(self, command: Command) -> str | None:
-        """Why there is nothing to do for a command; None when there is."""
-        if command is Command.EVALUATE and not self.plan.eval_rows:
-            return "there are no held-out rows; give the Trainer an eval_dataset"
-        if command is Command.EVALUATE and self.progress.is_scored:
-            return f"step {self.step} was scored already"
-        if command is Command.SAMPLE and not self.plan.prompts:
-            return "there is nothing to write after; set TrainingConfig.sample_prompts"
-        if command is Command.SAMPLE and not unanswered(self.plan.prompts, self._samples_of_this_step):
-            return f"samples of step {self.step} were taken already"
-        if command is Command.SAVE and self.folder is None:
-            return "there is no folder to save in; set TrainingConfig.output_dir"
-        if command is Command.SAVE and self._saved_step == self.step:
-            return f"step {self.step} is saved already"
-        return None
+    def _why_not(self, command: Command) -> str | None:
+        folder, saved = self.folder, self._saved_step
+        return why_not(command, self.plan, self.progress, self.samples, folder=folder, saved_step=saved)
 
     def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
         """One optimizer step over the micro-batches of `portion`."""
@@ -252,7 +232,7 @@ class Run:
             said += self._stepper.add(rows, alone=len(batches) == 1, upcoming=upcoming)
             yield Working(step=step, what="training", done=done, total=len(batches))
             yield from self._listen()
-        self._last_rows = sorted((row for batch in batches for row in batch), key=lambda row: len(row.tokens))
+        self._astray.look_at(batches)
         with held_back():
             before = self._kept.now()
             outcome = self._stepper.finish()
@@ -264,78 +244,18 @@ class Run:
         del before
         yield from self._owed.told()
         if not outcome.applied:
-            yield Notice(step=step, text=self._why_not_applied(outcome))
-
-    def _why_not_applied(self, outcome: Outcome) -> str:
-        """A sentence on what is to blame: rows where one alone shows it, at weights known to be good, else the rate."""
-        self._cause = f"{settings_to_blame(self._config, self._stepper.learning_rate)}, and start afresh"
-        if is_spoiling(outcome):
-            return spoiling_update(self.step, self._cause)
-        rows = self._last_rows
-        with self._kept.good_in_place() as good_step:
-            guilty = [row for row in rows if self._stepper.not_finite(row)]
-        if guilty and good_step is None and (spoilt := spoilt_weights(self._module)):
-            self._cause = f"before the first step NaN or infinity was in {named(spoilt)}; load the model again"
-        elif guilty:
-            self._cause = ""
-        cause = f"{self._cause[0].upper()}{self._cause[1:]}." if self._cause else ""
-        return not_finite_step(self.step, outcome, rows, guilty, cause=cause)
+            yield Notice(step=step, text=self._astray.why_not_applied(step, outcome))
 
     def _is_astray(self) -> bool:
-        """Whether the weights give no finite loss for any row of the last step, though earlier weights did for some."""
-        if not self._last_rows or (self.progress.is_scored and math.isfinite(self.progress.evals[-1].loss)):
-            return False
-        try:
-            if not all(self._stepper.not_finite(row) for row in self._last_rows):
-                return False
-            with self._kept.good_in_place():
-                return not all(self._stepper.not_finite(row) for row in self._last_rows)
-        except (OSError, RuntimeError, ValueError):  # a row or a GPU that cannot be used says nothing of the weights
-            return False
+        """Whether the weights give no finite loss any more; a score of this step that is finite says they do."""
+        is_fine = self.progress.is_scored and math.isfinite(self.progress.evals[-1].loss)
+        return not is_fine and self._astray.is_so()
 
     def _evaluate(self) -> Generator[Event, None, None]:
-        """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored."""
-        if not self.plan.eval_rows or self.progress.is_scored:
-            return
-        event = yield from self._until_stopped(held_out_score(self.plan, self.step))
-        if event is not None:
-            with held_back():
-                self.progress.add_eval(event, counts=self._is_evaluation_step)
-                if self._config.load_best_model_at_end and event is best_of(self.progress.counted_evals):
-                    self._kept.keep_best()
-                self._owed.add(event)
-            yield from self._owed.told()
+        yield from self._looks.evaluate(self.progress, counts=self._is_evaluation_step)
 
     def _sample(self) -> Generator[Event, None, None]:
-        """Write an answer to every prompt that has none of this step; a stop leaves the others to a run that resumes.
-
-        Where one asked for them is not known any more then, but that there are some is: they are made whole.
-        """
-        self.samples = self._samples_of_this_step
-        yield from self._until_stopped(self._answers(unanswered(self.plan.prompts, self.samples)))
-
-    @property
-    def _samples_of_this_step(self) -> list[SampleEvent]:
-        return [sample for sample in self.samples if sample.step == self.step]
-
-    def _answers(self, prompts: Sequence[Prompt]) -> Generator[Event, None, None]:
-        for event in samples(self.plan, prompts, self.step):
-            yield event
-            if isinstance(event, SampleEvent):
-                self.samples.append(event)
-
-    def _until_stopped(self, look: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
-        """What `look` yields and returns, listening while it works; None when a stop ends it."""
-        with closing(look):
-            while not self.controls.stopping:
-                try:
-                    event = next(look)
-                except StopIteration as end:
-                    return end.value
-                yield event
-                if isinstance(event, Working):
-                    yield from self._listen()
-        return None
+        yield from self._looks.sample(self.step)
 
     def _listen(self) -> Generator[Event, None, None]:
         yield from self.controls.listen(self.step, self.folder)
@@ -373,12 +293,6 @@ class Run:
             yield from self._owed.told()
         finally:
             self._save_schedule.tried(time.monotonic() - began)
-
-    def _said_of_the_disk(self) -> list[str]:
-        weights = sum(array.nbytes for array in flat(self._module.trainable_parameters()).values())
-        state = sum(array.nbytes for array in flat(self._stepper.optimizer.state).values())
-        copies = 2 if self._config.load_best_model_at_end else 1
-        return said_of_the_disk(self.folder, copies * weights + state, self._config.save_total_limit)
 
 
 def _is_due(every: int | None, step: int) -> bool:

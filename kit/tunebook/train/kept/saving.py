@@ -10,7 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+
 from ...config import TrainingConfig
+from ...models.tensors import flat
 from ...runs.folder import new_run_folder
 
 FIRST_MINUTES = 2.0  # of training, after which the first checkpoint is written where save_minutes is not shorter
@@ -65,7 +69,14 @@ def make_run_folder(output_dir: str) -> Path:
         ) from error
 
 
-def said_of_the_disk(folder: Path | None, checkpoint_bytes: int, most: int | None) -> list[str]:
+def checkpoint_bytes(module: nn.Module, optimizer: Optimizer, config: TrainingConfig) -> int:
+    """What a checkpoint of a run takes, with the weights of the lowest loss where they are kept too."""
+    weights = sum(array.nbytes for array in flat(module.trainable_parameters()).values())
+    state = sum(array.nbytes for array in flat(optimizer.state).values())
+    return (2 if config.load_best_model_at_end else 1) * weights + state
+
+
+def said_of_the_disk(folder: Path | None, each_bytes: int, most: int | None) -> list[str]:
     """Sentences about what a run will write: nothing, or so much that it is told; it keeps `most` checkpoints or all.
 
     While a checkpoint is written the one it will replace is still there.
@@ -75,7 +86,7 @@ def said_of_the_disk(folder: Path | None, checkpoint_bytes: int, most: int | Non
             "Nothing of this run is written to the disk, because TrainingConfig.output_dir is None: what it learns is "
             "lost with this kernel unless model.save_pretrained keeps it."
         ]
-    free, each = shutil.disk_usage(folder).free / 1e9, checkpoint_bytes / 1e9
+    free, each = shutil.disk_usage(folder).free / 1e9, each_bytes / 1e9
     room = each * ((most or 1) + 1)
     if room <= min(LARGE_GB, free):
         return []
