@@ -24,29 +24,17 @@ from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import Estimate, asked_checkpointing, estimate, settled
 from .models.loaded import Loaded
 from .models.tensors import flat
-<<<<<<< HEAD
-from .runs.folder import rewind
-=======
->>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
 from .tokens.batch_order import total_steps
 from .train.datasets import Sources, prepare
 from .train.evaluation import Score, score_now
-<<<<<<< HEAD
-from .train.kept.checkpoint import Checkpoint, check_is_of, find_checkpoint, put_right_beside
-from .train.kept.earlier_runs import said_of_earlier_runs
-from .train.kept.identity import differences
-from .train.kept.run_files import begin_run_files, check_rates, keeps_rates, put_back_run_files
-from .train.kept.saving import make_run_folder
-=======
 from .train.kept.checkpoint import (
     find_checkpoint,
     put_right_beside,
 )
 from .train.kept.identity import differences
->>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
 from .train.loop import Run
 from .train.plan import RunPlan
 from .train.start import begin, resume, see_to_folder
@@ -238,39 +226,13 @@ class Trainer:
         run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
         if found:
-<<<<<<< HEAD
-            run.folder, checkpoint, skipped = found
-            check_is_of(self._differences(plan, checkpoint.identity), run.folder)
-            # From a checkpoint of choice the run may take another course.
-            same_course = place in (run.folder, run.folder.parent)
-            if same_course:
-                check_rates(run.folder, checkpoint)
-            run.restore(checkpoint)
-            rates_are_kept = keeps_rates(checkpoint)
-            rewound = rewind(run.folder, run.step, same_course=same_course, rates_are_kept=rates_are_kept)
-            run.progress.learning_rates |= rewound.rates_ahead
-            run.notices += [*skipped, *rewound.notices]
-            earlier = rewound.events
-            run.samples = [event for event in earlier if isinstance(event, SampleEvent) and event.step == run.step]
-        elif config.output_dir is not None:
-            run.folder = make_run_folder(config.output_dir)
-            hold(run.folder)
-            begin_run_files(run.folder, config, plan.identity)
-            run.notices += said_of_earlier_runs(run.folder, partial(self._differences, plan))
-=======
             earlier = resume(run, found, place, partial(self._differences, plan))
         else:
             begin(run, hold, partial(self._differences, plan))
->>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
         if run.folder is not None:
             put_right_beside(run.folder)
             see_to_folder(run, locks[-1])
         run.notices += [lock.notice for lock in locks if lock.notice is not None]
-<<<<<<< HEAD
-        if run.folder is not None:
-            run.see_to_folder = partial(_put_back, run, locks[-1])
-=======
->>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         audience = Audience([*bar, *self._listeners], run.folder, earlier)
@@ -315,16 +277,6 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     return trainer
 
 
-<<<<<<< HEAD
-def _put_back(run: Run, lock: RunLock) -> None:
-    """Make a run folder anew that was taken away in the middle of the run, held and with its files."""
-    assert run.folder is not None
-    lock.hold_again()
-    put_back_run_files(run.folder, run.plan.config, run.plan.identity, run.progress)
-
-
-=======
->>>>>>> 4718cdf (How a run begins, what it looks at, why a step failed and what it is asked are files of their own; gradient checkpointing is settled in one place)
 def _result(told: Sequence[Event], run_folder: Path | None) -> TrainResult:
     ended = next(event for event in reversed(told) if isinstance(event, RunEnded))
     return TrainResult(

@@ -3,7 +3,7 @@
 Events go in; a folder with a log comes out, and is read again. Any function of an event can listen
 (`trainer.subscribe`, or `trainer.add_step_callback` for the nine values), and needs no edit here.
 
-Doors: `controls`, `ending_interrupts`, `folder`, `learning_rates`, `listeners`, `lock`, `log`, `progress_bar`.
+Doors: `controls`, `ending_interrupts`, `folder`, `listeners`, `lock`, `progress_bar`.
 """
 
 from .folder import CONFIG_FILE, STOP_FILE, RunHistory, keep_config, load, new_run_folder, run_folders

@@ -1,6 +1,6 @@
 """How a run begins: in a folder of its own, or where a checkpoint left it.
 
-A plan comes in; the run goes out, in place, with what there is to say of other runs beside it. Nothing is trained here.
+A run comes in and is put in its place; what there is to say of other runs beside it is added to its notices.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainingConfig
 from ..events import Event, SampleEvent
-from ..runs.folder import CONFIG_FILE, keep_config
-from ..runs.learning_rates import check_learning_rates
+from ..runs.folder import rewind
 from ..runs.lock import RunLock
-from ..runs.log import rewind
-from .kept.checkpoint import Checkpoint, check_is_of, checkpoint_at, checkpoint_folders, step_of
+from .kept.checkpoint import Checkpoint, check_is_of
 from .kept.earlier_runs import said_of_earlier_runs
+from .kept.run_files import begin_run_files, check_rates, keeps_rates, put_back_run_files
 from .kept.saving import make_run_folder
 from .loop import Run
 
@@ -29,7 +27,7 @@ def begin(run: Run, hold: Callable[[Path], None], differences: Differences) -> N
         return
     run.folder = make_run_folder(config.output_dir)
     hold(run.folder)
-    keep_config(run.folder, config.as_plain(), run.plan.identity)
+    begin_run_files(run.folder, config, run.plan.identity)
     run.notices += said_of_earlier_runs(run.folder, differences)
 
 
@@ -46,10 +44,9 @@ def resume(
     # From a checkpoint of choice the run may take another course.
     same_course = place in (folder, folder.parent)
     if same_course:
-        step, newest = checkpoint.progress["step"], step_of(checkpoint_folders(folder)[-1])
-        check_learning_rates(folder, step, newest=newest, checkpoint=checkpoint_at(folder, step))
+        check_rates(folder, checkpoint)
     run.restore(checkpoint)
-    rewound = rewind(folder, run.step, same_course=same_course)
+    rewound = rewind(folder, run.step, same_course=same_course, rates_are_kept=keeps_rates(checkpoint))
     run.progress.learning_rates |= rewound.rates_ahead
     run.notices += [*skipped, *rewound.notices]
     run.samples.put_back(event for event in rewound.events if isinstance(event, SampleEvent) and event.step == run.step)
@@ -57,12 +54,11 @@ def resume(
 
 
 def see_to_folder(run: Run, lock: RunLock) -> None:
-    """Have the run make its folder anew, held and with its config, where that is taken away in the middle of it."""
+    """Have the run make its folder anew, held and with its files, where that is taken away in the middle of it."""
+    run.see_to_folder = partial(_put_back, run, lock)
+
+
+def _put_back(run: Run, lock: RunLock) -> None:
     assert run.folder is not None
-    run.see_to_folder = partial(_put_back, run.folder, lock, run.plan.config, run.plan.identity)
-
-
-def _put_back(run_folder: Path, lock: RunLock, config: TrainingConfig, identity: Mapping[str, Any]) -> None:
     lock.hold_again()
-    if not (run_folder / CONFIG_FILE).exists():
-        keep_config(run_folder, config.as_plain(), identity)
+    put_back_run_files(run.folder, run.plan.config, run.plan.identity, run.progress)
