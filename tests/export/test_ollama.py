@@ -7,7 +7,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AutoTokenizer
 
-from tests.data.test_chat_templates import FOLDER, NAMES
+from tests.data.formats.test_chat_templates import FOLDER, NAMES
 from tests.makers.go_template import render
 from tests.makers.tiny import tiny_tokenizer
 from tunebook import FastModel
