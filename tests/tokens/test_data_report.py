@@ -74,6 +74,14 @@ def test_rows_whose_answer_is_beyond_the_limit_are_named(inspect, rows):
     assert (report.source_rows, report.encoded_rows) == (14, 12)
 
 
+def test_rows_of_a_single_token_are_named_with_the_reason(inspect):
+    report = inspect([{"input_ids": [5, 6]}, {"input_ids": [7]}, {"input_ids": [8]}])
+    finding = next(found for found in report.findings if found.kind == "never_supervised")
+    assert (finding.count, finding.numbers) == (2, (1, 2))
+    assert "a single token" in finding.text
+    assert not [found for found in report.findings if found.kind == "left_out"]
+
+
 def test_copies_are_counted_and_the_first_of_each_kind_is_not(inspect, rows):
     finding = only(inspect([rows[3], *rows, rows[3], rows[5]]))
     assert (finding.kind, finding.count, finding.numbers) == ("duplicate", 3, (4, 13, 14))

@@ -45,6 +45,40 @@ def test_a_row_whose_answer_is_cut_off_never_reaches_the_loss_and_is_counted(mod
     assert any("1 of 13 rows of train_dataset were left out, the first row 5" in notice for notice in made.notices)
 
 
+SHORT = {
+    "a single token": ({"input_ids": [5]}, "it has a single token, and the first of a row is predicted from nothing"),
+    "labels of the first alone": (
+        {"input_ids": [5, 6, 7], "labels": [5, -100, -100]},
+        "of its 3 tokens at most the first is to be trained on, and that is predicted from nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize("limit", [2, 64])
+def test_a_row_with_nothing_to_train_on_is_left_out_for_that_and_not_for_the_length(model, kind, limit):
+    row, why = SHORT[kind]
+    whole = {"input_ids": [5, 6], "labels": [5, 6]}
+    with pytest.raises(ValueError, match=r"^No row of rows has a token to train on") as refused:
+        encode_rows([row] * 3, model.loaded, max_seq_length=limit)
+    assert str(refused.value).endswith(f"3 of 3 rows of rows were left out, the first row 0: {why}.")
+    assert "max_seq_length" not in str(refused.value)
+    some = encode_rows([whole, row, whole], model.loaded, max_seq_length=limit)
+    assert some.notices == [f"1 of 3 rows of rows were left out, the first row 1: {why}."]
+    assert some.account.left_out == [1]
+
+
+def test_rows_left_out_for_their_length_and_for_having_nothing_are_counted_apart(model):
+    long = {"input_ids": [*range(1, 9)], "labels": [*[-100] * 7, 8]}
+    made = encode_rows([{"input_ids": [5, 6]}, long, {"input_ids": [5]}, long], model.loaded, max_seq_length=4)
+    assert [text.split(": ")[0] for text in made.notices] == [
+        "2 of 4 rows of rows were left out, the first row 1",
+        "1 of 4 rows of rows were left out, the first row 2",
+    ]
+    with pytest.raises(ValueError, match="within 4 tokens; raise max_seq_length"):
+        encode_rows([long, {"input_ids": [5]}], model.loaded, max_seq_length=4)
+
+
 def test_cut_rows_are_counted_with_the_longest_cut(model, rows):
     whole = encode_rows(rows, model.loaded, max_seq_length=512).rows
     limit = 40

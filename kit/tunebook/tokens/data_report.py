@@ -17,6 +17,7 @@ from .tally import MOST_NAMED, Account
 
 Kind = Literal[
     "left_out",
+    "never_supervised",
     "images_beyond",
     "cut",
     "empty_answer",
@@ -164,9 +165,15 @@ def _left_out(account: Account) -> list[_Odd]:
     return [
         _Odd(
             "left_out",
-            account.left_out,
+            account.answer_beyond,
             f"left out: within {limit:,} tokens nothing of the answer remains.",
             "Raise TrainingConfig(max_seq_length=...), or shorten what comes before the answer.",
+        ),
+        _Odd(
+            "never_supervised",
+            account.never_supervised,
+            f"left out: of the first, {account.never_supervised_why}.",
+            "Give them more tokens to train on, or drop them from train_dataset.",
         ),
         _Odd(
             "images_beyond",

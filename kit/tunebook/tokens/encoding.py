@@ -72,9 +72,12 @@ def encode(opened: Opened, loaded: Loaded, *, max_seq_length: int, name: str = "
     else:
         result = _through_cache(folder, encoded, account, opened.reach)
     if not result.rows:
-        limit = account.max_seq_length
-        why = f"No row of {name} keeps a token of its answer within {limit} tokens; raise max_seq_length."
-        raise ValueError(" ".join([why, *result.notices]))
+        why = f"No row of {name} keeps a token of its answer within {account.max_seq_length} tokens"
+        if len(account.never_supervised) == account.rows:  # a greater length would not help
+            why = f"No row of {name} has a token to train on"
+        else:
+            why += "; raise max_seq_length"
+        raise ValueError(" ".join([f"{why}.", *result.notices]))
     return result
 
 

@@ -15,7 +15,9 @@ class Account:
     cut: int = 0  # cut on the right
     longest_cut: int = 0  # tokens
     in_pieces: int = 0  # raw texts that were cut into several rows
-    left_out: list[int] = field(default_factory=list)  # rows of which nothing supervised was left
+    left_out: list[int] = field(default_factory=list)  # rows with nothing supervised within the length
+    never_supervised: list[int] = field(default_factory=list)  # those of them that had nothing beyond it either
+    never_supervised_why: str = ""  # of the first of them
     images_beyond: list[int] = field(default_factory=list)  # rows left out because an image would have been cut
     documents_beyond: list[int] = field(default_factory=list)  # documents with images left out as they are longer
     bad_images: list[int] = field(default_factory=list)  # documents left out because of their images
@@ -30,6 +32,12 @@ class Account:
             count, first = self.unread.get(name, [0, number])
             self.unread[name] = [count + 1, first]
 
+    @property
+    def answer_beyond(self) -> list[int]:
+        """Rows that were left out because their answer begins beyond the length."""
+        never = set(self.never_supervised)
+        return [number for number in self.left_out if number not in never]
+
     def by_kind(self) -> dict[str, str]:
         """A sentence about each kind of row that did not fit, under the name of the kind."""
         beyond = f"of {self.rows} rows of {self.name} are longer than {self.max_seq_length} tokens"
@@ -41,10 +49,15 @@ class Account:
             )
         if self.in_pieces:
             said["in pieces"] = f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost."
-        if self.left_out:
+        if beyond_length := self.answer_beyond:
             said["left out"] = (
-                f"{len(self.left_out)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{self.left_out[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
+                f"{len(beyond_length)} of {self.rows} rows of {self.name} were left out, the first row "
+                f"{beyond_length[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
+            )
+        if self.never_supervised:
+            said["never supervised"] = (
+                f"{len(self.never_supervised)} of {self.rows} rows of {self.name} were left out, the first row "
+                f"{self.never_supervised[0]}: {self.never_supervised_why}."
             )
         if self.images_beyond:
             said["images beyond"] = (

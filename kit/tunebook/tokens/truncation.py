@@ -43,7 +43,7 @@ def _cut(row: Encoded, example: Example, account: Account) -> Iterator[Encoded]:
     cut = max(0, length - longest)
     kept = replace(row, tokens=row.tokens[:longest], loss_mask=row.loss_mask[:longest], cut=cut) if cut else row
     if not kept.supervised_tokens:
-        account.left_out.append(row.number)
+        _leave_out(row, account)
         return
     account.cut += cut > 0
     account.longest_cut = max(account.longest_cut, cut)
@@ -61,12 +61,27 @@ def _uncut(row: Encoded, too_long: TooLong, account: Account) -> Iterator[Encode
             )
         account.documents_beyond.append(row.number)
     elif not row.supervised_tokens or (length > longest and longest == 1):
-        account.left_out.append(row.number)
+        _leave_out(row, account)
     elif length > longest:
         account.in_pieces += 1
         yield from (piece for piece in _pieces(row, longest) if piece.supervised_tokens)
     else:
         yield row
+
+
+def _leave_out(row: Encoded, account: Account) -> None:
+    """Count a row of which nothing supervised is within the length, and why that is so where it is none of it."""
+    account.left_out.append(row.number)
+    if row.supervised_tokens:
+        return
+    if len(row.tokens) < 2:
+        why = "it has a single token, and the first of a row is predicted from nothing"
+    else:
+        why = (
+            f"of its {len(row.tokens)} tokens at most the first is to be trained on, and that is predicted from nothing"
+        )
+    account.never_supervised.append(row.number)
+    account.never_supervised_why = account.never_supervised_why or why
 
 
 def _pieces(row: Encoded, longest: int) -> Iterator[Encoded]:
