@@ -57,20 +57,47 @@ def test_a_stop_does_not_take_back_a_discard(commands):
     assert controls.end_reason is EndReason.DISCARDED
 
 
-@pytest.mark.parametrize("kind", ["file", "empty folder", "full folder", "link to nothing"])
-def test_a_stop_of_any_kind_is_heard_once_and_nothing_of_anybodys_is_removed(tmp_path, kind):
-    stop = tmp_path / "STOP"
+def made(stop, kind):
     match kind:
-        case "file":
+        case "empty file":
             stop.touch()
         case "empty folder":
             stop.mkdir()
-        case "full folder":
+        case "file with notes":
+            stop.write_text("why I stopped: the loss is flat")
+        case "folder with notes":
             stop.mkdir()
             (stop / "notes.txt").write_text("mine")
+        case "link to a file":
+            (stop.parent / "elsewhere").touch()
+            stop.symlink_to(stop.parent / "elsewhere")
         case "link to nothing":
-            stop.symlink_to(tmp_path / "nowhere")
+            stop.symlink_to(stop.parent / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["empty file", "empty folder"])
+def test_an_empty_stop_is_heard_once_and_taken_away(tmp_path, kind):
+    made(tmp_path / "STOP", kind)
     controls = Controls()
-    heard = [event.command for _ in range(3) for event in controls.listen(2, tmp_path)]
-    assert heard == ([] if kind == "link to nothing" else [Command.STOP])
-    assert stop.is_dir() == (kind == "full folder")
+    heard = [event for _ in range(3) for event in controls.listen(2, tmp_path)]
+    assert heard == [CommandReceived(step=2, command=Command.STOP)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file with notes", "folder with notes", "link to a file"])
+def test_a_stop_that_is_somebodys_is_heard_once_and_stays_and_that_is_said(tmp_path, kind):
+    made(tmp_path / "STOP", kind)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    controls = Controls()
+    notice, *heard = [event for _ in range(3) for event in controls.listen(2, tmp_path)]
+    assert heard == [CommandReceived(step=2, command=Command.STOP)]
+    assert f"{tmp_path / 'STOP'} ends the run, and stays" in notice.text
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "STOP").is_symlink() == (kind == "link to a file")
+    assert list(Controls().listen(2, tmp_path))[1:] == heard  # it would stop the next as well
+
+
+def test_a_link_to_nothing_asks_for_nothing(tmp_path):
+    made(tmp_path / "STOP", "link to nothing")
+    assert list(Controls().listen(2, tmp_path)) == []
+    assert (tmp_path / "STOP").is_symlink()

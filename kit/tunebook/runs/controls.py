@@ -4,12 +4,13 @@ Requests come in; acknowledged commands go out, and what they ask for stands her
 carried out here.
 """
 
+import stat
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
-from ..events import Command, CommandReceived, EndReason, Request
+from ..events import Command, CommandReceived, EndReason, Notice, Request
 from .folder import STOP_FILE
 
 
@@ -21,7 +22,7 @@ class Controls:
         self.stopping = False  # the run is to end with the step in progress
         self.paused = False
         self._discarding = False
-        self._stop_file_stays = False  # it was heard, and cannot be taken away
+        self._stop_file_stays = False  # it was heard, and is not taken away
         self._requests: deque[Request] = deque()  # not heard yet
         self._commands: set[Command] = set()  # heard, and to be done before the next step
         self._learning_rate: float | None = None  # the same
@@ -30,15 +31,22 @@ class Controls:
         """Leave a request, from any thread; it is heard when the loop listens."""
         self._requests.append(request)
 
-    def listen(self, step: int, folder: Path | None) -> Iterator[CommandReceived]:
-        """Acknowledge what has come in, `step` being the last one completed; takes a STOP file out of `folder`.
+    def listen(self, step: int, folder: Path | None) -> Iterator[CommandReceived | Notice]:
+        """Acknowledge what has come in, `step` being the last one completed; takes an empty STOP out of `folder`.
 
-        Only a stop and a pause change what happens by themselves; the rest waits for `take_commands` and
-        `take_learning_rate`. What is asked for by someone told of a command is heard too.
+        One that holds anything is somebody's, and stays where it is with a sentence. Only a stop and a pause change
+        what happens by themselves; the rest waits for `take_commands` and `take_learning_rate`. What is asked for by
+        someone told of a command is heard too.
         """
         if folder is not None and not self._stop_file_stays and (folder / STOP_FILE).exists():
             self._stop_file_stays = not _took_away(folder / STOP_FILE)
             self.ask(Request(Command.STOP))
+            if self._stop_file_stays:
+                text = (
+                    f"{folder / STOP_FILE} ends the run, and stays where it is: only an empty file of that name is "
+                    "taken away. While it lies there this run is stopped again as soon as it goes on."
+                )
+                yield Notice(step=step, text=text)
         while self._requests:
             request = self._requests.popleft()
             match request:
@@ -70,12 +78,17 @@ class Controls:
 
 
 def _took_away(stop: Path) -> bool:
-    """Remove what asked for a stop, be it a file or an empty folder of that name; False where it stays."""
+    """Remove what asked for a stop where nothing is lost with it, an empty file or folder; False where it stays."""
     try:
-        if stop.is_dir() and not stop.is_symlink():
+        there = stop.lstat()
+        if stat.S_ISDIR(there.st_mode):
             stop.rmdir()
+        elif stat.S_ISREG(there.st_mode) and there.st_size == 0:
+            stop.unlink()
         else:
-            stop.unlink(missing_ok=True)
+            return False
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True
