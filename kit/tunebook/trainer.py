@@ -253,7 +253,8 @@ class Trainer:
     def _differences(self, plan: RunPlan, identity: Mapping[str, Any]) -> list[str]:
         """A line for each value in which a run of `identity` differs from a run of `plan`."""
         here = dict(plan.identity)
-        if asked_checkpointing(self._model, self.config) == "auto":  # a run that is resumed does as it did before
+        asked = here["gradient_checkpointing"] = asked_checkpointing(self._model, self.config)
+        if asked == "auto":  # a run that is resumed does as it did before
             del here["gradient_checkpointing"]
         return differences(identity, here)
 
