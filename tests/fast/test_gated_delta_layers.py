@@ -12,8 +12,8 @@ import pytest
 from mlx_lm.models import gated_delta, qwen3_5
 from mlx_lm.models.cache import make_prompt_cache
 
+from tests.makers.packed_rows import CARRY_STATE, rows_of
 from tests.makers.tiny import tiny_model_folder
-from tests.tokens.test_packing import CARRY_STATE, rows_of
 from tunebook import FastModel, TrainingConfig
 from tunebook.fast.gated_delta_layers import chunkwise_layers, gated_delta_layers, why_not_chunkwise
 from tunebook.memory.probes import layer_costs

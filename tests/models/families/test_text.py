@@ -5,8 +5,8 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from transformers import AutoTokenizer
 
+from tests.makers.packed_rows import CARRY_STATE
 from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
-from tests.tokens.test_packing import CARRY_STATE
 from tunebook import FastModel, TrainingConfig
 from tunebook.data.examples import Example, Text
 from tunebook.data.formats import to_examples

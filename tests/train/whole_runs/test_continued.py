@@ -27,7 +27,7 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
-from tunebook.families import vision
+from tunebook.models.families import vision
 folder, rows, pictures, out, streaming, kill_at = json.loads(sys.argv[1])
 seen = []
 real = vision.opened

@@ -1,0 +1,1 @@
+"""Whole runs, and what a model has learnt by them."""
