@@ -12,6 +12,7 @@ from tunebook import FastModel
 from tunebook.models.tensors import flat
 
 TOKENS = [[5, 17, 99, 4, 250, 301, 7]]
+WITH_NEW = [[5, 512, 99, 513, 7]]  # two tokens more than the tiny base has
 Q_AND_UP = ["q_proj", "up_proj"]
 LORA = {"rank": 4, "scale": 10.0, "dropout": 0.0}
 Q_AND_V = {**LORA, "keys": ["self_attn.q_proj", "self_attn.v_proj"]}
@@ -37,7 +38,10 @@ FORMS = {
 
 
 def of_peft(base, folder, *, longer=0, **settings):
-    """(folder, logits) of adapters that PEFT made, moved by random numbers, saved and read back."""
+    """(folder, logits) of adapters that PEFT made, moved by random numbers, saved and read back.
+
+    With a vocabulary that is `longer`, the logits are those of WITH_NEW, before they were saved.
+    """
     torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
     from transformers import AutoModelForCausalLM
 
@@ -54,9 +58,11 @@ def of_peft(base, folder, *, longer=0, **settings):
         if parameter.requires_grad or "lora_" in name:
             parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
-    if longer or settings.get("init_lora_weights") == "pissa_niter_4":
+    if settings.get("init_lora_weights") == "pissa_niter_4":
         return folder, None
     with torch.no_grad():
+        if longer:
+            return folder, model.eval()(torch.tensor(WITH_NEW)).logits.numpy()
         again = peft.PeftModel.from_pretrained(plain(), folder).eval()
         return folder, again(torch.tensor(TOKENS)).logits.numpy()
 

@@ -90,17 +90,23 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
     }
 
 
-def load_adapters(module: nn.Module, folder: Path | str, transformers_names: Moves = ()) -> None:
+def load_adapters(
+    module: nn.Module, folder: Path | str, transformers_names: Moves = (), *, added_rows: int = 0
+) -> None:
     """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
 
-    It reads what `export.lora`, mlx-lm and PEFT write; `transformers_names` are the family's, for what PEFT wrote. They
+    It reads what `export.lora`, mlx-lm and PEFT write; `transformers_names` are the family's, for what PEFT wrote. The
+    last `added_rows` of the tables, which `resize` made, become what they were when the adapters were trained. They
     are trainable then, and nothing else is. What is refused (see `saved_adapters/open.py`) is refused before anything
     of the model is changed.
     """
     if adapter_paths(module):
         raise ValueError("This model has adapters already; load it again with from_pretrained to start afresh.")
-    ready = prepare(module, Path(folder), transformers_names)
+    ready = prepare(module, Path(folder), transformers_names, added_rows=added_rows)
     module.freeze()
+    parameters = flat(module.parameters())
+    tables = {name: table.astype(parameters[name].dtype) for name, table in ready.tables.items()}
+    module.load_weights(list(tables.items()), strict=False)
     module.update_modules(tree_unflatten(list(ready.layers.items())))
     whole = {name.rpartition(".")[0] for name in ready.whole}
     for path, part in _modules(module):

@@ -1,9 +1,11 @@
 """saved_adapters/peft_settings.py: opened with the logits of PEFT, or refused and the model left as it was."""
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.makers.other_adapters import everything, of_peft, opened, rewritten
+from tests.makers.other_adapters import WITH_NEW, everything, of_peft, opened, rewritten
+from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.models.adapters import load_adapters
 from tunebook.models.saved_adapters.peft_settings import NO_EFFECT, UNDERSTOOD
@@ -125,9 +127,55 @@ def test_settings_of_a_version_to_come_that_are_off_do_no_harm(bases, peft_folde
     assert np.array_equal(opened(rewritten(peft_folder, **settings)), expected)
 
 
+LONGER = {
+    "neither": {},
+    "both whole": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "the embedding whole": {"modules_to_save": ["embed_tokens"]},
+    "on both": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+}
+
+
+def with_its_tokenizer(folder, base):
+    """`folder`, with the base's tokenizer and two tokens more beside the adapters."""
+    _, tokenizer = FastModel.from_pretrained(base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>", "<|stop|>"]})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", LONGER)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_adapters_with_more_tokens_than_the_base_are_refused_with_the_number(bases, tmp_path):
-    whole = ["embed_tokens", "lm_head"]
-    folder, _ = of_peft(bases["untied"], tmp_path / "peft", longer=2, modules_to_save=whole)
-    with pytest.raises(ValueError, match=r"\[514, 64\] in the file, \[512, 64\] in the model.*2 more tokens"):
+def test_adapters_with_more_tokens_than_the_base_are_opened_with_their_tokenizer_alone(bases, tmp_path, kind):
+    folder, expected = of_peft(bases["untied"], tmp_path / "peft", longer=2, **LONGER[kind])
+    with pytest.raises(
+        ValueError, match=r"\[514, 64\] in the file, \[512, 64\] in the model.*2 more tokens"
+    ) as refused:
+        FastModel.from_pretrained(folder)
+    assert str(refused.value).count("as resize_embeddings does") == 1
+    model, _ = FastModel.from_pretrained(with_its_tokenizer(folder, bases["untied"]))
+    assert np.abs(np.array(model.module(mx.array(WITH_NEW))) - expected).max() < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_rows_for_new_tokens_that_a_quantized_table_cannot_take_are_refused(bases, tmp_path):
+    folder, _ = of_peft(bases["untied"], tmp_path / "peft", longer=2, **LONGER["on both"])
+    with pytest.raises(ValueError, match=r"lm_head.weight has 2 rows for new tokens in the file, which a quantized"):
+        FastModel.from_pretrained(with_its_tokenizer(folder, bases["untied"]), load_in_4bit=True)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_rows_for_new_tokens_that_peft_left_out_of_the_file_are_missed(bases, tmp_path):
+    folder, _ = of_peft(bases["untied"], tmp_path / "peft", longer=2, target_modules=["q_proj", "lm_head"])
+    with pytest.raises(
+        ValueError, match=r"embed_tokens.weight has 2 rows for new tokens, and none of them in the file"
+    ):
+        FastModel.from_pretrained(with_its_tokenizer(folder, bases["untied"]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_with_more_tokens_of_another_base_are_refused_by_the_rows_it_had(bases, tmp_path):
+    folder, _ = of_peft(bases["untied"], tmp_path / "peft", longer=2, target_modules=["q_proj", "lm_head"])
+    other = tiny_model_folder(tmp_path / "other", tie_word_embeddings=False, seed=1)
+    rewritten(with_its_tokenizer(folder, bases["untied"]), base_model_name_or_path=str(other))
+    with pytest.raises(ValueError, match=r"lm_head.weight in the file is another than the model's"):
         FastModel.from_pretrained(folder)

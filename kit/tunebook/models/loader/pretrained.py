@@ -55,10 +55,9 @@ def load_pretrained(
         if base is None:
             raise
         raise ModelNotFound(f"{error} The adapter_config.json of {name} names it as their base.") from error
-    if resize_embeddings or loaded.adapters_folder is not None:
-        resize(loaded)
+    added_rows = resize(loaded) if resize_embeddings or loaded.adapters_folder is not None else 0
     if base is not None:
-        load_adapters(loaded.module, Path(name), loaded.family.transformers_names)
+        load_adapters(loaded.module, Path(name), loaded.family.transformers_names, added_rows=added_rows)
         return replace(loaded, source=f"{loaded.source}, with the adapters in {name}{base.note}")
     if full_finetuning:
         keep_norms_in_float32(loaded.module)

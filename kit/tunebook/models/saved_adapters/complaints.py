@@ -65,8 +65,8 @@ def missing(module: nn.Module, saved: Saved, names: Moves) -> Iterator[str]:
             yield f"{path}.lora_a not in the file"
 
 
-def of_another_base(module: nn.Module, saved: Saved) -> Iterator[str]:
-    """Copies of the base's own parameters that are not what this base has."""
+def of_another_base(module: nn.Module, saved: Saved, added_rows: int) -> Iterator[str]:
+    """Copies of the base's own parameters that are not what this base has, its last `added_rows` rows aside."""
     parts, parameters = dict(module.named_modules()), flat(module.parameters())
     for name, tensor in saved.copies.items():
         path = name.rpartition(".")[0]
@@ -76,11 +76,36 @@ def of_another_base(module: nn.Module, saved: Saved) -> Iterator[str]:
         if place is None:
             yield f"{name} {list(tensor.shape)} in the file, not in the model"
         elif isinstance(parts[path], nn.QuantizedLinear | nn.QuantizedEmbedding):
+            if added_rows and path in saved.adapters:
+                yield f"{name} has {added_rows} rows for new tokens in the file, which a quantized table does not take"
             continue  # what quantization leaves of it cannot be compared
         elif place.shape != tensor.shape:
             yield f"{name} {list(tensor.shape)} in the file, {list(place.shape)} in the model{_longer(tensor, place)}"
-        elif not are_equal(place, tensor):
+        elif not are_equal(*(table[: len(table) - added_rows] for table in (place, tensor))):
             yield f"{name} in the file is another than the model's"
+
+
+def without_new_rows(module: nn.Module, saved: Saved, added_rows: int) -> Iterator[str]:
+    """Tables whose `added_rows` are nowhere in what PEFT saved, which at times writes those of the head alone."""
+    rows = {len(tensor) for tensor in saved.copies.values()} if added_rows else set()
+    for path, part in module.named_modules():
+        if not isinstance(part, EMBEDDING) and not is_of_head(path):
+            continue
+        name = f"{path}.weight"
+        if part.get("weight") is not None and len(part["weight"]) in rows and name not in saved.whole | saved.copies:
+            yield f"{name} has {added_rows} rows for new tokens, and none of them in the file; merge them with PEFT"
+
+
+def remedy(module: nn.Module, saved: Saved) -> str:
+    """What to do where the adapters were trained with more tokens than the model has; else nothing."""
+    parameters = flat(module.parameters())
+    tables = [*saved.whole.items(), *saved.copies.items()]
+    if not any(_longer(tensor, parameters[name]) for name, tensor in tables if name in parameters):
+        return ""
+    return (
+        " Save the tokenizer they were trained with into that folder (tokenizer.save_pretrained), and from_pretrained "
+        "adds its rows to the base as resize_embeddings does; or merge them where they were made, and load that."
+    )
 
 
 def misfits(layers: dict[str, nn.Module], saved: Saved) -> list[str]:
@@ -105,10 +130,7 @@ def _why(name: str, module: nn.Module) -> str:
 
 def _longer(tensor: mx.array, place: mx.array) -> str:
     if tensor.ndim == 2 and tensor.shape[1:] == place.shape[1:] and tensor.shape[0] > place.shape[0]:
-        return (
-            f" (they were trained with {tensor.shape[0] - place.shape[0]} more tokens; merge them where they were made "
-            "and load the merged folder)"
-        )
+        return f" (they were trained with {tensor.shape[0] - place.shape[0]} more tokens)"
     return ""
 
 

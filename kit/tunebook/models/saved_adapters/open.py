@@ -14,7 +14,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from ..norms import is_norm
 from ..tensors import flat, number
-from .complaints import misfits, missing, of_another_base, strangers
+from .complaints import misfits, missing, of_another_base, remedy, strangers, without_new_rows
 from .peft_format import Moves
 from .saved import Saved, Tensors, read_saved
 from .tied_head import check_tied, without_second_head
@@ -26,17 +26,23 @@ class Prepared:
 
     layers: dict[str, nn.Module]  # by path, each around the model's own layer there
     whole: Tensors  # parameters that were trained as they are, by name
+    tables: Tensors  # weights of adapted tables, with the rows added for new tokens, by name
 
 
-def prepare(module: nn.Module, folder: Path, names: Moves = ()) -> Prepared:
+def prepare(module: nn.Module, folder: Path, names: Moves = (), *, added_rows: int = 0) -> Prepared:
     """Read `folder` and hold it against `module`; `names` lead from names here to those transformers has.
 
+    The last `added_rows` of the module's tables are not its base's: they are as the adapters have them.
     Raises ValueError, with names and shapes, unless every tensor has its place, every adapter its tensors, and every
     number is finite; FileNotFoundError where a file is missing.
     """
     saved = without_second_head(module, read_saved(folder, names))
-    complaints = strangers(module, saved) or [*missing(module, saved, names), *of_another_base(module, saved)]
-    _refuse(folder, complaints)
+    complaints = strangers(module, saved) or [
+        *missing(module, saved, names),
+        *of_another_base(module, saved, added_rows),
+        *without_new_rows(module, saved, added_rows),
+    ]
+    _refuse(folder, complaints, remedy(module, saved))
     if saved.peft is not None:
         check_tied(module, saved, saved.peft)
     layers = _layers(module, saved)
@@ -49,14 +55,17 @@ def prepare(module: nn.Module, folder: Path, names: Moves = ()) -> Prepared:
     for path, leaves in saved.adapters.items():
         layers[path].update({leaf: tensor.astype(mx.float32) for leaf, tensor in leaves.items()})
     adapters = {f"{path}.{leaf}": layers[path][leaf] for path in layers for leaf in saved.adapters[path]}
-    _check_finite(folder, adapters | whole)
-    return Prepared(layers, whole)
+    names_of_tables = [f"{path}.weight" for path in saved.adapters] if added_rows else []
+    tables = {name: saved.copies[name] for name in names_of_tables if name in saved.copies}
+    _check_finite(folder, adapters | whole | tables)
+    return Prepared(layers, whole, tables)
 
 
-def _refuse(folder: Path, complaints: list[str]) -> None:
+def _refuse(folder: Path, complaints: list[str], remedy: str = "") -> None:
     if complaints:
         more = f" and {len(complaints) - 5} more" if len(complaints) > 5 else ""
-        raise ValueError(f"The adapters in {folder} are not this model's: {'; '.join(complaints[:5])}{more}.")
+        said = "; ".join(complaints[:5])
+        raise ValueError(f"The adapters in {folder} are not this model's: {said}{more}.{remedy}")
 
 
 def _layers(module: nn.Module, saved: Saved) -> dict[str, nn.Module]:
