@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import final
 
 import mlx.nn as nn
-from mlx.optimizers import Optimizer
+from ..optim.optimizer import Optimizer
 
 from ...config import TrainingConfig
 from ...models.tensors import flat
