@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.spread import GROUPS, LONG
+
 KIT = Path(__file__).parents[1] / "kit" / "tunebook"
 WIDGETS = KIT.parents[1] / "widgets" / "tunebook_widgets"
+TESTS = Path(__file__).parent
 
 # A wing, and the wings it may import. Everybody may import `config` and `events`.
 TABLE = """
@@ -181,10 +184,10 @@ def test_past_the_loader_nobody_asks_what_kind_of_model_it_is(wing):
 
 
 def test_a_folder_is_taken_in_at_a_glance():
-    folders = [path for root in (KIT, WIDGETS) for path in (root, *root.rglob("*")) if path.is_dir()]
+    folders = [path for root in (KIT, WIDGETS, TESTS) for path in (root, *root.rglob("*")) if path.is_dir()]
     for folder in folders:
         entries = [entry for entry in folder.iterdir() if entry.name != "__pycache__"]
-        assert len(entries) <= (24 if folder == KIT else 19), folder
+        assert len(entries) <= (24 if folder in (KIT, TESTS) else 19), folder
 
 
 def test_no_file_is_longer_than_300_lines_and_no_function_longer_than_60():
@@ -194,3 +197,15 @@ def test_no_file_is_longer_than_300_lines_and_no_function_longer_than_60():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
                 assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+def test_the_tests_lie_as_the_wings_do_and_no_file_of_them_is_longer_than_350_lines():
+    others = {"browser", "frozen", "makers", "top", "widgets"}
+    assert {path.parent.name for path in TESTS.glob("*/__init__.py")} - others <= {*ALLOWED}
+    for path in TESTS.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 350, path
+
+
+def test_every_file_that_is_spread_over_the_workers_by_its_name_is_there():
+    names = {path.stem for path in TESTS.rglob("test_*.py")}
+    assert {*LONG, *(name for group in GROUPS.values() for name in group)} <= names

@@ -8,7 +8,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AutoTokenizer
 
 from tests.data.formats.test_chat_templates import FOLDER, NAMES
-from tests.makers.go_template import render
+from tests.export.go_template import render
 from tests.makers.tiny import tiny_tokenizer
 from tunebook import FastModel
 from tunebook.data.formats.templates import ChatTemplate

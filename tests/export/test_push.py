@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.makers.hub_server import FakeHub
+from tests.export.hub_server import FakeHub
 from tests.makers.tiny import tiny_model_folder
 
 TOKEN = "hf_averysecrettoken0123456789"

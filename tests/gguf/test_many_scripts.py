@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tests.makers.texts import texts
+from tests.gguf.texts import texts
 from tests.makers.tiny import tiny_model_folder, tiny_tokenizer
 from tunebook import FastModel
 from tunebook.export.readback import llama_cpp

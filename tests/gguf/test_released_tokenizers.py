@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.makers.texts import texts
+from tests.gguf.texts import texts
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.export.readback import llama_cpp

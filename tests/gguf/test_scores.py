@@ -12,9 +12,9 @@ import sentencepiece
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.makers.gguf_files import rewritten
+from tests.gguf.gguf_files import rewritten
+from tests.gguf.texts import texts
 from tests.makers.scored_tokenizers import folder_of, merges_of
-from tests.makers.texts import texts
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.export.readback import llama_cpp

@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from tests.makers.gguf_files import rewritten
+from tests.gguf.gguf_files import rewritten
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.gguf import read_gguf, write_gguf

@@ -1,1 +1,1 @@
-"""What tests of several wings train, read and talk to: tiny models made afresh, odd rows, small servers."""
+"""What the tests of several wings share: tiny models and tokenizers made afresh, rows of them, and small runs."""

@@ -1,52 +1,22 @@
-"""runs/log.py, log_lines.py: a log tells what happened or what it cannot tell, and what became of it ends no resume."""
+"""runs/log.py, log_lines.py: a log tells what happened or says what it cannot tell, and is never what ends a run."""
 
 import json
 import os
 import random
 import resource
 import signal
-from dataclasses import replace
 
 import pytest
 
+from tests.runs.logged_events import ENDED, EVENTS, SAMPLE, STARTED, STEP, STEPS, lines_of
 from tunebook.events import (
-    EndReason,
-    LearningRateChanged,
     Notice,
-    RunEnded,
-    RunStarted,
-    SampleEvent,
-    StepEvent,
     to_json,
 )
 from tunebook.runs import log, log_lines
-from tunebook.runs.learning_rates import RATES_FILE, LearningRatesLost, check_learning_rates, keep_rates
+from tunebook.runs.learning_rates import RATES_FILE
 from tunebook.runs.log import event_log, rewind
 from tunebook.runs.log_lines import EVENTS_FILE, SAMPLES_FILE, read_events
-
-STARTED = RunStarted(
-    total_steps=9, model="m", trainable_parameters=1, total_parameters=2, train_rows=3, eval_rows=0, awaited=False
-)
-STEP = StepEvent(
-    step=1, total_steps=9, loss=2.5, lr=1e-4, tokens_sec=30.0, peak_gb=1.2, elapsed=3.4, num_tokens=99, grad_norm=0.7
-)
-STEPS = [replace(STEP, step=step, loss=1 / step) for step in range(1, 7)]
-RATE = LearningRateChanged(step=4, learning_rate=5e-5)
-SAMPLE = SampleEvent(step=2, prompt="Why?", text="ünï \udc80", seconds=0.5)
-EVENTS = [STARTED, *STEPS[:2], SAMPLE, *STEPS[2:4], RATE, *STEPS[4:]]
-ENDED = RunEnded(step=6, total_steps=9, reason=EndReason.STOPPED, message="done", elapsed=9.0)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    keep = event_log(tmp_path)
-    for event in EVENTS:
-        keep(event)
-    return tmp_path
-
-
-def lines_of(folder):
-    return (folder / EVENTS_FILE).read_bytes().splitlines(keepends=True)
 
 
 def told_and_said(folder):
@@ -135,9 +105,6 @@ def test_a_line_without_end_is_not_taken_into_memory(tmp_path, monkeypatch):
     assert list(read_events(tmp_path))[:2] == [STARTED, STEP]
 
 
-# A disk that will not take it
-
-
 def test_a_full_disk_is_said_once_and_what_waited_is_written_when_it_has_room_again(tmp_path):
     said, (soft, hard) = [], resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -201,153 +168,6 @@ def test_behind_a_line_whose_writer_was_killed_the_next_one_is_whole(folder):
     told, sentence = told_and_said(folder)
     assert told == [*EVENTS[:-1], ENDED]
     assert "1 line is damaged" in sentence
-
-
-# Rewinding
-
-
-def test_rewinding_leaves_the_lines_up_to_a_step_as_they_were(folder):
-    before = lines_of(folder)
-    rewound = rewind(folder, 3)
-    assert rewound.events == [*STEPS[:2], SAMPLE, STEPS[2]]
-    assert rewound.rates_ahead == {4: 5e-5}
-    assert rewound.notices == []
-    assert lines_of(folder) == before[1:5]
-
-
-DAMAGES = {
-    "gone": lambda file: file.unlink(),
-    "empty": lambda file: file.write_bytes(b""),
-    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 3]),
-    "a list": lambda file: file.write_text("[]\n"),
-    "another encoding": lambda file: file.write_bytes(b"\xff\xfe" + file.read_text().encode("utf-16")),
-    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
-    "a pipe": lambda file: (file.unlink(), os.mkfifo(file)),
-    "another number": lambda file: file.write_text(file.read_text().replace("5e-05", "9e-05")),
-}
-
-
-@pytest.mark.parametrize("name", [EVENTS_FILE, RATES_FILE, SAMPLES_FILE])
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_no_damage_of_one_file_takes_the_learning_rates_that_were_asked_for(folder, name, damage):
-    DAMAGES[damage](folder / name)
-    rewound = rewind(folder, 3)
-    assert rewound.rates_ahead == {4: 5e-5}
-    assert all("\n" not in text for text in rewound.notices)
-    assert not any(event not in EVENTS for event in rewound.events)
-    assert rewind(folder, 3).rates_ahead == {4: 5e-5}  # also when the process is killed again before step 4
-
-
-def lost(folder, step=3, newest=5, is_kept=True):
-    """What a resume at `step` is refused with; nothing where it is not."""
-    try:
-        check_learning_rates(folder, step, newest=newest, checkpoint=folder / "step", is_kept=is_kept)
-    except LearningRatesLost as error:
-        return str(error)
-    return ""
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_rates_are_lost_only_with_both_of_their_files(folder, damage):
-    assert lost(folder) == ""
-    whole = (folder / EVENTS_FILE).read_bytes()
-    (folder / EVENTS_FILE).write_bytes(whole[:-9])
-    assert lost(folder) == ""
-    (folder / EVENTS_FILE).write_bytes(whole)
-    DAMAGES[damage](folder / RATES_FILE)
-    assert lost(folder) == ""
-    (folder / EVENTS_FILE).write_bytes(whole[:-9])
-    assert RATES_FILE in lost(folder)
-    assert EVENTS_FILE in lost(folder)
-    assert "\n" not in lost(folder)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_no_damaged_log_vouches_for_rates_whose_file_is_damaged_too(folder, damage):
-    (folder / RATES_FILE).write_text("[]")
-    DAMAGES[damage](folder / EVENTS_FILE)
-    assert "after step 3 may be lost" in lost(folder)
-
-
-LACKING = {
-    "the newest checkpoint's step": (lambda lines: lines[:-2], 5, "step 5"),
-    "what came after the checkpoint": (lambda lines: lines[:5], 4, "step 4"),
-    "a step in between": (lambda lines: [*lines[:5], *lines[7:]], 5, "step 4"),
-    "the end of a line": (lambda lines: [*lines[:-1], lines[-1][:-1]], 5, "within a line"),
-    "a sound change": (lambda lines: [*lines[:6], lines[6].replace(b"5e", b"6e"), *lines[7:]], 5, "damaged lines"),
-    "a sound step of the checkpoint": (lambda lines: [*lines[:4], b"{}\n", *lines[5:]], 5, "damaged lines"),
-    "its beginning": (lambda lines: lines[1:], 5, "begins where the run was resumed"),
-}
-
-
-@pytest.mark.parametrize("what", LACKING)
-def test_a_log_vouches_for_no_rates_where_it_lacks(folder, what):
-    change, newest, why = LACKING[what]
-    (folder / EVENTS_FILE).write_bytes(b"".join(change(lines_of(folder))))
-    assert lost(folder, newest=newest) == ""  # the sealed file is enough
-    (folder / RATES_FILE).write_bytes(b"")
-    assert why in lost(folder, newest=newest)
-
-
-def test_damaged_lines_of_steps_that_a_checkpoint_holds_do_not_matter(folder):
-    lines = lines_of(folder)
-    (folder / EVENTS_FILE).write_bytes(b"".join([lines[0], b"{}\n", *lines[2:]]))
-    (folder / RATES_FILE).write_bytes(b"")
-    assert lost(folder) == ""
-
-
-def test_a_rate_that_only_the_sealed_file_still_tells_of_is_missed_when_that_is_damaged(folder):
-    """A run that was resumed, and killed again before the step of the change."""
-    rewind(folder, 3)
-    event_log(folder)(replace(STARTED, step=3))
-    assert lost(folder, newest=3) == ""
-    (folder / RATES_FILE).write_bytes(b"")
-    assert "begins where the run was resumed" in lost(folder, newest=3)
-
-
-def test_a_run_whose_rates_nobody_changed_is_never_refused(tmp_path):
-    keep_rates(tmp_path, {})
-    keep = event_log(tmp_path)
-    for event in [STARTED, *STEPS]:
-        keep(event)
-    (tmp_path / EVENTS_FILE).write_bytes(b"\0" * 99)
-    assert lost(tmp_path) == ""
-    (tmp_path / RATES_FILE).unlink()
-    assert lost(tmp_path, is_kept=False) == ""  # of an earlier version, which had no file where nobody changed any
-
-
-def test_a_rate_is_in_its_file_with_those_before_it_whatever_became_of_the_file_meanwhile(folder):
-    told = [STARTED, *STEPS[:3]]
-    keep = event_log(folder, told=told)
-    for step, rate in ((3, 7e-5), (4, 6e-5)):
-        told.append(LearningRateChanged(step=step, learning_rate=rate))
-        (folder / RATES_FILE).unlink()
-        keep(told[-1])
-    (folder / EVENTS_FILE).write_bytes(b"")
-    assert rewind(folder, 3, rates_are_kept=True).rates_ahead == {3: 7e-5, 4: 6e-5}
-
-
-def test_a_file_of_rates_that_is_missed_is_told_of_and_made_anew(folder):
-    (folder / RATES_FILE).unlink()
-    (notice,) = rewind(folder, 3, rates_are_kept=True).notices
-    assert notice.startswith(f"{RATES_FILE} is missing; of the learning rates that were asked for, those in")
-    assert rewind(folder, 3, rates_are_kept=True).notices == []
-
-
-def test_a_damaged_file_of_rates_is_written_anew_for_the_next_resume(folder):
-    (folder / RATES_FILE).write_bytes(b"")
-    (folder / EVENTS_FILE).write_bytes(b"")
-    assert len(rewind(folder, 3, same_course=False).notices) == 1
-    assert lost(folder) == ""
-
-
-def test_a_run_that_takes_another_course_forgets_the_rates_of_the_one_before(folder):
-    assert rewind(folder, 3, same_course=False).rates_ahead == {}
-    assert rewind(folder, 3).rates_ahead == {}
-
-
-# Who may read it
 
 
 def test_what_a_run_leaves_is_its_owners_alone_whatever_the_umask(tmp_path):

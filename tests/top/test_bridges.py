@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.makers.trackers import TensorBoardRun, replay_tensorboard, replay_trackio, replay_wandb
+from tests.top.trackers import TensorBoardRun, replay_tensorboard, replay_trackio, replay_wandb
 from tunebook import FastModel, Trainer, TrainingConfig, bridges, runs
 from tunebook.events import (
     CheckpointSaved,

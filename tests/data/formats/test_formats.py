@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.makers.conversations import TURNS, supervised, with_template
+from tests.data.formats.conversations import TURNS, supervised, with_template
 from tunebook.data.formats import render_chat, to_examples
 
 

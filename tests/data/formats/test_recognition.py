@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.makers.conversations import TURNS
+from tests.data.formats.conversations import TURNS
 from tunebook.data.formats import reader, to_examples
 
 

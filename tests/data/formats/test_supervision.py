@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.makers.conversations import TOOL_TEMPLATE, TOOL_TURNS, TURNS, supervised, with_template
+from tests.data.formats.conversations import TOOL_TEMPLATE, TOOL_TURNS, TURNS, supervised, with_template
 from tunebook.data.examples import Tokens
 from tunebook.data.formats import reader, render_chat, supervise_between, to_examples
 

@@ -6,7 +6,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AutoTokenizer
 
-from tests.makers.conversations import TOOL_TEMPLATE, TOOL_TURNS, TURNS, supervised, with_template
+from tests.data.formats.conversations import TOOL_TEMPLATE, TOOL_TURNS, TURNS, supervised, with_template
 from tests.makers.tiny import tiny_tokenizer
 from tunebook.data.formats import render_chat, to_examples
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.makers.documents import DOG, QUIET, TEXT, as_lists, encoded, entries
+from tests.data.pretraining.documents import DOG, QUIET, TEXT, as_lists, encoded, entries
 from tests.makers.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data import images

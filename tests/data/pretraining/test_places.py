@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.makers.documents import DOG, encoded, with_this_machine
+from tests.data.pretraining.documents import DOG, encoded, with_this_machine
 from tests.makers.tiny_vision import pictures
 from tunebook.data import images, remote_images
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.makers.documents import DOG, QUIET, TEXT, encoded
+from tests.data.pretraining.documents import DOG, QUIET, TEXT, encoded
 from tunebook import MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.tokens.feed import Place
 from tunebook_widgets import TokenView

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.makers.documents import DOG, TEXT
+from tests.data.pretraining.documents import DOG, TEXT
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 
 

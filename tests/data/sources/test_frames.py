@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.makers.row_files import CHATS
+from tests.data.sources.row_files import CHATS
 from tunebook.data.sources import read_rows
 
 

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 from pyarrow import parquet
 
-from tests.makers.row_files import ROWS, WRITERS
+from tests.data.sources.row_files import ROWS, WRITERS
 from tunebook.data.sources import read_rows
 
 

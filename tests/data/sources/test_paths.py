@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.makers.row_files import lines_of, written
+from tests.data.sources.row_files import lines_of, written
 from tunebook.data.sources import read_rows
 
 

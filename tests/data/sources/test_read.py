@@ -10,7 +10,7 @@ import datasets
 import pandas as pd
 import pytest
 
-from tests.makers.row_files import CHATS, PAIRS, ROWS, WRITERS
+from tests.data.sources.row_files import CHATS, PAIRS, ROWS, WRITERS
 from tunebook.data.sources import read_rows
 
 

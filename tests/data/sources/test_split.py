@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.makers.row_files import PAIRS, ROWS, WRITERS
+from tests.data.sources.row_files import PAIRS, ROWS, WRITERS
 from tunebook.data.sources import hold_out, read_rows
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.makers.row_files import written
+from tests.data.sources.row_files import written
 from tunebook.data.sources import read_rows
 
 

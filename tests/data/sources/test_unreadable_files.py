@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.makers.row_files import WRITERS, written
+from tests.data.sources.row_files import WRITERS, written
 from tunebook.data.sources import read_rows
 
 # What is wrong with a file, and the sentence about it: where, what, and the next move.

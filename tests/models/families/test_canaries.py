@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mlx_vlm.models.llava.llava import Model as Llava
 
-from tests.makers.encoded_rows import encoded
 from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.models.families.encoded_rows import encoded
 from tunebook import FastModel
 from tunebook.models.families import language_model
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.makers.encoded_rows import WIDTH, encoded, words
 from tests.makers.tiny_vision import asked, pictures
+from tests.models.families.encoded_rows import WIDTH, encoded, words
 from tunebook.data.examples import Text
 from tunebook.data.formats import to_examples
 from tunebook.models.families import language_model

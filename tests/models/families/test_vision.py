@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mlx_vlm.utils import load as load_stock
 
-from tests.makers.encoded_rows import WIDTH, encoded, states
 from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.models.families.encoded_rows import WIDTH, encoded, states
 from tunebook import FastModel
 from tunebook.models.families import language_model
 from tunebook.models.families.image_mask import image_mask

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.makers.odd_rows import odd_rows
+from tests.widgets.odd_rows import odd_rows
 from tunebook_widgets import TokenView
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.makers.told_runs import started_run, step_event
+from tests.widgets.dashboard.told_runs import started_run, step_event
 from tunebook.events import (
     CheckpointSaved,
     Command,

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from tests.makers.told_runs import started_run, step_event
+from tests.widgets.dashboard.told_runs import started_run, step_event
 from tunebook.events import (
     EvalEvent,
     Notice,

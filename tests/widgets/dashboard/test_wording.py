@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from tests.makers.told_runs import ended_run, started_run, step_event
+from tests.widgets.dashboard.told_runs import ended_run, started_run, step_event
 from tunebook.events import (
     Command,
     CommandReceived,

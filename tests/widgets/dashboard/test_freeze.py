@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.browser.rehearsal import Rehearsal
-from tests.makers.told_runs import HtmlPage, cells_of, ended_run, rehearsed_run, started_run, step_event
+from tests.widgets.dashboard.told_runs import HtmlPage, cells_of, ended_run, rehearsed_run, started_run, step_event
 from tunebook.events import (
     EndReason,
     EvalEvent,

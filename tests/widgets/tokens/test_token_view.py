@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from tests.makers.odd_rows import HOSTILE, KINDS, odd_rows
-from tests.makers.token_cards import Seen, seen
+from tests.widgets.odd_rows import HOSTILE, KINDS, odd_rows
+from tests.widgets.tokens.token_cards import Seen, seen
 from tunebook import Trainer, TrainingConfig, train_on_responses_only
 from tunebook.tokens.encoding import encode_rows
 from tunebook_widgets import TokenView

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.makers.odd_rows import KINDS
+from tests.widgets.odd_rows import KINDS
 from tunebook.data.encoded import Encoded
 from tunebook.tokens.encoding import encode_rows
 from tunebook_widgets import TokenView

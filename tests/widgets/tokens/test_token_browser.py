@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.lab import LabNotebook
 from tests.browser.widget_page import open_token_browser
-from tests.makers.odd_rows import HOSTILE, KINDS, odd_rows
+from tests.widgets.odd_rows import HOSTILE, KINDS, odd_rows
 from tunebook_widgets import TokenView
 
 pytest_plugins = ["tests.browser.fixtures"]

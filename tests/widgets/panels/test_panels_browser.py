@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.widget_page import open_panel
-from tests.makers.odd_rows import HOSTILE
+from tests.widgets.odd_rows import HOSTILE
 from tunebook.export.report import ExportTable
 from tunebook_widgets import Chat, ExportPanel, FitCheck
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import rehearsal
-from tests.makers.kernels import Message, RunningKernel, comm_of_view, is_idle_after, running_kernel
+from tests.widgets.dashboard.kernels import Message, RunningKernel, comm_of_view, is_idle_after, running_kernel
 
 RUN = """
 from rehearsal import Rehearsal

@@ -12,7 +12,7 @@ import pytest
 
 from tests.browser import rehearsal
 from tests.browser.rehearsal import Rehearsal
-from tests.makers.told_runs import cells_of, started_run, step_event
+from tests.widgets.dashboard.told_runs import cells_of, started_run, step_event
 from tunebook_widgets import Dashboard
 from tunebook_widgets.dashboard.terminal import TerminalScreen
 
