@@ -20,6 +20,7 @@ from .data.pretraining import MultimodalPretrain
 from .data.sources import Source
 from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
 from .export.gguf_feasibility import gguf_notice
+from .machine.inert import one_line
 from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import Estimate, asked_checkpointing, estimate, settled
 from .models.loaded import Loaded
@@ -63,7 +64,7 @@ class TrainResult:
     run_folder: Path | None  # where events.jsonl is; None when TrainingConfig.output_dir is None
 
     def __repr__(self):
-        return self.message
+        return one_line(self.message)
 
 
 class Trainer:

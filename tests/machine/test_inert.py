@@ -1,17 +1,26 @@
 """Names, samples, notices and numbers of any kind are shown as what they are, and do nothing to who looks at them."""
 
 import io
+import json
 import math
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from tunebook import TrainResult
+from tunebook.data.sources import read_rows
 from tunebook.events import EndReason, EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from tunebook.export.card import model_card
+from tunebook.export.report import Export, ExportTable
+from tunebook.machine.doctor import Diagnosis, Problem
 from tunebook.machine.inert import one_line, visible
 from tunebook.machine.progress_bars import progress
 from tunebook.runs.folder import event_log, load
 from tunebook.runs.progress_bar import run_bar
-from tunebook_widgets.dashboard import compare
+from tunebook.tokens.data_report import inspect
+from tunebook.tokens.encoding import encode_rows
+from tunebook_widgets import Chat, ExportPanel, TokenView, compare
 from tunebook_widgets.dashboard.compare import _picture
 from tunebook_widgets.dashboard.freeze import frozen_picture, frozen_table
 from tunebook_widgets.dashboard.recorded import recorded_run
@@ -114,3 +123,47 @@ def test_a_run_of_any_number_is_drawn_and_said(number, tmp_path):
 def test_steps_that_go_back_stand_still_or_leap_are_drawn(numbers, tmp_path):
     run = recorded_run(recorded(tmp_path / "run", events(*(step(number) for number in numbers))))
     assert frozen_picture(run)[0]["image/png"]
+
+
+def everything_of_exports(folder):
+    path = folder / HOSTILE.replace("\0", "")
+    path.write_bytes(b"0")
+    export = Export(kind="f32", path=path, notes=(HOSTILE,), commands=(f"llama-cli -m {HOSTILE}",))
+    table = ExportTable([export])
+    return [repr(export), export._repr_html_(), repr(table), table._repr_html_()]
+
+
+def everything_of_rows(model, folder):
+    file = folder / f"{HOSTILE.replace(chr(0), '')}.jsonl"
+    row = {"messages": [{"role": "user", "content": "so?"}, {"role": "assistant", "content": "no"}], HOSTILE: 1}
+    file.write_text(json.dumps(row) + "\n")
+    rows = read_rows(file)
+    encoded = encode_rows(rows, model.loaded, max_seq_length=64, name=HOSTILE)
+    report, view = inspect(encoded, model.loaded.tokenizer), TokenView(model, rows)
+    return [repr(rows), str(report), *map(str, report.findings), repr(view), view._repr_html_()]
+
+
+def everything_of_panels(model, folder):
+    exports, chat = ExportPanel(model, folder / HOSTILE.replace("\0", "")), Chat(model)
+    return [repr(exports), exports.name, exports.place, repr(chat), chat.name]
+
+
+def test_what_a_person_has_printed_does_nothing_to_a_terminal_or_a_page(tuned, tmp_path):
+    tuned.loaded = replace(tuned.loaded, name=HOSTILE)
+    result = TrainResult(
+        reason=EndReason.FAILED, message=HOSTILE, steps=(), evals=(), samples=(), seconds=1.0, run_folder=None
+    )
+    diagnosis = Diagnosis(facts=(("cache", HOSTILE),), problems=(Problem(text=HOSTILE, fix=HOSTILE),))
+    shown = [
+        repr(tuned),
+        repr(result),
+        str(diagnosis),
+        diagnosis._repr_html_(),
+        model_card(tuned.loaded, (), "merged", place=HOSTILE),
+        *everything_of_exports(tmp_path),
+        *everything_of_rows(tuned, tmp_path),
+        *everything_of_panels(tuned, tmp_path),
+    ]
+    for text in shown:
+        assert is_inert(text), text
+    assert sum("⟨U+202E⟩" in text for text in shown) > len(shown) / 2  # it is named, and not left out

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..events import EvalEvent, Event, RunEnded, RunStarted, StepEvent
+from ..machine.inert import one_line
 from ..models.adapters import describe, parameter_counts, trained_whole
 from ..models.families.base import Library
 from ..models.loaded import Loaded
@@ -80,8 +81,8 @@ def short_name(name: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Text in one line, without what is not to be seen."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    """Text in one line, with what is not to be seen named."""
+    return " ".join(one_line(text).split())
 
 
 def _heading(text: str) -> str:

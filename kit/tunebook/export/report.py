@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..machine.inert import one_line
 from .readback.verify import HEADINGS, Verification, bytes_on_disk
 from .table import as_html, as_text
 
@@ -38,7 +39,7 @@ class Export:
 
     def __repr__(self):
         said = [f"{self.kind}: {self.path} ({self.bytes / 1e6:.1f} MB).", str(self.verification or "Not read back.")]
-        return "\n".join([" ".join([*said, *self.said]), *self.commands])
+        return "\n".join(map(one_line, [" ".join([*said, *self.said]), *self.commands]))
 
     def _repr_html_(self) -> str:
         return as_html(HEADINGS, [self.cells], self.said, self.commands)

@@ -18,6 +18,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from .blas import load_fast_blas
+from .inert import visible
 from .runtime import backend, device_name, is_apple_chip_under_rosetta, memory, operating_system, ram_gb
 
 SHOWN = ("tunebook", "mlx", "mlx-lm", "numpy", "ipykernel", "anywidget", "jupyterlab")
@@ -54,7 +55,7 @@ class Diagnosis:
         width = max(len(name) for name, _ in self.facts)
         rows = [f"{name:<{width}}  {value}" for name, value in self.facts]
         problems = [f"- {problem.text}\n  Fix: {problem.fix}" for problem in self.problems]
-        return "\n".join([*rows, "", self.verdict, *problems])
+        return visible("\n".join([*rows, "", self.verdict, *problems]))
 
     __repr__ = __str__
 
@@ -68,7 +69,7 @@ class Diagnosis:
             f"<li>{html.escape(problem.text)} Fix: <code>{html.escape(problem.fix)}</code></li>"
             for problem in self.problems
         )
-        return f"<table>{rows}</table><p><b>{html.escape(self.verdict)}</b></p><ul>{problems}</ul>"
+        return visible(f"<table>{rows}</table><p><b>{html.escape(self.verdict)}</b></p><ul>{problems}</ul>")
 
 
 def doctor() -> Diagnosis:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..machine.inert import one_line
 from .encoding import EncodedSet
 from .row_facts import Columns, columns_of
 from .tally import MOST_NAMED, Account
@@ -44,7 +45,7 @@ class Finding:
     remedy: str  # one line that names the argument or function to use
 
     def __str__(self):
-        return f"{self.text} {self.where} {self.remedy}"
+        return one_line(f"{self.text} {self.where} {self.remedy}")
 
     @property
     def where(self) -> str:
@@ -110,7 +111,7 @@ class DataReport:
         bars = "".join(BARS[-(-count * (len(BARS) - 1) // tallest)] for count in self.histogram.counts)
         picture = f"1 |{bars}| {self.histogram.width * len(self.histogram.counts):,} tokens"
         found = [f"- {finding}" for finding in self.findings] or ["Nothing odd was found."]
-        return "\n".join([*self.facts, picture, *found])
+        return "\n".join([*map(one_line, self.facts), picture, *found])
 
 
 def inspect(encoded: EncodedSet, tokenizer: TokenizerWrapper) -> DataReport:

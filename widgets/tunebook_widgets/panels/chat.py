@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import anywidget
 import traitlets
 
+from tunebook.machine.inert import one_line
 from tunebook.models.base_model import why_no_base
 from tunebook.models.generation import as_prompt, write_in_slices
 from tunebook.models.loaded import Loaded
@@ -66,7 +67,7 @@ class Chat(anywidget.AnyWidget):
         self._loaded = model.loaded
         self._stops = False
         self._answering: asyncio.Task[Turn] | None = None
-        self.name = model.loaded.name
+        self.name = one_line(model.loaded.name)
         self.alone = why_no_base(model.loaded.module) or ""
         self.chats = model.loaded.tokenizer.has_chat_template
         self.settings = _checked(

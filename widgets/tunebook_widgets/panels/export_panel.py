@@ -20,6 +20,7 @@ from tunebook.export.report import Export, ExportTable
 from tunebook.export.saving import SaveMethod, Tuned, export_gguf, export_lora, export_merged
 from tunebook.export.usage import commands_for_folder
 from tunebook.gguf import QUANTIZATIONS
+from tunebook.machine.inert import one_line
 from tunebook.models.adapters import adapter_paths, trained_whole
 
 from ..esm import esm
@@ -65,8 +66,8 @@ class ExportPanel(anywidget.AnyWidget):
         self._model, self._folder, self._rows = model, Path(folder), rows
         self._exporting: asyncio.Task[ExportTable] | None = None
         self.exports = ExportTable([])
-        self.name = model.loaded.name
-        self.place = str(self._folder.resolve())
+        self.name = one_line(model.loaded.name)
+        self.place = one_line(self._folder.resolve())
         self.verifies = rows is not None
         self.forms = _forms(model)
         self.on_msg(self._receive)
@@ -126,7 +127,12 @@ class ExportPanel(anywidget.AnyWidget):
             commands = commands_for_folder(export.path, base=None, library=loaded.family.library)
         elif form == "lora" and not trained_whole(loaded.module):  # with those, mlx-lm does not open the folder
             commands = commands_for_folder(export.path, base=loaded.name, library=loaded.family.library)
-        return {"state": "done", "said": " ".join(export.said), "cells": list(export.cells), "commands": commands}
+        return {
+            "state": "done",
+            "said": one_line(" ".join(export.said)),
+            "cells": [*map(one_line, export.cells)],
+            "commands": commands,
+        }
 
     def _say(self, forms: Sequence[str], state: dict[str, Any]) -> None:
         self.progress = self.progress | dict.fromkeys(forms, state)

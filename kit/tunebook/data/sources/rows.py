@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 from typing import Any, Protocol, final, overload
 
+from ...machine.inert import one_line
 from ..reach import ANYWHERE, Reach
 
 Row = Mapping[str, Any]
@@ -43,7 +44,7 @@ class Rows(Sequence[Row]):
         return self.pick(range(len(self)))
 
     def __repr__(self):
-        return f"<{len(self)} rows of {self.origin}>"
+        return f"<{len(self)} rows of {one_line(self.origin)}>"
 
 
 def reach_of(rows: Sequence[Row]) -> Reach:
