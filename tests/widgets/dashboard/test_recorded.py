@@ -20,8 +20,7 @@ from tests.browser import rehearsal
 from tests.browser.rehearsal import Rehearsal
 from tunebook.events import EndReason, RunStarted, StepEvent
 from tunebook.runs.folder import EVENTS_FILE, event_log, load
-from tunebook_widgets import Dashboard
-from tunebook_widgets.dashboard import compare
+from tunebook_widgets import Dashboard, compare
 from tunebook_widgets.dashboard.compare import _picture
 from tunebook_widgets.dashboard.progress import Progress
 from tunebook_widgets.dashboard.recorded import recorded_run
