@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import final
 
 import mlx.nn as nn
-from ..optim.optimizer import Optimizer
 
 from ...config import TrainingConfig
 from ...models.tensors import flat
 from ...runs.folder import new_run_folder
+from ..optim.optimizer import Optimizer
 
 FIRST_MINUTES = 2.0  # of training, after which the first checkpoint is written where save_minutes is not shorter
 MOST_OF_THE_TIME = 0.05  # of a run that goes into checkpoints that are due by the clock
