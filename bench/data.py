@@ -61,12 +61,12 @@ def measure(model_folder: str, file: str) -> dict[str, float]:
     from tunebook import FastModel, TrainingConfig
     from tunebook.tokens.batch_order import windows
     from tunebook.tokens.stored_rows import lengths_of
-    from tunebook.train.datasets import Sources, prepare
+    from tunebook.train.datasets import Datasets, prepare
 
     model, _ = FastModel.from_pretrained(model_folder, max_seq_length=512)
     forget_largest()
     before, began = largest_mb(), time.perf_counter()
-    data = prepare(Sources(train=file), model.loaded, TrainingConfig(), 512)
+    data = prepare(Datasets(train=file), model.loaded, TrainingConfig(), 512)
     planned = list(islice(windows(lengths_of(data.train.rows), TrainingConfig()), 10))
     assert len(planned) == 10
     return {"seconds": time.perf_counter() - began, "mb": largest_mb() - before}

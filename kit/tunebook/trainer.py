@@ -29,7 +29,7 @@ from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
 from .tokens.batch_order import total_steps
-from .train.datasets import Sources, prepare
+from .train.datasets import Datasets, prepare
 from .train.evaluation import Score, score_now
 from .train.kept.checkpoint import (
     find_checkpoint,
@@ -101,15 +101,15 @@ class Trainer:
             response_markers=response_markers,
             formatting_func=formatting_func,
         )
-        self.prepare(Sources(train=train_dataset, held_out=eval_dataset, options=options))
+        self.prepare(Datasets(train=train_dataset, held_out=eval_dataset, options=options))
         self._shows_progress = False
         self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
         self._run: Run | None = None
 
-    def prepare(self, sources: Sources) -> None:
-        """Read the rows of `sources` in place of those before; the next run trains on them."""
-        self.sources = sources
-        self.data = prepare(sources, self.loaded, self.config, self.max_seq_length)
+    def prepare(self, datasets: Datasets) -> None:
+        """Read the rows of `datasets` in place of those before; the next run trains on them."""
+        self.datasets = datasets
+        self.data = prepare(datasets, self.loaded, self.config, self.max_seq_length)
         self.data.notices.extend(gguf_notice(self.loaded))
         self.train_rows = self.data.feed.known  # of a stream the first
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
@@ -274,8 +274,8 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     For templates whose answers cannot be told from the template itself; where they can, that is done already. The rows
     are read again, and the same trainer is returned. Raises ValueError when no row has a `response_part`.
     """
-    options = replace(trainer.sources.options, response_markers=(instruction_part, response_part))
-    trainer.prepare(replace(trainer.sources, options=options))
+    options = replace(trainer.datasets.options, response_markers=(instruction_part, response_part))
+    trainer.prepare(replace(trainer.datasets, options=options))
     return trainer
 
 

@@ -18,7 +18,7 @@ from mlx_lm.models import activations as upstream
 from mlx_lm.tuner.lora import LoRALinear
 
 from ..machine import runtime
-from ..models.layer_calls import Call, replaced_name, varied
+from ..models.layer_calls import Call, replaced_calls, replaced_name
 from .activation_functions import GELU, SILU
 from .gated_mlp import lean_mlps
 from .short_conv import shifted_convolutions
@@ -38,9 +38,9 @@ def lean_activations(module: nn.Module, *, recomputed: bool = False) -> Abstract
     with_gelu = [layer for layer in layers if _names_gelu(layer)]
     forms.enter_context(replaced_name(with_gelu, "nn", lambda found: found is nn, _with_gelu))
     adapted = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
-    forms.enter_context(varied(adapted, _with_small_scale))
+    forms.enter_context(replaced_calls(adapted, _with_small_scale))
     if runtime.backend() == "cpu":  # a GPU has one kernel for it, with a gradient of its own
-        forms.enter_context(varied([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
+        forms.enter_context(replaced_calls([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
         forms.enter_context(shifted_convolutions(module))
     return forms
 

@@ -1,7 +1,7 @@
 """Hybrid models in training: their gated delta layers take a chunk of tokens at a time, as `gated_delta.py` has it.
 
 mlx-lm (0.32) has a kernel for such layers that knows no gradient, and trains them with a Python loop that keeps a state
-for every token. Its layers call `gated_delta_update` by that name. The layer objects varied here make the very same
+for every token. Its layers call `gated_delta_update` by that name. The layer objects changed here make the very same
 call with the name bound to another function, so the module that defines it, and every other layer, stay as they are.
 Generation is upstream's: a call with a cache is answered as ever.
 """
@@ -17,7 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..machine import runtime
-from ..models.layer_calls import Call, looked_up, varied, with_globals
+from ..models.layer_calls import Call, looked_up, replaced_calls, with_globals
 from ..models.tensors import number
 from .gated_delta import CHUNK, recomputed_chunkwise
 
@@ -47,7 +47,7 @@ def chunkwise_layers(module: nn.Module) -> AbstractContextManager[None]:
 
     Layers that `why_not_chunkwise` gives a reason for stay as they are.
     """
-    return varied([layer for layer in gated_delta_layers(module) if _why_not(layer) is None], _with_chunks)
+    return replaced_calls([layer for layer in gated_delta_layers(module) if _why_not(layer) is None], _with_chunks)
 
 
 def _why_not(layer: nn.Module) -> str | None:

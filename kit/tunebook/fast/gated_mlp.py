@@ -18,8 +18,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.activations import swiglu
 
-from ..models.layer_calls import Call, Wrap, varied
-from ..models.layers import drops
+from ..models.layer_calls import Call, Wrap, replaced_calls
+from ..models.layers import has_dropout
 from ..models.tensors import called_with, flat
 from .activation_functions import GELU, SILU, Curve
 from .token_chunks import stretched
@@ -32,9 +32,9 @@ def lean_mlps(module: nn.Module, *, recomputed: bool = False) -> AbstractContext
     """
     changed = ExitStack()
     for form, parts in _parts_by_form(module):
-        changed.enter_context(varied(parts, form.wrap))
+        changed.enter_context(replaced_calls(parts, form.wrap))
         if recomputed:
-            changed.enter_context(varied([part for part in parts if not drops(part)], stretched))
+            changed.enter_context(replaced_calls([part for part in parts if not has_dropout(part)], stretched))
     return changed
 
 
@@ -43,7 +43,7 @@ def remade(module: nn.Module, *, recomputed: bool) -> list[nn.Module]:
     found: list[nn.Module] = []
     for form, parts in _parts_by_form(module):
         for part in parts:
-            whole = recomputed and not drops(part)
+            whole = recomputed and not has_dropout(part)
             found += part.modules() if whole else [part[_names(type(part).__call__)[form.down]]]
     return found
 
@@ -149,7 +149,7 @@ def _parts_by_form(module: nn.Module) -> list[tuple[Form, list[nn.Module]]]:
 def _is_of(form: Form, part: nn.Module) -> bool:
     """Whether a part's call does what `form` does, and nothing is dropped in its `down`."""
     call = type(part).__call__
-    return isinstance(call, FunctionType) and has_form(form, call) and not drops(part[_names(call)[form.down]])
+    return isinstance(call, FunctionType) and has_form(form, call) and not has_dropout(part[_names(call)[form.down]])
 
 
 @cache

@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..models.layer_calls import Call, varied
-from ..models.layers import drops, layers_of
+from ..models.layer_calls import Call, replaced_calls
+from ..models.layers import has_dropout, layers_of
 from ..models.tensors import called_with, flat, number
 
 
@@ -20,7 +20,7 @@ def recomputed_layers(module: nn.Module) -> AbstractContextManager[None]:
 
     Layers in eval mode are computed as ever. Names and values of parameters stay as they are.
     """
-    return varied(layers_of(module), _recomputing)
+    return replaced_calls(layers_of(module), _recomputing)
 
 
 def _recomputing(plain: Call) -> Call:
@@ -31,7 +31,7 @@ def _recomputing(plain: Call) -> Call:
             return plain(layer, *args, **kwargs)
         parameters = flat(layer.trainable_parameters())
         # The second pass must drop what the first one dropped, so both draw from a state of the layer's own.
-        seed = int(number(mx.random.randint(0, 2**31 - 1))) if drops(layer) else None
+        seed = int(number(mx.random.randint(0, 2**31 - 1))) if has_dropout(layer) else None
 
         def forward(traced: dict[str, mx.array], *given: Any, **named: Any) -> Any:
             if seed is not None:

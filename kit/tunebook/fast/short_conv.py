@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..models.layer_calls import Call, varied
+from ..models.layer_calls import Call, replaced_calls
 
 MOST_TAPS = 8  # each is a product and a sum of the whole input
 
@@ -19,7 +19,7 @@ def shifted_convolutions(module: nn.Module) -> AbstractContextManager[None]:
 
     Short are those without padding, stride or dilation over at most `MOST_TAPS` tokens; others stay as they are.
     """
-    return varied([part for part in module.modules() if _is_short(part)], _shifting)
+    return replaced_calls([part for part in module.modules() if _is_short(part)], _shifting)
 
 
 def _is_short(part: nn.Module) -> bool:

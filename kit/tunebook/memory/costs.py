@@ -39,7 +39,7 @@ class LossCost:
     position: float  # bytes for each supervised position that is in the head with others
 
 
-def fitted(lengths: Sequence[int], values: Sequence[float]) -> Polynomial:
+def fit_polynomial(lengths: Sequence[int], values: Sequence[float]) -> Polynomial:
     """The parabola through three points; where that would bend or fall the wrong way, the line nearest to them."""
     square, linear, constant = np.polyfit(lengths, values, 2)
     if square < 0 or linear < 0:

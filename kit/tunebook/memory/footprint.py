@@ -26,7 +26,7 @@ PIECES_AT_ONCE = 2.5  # of the loss: MLX allocates about ten operations ahead, a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class BatchShape:
     """The largest batch of a run."""
 
     rows: int
@@ -60,7 +60,7 @@ class Estimate:
     embedding: int  # in passing, when a trained embedding or head gets its gradient
     update: int  # in passing, by the optimizer
     device: int  # what there is
-    batch: Batch
+    batch: BatchShape
     gradient_checkpointing: bool
     remedies: list[Remedy] = field(default_factory=list)  # the one that saves most comes first
 
@@ -191,7 +191,7 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded
     )
 
 
-def put_together(facts: Facts, batch: Batch, *, checkpointing: bool) -> Estimate:
+def put_together(facts: Facts, batch: BatchShape, *, checkpointing: bool) -> Estimate:
     """What a batch takes, with no remedies yet."""
     rows, tokens = batch.rows, batch.tokens
     kinds = facts.recomputed if checkpointing else facts.layers

@@ -23,7 +23,7 @@ from ..models.loaded import Loaded
 from ..models.tensors import flat
 from ..tokens.batch_order import padded_width, steps_per_epoch, windows
 from ..tokens.stored_rows import lengths_of
-from .footprint import Batch, Estimate, Facts, Remedy, facts_of, put_together, readable
+from .footprint import BatchShape, Estimate, Facts, Remedy, facts_of, put_together, readable
 
 WORTH_SAYING = 0.02  # share of the total a remedy must save
 FEWEST_TOKENS = 256  # below which a shorter max_seq_length is not suggested
@@ -146,23 +146,23 @@ def _remedies(now: Estimate, facts: Facts, config: TrainingConfig, rank: int | N
     )
 
 
-def _largest(rows: Sequence[Encoded], config: TrainingConfig, cap: int) -> Batch:
+def _largest(rows: Sequence[Encoded], config: TrainingConfig, cap: int) -> BatchShape:
     """The batch of the first epoch with most tokens, taken to have as many supervised ones as any has."""
     lengths = lengths_of(rows)
     epoch = islice(windows(lengths, config), steps_per_epoch(len(rows), config))
     batches = [batch for window in epoch for batch in window]
     widths = [padded_width(max(lengths[row] for row in batch), cap) for batch in batches]
     largest = max(range(len(batches)), key=lambda index: len(batches[index]) * widths[index])
-    return Batch(
+    return BatchShape(
         rows=len(batches[largest]),
         tokens=widths[largest] - 1,
         supervised=max(sum(rows[row].supervised_tokens for row in batch) for batch in batches),
     )
 
 
-def _of(longest: int, config: TrainingConfig, cap: int) -> Batch:
+def _of(longest: int, config: TrainingConfig, cap: int) -> BatchShape:
     rows, tokens = config.per_device_train_batch_size, padded_width(longest, cap) - 1
-    return Batch(rows=rows, tokens=tokens, supervised=rows * tokens)
+    return BatchShape(rows=rows, tokens=tokens, supervised=rows * tokens)
 
 
 def _rank(module: nn.Module) -> int | None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..data.encoded import Encoded
 from ..models.families.base import Family
-from ..models.layer_calls import Call, Wrap, varied
+from ..models.layer_calls import Call, Wrap, replaced_calls
 from ..models.layers import layers_of, trained_matrices, trained_outside
 from ..models.tensors import called_with, flat
 from ..objectives.next_token import summed_loss, supervised_positions
@@ -47,7 +47,7 @@ def layers_peak(
 
     def states(scales: list[mx.array]) -> mx.array:
         batch = family.collate([made_up_row(length + 1, supervised=length)], length + 1)
-        with varied(matrices, _scaling(matrices, scales)), varied(idle, _passing_on):
+        with replaced_calls(matrices, _scaling(matrices, scales)), replaced_calls(idle, _passing_on):
             return family.hidden(module, batch).astype(mx.float32).sum()
 
     return _peak(module, trained, states, len(matrices), in_turn=in_turn)
@@ -60,7 +60,7 @@ def loss_peak(family: Family, module: nn.Module, positions: int) -> int:
     batch = family.collate([made_up_row(width, supervised=positions)], width)
 
     def nats(scales: list[mx.array]) -> mx.array:
-        with varied([first], _passing_on_scaled(scales[0])), varied(others, _passing_on):
+        with replaced_calls([first], _passing_on_scaled(scales[0])), replaced_calls(others, _passing_on):
             return summed_loss(family)(module, batch, supervised_positions(batch))
 
     return _peak(module, trained_outside(module), nats, 1)
@@ -71,7 +71,7 @@ def outside_peak(family: Family, module: nn.Module, row: Encoded) -> int:
     width = len(row.tokens)
 
     def states(_: list[mx.array]) -> mx.array:
-        with varied(layers_of(module), _passing_on):
+        with replaced_calls(layers_of(module), _passing_on):
             return family.hidden(module, family.collate([row], width)).astype(mx.float32).sum()
 
     return _peak(module, trained_outside(module), states, 0)

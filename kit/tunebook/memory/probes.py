@@ -16,10 +16,10 @@ from ..fast.gated_mlp import remade
 from ..fast.training_form import training_form
 from ..machine import runtime
 from ..models.families.base import Family
-from ..models.layer_calls import Call, varied
-from ..models.layers import drops, kinds_of_layers, layers_of, trained_matrices, trained_outside
+from ..models.layer_calls import Call, replaced_calls
+from ..models.layers import has_dropout, kinds_of_layers, layers_of, trained_matrices, trained_outside
 from ..models.tensors import flat
-from .costs import LayerCost, LossCost, Polynomial, fitted
+from .costs import LayerCost, LossCost, Polynomial, fit_polynomial
 from .peaks import layers_peak, loss_peak, made_up_row, outside_peak
 
 DEPTHS = (2, 4)  # layers at work in two probes: the ends of a stack keep less than its middle
@@ -80,7 +80,9 @@ def _cost_of_each(family: Family, module: nn.Module, longest: int, made_again: l
         working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
         between = _between_adapters(layers[0], dtype, made_again)
         kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
-        costs.append(LayerCost(count=len(layers), kept=fitted(lengths, kept), working=fitted(lengths, working)))
+        costs.append(
+            LayerCost(count=len(layers), kept=fit_polynomial(lengths, kept), working=fit_polynomial(lengths, working))
+        )
     return costs
 
 
@@ -90,7 +92,7 @@ def _cost_of_all(family: Family, module: nn.Module, longest: int) -> LayerCost:
     lengths = _lengths(longest, layers)
     each = [layers_peak(family, module, layers, length) / len(layers) for length in lengths]
     nothing = Polynomial(constant=0.0, linear=0.0, square=0.0)
-    return LayerCost(count=len(layers), kept=fitted(lengths, each), working=nothing)
+    return LayerCost(count=len(layers), kept=fit_polynomial(lengths, each), working=nothing)
 
 
 def _lengths(longest: int, layers: Sequence[nn.Module]) -> list[int]:
@@ -110,7 +112,7 @@ def _between_adapters(layer: nn.Module, dtype: mx.Dtype, made_again: list[nn.Mod
     for part in layer.modules():
         if "lora_a" in trained_matrices(part) and all(part is not other for other in made_again):
             inputs, rank = part["lora_a"].shape[-2:]
-            made = drops(part) or part["lora_a"].dtype != dtype
+            made = has_dropout(part) or part["lora_a"].dtype != dtype
             size += (rank + (inputs if made else 0)) * part["lora_a"].itemsize
     return size
 
@@ -126,6 +128,6 @@ def _layers_give_states(family: Family, module: nn.Module) -> bool:
 
         return call
 
-    with varied(layers_of(module), remembering):
+    with replaced_calls(layers_of(module), remembering):
         a_state(family, module)
     return all(isinstance(answer, mx.array) for answer in answers)

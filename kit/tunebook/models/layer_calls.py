@@ -14,14 +14,14 @@ Call = Callable[..., Any]  # call(layer, *args, **kwargs)
 Wrap = Callable[[Call], Call]  # a class's own call -> the one to use instead
 
 
-def vary(layer: nn.Module, wrap: Wrap) -> None:
+def replace_call(layer: nn.Module, wrap: Wrap) -> None:
     """Have `layer` answer a call with `wrap(call)`, where `call` is its class's own."""
     layer.__class__ = _variant(type(layer), wrap)
 
 
 @contextmanager
-def varied(layers: Sequence[nn.Module], wrap: Wrap) -> Iterator[None]:
-    """`vary` every one of `layers` until the block ends; those of one class get one class."""
+def replaced_calls(layers: Sequence[nn.Module], wrap: Wrap) -> Iterator[None]:
+    """`replace_call` every one of `layers` until the block ends; those of one class get one class."""
     kinds = [type(layer) for layer in layers]
     variants = {kind: _variant(kind, wrap) for kind in set(kinds)}
     _assign(layers, [variants[kind] for kind in kinds])
@@ -77,7 +77,7 @@ def replaced_name(
     def finding_ours(plain: Call) -> Call:
         return with_globals(plain, {name: ours(cast("FunctionType", plain).__globals__[name])})
 
-    return varied([layer for layer in layers if is_theirs(looked_up(layer, name))], finding_ours)
+    return replaced_calls([layer for layer in layers if is_theirs(looked_up(layer, name))], finding_ours)
 
 
 def with_globals(call: Call, others: dict[str, Any]) -> Call:

@@ -41,6 +41,6 @@ def trained_matrices(part: nn.Module) -> dict[str, mx.array]:
     return {name: value for name, value in own if isinstance(value, mx.array) and value.ndim >= 2}
 
 
-def drops(module: nn.Module) -> bool:
+def has_dropout(module: nn.Module) -> bool:
     """Whether any part of `module` has dropout that is not 0."""
     return any(isinstance(part, nn.Dropout) and part._p_1 < 1.0 for part in module.modules())

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layer_calls import Call, Wrap, varied
+from .layer_calls import Call, Wrap, replaced_calls
 
 # What mlx-lm's models (0.32) call the layer that embeds the tokens.
 NAMES = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings", "token_embeddings", "embeddings")
@@ -21,7 +21,7 @@ def noisy_embeddings(module: nn.Module, alpha: float) -> AbstractContextManager[
 
     T counts padding too, as in transformers. Raises ValueError for a model whose token embedding is not found.
     """
-    return varied([token_embedding(module)], _noise(alpha))
+    return replaced_calls([token_embedding(module)], _noise(alpha))
 
 
 def token_embedding(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layer_calls import Call, vary
+from .layer_calls import Call, replace_call
 
 
 def is_norm(path: str) -> bool:
@@ -28,7 +28,7 @@ def keep_norms_in_float32(module: nn.Module) -> list[str]:
         trained = [value for value in layer.trainable_parameters().values() if isinstance(value, mx.array)]
         if is_norm(path) and any(value.dtype != mx.float32 for value in trained):
             layer.set_dtype(mx.float32)
-            vary(layer, _returning_input_type)
+            replace_call(layer, _returning_input_type)
             kept.append(path)
     return kept
 

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layer_calls import Call, Wrap, vary
+from .layer_calls import Call, Wrap, replace_call
 from .layers import layers_of
 
 
@@ -18,7 +18,7 @@ def apply_windows(module: nn.Module, windows: Mapping[int, int]) -> None:
     """Have layer i of `module` see `windows[i]` tokens, its own among them."""
     layers = layers_of(module) if windows else []
     for index, window in windows.items():
-        vary(layers[index], _narrowing(window))
+        replace_call(layers[index], _narrowing(window))
 
 
 @lru_cache(maxsize=64)

@@ -31,7 +31,7 @@ SAMPLED_ROWS = 2  # how many rows samples are taken of when no prompts are given
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class Datasets:
     """What a person gave, and how it is to be read."""
 
     train: Source | MultimodalPretrain
@@ -57,19 +57,19 @@ class Prepared:
         return documents is not None and documents.skip_bad_images
 
 
-def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
+def prepare(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
     """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode` do."""
-    _check_documents(sources, loaded, config)
+    _check_documents(datasets, loaded, config)
     if config.streaming:
-        return _streamed(sources, loaded, config, max_seq_length)
+        return _streamed(datasets, loaded, config, max_seq_length)
 
     def encoded(opened: Opened, name: str) -> EncodedSet:
         return encode(opened, loaded, max_seq_length=max_seq_length, name=name)
 
-    opened = open_rows(sources.train, "train_dataset", sources.options)
+    opened = open_rows(datasets.train, "train_dataset", datasets.options)
     notices: list[str] = []
-    if sources.held_out is not None:
-        to_measure = open_rows(sources.held_out, "eval_dataset", sources.options)
+    if datasets.held_out is not None:
+        to_measure = open_rows(datasets.held_out, "eval_dataset", datasets.options)
         train, held_out = encoded(opened, "train_dataset"), encoded(to_measure, "eval_dataset")
         if both := _in_both(train.rows, held_out.rows):
             notices.append(
@@ -105,22 +105,22 @@ def prepare(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_le
     )
 
 
-def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
+def _streamed(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
     """A stream, of which only the first rows are encoded beforehand: they show whether it can be trained on."""
-    given = sources.train
+    given = datasets.train
     documents, source = (given, given.source) if isinstance(given, MultimodalPretrain) else (None, given)
     skip = documents.skip if documents else 0
     stream = stream_rows(source, "train_dataset", skip=skip)
     places = range(skip, len(stream.head))
     reach = reach_of_documents(documents, stream.reach) if documents else stream.reach
-    options = replace(sources.options, documents=documents)
+    options = replace(datasets.options, documents=documents)
     head = Opened(source=stream.head, rows=stream.head[skip:], places=places, options=options, reach=reach)
     train = encode(head, loaded, max_seq_length=max_seq_length, name="train_dataset")
     account = Account(name="train_dataset", max_seq_length=max_seq_length)
     encode_one = row_encoder(replace(head, rows=stream.head), loaded, account)
     held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
-    if sources.held_out is not None:
-        to_measure = open_rows(sources.held_out, "eval_dataset", sources.options)
+    if datasets.held_out is not None:
+        to_measure = open_rows(datasets.held_out, "eval_dataset", datasets.options)
         held_out = encode(to_measure, loaded, max_seq_length=max_seq_length, name="eval_dataset")
         notices += held_out.notices
     else:
@@ -135,16 +135,16 @@ def _streamed(sources: Sources, loaded: Loaded, config: TrainingConfig, max_seq_
     )
 
 
-def _check_documents(sources: Sources, loaded: Loaded, config: TrainingConfig) -> None:
+def _check_documents(datasets: Datasets, loaded: Loaded, config: TrainingConfig) -> None:
     names = ("format", "formatting_func", "response_markers")
     check(
-        sources.train,
-        sources.held_out,
+        datasets.train,
+        datasets.held_out,
         model=loaded.name,
         placeholder=loaded.family.placeholder,
         packing=config.packing,
         train_on=config.train_on,
-        given=[name for name in names if vars(sources.options)[name] is not None],
+        given=[name for name in names if vars(datasets.options)[name] is not None],
     )
 
 

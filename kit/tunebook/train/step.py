@@ -19,7 +19,7 @@ from ..config import TrainingConfig
 from ..data.encoded import Encoded
 from ..fast.training_form import form_notices, inference_form, training_form
 from ..machine import runtime
-from ..models.layers import drops
+from ..models.layers import has_dropout
 from ..models.loaded import Loaded
 from ..models.tensors import number
 from ..objectives.next_token import measured_nats, summed_loss, supervised_positions
@@ -191,6 +191,6 @@ class Stepper:
             self._module.train(was_training)
 
     def _cannot_compile(self) -> str | None:
-        if self._config.gradient_checkpointing and drops(self._module):
+        if self._config.gradient_checkpointing and has_dropout(self._module):
             return "gradient_checkpointing redraws each layer's dropout, which a compiled pass cannot; set one off"
         return self._family.cannot_compile or why_not_here()

@@ -91,7 +91,7 @@ def test_layers_with_a_window_keep_it_behind_an_image(vision_models, image_rows)
     def listening(plain):
         return lambda layer, x, mask, cache: heard.append(mask) or plain(layer, x, mask, cache)
 
-    with language_model.varied([layer], listening):
+    with language_model.replaced_calls([layer], listening):
         states(model, [row], len(row.tokens) + 1)
     sees = np.array(heard[0])[0, 0]
     assert not sees[-1, : len(row.tokens) - 24].any()

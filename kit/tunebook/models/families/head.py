@@ -9,18 +9,18 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layer_calls import varied
+from ..layer_calls import replaced_calls
 
 Head = Callable[[nn.Module, mx.array], mx.array]  # (module, hidden (..., D)) -> logits (..., V)
 
 
 def find_head(module: nn.Module) -> Head | None:
     """How hidden states become the model's logits; None when neither way gives what the whole model does."""
-    speaker = language_model(module)
-    if "model" not in speaker or "embed_tokens" not in speaker["model"]:
+    language = language_model(module)
+    if "model" not in language or "embed_tokens" not in language["model"]:
         return None
     tokens = mx.arange(1, 9)[None]  # (1, 8)
-    whole, states = module(tokens), speaker["model"](tokens)
+    whole, states = module(tokens), language["model"](tokens)
     for head in (projection, rest_of_the_model):
         logits = head(module, states)
         if logits.shape == whole.shape and mx.allclose(logits, whole, rtol=1e-3, atol=1e-3):
@@ -35,19 +35,19 @@ def language_model(module: nn.Module) -> nn.Module:
 
 def head_layer(module: nn.Module) -> nn.Module:
     """The layer with the output projection's weights: the head where there is one, else the embedding."""
-    speaker = language_model(module)
-    return speaker["lm_head"] if "lm_head" in speaker else speaker["model"]["embed_tokens"]
+    language = language_model(module)
+    return language["lm_head"] if "lm_head" in language else language["model"]["embed_tokens"]
 
 
 def projection(module: nn.Module, hidden: mx.array) -> mx.array:
     """The output projection: the model's own where it has one, else its embedding read backwards."""
-    speaker = language_model(module)
-    return speaker["lm_head"](hidden) if "lm_head" in speaker else speaker["model"]["embed_tokens"].as_linear(hidden)
+    language = language_model(module)
+    return language["lm_head"](hidden) if "lm_head" in language else language["model"]["embed_tokens"].as_linear(hidden)
 
 
 def rest_of_the_model(module: nn.Module, hidden: mx.array) -> mx.array:
     """What the whole model does behind its trunk: its scale or cap on logits too (Gemma 2, Cohere, Granite)."""
     states = hidden.reshape(1, -1, hidden.shape[-1])
-    with varied([language_model(module)["model"]], lambda _plain: lambda *_args, **_options: states):
+    with replaced_calls([language_model(module)["model"]], lambda _plain: lambda *_args, **_options: states):
         logits = module(mx.zeros((1, 1), mx.int32))  # (1, N, V); the trunk does not look at the tokens
     return logits.reshape(*hidden.shape[:-1], -1)

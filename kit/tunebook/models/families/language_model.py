@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ...data.encoded import Batch
-from ..layer_calls import Call, Wrap, varied
+from ..layer_calls import Call, Wrap, replaced_calls
 from .head import projection
 from .image_mask import image_mask
 from .quirks import Quirks
@@ -50,13 +50,13 @@ def called(
     language = module["language_model"]
     given = {**given, "inputs_embeds": mx.array(given["inputs_embeds"])}  # a copy: Gemma 3 scales it in place
     if quirks.widens_to_its_norm:
-        with varied([cast("Any", module).layers[0]], _in_type(given["inputs_embeds"].dtype)):
+        with replaced_calls([cast("Any", module).layers[0]], _in_type(given["inputs_embeds"].dtype)):
             return language(tokens, mask=None, cache=cache, **given).logits
     if not (quirks.sees_images_whole and (tokens == image_id).any()):
         return language(tokens, mask=None, cache=cache, **given).logits
     is_image = tokens == image_id
     sliding = [layer for layer in cast("Any", module).layers if layer.self_attn.is_sliding]
-    with varied(sliding, _with_mask(image_mask(is_image, language["model"].window_size))):
+    with replaced_calls(sliding, _with_mask(image_mask(is_image, language["model"].window_size))):
         return language(tokens, mask=image_mask(is_image), cache=cache, **given).logits
 
 
@@ -66,7 +66,7 @@ def states(
     """(B, T, D): what the head is given, found without computing a logit."""
     language = module["language_model"]
     if "lm_head" in language:
-        with varied([language["lm_head"]], _passing_on):
+        with replaced_calls([language["lm_head"]], _passing_on):
             return called(module, tokens, given, image_id, quirks, cache)
     heard: list[mx.array] = []
 
@@ -77,7 +77,7 @@ def states(
 
         return call
 
-    with varied([language["model"]], overheard):
+    with replaced_calls([language["model"]], overheard):
         called(module, tokens, given, image_id, quirks, cache)  # its logits are never asked for, so never computed
     return heard[-1]
 

@@ -15,7 +15,7 @@ import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ...data.encoded import Encoded
-from ..layer_calls import Call, varied
+from ..layer_calls import Call, replaced_calls
 from .base import Tables
 
 Logits = Callable[[mx.array], mx.array]  # (1, T) token ids -> (1, T, V); nothing of it is computed
@@ -132,7 +132,7 @@ def _overheard(module: nn.Module, logits: Logits, probe: Sequence[int]) -> tuple
     ]
     _heard.append([])
     try:
-        with varied(embeddings, _listening):
+        with replaced_calls(embeddings, _listening):
             vocabulary = logits(mx.array([probe])).shape[-1]
         heard = _heard[-1]
     finally:

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ...models.layer_calls import Call, varied
+from ...models.layer_calls import Call, replaced_calls
 from ...models.layers import layers_of
 from ...models.tensors import number
 from ...objectives.next_token import supervised_positions
@@ -105,6 +105,6 @@ def _layer_states(module: nn.Module, tokens: np.ndarray) -> list[np.ndarray]:
 
         return call
 
-    with varied(layers_of(module), recording):
+    with replaced_calls(layers_of(module), recording):
         module(mx.array(tokens[None]))
     return [np.array(state.reshape(-1, state.shape[-1]).astype(mx.float32)) for state in recorded]
