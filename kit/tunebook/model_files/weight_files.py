@@ -8,15 +8,12 @@ import json
 from pathlib import Path
 
 import mlx.core as mx
-from safetensors import SafetensorError, safe_open
+
+from .tensor_files import DamagedWeights, shapes_in
 
 INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
 _AGAIN = "download or copy it again"
-
-
-class DamagedWeights(ValueError):
-    """A file of weights that is not whole, is not there, or is of a type that cannot be read here."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -68,17 +65,9 @@ def _places(folder: Path) -> dict[str, str]:
 
 def _names_in(file: Path) -> set[str]:
     """The tensors in a .safetensors file. Raises DamagedWeights unless it is whole and MLX reads its types."""
+    names = set(shapes_in(file))
     try:
-        with safe_open(str(file), framework="numpy") as opened:
-            names = set(opened.keys())
         mx.load(str(file))  # the header alone; tensors are read when they are used
-    except (SafetensorError, OSError) as error:
-        with file.open("rb") as begun:
-            pointer = begun.read(40).startswith(b"version https://git-lfs")
-        reason = "a pointer of Git LFS; run git lfs pull" if pointer else " ".join(str(error).split())[:200]
-        raise DamagedWeights(
-            f"{file} is no whole .safetensors file ({file.stat().st_size:,} bytes: {reason}); {_AGAIN}."
-        ) from None
     except RuntimeError as error:
         raise DamagedWeights(f"{file} cannot be read by MLX ({_types(error)}); take the model in 16 bits.") from None
     return names
