@@ -7,7 +7,7 @@ have it told to those who subscribed (`runs/listeners.py`); they differ only in 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,7 +35,7 @@ from .train.kept.checkpoint import (
     find_checkpoint,
     put_right_beside,
 )
-from .train.kept.identity import differences
+from .train.kept.identity import base_of, differences
 from .train.loop import Run
 from .train.plan import RunPlan
 from .train.start import begin, resume, see_to_folder
@@ -220,10 +220,11 @@ class Trainer:
             with held_back():  # a lock that an interrupt left behind would be held for as long as this process lives
                 locks.append(held.enter_context(RunLock(run_folder)))
 
-        found = find_checkpoint(place, hold, partial(self._differences, self._plan(self.config))) if place else None
+        asked = self._plan()
+        found = find_checkpoint(place, hold, partial(self._differences, asked)) if place else None
         before = found[1].identity.get("gradient_checkpointing") if found else None
         config, notices = settled(self._model, self.config, self.train_rows, before=before)
-        plan = self._plan(config)
+        plan = replace(asked, config=config)
         run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
         if found:
@@ -240,15 +241,16 @@ class Trainer:
         self._model.run_events = audience.told  # as it grows: an export may be made in the middle of the run
         return run, audience
 
-    def _plan(self, config: TrainingConfig) -> RunPlan:
+    def _plan(self) -> RunPlan:
         return RunPlan(
             loaded=self.loaded,
-            config=config,
+            config=self.config,
             feed=self.data.feed,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
             skip_unreadable=self.data.skip_unreadable,
             prompts=self.data.prompts,
+            base=cache(partial(base_of, self.loaded)),
         )
 
     def _differences(self, plan: RunPlan, identity: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 The trainer makes it, the loop and what serves the loop read it. How far the run is stands in `run_progress`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,7 @@ class RunPlan:
     max_seq_length: int
     skip_unreadable: bool = False  # leave rows out that cannot be opened when they are needed
     prompts: Sequence[Prompt] = ()  # what samples are taken of
+    base: Callable[[], str]  # `identity.base_of` the model; asked for where the run is kept, and dear
 
     @cached_property
     def total_steps(self) -> int:
@@ -37,4 +38,4 @@ class RunPlan:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must be of, to be resumed by a run of this plan."""
-        return identity_of(self.loaded, self.config, self.feed, self.max_seq_length)
+        return identity_of(self.loaded, self.config, self.feed, self.max_seq_length, base=self.base())

@@ -15,7 +15,7 @@ from tunebook.models import base_digest
 from tunebook.models.base_digest import digest_of
 from tunebook.runs.folder import run_folders
 from tunebook.train.kept.checkpoint import STATE, ForeignCheckpoint, checkpoint_folders
-from tunebook.train.kept.identity import BASE, FILES, differences, identity_of
+from tunebook.train.kept.identity import BASE, FILES, base_of, differences, identity_of
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def trainer_on(folder, rows, out=None, prepare=lambda model: None, adapted=True,
 
 
 def identity(trainer):
-    return identity_of(trainer.loaded, trainer.config, trainer.data.feed, trainer.max_seq_length)
+    base = base_of(trainer.loaded)
+    return identity_of(trainer.loaded, trainer.config, trainer.data.feed, trainer.max_seq_length, base=base)
 
 
 def one_number(model):
@@ -171,3 +172,11 @@ def test_every_kind_of_array_has_a_digest_of_its_name_type_shape_and_content(mon
     monkeypatch.setattr(base_digest, "PIECE_BYTES", 32)  # also where a tensor is shared out
     swapped = {"a": mx.concatenate([a[8:16], a[:8], a[16:]])}
     assert digest_of(swapped) != digest_of({"a": a})
+
+
+def test_a_resume_reads_the_weights_of_its_base_once(base, rows, tmp_path, monkeypatch):
+    trainer_on(base, rows, tmp_path / "runs").train()
+    asked = []
+    monkeypatch.setattr("tunebook.train.kept.identity.digest_of", lambda arrays: asked.append(1) or digest_of(arrays))
+    trainer_on(base, rows, tmp_path / "runs").train(resume_from_checkpoint=True)
+    assert len(asked) == 1

@@ -223,12 +223,8 @@ def test_a_run_on_other_pictures_is_another_run(folders, rows):
     model = adapted(folders("qwen2_vl"))
     config = TrainingConfig()
     other = [asked("What is it?", pictures(2)[1:], "a dog"), *rows[1:]]
-    one, two = (
-        identity_of(
-            model.loaded, config, StoredFeed(encode_rows(some, model.loaded, max_seq_length=200).rows, config), 200
-        )
-        for some in (rows, other)
-    )
+    encoded = [encode_rows(some, model.loaded, max_seq_length=200).rows for some in (rows, other)]
+    one, two = (identity_of(model.loaded, config, StoredFeed(some, config), 200, base="") for some in encoded)
     assert {name for name in one if one[name] != two[name]} == {"training rows"}
 
 

@@ -7,7 +7,7 @@ a checkpoint holds all of it. Settings that only decide when to look or to save 
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...config import TrainingConfig
@@ -40,17 +40,19 @@ BY_PLACE = {"model", FILES}  # what tells models apart only where nothing of the
 NAMES_OF_A_CONFIG = {"_name_or_path", "transformers_version", "auto_map"}  # they decide no number
 
 
-def identity_of(loaded: Loaded, config: TrainingConfig, feed: Feed, max_seq_length: int) -> dict[str, Any]:
+def identity_of(
+    loaded: Loaded, config: TrainingConfig, feed: Feed, max_seq_length: int, *, base: str
+) -> dict[str, Any]:
     """Named values, plain and comparable; long ones as the first digits of their SHA-256.
 
-    A stream is known by its first rows.
+    A stream is known by its first rows, the weights that are not trained by what `base_of` says of them.
     """
     trainable = flat(loaded.module.trainable_parameters())
     shapes = {name: f"{array.dtype}{array.shape}" for name, array in trainable.items()}
     settings = {name: value for name, value in config.as_plain().items() if name not in FREE_SETTINGS}
     identity = {
         "model": loaded.name,
-        BASE: _base(loaded, trainable.keys()),
+        BASE: base,
         "adapters": _digest(json.dumps(describe(loaded.module), sort_keys=True).encode()),
         "trainable parameters": f"{len(shapes)} tensors, {_digest(json.dumps(shapes, sort_keys=True).encode())}",
         "training rows": f"{len(feed.known)} rows{'' if feed.is_whole else ' and more'}, {_rows(feed.known)}",
@@ -75,8 +77,9 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return [f"  {key}: {there[key]!r} there, {here[key]!r} here" for key in compared if there[key] != here[key]]
 
 
-def _base(loaded: Loaded, trainable: Set[str]) -> str:
-    """The weights that are not trained, as they are in memory, and the config they are read with."""
+def base_of(loaded: Loaded) -> str:
+    """The weights that are not trained, as they are in memory, and the config they are read with; reads all of them."""
+    trainable = flat(loaded.module.trainable_parameters())
     frozen = {name: array for name, array in flat(loaded.module.parameters()).items() if name not in trainable}
     config = {name: value for name, value in loaded.config.items() if name not in NAMES_OF_A_CONFIG}
     bits = loaded.config.get("quantization", {}).get("bits")
