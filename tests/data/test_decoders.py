@@ -53,6 +53,51 @@ def test_a_picture_of_every_kind_that_is_meant_is_read_whatever_it_is_called(kin
     assert np.abs(np.asarray(opened(picture)).astype(float) - np.asarray(smooth)).mean() < 8  # GIF has 256 colours
 
 
+def of_frames(kind, count):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    first, *more = [Image.new("RGB", (64, 48), color) for color in ("red", "green", "blue")[:count]]
+    return saved(first, kind, **({"save_all": True, "append_images": more} if more else {}))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_of_several_frames_or_pages_the_first_is_read_and_it_is_known_that_there_are_more(kind):
+    assert not looked_at(refer(of_frames(kind, 1))).has_more
+    several = of_frames(kind, 3)
+    assert looked_at(refer(several)).has_more
+    assert np.abs(seen(several) - [255, 0, 0]).max() < 12
+    with Image.open(io.BytesIO(several)) as own:
+        assert looked_at(refer(own)).has_more
+        assert np.abs(seen(own) - [255, 0, 0]).max() < 12
+
+
+def test_what_a_phone_keeps_behind_a_photograph_is_no_frame_of_it():
+    assert not looked_at(refer(of_frames("MPO", 2))).has_more
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_a_first_frame_is_read_whatever_is_damaged_behind_it(kind):
+    several = of_frames(kind, 3)
+    whole = looked_at(refer(several[: len(several) * 3 // 4]))
+    assert whole.size == (64, 48)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_frames_that_are_not_read_are_said_once_a_set_with_their_count(streaming, model, tmp_path):
+    for name, frames in {"still.gif": 1, "moving.gif": 3}.items():
+        (tmp_path / name).write_bytes(of_frames("GIF", frames))
+    names = ["still.gif", "moving.gif", "still.gif", "moving.gif"]
+    rows = [asked("What?", [str(tmp_path / name)], "noise") for name in names]
+    documents = [{"text": f"{model.family.placeholder} a fox", "images": [name]} for name in names]
+    args = TrainingConfig(max_steps=1, hold_out=0, streaming=streaming)
+    said = (
+        "of the 4 rows of train_dataset this is not read, and changes nothing: what follows the first frame or page of "
+    )
+    for given in (rows, MultimodalPretrain(documents, image_base_dir=tmp_path)):
+        notices = Trainer(model, train_dataset=given, args=args).data.train.notices
+        assert [notice.lower() for notice in notices] == [said + "an image (2, first row 1)."]
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -24,6 +24,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 Source = Path | bytes | Image.Image
+
+
+class Whole(NamedTuple):
+    """A picture that was decoded to its end."""
+
+    size: tuple[int, int]  # (width, height), upright
+    has_more: bool  # frames of an animation or pages behind the one that is read
 
 
 class BadPicture(ValueError):
@@ -40,6 +47,7 @@ FORMATS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "AVIF": AvifImageFile,
 }
+WITH_FRAMES = (PngImageFile, WebPImageFile, GifImageFile, TiffImageFile, AvifImageFile)  # or with pages
 HEAD_BYTES = 64
 # How files begin (their own specifications); a dot of the pattern is any byte. The first that fits is taken.
 SIGNATURES = (
@@ -144,14 +152,15 @@ def opened_image(source: Source) -> Iterator[Image.Image]:
         raise BadPicture(f"is damaged or cut short ({_said(error)})") from None
 
 
-def check_whole(source: Source) -> tuple[int, int]:
-    """(width, height) of the upright picture, all of which was decoded, small where that is possible."""
+def check_whole(source: Source) -> Whole:
+    """The upright picture, all of which was decoded, small where that is possible."""
     with opened_image(source) as image:
         width, height = image.size
         if image is not source:  # a person's own stays as large as it is
             image.draft("RGB", (width // 8, height // 8))  # JPEG alone can; 12 megapixels take a third of the time
         image.load()
-        return (height, width) if _orientation(image) in SIDEWAYS else (width, height)
+        size = (height, width) if _orientation(image) in SIDEWAYS else (width, height)
+        return Whole(size, _has_more(image))
 
 
 def upright_size(source: Source) -> tuple[int, int]:
@@ -215,6 +224,14 @@ def _orientation(image: Image.Image) -> int:
     except DAMAGES:
         return 1  # the pixels are as good as ever
     return found if isinstance(found, int) else 1
+
+
+def _has_more(image: Image.Image) -> bool:
+    """Whether an image, which is loaded, has frames or pages behind it; those behind a phone's photograph are none."""
+    try:
+        return isinstance(image, WITH_FRAMES) and image.is_animated
+    except DAMAGES:
+        return False  # what is behind is damaged, and is not read anyway
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -36,6 +36,9 @@ class Picture:
     digest: bytes  # 16 bytes, the same for the same picture; of a file: its reference, its size, when it was written
     reference: str | None = None  # of a file: its path or address as the row has it; None: it is in memory
     size: tuple[int, int] | None = field(default=None, compare=False)  # (width, height); None: not looked at yet
+    has_more: bool = field(
+        default=False, compare=False
+    )  # frames or pages that are not read; known once it is looked at
 
     @property
     def name(self) -> str:
@@ -94,9 +97,13 @@ def state_of(value: Any, reach: Reach) -> str:
 
 
 def looked_at(picture: Picture) -> Picture:
-    """`picture` with its size. Raises ValueError for one that cannot be decoded to its end, and says why."""
+    """`picture` with its size, and whether all of it is read.
+
+    Raises ValueError for one that cannot be decoded to its end, and says why.
+    """
     try:
-        return replace(picture, size=check_whole(picture.source))
+        whole = check_whole(picture.source)
+        return replace(picture, size=whole.size, has_more=whole.has_more)
     except BadPicture as error:
         raise _unopened(picture, error) from None
 

@@ -5,7 +5,7 @@ held against the text, which is what is read, and its labels say which words are
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..sources import Row
 from ..tokenizer_state import uncut
 from .plain import NOT_SUPERVISED, integers
 from .rows import BadRow, check_whole
+from .unread import unread_frames
 
 PREPARED = ("input_ids", "attention_mask", "labels")  # columns of a row that was tokenized elsewhere
 PREPARED_TEXT, PREPARED_IMAGES = "_mm_text", "images"
@@ -87,7 +88,8 @@ class _Reader:
         parts = list(_parts(text, encoding, _by_start(encoding, supervised), self.token_id, pictures))
         if isinstance(parts[-1], Image) or parts[-1].supervised != is_end_supervised:
             parts.append(Text("", supervised=is_end_supervised))  # EOS is supervised as the last part is
-        return Example(parts=tuple(parts), rendered=False)
+        example = Example(parts=tuple(parts), rendered=False)
+        return replace(example, unread=unread_frames(example))
 
     def _check_count(self, ids: Sequence[int], images: int) -> None:
         if self.token_id != self.model_token_id and self.model_token_id in ids:

@@ -21,7 +21,7 @@ from .reading import Reading
 from .recognition import format_named, recognise
 from .rows import BadRow, BadRows
 from .templates import ChatTemplate, Message, Tools
-from .unread import unread
+from .unread import unread, unread_frames
 
 FormattingFunc = Callable[[Row], str | list[dict[str, Any]] | Row]
 
@@ -143,4 +143,5 @@ def _noted(row: Row, example: Example, format: str, reading: Reading) -> Example
         reads_images=reading.reads_images,
         follows_weights=reading.response_markers is None and reading.train_on != "everything",
     )
+    names += unread_frames(example)
     return replace(example, unread=names) if names else example

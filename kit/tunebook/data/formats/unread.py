@@ -1,4 +1,4 @@
-"""What a row holds that is not read: columns its format does not know, keys of messages its template does not.
+"""What a row holds that is not read: columns its format does not know, keys of messages its template does not, frames.
 
 A row goes in, names come out, for one notice a set. Nothing is refused here.
 """
@@ -6,6 +6,7 @@ A row goes in, names come out, for one notice a set. Nothing is refused here.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..examples import Example, Image
 from ..sources import Row
 from .conversations import ROLES
 from .rows import listed
@@ -44,6 +45,12 @@ def unread(
             and (template is None or key in WEIGHTS or key not in template)
         ]
     return tuple(dict.fromkeys(names))
+
+
+def unread_frames(example: Example) -> tuple[str, ...]:
+    """The name of what follows the first frame or page of the images in `example`, where anything does."""
+    pictures = [part.picture for part in example.parts if isinstance(part, Image)]
+    return ("what follows the first frame or page of an image",) if any(one.has_more for one in pictures) else ()
 
 
 def _messages(row: Row) -> Iterator[Mapping[str, Any]]:
