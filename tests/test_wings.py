@@ -7,6 +7,7 @@ of a wing, name the file in backticks behind `Doors:` in the docstring of the wi
 import ast
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,7 @@ def test_the_tests_lie_as_the_wings_do_and_no_file_of_them_is_longer_than_350_li
 def test_every_file_that_is_spread_over_the_workers_by_its_name_is_there():
     names = {path.stem for path in TESTS.rglob("test_*.py")}
     assert {*LONG, *(name for group in GROUPS.values() for name in group)} <= names
+
+
+def test_tiny_models_keep_the_names_that_programs_outside_know():
+    assert all(find_spec(f"tests.{name}") for name in ("tiny", "tiny_vision"))
