@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.data.formats.conversations import TURNS, supervised, with_template
+from tests.data.formats.conversations import TOOL_TEMPLATE, TURNS, supervised, with_template
 from tunebook.data.formats import render_chat, to_examples
 
 
@@ -32,6 +32,22 @@ def test_raw_text_is_supervised_whole(tokenizer):
 def test_sharegpt_is_the_same_conversation_under_other_names(tokenizer, conversation):
     [example] = to_examples([{"conversations": conversation}], tokenizer)
     assert example == render_chat(TURNS[:3], tokenizer)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": TURNS[1:3]},
+        {"conversations": [{"from": "human", "value": "Where are you?"}, {"from": "gpt", "value": "In Paris."}]},
+        {"prompt": "Where are you?", "completion": "In Paris."},
+        {"instruction": "Where are you?", "output": "In Paris."},
+    ],
+)
+def test_tools_are_read_in_every_format_of_conversations_and_not_said_to_be_unread(tmp_path, row):
+    tokenizer, tools = with_template(tmp_path, TOOL_TEMPLATE), [{"type": "function", "function": {"name": "f"}}]
+    [example] = to_examples([{**row, "tools": tools}], tokenizer)
+    assert example == render_chat(TURNS[1:3], tokenizer, tools)
+    assert example.text.startswith("<tools>f")
 
 
 @pytest.mark.parametrize("given", [{}, {"input": ""}, {"input": None}])

@@ -5,7 +5,7 @@ import pytest
 from tests.makers.tiny_vision import SMOL_TEMPLATE, asked, pictures, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.data.examples import Example, Image, Text
-from tunebook.data.formats import to_examples
+from tunebook.data.formats import FORMATS, to_examples
 from tunebook.data.formats.pictures import Placing
 from tunebook.data.images import refer
 from tunebook.models.generation import as_prompt
@@ -71,6 +71,12 @@ def test_images_in_messages_win_over_the_column(qwen):
     assert seen(example) == READ
 
 
+def test_a_column_that_its_format_does_not_read_has_no_places(qwen):
+    row = {**asked("What?", sized(60), "a dog"), "text": "an <|image_pad|> of its own"}
+    [example] = read(qwen, row, format="messages")
+    assert seen(example) == READ
+
+
 def test_the_column_fills_the_places_that_bring_no_image_in_order(qwen):
     first, second = sized(61, 63)
     parts = [{"type": "image"}, {"type": "image", "image": sized(62)[0]}, {"type": "image"}]
@@ -120,7 +126,7 @@ def test_placeholders_are_counted_as_tokens_and_not_as_strings(smol):
     tokenizer = smol.loaded.tokenizer
     tokenizer.add_tokens(["<image>_soft"], special_tokens=True)
     placing = Placing(tokenizer, "<image>", None)
-    row, found = placing.take({"text": "a <image>_soft, a <image>", "images": sized(60)})
+    row, found = placing.take({"text": "a <image>_soft, a <image>", "images": sized(60)}, FORMATS["text"])
     assert len(found) == 1
     example = placing.put_back(Example(parts=(Text(row["text"], supervised=True),), rendered=False), found)
     assert [type(part) for part in example.parts] == [Text, Image]

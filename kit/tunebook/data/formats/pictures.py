@@ -17,12 +17,12 @@ from ..images import Picture, looked_at, refer
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
+from .recognition import FORMATS, Format
 from .rows import BadRow, check_whole, listed
 from .templates import ChatTemplate
 
 MARKER = "<image>"  # what data sets write for an image, whatever the model's own placeholder is
-TURNS = ("messages", "conversations", "prompt", "completion")  # columns that may hold turns
-STRINGS = ("prompt", "instruction", "input", "text")  # and those that may hold text with placeholders
+TURNS = tuple(name for kind in FORMATS.values() for name in kind.turns)  # columns that may hold turns
 # Tokens whose states are made of pixels, in released models; the placeholder is one of them or stands for many.
 OF_PIXELS = (
     "<image>",
@@ -57,9 +57,9 @@ class Placing:
     template: ChatTemplate | None
     reach: Reach = ANYWHERE  # which files the rows may name
 
-    def take(self, row: Row) -> tuple[Row, list[Picture]]:
+    def take(self, row: Row, format: Format) -> tuple[Row, list[Picture]]:
         """(the row as text alone, its images in the order of their placeholders). Raises BadRow."""
-        column = _column(row)
+        column, read = _column(row), {*format.turns, *format.texts}
         if column and isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str) and self.template:
             row = {
                 **row,
@@ -67,9 +67,9 @@ class Placing:
                 "completion": [_turn("assistant", row["completion"])],
             }
         found = _Found(reads_markers=bool(column) and self.placeholder != MARKER)
-        taken = {name: self._without(listed(row[name]), found) for name in row if name in TURNS + STRINGS}
+        taken = {name: self._without(listed(row[name]), found) for name in row if name in read}
         if column and not found.places:
-            taken = self._before_first_question(taken, column, found)
+            taken = self._before_first_question(taken, format, column, found)
         bare = sum(place is None for place in found.places)  # an array is equal to None place by place
         if bare or (column and not found.places):
             if bare != len(column):
@@ -188,9 +188,11 @@ class Placing:
             return parts
         return "".join(self.placeholder if _is_image(part) else part.get("text", "") for part in parts)
 
-    def _before_first_question(self, taken: dict[str, Any], column: list[Any], found: _Found) -> dict[str, Any]:
+    def _before_first_question(
+        self, taken: dict[str, Any], format: Format, column: list[Any], found: _Found
+    ) -> dict[str, Any]:
         """The columns with the images before the first turn of a user, as TRL puts those a row gives no place."""
-        for name in TURNS:
+        for name in format.turns:
             turns = taken.get(name)
             for number, turn in enumerate(turns if isinstance(turns, list) else ()):
                 key = "value" if isinstance(turn, Mapping) and turn.get("content") is None else "content"

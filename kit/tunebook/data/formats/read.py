@@ -18,7 +18,7 @@ from .conversations import as_messages
 from .markers import Markers
 from .pictures import Placing
 from .reading import Reading
-from .recognition import format_named, recognise
+from .recognition import FORMATS, Format, format_named, recognise
 from .rows import BadRow, BadRows
 from .templates import ChatTemplate, Message, Tools
 from .unread import unread, unread_frames
@@ -52,7 +52,7 @@ def reader(
     if response_markers is not None and train_on == "everything":
         raise ValueError("response_markers and train_on='everything' are both given; choose one.")
     name = format if format is not None else recognise(formatted(row, formatting_func) for row in rows)
-    read = format_named(name).read
+    kind = format_named(name)
     template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
     reading = Reading(
         tokenizer=tokenizer,
@@ -64,7 +64,7 @@ def reader(
 
     def read_text(row: Row) -> Example:
         row = formatted(row, formatting_func)
-        return _noted(row, read(row, reading), name, reading)
+        return _noted(row, kind.read(row, reading), kind, reading)
 
     if placeholder is None:
         return read_text
@@ -72,8 +72,8 @@ def reader(
 
     def read_with_images(row: Row) -> Example:
         row = formatted(row, formatting_func)
-        text, pictures = placing.take(row)
-        return _noted(row, placing.put_back(read(text, reading), pictures), name, reading)
+        text, pictures = placing.take(row, kind)
+        return _noted(row, placing.put_back(kind.read(text, reading), pictures), kind, reading)
 
     return read_with_images
 
@@ -129,12 +129,12 @@ def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper, plac
     if placeholder is None:
         return Example(parts=(Text(template.render(as_messages(messages), add_generation_prompt=True)),), rendered=True)
     placing = Placing(tokenizer, placeholder, template)
-    row, pictures = placing.take({"messages": messages})
+    row, pictures = placing.take({"messages": messages}, FORMATS["messages"])
     text = template.render(as_messages(row["messages"], images=True), add_generation_prompt=True)
     return placing.put_back(Example(parts=(Text(text),), rendered=True), pictures)
 
 
-def _noted(row: Row, example: Example, format: str, reading: Reading) -> Example:
+def _noted(row: Row, example: Example, format: Format, reading: Reading) -> Example:
     """`example` with the names of what stands in its row and was not read."""
     names = unread(
         row,

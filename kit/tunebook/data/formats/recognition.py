@@ -1,6 +1,6 @@
 """The formats there are, and which of them a set of rows has: told from the columns of all rows together.
 
-To add a format, add an entry to FORMATS.
+To add a format, write the function that reads one row of it into a file beside this one, and add an entry to FORMATS.
 """
 
 from collections import Counter
@@ -15,24 +15,35 @@ from .plain import read_text, read_tokens
 from .reading import Reading
 from .templates import printable
 
+OF_A_CHAT = ("system", "tools")  # optional columns of whatever becomes a conversation
 MOST_NAMED = 20  # columns in a message
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of row: the columns it is recognised by, and how one row is read."""
+    """A kind of row: its columns, and how one row is read. Images may stand in those of `turns` and `texts`."""
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # every row has them, and is recognised by them
     read: Callable[[Row, Reading], Example]
+    optional: tuple[str, ...] = ()  # read where a row has them
+    turns: tuple[str, ...] = ()  # which of both may be a list of turns
+    texts: tuple[str, ...] = ()  # and which are a text with placeholders
 
 
 FORMATS: dict[str, Format] = {
-    "messages": Format(("messages",), read_messages),
-    "sharegpt": Format(("conversations",), read_sharegpt),
-    "prompt_completion": Format(("prompt", "completion"), read_prompt_completion),
-    "alpaca": Format(("instruction", "output"), read_alpaca),
-    "text": Format(("text",), read_text),
-    "tokens": Format(("input_ids",), read_tokens),
+    "messages": Format(("messages",), read_messages, optional=OF_A_CHAT, turns=("messages",)),
+    "sharegpt": Format(("conversations",), read_sharegpt, optional=OF_A_CHAT, turns=("conversations",)),
+    "prompt_completion": Format(
+        ("prompt", "completion"), read_prompt_completion, optional=OF_A_CHAT, turns=("prompt", "completion")
+    ),
+    "alpaca": Format(
+        ("instruction", "output"),
+        read_alpaca,
+        optional=("input", "history", *OF_A_CHAT),
+        texts=("instruction", "input"),
+    ),
+    "text": Format(("text",), read_text, texts=("text",)),
+    "tokens": Format(("input_ids",), read_tokens, optional=("labels", "attention_mask")),
 }
 
 

@@ -9,31 +9,24 @@ from typing import Any
 from ..examples import Example, Image
 from ..sources import Row
 from .conversations import ROLES
+from .recognition import OF_A_CHAT, Format
 from .rows import listed
 from .weights import WEIGHTS
 
-READ = {
-    "messages": {"messages", "tools", "system"},
-    "sharegpt": {"conversations", "tools", "system"},
-    "prompt_completion": {"prompt", "completion", "tools", "system"},
-    "alpaca": {"instruction", "input", "output", "system", "history"},
-    "text": {"text"},
-    "tokens": {"input_ids", "labels", "attention_mask"},
-}
 PICTURES = {"image", "images"}
 OF_A_MESSAGE = {"role", "content", "tool_calls", "from", "value", *WEIGHTS}
-OF_A_CONVERSATION = ("messages", "conversations", "prompt", "completion")
+OF_A_TEMPLATE = {"history", *OF_A_CHAT}  # columns that say nothing to a model without a chat template
 
 
 def unread(
-    row: Row, format: str, template: str | None, *, reads_images: bool, follows_weights: bool
+    row: Row, format: Format, template: str | None, *, reads_images: bool, follows_weights: bool
 ) -> tuple[str, ...]:
     """Names of what `row` says and nobody reads, each once; `template` is the chat template's source."""
-    read = READ.get(format, set(row)) | (PICTURES if reads_images else set())
+    read = {*format.columns, *format.optional} | (PICTURES if reads_images else set())
     if template is None:
-        read = read - {"system", "history", "tools"}
+        read = read - OF_A_TEMPLATE
     names = [f"column {name!r:.60}" for name, value in row.items() if name not in read and _says(value)]
-    for message in _messages(row):
+    for message in _messages(row, format):
         if not _is_answer(message):
             names += [f"{key!r} of turns that are no answers" for key in WEIGHTS if message.get(key) is not None]
         names += [
@@ -53,8 +46,8 @@ def unread_frames(example: Example) -> tuple[str, ...]:
     return ("what follows the first frame or page of an image",) if any(one.has_more for one in pictures) else ()
 
 
-def _messages(row: Row) -> Iterator[Mapping[str, Any]]:
-    for name in OF_A_CONVERSATION:
+def _messages(row: Row, format: Format) -> Iterator[Mapping[str, Any]]:
+    for name in format.turns:
         turns = listed(row.get(name))
         if isinstance(turns, Sequence) and not isinstance(turns, str):
             yield from (turn for turn in turns if isinstance(turn, Mapping))
