@@ -15,7 +15,7 @@ from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder
 from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.data.formats import BadRow
-from tunebook.data.formats.rows import column
+from tunebook.data.formats.columns import column
 from tunebook.data.sources import content_of, read_rows, stream_rows
 from tunebook.data.sources.shape import DEEPEST
 from tunebook.tokens.token_cache import key_of

@@ -1,14 +1,16 @@
 """Rows -> examples: which columns mean what, and which of the text the model is trained to write.
 
-`reader` makes the function that reads one row, `to_examples` reads them all. Supervision is decided here, where the
-text is rendered, and is never guessed at: what cannot be told exactly is refused.
+`recognition.py` holds the formats there are; the function that reads one row of a format is in a file beside it
+(`conversations.py`, `completions.py`, `plain.py`); a new one takes no more. `read.py` makes a reader for a whole set.
+Supervision is decided here, where the text is rendered, and is never guessed at: what cannot be told exactly is
+refused. Documents with images have settings of their own, and are no entry of the table (`documents.py`).
 """
 
 from ...config import TrainOn
+from .columns import BadRow, BadRows
 from .markers import Markers, supervise_between
 from .read import FormattingFunc, formatted, reader, render_chat, render_prompt, to_examples
 from .recognition import FORMATS, Format, recognise
-from .rows import BadRow, BadRows
 
 __all__ = [
     "FORMATS",

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..examples import Example
 from ..sources import Row
+from .columns import BadRow, column, listed
 from .conversations import as_messages, row_tools, with_system
 from .reading import Reading
-from .rows import BadRow, column, listed
 from .templates import Message
 
 # The prompts Stanford Alpaca was trained with (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).

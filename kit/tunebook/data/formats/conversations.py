@@ -14,8 +14,8 @@ import numpy as np
 
 from ..examples import Example
 from ..sources import Row
+from .columns import BadRow, column, listed, shown
 from .reading import Reading
-from .rows import BadRow, column, listed, shown
 from .templates import Message, Tools
 from .weights import weight_of, without_weights
 

@@ -18,8 +18,8 @@ from ..pretraining import MultimodalPretrain, reach_of_documents
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
+from .columns import BadRow, check_whole
 from .plain import NOT_SUPERVISED, integers
-from .rows import BadRow, check_whole
 from .unread import unread_frames
 
 PREPARED = ("input_ids", "attention_mask", "labels")  # columns of a row that was tokenized elsewhere

@@ -7,7 +7,7 @@ instruction marker is supervised, whatever it is.
 from collections.abc import Iterator
 
 from ..examples import Text
-from .rows import BadRow
+from .columns import BadRow
 from .supervision import split
 from .templates import Span
 

@@ -17,8 +17,8 @@ from ..images import Picture, looked_at, refer
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
+from .columns import BadRow, check_whole, listed
 from .recognition import FORMATS, Format
-from .rows import BadRow, check_whole, listed
 from .templates import ChatTemplate
 
 MARKER = "<image>"  # what data sets write for an image, whatever the model's own placeholder is

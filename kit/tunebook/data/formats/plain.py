@@ -6,8 +6,8 @@ import numpy as np
 
 from ..examples import Example, Tokens
 from ..sources import Row
+from .columns import BadRow, column
 from .reading import Reading
-from .rows import BadRow, column
 
 NOT_SUPERVISED = -100  # the label torch's cross entropy ignores
 

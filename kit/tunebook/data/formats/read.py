@@ -14,12 +14,12 @@ from ...config import TrainOn
 from ..examples import Example, Text
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
+from .columns import BadRow, BadRows
 from .conversations import as_messages
 from .markers import Markers
 from .pictures import Placing
 from .reading import Reading
 from .recognition import FORMATS, Format, format_named, recognise
-from .rows import BadRow, BadRows
 from .templates import ChatTemplate, Message, Tools
 from .unread import unread, unread_frames
 

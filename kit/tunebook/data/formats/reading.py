@@ -6,8 +6,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ...config import TrainOn
 from ..examples import Example, Text
+from .columns import BadRow, check_whole, shown
 from .markers import Markers, supervise_between
-from .rows import BadRow, check_whole, shown
 from .supervision import supervise
 from .templates import ChatTemplate, Message, Tools
 

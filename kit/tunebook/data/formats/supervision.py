@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from ...config import TrainOn
 from ..examples import Example, Text
-from .rows import BadRow
+from .columns import BadRow
 from .templates import NEXT_SENTINEL, SENTINEL, ChatTemplate, Message, Span, Tools
 
 

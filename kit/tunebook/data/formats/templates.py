@@ -12,7 +12,7 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..tokenizer_state import renders_in_python
-from .rows import BadRow, is_whole
+from .columns import BadRow, is_whole
 from .sandbox import FAILURES, NotJinja, Span, TemplateLimit, compiled, rendered
 
 Message = Mapping[str, Any]

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..examples import Example, Image
 from ..sources import Row
+from .columns import listed
 from .conversations import ROLES
 from .recognition import OF_A_CHAT, Format
-from .rows import listed
 from .weights import WEIGHTS
 
 PICTURES = {"image", "images"}

@@ -6,7 +6,7 @@ OpenAI's and Mistral's `weight`, axolotl's `train` and `training`, and their lik
 from collections.abc import Mapping
 from typing import Any
 
-from .rows import BadRow, shown
+from .columns import BadRow, shown
 
 # The key, and the value that means "learn this".
 WEIGHTS = {"weight": 1, "train": True, "training": True, "trainable": True, "loss_mask": 1, "masked": False}
