@@ -46,8 +46,8 @@ def test_values_and_gradients_are_those_of_the_plain_form(form):
 def test_half_precision_comes_back_in_half_precision(form):
     ours, plain, inputs = FORMS[form]
     inputs = [array.astype(mx.bfloat16) for array in inputs()]
-    slopes = mx.grad(lambda *inputs: ours(*inputs).astype(mx.float32).sum())(*inputs)
-    assert ours(*inputs).dtype == plain(*inputs).dtype == slopes.dtype == mx.bfloat16
+    gradients = mx.grad(lambda *inputs: ours(*inputs).astype(mx.float32).sum())(*inputs)
+    assert ours(*inputs).dtype == plain(*inputs).dtype == gradients.dtype == mx.bfloat16
     assert mx.allclose(ours(*inputs), plain(*inputs), rtol=2e-2, atol=1e-2)
 
 

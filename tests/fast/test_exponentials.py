@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tunebook.fast.exponentials import exponential, sigmoid, softmax, softmax_slope, tanh
+from tunebook.fast.exponentials import exponential, sigmoid, softmax, softmax_gradient, tanh
 from tunebook.machine import runtime
 
 X = mx.concatenate([mx.linspace(-30, 30, 2**15), mx.linspace(-1e-3, 1e-3, 2**15)]).reshape(64, 1024)
@@ -43,14 +43,14 @@ def test_sigmoid_and_tanh_are_those_of_float64():
 
 @pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("shape", [(4, 7), (2, 3, 65, 120)])
-def test_softmax_and_its_slope_are_those_of_the_formula(shape):
+def test_softmax_and_its_gradient_are_those_of_the_formula(shape):
     x, weight = (3 * mx.random.normal(shape, key=mx.random.key(seed)) for seed in (1, 2))
     exact = np.exp(np.array(x, np.float64))
     exact /= exact.sum(-1, keepdims=True)
     wide = np.array(weight, np.float64)
-    slope = exact * (wide - (exact * wide).sum(-1, keepdims=True))
+    gradient = exact * (wide - (exact * wide).sum(-1, keepdims=True))
     assert np.abs(np.array(softmax(x)) - exact).max() < 1e-6
-    assert np.abs(np.array(softmax_slope(weight, softmax(x))) - slope).max() < 3e-6
+    assert np.abs(np.array(softmax_gradient(weight, softmax(x))) - gradient).max() < 3e-6
 
 
 @pytest.mark.usefixtures("ways")

@@ -73,7 +73,7 @@ def close(found, wanted, tolerance=1e-4):
 
 
 def check(some, chunk):
-    """Values against the recurrence, slopes along random directions against its central differences."""
+    """Values against the recurrence, derivatives along random directions against its central differences."""
     assert all(
         close(found, wanted) for found, wanted in zip(in_chunks(some, chunk=chunk), recurrence(**some), strict=True)
     )
@@ -81,8 +81,8 @@ def check(some, chunk):
     for name in NAMES:
         direction = random.normal(size=some[name].shape) * 1e-6
         up, down = (weighed(recurrence(**{**some, name: some[name] + sign * direction})) for sign in (1, -1))
-        slope, size = (up - down) / 2e-6, float(np.linalg.norm(found[name])) + 1e-3
-        assert (found[name] * direction).sum() / 1e-6 == pytest.approx(slope, rel=1e-4, abs=1e-4 * size), name
+        derivative, size = (up - down) / 2e-6, float(np.linalg.norm(found[name])) + 1e-3
+        assert (found[name] * direction).sum() / 1e-6 == pytest.approx(derivative, rel=1e-4, abs=1e-4 * size), name
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 16, 21])
@@ -165,10 +165,12 @@ def test_an_inverse_times_its_matrix_is_one_and_its_gradient_that_of_the_equatio
     below = np.tril(np.random.default_rng(0).uniform(-1, 1, (3, 21, 21)), -1) / 4
     matrix = np.eye(21) + below
     assert close(np.array(inverse_of_unit_lower(mx.array(below).astype(mx.float32))), np.linalg.inv(matrix), 1e-5)
-    slope = np.random.default_rng(1).normal(size=matrix.shape)
+    cotangent = np.random.default_rng(1).normal(size=matrix.shape)
     inverse = np.linalg.inv(matrix).swapaxes(-1, -2)
-    found = mx.grad(lambda x: (inverse_of_unit_lower(x) * mx.array(slope)).sum())(mx.array(below).astype(mx.float32))
-    assert close(np.array(found), np.tril(-inverse @ slope @ inverse, -1))
+    found = mx.grad(lambda x: (inverse_of_unit_lower(x) * mx.array(cotangent)).sum())(
+        mx.array(below).astype(mx.float32)
+    )
+    assert close(np.array(found), np.tril(-inverse @ cotangent @ inverse, -1))
 
 
 def test_heads_that_do_not_divide_are_refused():

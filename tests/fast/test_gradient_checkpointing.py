@@ -50,9 +50,9 @@ def test_with_dropout_both_passes_drop_the_same(model):
         return loss_and_gradients(model)
 
     with recomputed_layers(module):
-        slope = (at(2e-3)[0] - at(-2e-3)[0]) / 4e-3
+        derivative = (at(2e-3)[0] - at(-2e-3)[0]) / 4e-3
         _, gradients = at(0.0)
-    assert (gradients[name] * np.array(direction)).sum() == pytest.approx(slope, rel=1e-2)
+    assert (gradients[name] * np.array(direction)).sum() == pytest.approx(derivative, rel=1e-2)
 
 
 def test_a_deep_model_peaks_lower(tmp_path):

@@ -17,21 +17,21 @@ from tunebook.fast.gated_mlp import lean_mlps
 def test_loss_and_gradients_are_those_of_the_part_in_one(kind, tmp_path, rows, monkeypatch):
     monkeypatch.setattr(token_chunks, "TOKENS", 48)
     model = tuned_model(tmp_path, kind)
-    assert_same_as_plain(model, batch_of(model, rows), recomputed=True)  # 4 rows of 64: the last stretch is a short one
+    assert_same_as_plain(model, batch_of(model, rows), recomputed=True)  # 4 rows of 64: the last chunk is a short one
 
 
-def test_what_is_summed_over_stretches_is_summed_in_float32(monkeypatch):
+def test_what_is_summed_over_chunks_is_summed_in_float32(monkeypatch):
     monkeypatch.setattr(token_chunks, "TOKENS", 1)
     part = nn.Linear(1, 1, bias=False)
     part.set_dtype(mx.bfloat16)
     x = mx.concatenate([mx.full((1, 1), 256.0), mx.ones((64, 1))]).astype(mx.bfloat16)  # 256 + 1 is 256 in bfloat16
 
     def total(part):
-        return token_chunks.in_stretches(part, nn.Linear.__call__, x).astype(mx.float32).sum()
+        return token_chunks.in_chunks(part, nn.Linear.__call__, x).astype(mx.float32).sum()
 
-    _, slope = nn.value_and_grad(part, total)(part)
-    assert slope["weight"].item() == 320
-    assert slope["weight"].dtype == mx.bfloat16
+    _, gradient = nn.value_and_grad(part, total)(part)
+    assert gradient["weight"].item() == 320
+    assert gradient["weight"].dtype == mx.bfloat16
 
 
 def test_a_part_that_drops_something_is_computed_in_one(tmp_path):
@@ -48,7 +48,7 @@ def test_a_part_that_drops_something_is_computed_in_one(tmp_path):
         assert changes() == lean != plain
 
 
-def test_beyond_a_stretch_memory_grows_with_the_narrow_side_alone():
+def test_beyond_a_chunk_memory_grows_with_the_narrow_side_alone():
     settings = tiny_config("llama", hidden_size=16, intermediate_size=2048, vocab_size=32)
     part = llama.MLP(llama.ModelArgs.from_dict(settings))
     part.freeze()
@@ -66,5 +66,5 @@ def test_beyond_a_stretch_memory_grows_with_the_narrow_side_alone():
         assert np.isfinite(found[0].item())
         return mx.get_peak_memory() - before
 
-    few, many = (count * token_chunks.TOKENS for count in (16, 48))  # MLX has a few stretches at hand whatever there is
+    few, many = (count * token_chunks.TOKENS for count in (16, 48))  # MLX has a few chunks at hand whatever there is
     assert peak(many) - peak(few) < 0.3 * 4 * 2048 * (many - few)  # of one wide array, of which seven are made

@@ -50,14 +50,14 @@ def test_its_gradient_is_that_of_the_loss_over_all_logits(tuned, batch):
         assert mx.allclose(gradient, plain[name], rtol=1e-4, atol=1e-5), name
 
 
-def test_its_gradient_is_the_slope_of_the_loss(tuned, batch):
+def test_its_gradient_is_the_derivative_of_the_loss(tuned, batch):
     """Central differences along a random direction through all adapters."""
     loss, positions = summed_loss(tuned.family), supervised_positions(batch)
     start = tuned.module.trainable_parameters()
     mx.random.seed(0)
     direction = tree_map(lambda array: mx.random.normal(array.shape), start)
     _, gradient = nn.value_and_grad(tuned.module, loss)(tuned.module, batch, positions)
-    slope = sum(
+    derivative = sum(
         (a * b).sum().item() for (_, a), (_, b) in zip(tree_flatten(gradient), tree_flatten(direction), strict=True)
     )
 
@@ -65,7 +65,7 @@ def test_its_gradient_is_the_slope_of_the_loss(tuned, batch):
         tuned.module.update(tree_map(lambda value, step: value + distance * step, start, direction))
         return loss(tuned.module, batch, positions).item()
 
-    assert (at(1e-3) - at(-1e-3)) / 2e-3 == pytest.approx(slope, rel=2e-2)
+    assert (at(1e-3) - at(-1e-3)) / 2e-3 == pytest.approx(derivative, rel=2e-2)
 
 
 def test_padding_changes_nothing(tuned, rows):

@@ -46,12 +46,12 @@ def lean_activations(module: nn.Module, *, recomputed: bool = False) -> Abstract
 
 
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
-    """`silu(gate) * x`, as mlx-lm's (models/activations.py, 0.32)."""
+    """`silu(gate) * x`, all three of one shape, as mlx-lm's (models/activations.py, 0.32)."""
     return _first(_swiglu(gate, x))
 
 
 def gelu_approx(x: mx.array) -> mx.array:
-    """The tanh form of GELU, as `mlx.nn.gelu_approx` to the last place."""
+    """The tanh form of GELU, in the shape and type of `x`; as `mlx.nn.gelu_approx` but for the last place."""
     return _first(_gelu(x, mx.array(0.0)))
 
 
@@ -71,15 +71,15 @@ def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
 
 @mx.custom_function
 def _swiglu(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:
-    share = SILU.kept(gate)
-    return SILU.value(gate, share) * x, share
+    sigma = SILU.kept(gate)
+    return SILU.value(gate, sigma) * x, sigma
 
 
 @_swiglu.vjp
-def _swiglu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
-    (gate, x), share = primals, outputs[1]
-    silu = SILU.value(gate, share)
-    return cotangents[0] * x * SILU.slope(gate, share, silu), cotangents[0] * silu
+def _swiglu_gradients(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+    (gate, x), sigma = primals, outputs[1]
+    silu = SILU.value(gate, sigma)
+    return cotangents[0] * x * SILU.derivative(gate, sigma, silu), cotangents[0] * silu
 
 
 @mx.custom_function
@@ -89,9 +89,9 @@ def _gelu(x: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
 
 
 @_gelu.vjp
-def _gelu_slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+def _gelu_gradients(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
     x, bend = primals[0], outputs[1]
-    return cotangents[0] * GELU.slope(x, bend, outputs[0]), mx.zeros_like(primals[1])
+    return cotangents[0] * GELU.derivative(x, bend, outputs[0]), mx.zeros_like(primals[1])
 
 
 @lru_cache
@@ -105,12 +105,12 @@ def _rms_norm(eps: float) -> Any:
         return weight * (wide * shrink).astype(x.dtype), shrink
 
     @normed.vjp
-    def slopes(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
+    def gradients(primals: Arrays, cotangents: Arrays, outputs: Arrays) -> tuple[mx.array, mx.array]:
         (x, weight), shrink = primals, outputs[1]
-        unit, upstream_slope = x.astype(mx.float32) * shrink, cotangents[0].astype(mx.float32)
-        weighted = upstream_slope * weight
+        unit, of_normed = x.astype(mx.float32) * shrink, cotangents[0].astype(mx.float32)
+        weighted = of_normed * weight
         of_x = shrink * (weighted - unit * mx.mean(weighted * unit, axis=-1, keepdims=True))
-        of_weight = (upstream_slope * unit).reshape(-1, x.shape[-1]).sum(axis=0)
+        of_weight = (of_normed * unit).reshape(-1, x.shape[-1]).sum(axis=0)
         return of_x.astype(x.dtype), of_weight.astype(weight.dtype)
 
     return normed

@@ -2,8 +2,8 @@
 
 Queries, keys and values go in, attention's result comes out. A block of queries meets only the keys from the first to
 the last that one of them sees: the numbers of attention in one, from fewer scores. For the gradient, on the CPU written
-out, the shares of each block are kept, or with `recomputed` made again, one block after the other, so that memory grows
-with the length of a row instead of its square (Rabe and Staats 2021, arXiv 2112.05682).
+out, the attention weights of each block are kept, or with `recomputed` made again, one block after the other, so that
+memory grows with the length of a row instead of its square (Rabe and Staats 2021, arXiv 2112.05682).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..machine import runtime
-from .exponentials import softmax, softmax_slope
+from .exponentials import softmax, softmax_gradient
 
 Inputs = tuple[mx.array, mx.array, mx.array]  # queries (B, H, T, D), keys (B, K, S, D) and values (B, K, S, D)
 
@@ -81,18 +81,18 @@ def _with_gradient(
 
     @whole.vjp
     def backward(inputs: list[mx.array], cotangents: list[mx.array], outputs: list[mx.array]) -> list[mx.array]:
-        slopes: list[mx.array] = []
+        of_queries: list[mx.array] = []
         of_keys, of_values = mx.zeros_like(inputs[1]), mx.zeros_like(inputs[2])
         for number, one in enumerate(blocks):
             own, kept = one.of(*inputs), outputs[1 + number : 2 + number]
             if recomputed:
-                own = mx.depends(own, [slopes[-1], of_keys, of_values] if slopes else cotangents[:1])
+                own = mx.depends(own, [of_queries[-1], of_keys, of_values] if of_queries else cotangents[:1])
                 _, kept = kernel.forward(own, one.mask)
-            slope, for_keys, for_values = kernel.backward(own, one.mask, kept, cotangents[0][:, :, one.own])
-            slopes.append(slope)
+            for_queries, for_keys, for_values = kernel.backward(own, one.mask, kept, cotangents[0][:, :, one.own])
+            of_queries.append(for_queries)
             of_keys = of_keys.at[:, :, one.seen].add(for_keys)
             of_values = of_values.at[:, :, one.seen].add(for_values)
-        return [mx.concatenate(slopes, axis=2), of_keys, of_values]
+        return [mx.concatenate(of_queries, axis=2), of_keys, of_values]
 
     return cast(list[mx.array], whole([queries, keys, values]))[0]
 
@@ -107,18 +107,18 @@ def _by_hand(scale: float) -> _Kernel:
         visible = mx.arange(seen - length, seen)[:, None] >= mx.arange(seen) if mask is None else mask
         # Cheaper than choosing between a score and the minimum, and the same: beside the minimum no score counts.
         hidden = mx.where(visible, 0.0, mx.finfo(mx.float32).min)
-        shares = softmax(scores.reshape(*scores.shape[:2], -1, length, seen).astype(mx.float32) + hidden)
-        shares = shares.reshape(scores.shape).astype(values.dtype)
-        return (shares @ values).reshape(*queries.shape[:-1], values.shape[-1]), [shares]
+        weights = softmax(scores.reshape(*scores.shape[:2], -1, length, seen).astype(mx.float32) + hidden)
+        weights = weights.reshape(scores.shape).astype(values.dtype)
+        return (weights @ values).reshape(*queries.shape[:-1], values.shape[-1]), [weights]
 
     def backward(inputs: Inputs, mask: mx.array | None, kept: list[mx.array], cotangent: mx.array) -> Inputs:
-        (queries, keys, values), (shares,) = inputs, kept
+        (queries, keys, values), (weights,) = inputs, kept
         # A query that sees nothing gets the mean of all values, whatever its scores are.
         felt = cotangent if mask is None else cotangent * mask.any(axis=-1, keepdims=True)
-        of_scores = softmax_slope(_by_keys(felt, keys) @ values.swapaxes(-1, -2), shares)
+        of_scores = softmax_gradient(_by_keys(felt, keys) @ values.swapaxes(-1, -2), weights)
         of_queries = ((of_scores @ keys) * scale).reshape(queries.shape)
         of_keys = of_scores.swapaxes(-1, -2) @ (_by_keys(queries, keys) * scale)
-        return of_queries, of_keys, shares.swapaxes(-1, -2) @ _by_keys(cotangent, keys)
+        return of_queries, of_keys, weights.swapaxes(-1, -2) @ _by_keys(cotangent, keys)
 
     return _Kernel(forward=forward, backward=backward)
 
@@ -133,8 +133,8 @@ def _of_mlx(scale: float) -> _Kernel:
         return _fused(*inputs, mask, scale), []
 
     def backward(inputs: Inputs, mask: mx.array | None, _kept: list[mx.array], cotangent: mx.array) -> Inputs:
-        _, slopes = mx.vjp(partial(_fused, mask=mask, scale=scale), list(inputs), [cotangent])
-        of_queries, of_keys, of_values = cast(list[mx.array], slopes)
+        _, gradients = mx.vjp(partial(_fused, mask=mask, scale=scale), list(inputs), [cotangent])
+        of_queries, of_keys, of_values = cast(list[mx.array], gradients)
         return of_queries, of_keys, of_values
 
     return _Kernel(forward=forward, backward=backward)

@@ -16,28 +16,31 @@ from .two_cores import in_halves
 
 
 def exponential(x: mx.array) -> mx.array:
-    """e ** x to a few parts in 10**7 for results of a usual size, and 1 in 10**5 where they are next to nothing."""
+    """e ** x, in the shape and type of `x`.
+
+    To a few parts in 10**7 for results of a usual size, and 1 in 10**5 where they are next to nothing.
+    """
     return mx.power(2.0, x * math.log2(math.e)) if _is_power(x) else mx.exp(x)
 
 
 def sigmoid(x: mx.array) -> mx.array:
-    """1 / (1 + e ** -x)."""
+    """1 / (1 + e ** -x), in the shape and type of `x`."""
     return in_halves(_sigmoid, x)
 
 
 def tanh(x: mx.array) -> mx.array:
-    """The hyperbolic tangent, to 1e-7 of 1."""
+    """The hyperbolic tangent, in the shape and type of `x`; to 1e-7 of 1."""
     return in_halves(_tanh, x)
 
 
 def softmax(x: mx.array) -> mx.array:
-    """Over the last axis, summed in float32."""
+    """Over the last axis of `x` (..., N), in its shape and type; summed in float32."""
     return in_halves(_softmax, x)
 
 
-def softmax_slope(slope: mx.array, shares: mx.array) -> mx.array:
-    """The gradient for what `shares` are the softmax of; `slope` is the gradient for the shares."""
-    return in_halves(_softmax_slope, slope, shares)
+def softmax_gradient(gradient: mx.array, weights: mx.array) -> mx.array:
+    """The gradient for what `weights` are the softmax of; `gradient` is the one for `weights`. All are (..., N)."""
+    return in_halves(_softmax_gradient, gradient, weights)
 
 
 def _is_power(x: mx.array) -> bool:
@@ -62,6 +65,6 @@ def _softmax(x: mx.array) -> mx.array:
     return heights / heights.sum(axis=-1, keepdims=True)
 
 
-def _softmax_slope(slope: mx.array, shares: mx.array) -> mx.array:
-    weighted = slope * shares
-    return weighted - shares * weighted.sum(axis=-1, keepdims=True)
+def _softmax_gradient(gradient: mx.array, weights: mx.array) -> mx.array:
+    weighted = gradient * weights
+    return weighted - weights * weighted.sum(axis=-1, keepdims=True)

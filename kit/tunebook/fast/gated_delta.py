@@ -58,7 +58,9 @@ def recomputed_chunkwise(
 ) -> tuple[mx.array, mx.array]:
     """`chunkwise` from a state of zeros, which keeps its inputs alone until its gradient is wanted.
 
-    What lies between is several times as large, and cheap beside the rest of a layer.
+    (y (B, T, Hv, Dv) of the type of `q`, the state (B, Hv, Dv, Dk) behind the last token, float32), of `q` and `k`
+    (B, T, Hk, Dk), `v` (B, T, Hv, Dv), `log_decay` and `beta` (B, T, Hv). Raises ValueError as `chunkwise` does. What
+    lies between is several times as large, and cheap beside the rest of a layer.
     """
     return chunkwise(q, k, v, log_decay, beta)
 
@@ -133,16 +135,16 @@ def _through_vjp(
     """From the last chunk to the first. Of MLX (0.32), the gradient of the loop costs the square of its length."""
     _, _, erased, lasting, decay = inputs
     states, updates, _ = outputs
-    for_states, for_updates, slope = cotangents  # `slope` is that of the state behind a chunk
-    slopes, for_written = [], []
+    for_states, for_updates, gradient = cotangents  # `gradient` is that of the state behind a chunk
+    gradients, for_written = [], []
     for n in reversed(range(len(states))):
-        for_update = for_updates[n] + lasting[n] @ slope.swapaxes(-1, -2)
-        slopes.append(slope)
+        for_update = for_updates[n] + lasting[n] @ gradient.swapaxes(-1, -2)
+        gradients.append(gradient)
         for_written.append(for_update)
-        slope = for_states[n] + decay[n] * slope - for_update.swapaxes(-1, -2) @ erased[n]
-    slopes, for_written = mx.stack(slopes[::-1]), mx.stack(for_written[::-1])
-    for_decay = (slopes * states).sum(axis=(-2, -1), keepdims=True)
-    return slope, for_written, -for_written @ states, updates @ slopes, for_decay
+        gradient = for_states[n] + decay[n] * gradient - for_update.swapaxes(-1, -2) @ erased[n]
+    gradients, for_written = mx.stack(gradients[::-1]), mx.stack(for_written[::-1])
+    for_decay = (gradients * states).sum(axis=(-2, -1), keepdims=True)
+    return gradient, for_written, -for_written @ states, updates @ gradients, for_decay
 
 
 def _cut(x: mx.array, heads: int, chunk: int) -> mx.array:

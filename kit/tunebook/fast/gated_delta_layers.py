@@ -103,10 +103,10 @@ def _differs(plain: Update) -> str | None:
     parameters = list(inspect.signature(plain).parameters)
     if parameters[: len(ARGUMENTS)] != ARGUMENTS or "use_kernel" not in parameters:
         return f"their {UPDATE} takes ({', '.join(parameters)}), which is not what is known here"
-    inputs, slopes = _probe()
+    inputs, cotangents = _probe()
 
     def taken(update: Update) -> list[mx.array]:
-        outputs, gradients = mx.vjp(lambda *inputs: list(update(*inputs, use_kernel=False)), inputs, slopes)
+        outputs, gradients = mx.vjp(lambda *inputs: list(update(*inputs, use_kernel=False)), inputs, cotangents)
         return [*outputs, *gradients]
 
     for found, wanted in zip(taken(_in_chunks(plain)), taken(plain), strict=True):
@@ -117,7 +117,7 @@ def _differs(plain: Update) -> str | None:
 
 
 def _probe() -> tuple[list[mx.array], list[mx.array]]:
-    """(q, k, v, a, b, A_log, dt_bias of `CHUNK` + 16 tokens, slopes for y and the state behind them); float32."""
+    """(q, k, v, a, b, A_log, dt_bias of `CHUNK` + 16 tokens, gradients for y and the state behind them); float32."""
     tokens, keys, values, width = CHUNK + 16, 1, 2, 16
     shapes = [
         *[(1, tokens, keys, width)] * 2,  # q, k

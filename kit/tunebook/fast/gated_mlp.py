@@ -1,9 +1,9 @@
 """A layer's gated MLP, `down(curve(gate(x)) * up(x))`, trained without keeping the product that goes into `down`.
 
 What is trained of `down` needs that product for its gradient. Here the backward pass makes it again, by one
-multiplication of what it has at hand anyway; of arrays as wide as the MLP only `gate`, `up` and what the curve's slope
-is made from are kept. Only MLPs whose call is one of the forms below are changed, and none that drops something inside
-`down`, for that would be drawn anew.
+multiplication of what it has at hand anyway; of arrays as wide as the MLP only `gate`, `up` and what the curve's
+derivative is made from are kept. Only MLPs whose call is one of the forms below are changed, and none with dropout
+inside `down`, for that would be drawn anew.
 """
 
 import dis
@@ -22,19 +22,19 @@ from ..models.layer_calls import Call, Wrap, replaced_calls
 from ..models.layers import has_dropout
 from ..models.tensors import called_with, flat
 from .activation_functions import GELU, SILU, Curve
-from .token_chunks import stretched
+from .token_chunks import by_token_chunks
 
 
 def lean_mlps(module: nn.Module, *, recomputed: bool = False) -> AbstractContextManager[Any]:
     """Have the gated MLPs of `module` make their product again in the backward pass, until the block ends.
 
-    With `recomputed` they make everything again, a stretch of tokens at a time (`token_chunks.py`).
+    With `recomputed` they make everything again, a chunk of tokens at a time (`token_chunks.py`).
     """
     changed = ExitStack()
     for form, parts in _parts_by_form(module):
         changed.enter_context(replaced_calls(parts, form.wrap))
         if recomputed:
-            changed.enter_context(replaced_calls([part for part in parts if not has_dropout(part)], stretched))
+            changed.enter_context(replaced_calls([part for part in parts if not has_dropout(part)], by_token_chunks))
     return changed
 
 
@@ -66,9 +66,9 @@ def gated_down(down: nn.Module, gate: mx.array, up: mx.array, curve: Curve) -> m
         (gate, up, *values), kept = inputs, outputs[1]
         height = curve.value(gate, kept)
         # Only the gradients are evaluated: `answer` itself, and its product with the large matrix, is not made again.
-        _, slopes = mx.vjp(answer, [height * up, *values], [cotangents[0]])
-        of_product, *of_values = cast(list[mx.array], slopes)
-        return [of_product * up * curve.slope(gate, kept, height), of_product * height, *of_values]
+        _, gradients = mx.vjp(answer, [height * up, *values], [cotangents[0]])
+        of_product, *of_values = cast(list[mx.array], gradients)
+        return [of_product * up * curve.derivative(gate, kept, height), of_product * height, *of_values]
 
     return cast(list[mx.array], whole([gate, up, *trained.values()]))[0]
 
@@ -147,7 +147,7 @@ def _parts_by_form(module: nn.Module) -> list[tuple[Form, list[nn.Module]]]:
 
 
 def _is_of(form: Form, part: nn.Module) -> bool:
-    """Whether a part's call does what `form` does, and nothing is dropped in its `down`."""
+    """Whether a part's call does what `form` does, and there is no dropout in its `down`."""
     call = type(part).__call__
     return isinstance(call, FunctionType) and has_form(form, call) and not has_dropout(part[_names(call)[form.down]])
 

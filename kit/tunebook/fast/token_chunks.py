@@ -1,6 +1,6 @@
-"""A part of a layer that treats every token alone: a stretch of tokens at a time, and again when a gradient is wanted.
+"""A part of a layer that treats every token alone: a chunk of tokens at a time, and again when a gradient is wanted.
 
-With gradient checkpointing one layer at a time has its activations, and of those an MLP's are the widest. In stretches
+With gradient checkpointing one layer at a time has its activations, and of those an MLP's are the widest. In chunks
 there are never more than `TOKENS` tokens of them, however long the rows. A layer that is computed again anyway does no
 more work for it: what goes out of the part is not asked for then, unless it goes into a norm.
 """
@@ -13,19 +13,19 @@ import mlx.nn as nn
 from ..models.layer_calls import Call
 from ..models.tensors import called_with, flat
 
-TOKENS = 512  # of a stretch; with fewer, less is not held at the peak of a layer, which attention then is
+TOKENS = 512  # of a chunk; with fewer the peak of a layer is no lower, for it is then where its attention is
 
 
-def stretched(plain: Call) -> Call:
-    """`plain`, a call from (..., T, D) to the same that treats every token alone and drops nothing, in stretches."""
-    return lambda part, x: in_stretches(part, plain, x)
+def by_token_chunks(plain: Call) -> Call:
+    """`plain`, a call from (..., T, D) to the same that treats every token alone and has no dropout, in chunks."""
+    return lambda part, x: in_chunks(part, plain, x)
 
 
-def in_stretches(part: nn.Module, plain: Call, x: mx.array) -> mx.array:
+def in_chunks(part: nn.Module, plain: Call, x: mx.array) -> mx.array:
     """`plain(part, x)` of (..., T, D), with gradients for x and for what is trained of `part`."""
     tokens = x.reshape(-1, x.shape[-1])
-    stretches = [slice(start, start + TOKENS) for start in range(0, len(tokens), TOKENS)]
-    if len(stretches) == 1:
+    chunks = [slice(start, start + TOKENS) for start in range(0, len(tokens), TOKENS)]
+    if len(chunks) == 1:
         return plain(part, x)
     trained = flat(part.trainable_parameters())
 
@@ -36,23 +36,26 @@ def in_stretches(part: nn.Module, plain: Call, x: mx.array) -> mx.array:
     def whole(inputs: list[mx.array]) -> mx.array:
         tokens, *values = inputs
         found: list[mx.array] = []
-        for stretch in stretches:
+        for chunk in chunks:
             # Each waits for the one before, or MLX would hold what is made of all of them together.
-            (own,) = mx.depends([tokens[stretch]], found[-1:]) if found else [tokens[stretch]]
+            (own,) = mx.depends([tokens[chunk]], found[-1:]) if found else [tokens[chunk]]
             found.append(answer(own, *values))
         return mx.concatenate(found)
 
     @whole.vjp
     def backward(inputs: list[mx.array], cotangent: mx.array, _found: mx.array) -> list[mx.array]:
         tokens, *values = inputs
-        slopes: list[mx.array] = []
-        sums = [mx.zeros(value.shape) for value in values]  # in float32, whatever the stretches' are in
-        for stretch in stretches:
-            (own,) = mx.depends([tokens[stretch]], [slopes[-1], *sums] if slopes else [cotangent])
-            _, gradients = mx.vjp(answer, [own, *values], [cotangent[stretch]])
-            slope, *of_values = cast(list[mx.array], gradients)
-            slopes.append(slope)
+        of_tokens: list[mx.array] = []
+        sums = [mx.zeros(value.shape) for value in values]  # in float32, whatever the chunks' are in
+        for chunk in chunks:
+            (own,) = mx.depends([tokens[chunk]], [of_tokens[-1], *sums] if of_tokens else [cotangent])
+            _, gradients = mx.vjp(answer, [own, *values], [cotangent[chunk]])
+            for_tokens, *of_values = cast(list[mx.array], gradients)
+            of_tokens.append(for_tokens)
             sums = [total + gradient for total, gradient in zip(sums, of_values, strict=True)]
-        return [mx.concatenate(slopes), *(total.astype(value.dtype) for total, value in zip(sums, values, strict=True))]
+        return [
+            mx.concatenate(of_tokens),
+            *(total.astype(value.dtype) for total, value in zip(sums, values, strict=True)),
+        ]
 
     return cast(mx.array, whole([tokens, *trained.values()])).reshape(*x.shape[:-1], -1)

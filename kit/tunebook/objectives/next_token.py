@@ -68,26 +68,26 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """(N,) float32 losses of float32 logits (N, V)."""
     if runtime.backend() != "cpu":
         return mx.fast.cross_entropy(logits, targets)
-    losses, _ = cast(tuple[mx.array, mx.array], _with_slopes(logits, targets))
+    losses, _ = cast(tuple[mx.array, mx.array], _with_gradients(logits, targets))
     return losses
 
 
 @mx.custom_function
-def _with_slopes(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
-    """((N,) losses, (N, V) their slopes): softmax minus one at the target.
+def _with_gradients(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """((N,) losses, (N, V) their gradients): softmax minus one at the target.
 
     MLX's CPU build takes most of its time for exponentials here, and would make each of them twice: once for the loss
     and once for its gradient.
     """
     top = logits.max(axis=-1, keepdims=True)
-    shares = exponential(logits - top)
-    total = shares.sum(axis=-1, keepdims=True)
+    heights = exponential(logits - top)
+    total = heights.sum(axis=-1, keepdims=True)
     losses = mx.log(total) + top - mx.take_along_axis(logits, targets[:, None], axis=-1)
-    slopes = shares / total
-    return losses.squeeze(-1), slopes.at[mx.arange(targets.size), targets].add(-1.0)
+    softmax = heights / total
+    return losses.squeeze(-1), softmax.at[mx.arange(targets.size), targets].add(-1.0)
 
 
-@_with_slopes.vjp
+@_with_gradients.vjp
 def _backward(
     primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
 ) -> tuple[mx.array, mx.array]:
@@ -129,25 +129,27 @@ def _in_pieces(
     @mx.custom_function
     def together(inputs: list[mx.array]) -> list[mx.array]:
         hidden, *trained = inputs
-        nats, slopes, sums = mx.array(0.0), [], [mx.zeros(array.shape) for array in trained]
+        nats, of_states, sums = mx.array(0.0), [], [mx.zeros(array.shape) for array in trained]
         for piece in _pieces(targets.size, rows):
             states = hidden[piece]
-            if slopes:
-                (states,) = mx.depends([states], [nats, slopes[-1], *sums])
-            found, (slope, for_trained) = mx.value_and_grad(piece_nats, argnums=(0, 1))(states, trained, piece)
+            if of_states:
+                (states,) = mx.depends([states], [nats, of_states[-1], *sums])
+            found, (for_states, for_trained) = mx.value_and_grad(piece_nats, argnums=(0, 1))(states, trained, piece)
             nats = nats + found
-            slopes.append(slope)
+            of_states.append(for_states)
             sums = [total + gradient for total, gradient in zip(sums, for_trained, strict=True)]
-        return [nats, mx.concatenate(slopes), *sums]
+        return [nats, mx.concatenate(of_states), *sums]
 
     @together.vjp
     def backward(inputs: list[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:
-        return [(cotangents[0] * slope).astype(given.dtype) for given, slope in zip(inputs, outputs[1:], strict=True)]
+        return [
+            (cotangents[0] * gradient).astype(given.dtype) for given, gradient in zip(inputs, outputs[1:], strict=True)
+        ]
 
     return cast(list[mx.array], together([hidden, *parameters.values()]))[0]
 
 
 def _pieces(count: int, rows: int) -> Iterator[slice]:
-    """`count` in as few stretches of at most `rows` as can be, all about as long."""
+    """`count` in as few slices of at most `rows` as can be, all about as long."""
     pieces = math.ceil(count / rows)
     return (slice(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces))

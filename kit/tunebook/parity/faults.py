@@ -130,8 +130,8 @@ def _mean_of_means(passes: Sequence[Pass]) -> tuple[mx.array, Any]:
     """Every micro-batch weighs the same, however few tokens it has: transformers before 4.46."""
     share = 1 / len(passes)
     losses = [nats / tokens * share for nats, _, tokens in passes]
-    means = [tree_map(lambda slope, n=tokens: slope / n * share, gradients) for _, gradients, tokens in passes]
-    return sum(losses[1:], losses[0]), tree_map(lambda *slopes: sum(slopes[1:], slopes[0]), *means)
+    means = [tree_map(lambda gradient, n=tokens: gradient / n * share, gradients) for _, gradients, tokens in passes]
+    return sum(losses[1:], losses[0]), tree_map(lambda *parts: sum(parts[1:], parts[0]), *means)
 
 
 # Adapters

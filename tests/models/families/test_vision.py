@@ -151,9 +151,9 @@ def test_gradients_agree_with_finite_differences(vision, image_rows, tmp_path):
             model.module.load_weights([(name, value)], strict=False)
             return nats(model.module, batch, positions).item()
 
-        slope = (at(weight + step) - at(weight - step)) / 4e-3
+        derivative = (at(weight + step) - at(weight - step)) / 4e-3
         at(weight)
-        assert slope == pytest.approx(size, rel=0.02, abs=0.01), name
+        assert derivative == pytest.approx(size, rel=0.02, abs=0.01), name
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "gemma3"])  # a tied head, and one of its own

@@ -39,15 +39,15 @@ def reduction(case: Case) -> list[Finding]:
     batches = _batches(np.random.default_rng(0))
     passes = [_passed(case.procedure, case.bare.tokenizer, *batch) for batch in batches]
     loss, gradients = case.procedure.accumulate([_alone(passes, index) for index in range(len(passes))])
-    expected, slopes = _by_torch(batches)
+    expected, theirs = _by_torch(batches)
     off = abs(number(loss) - expected) / expected
     at = f"The loss is {number(loss):.6f} here and {expected:.6f} in torch."
-    for index, slope in enumerate(slopes):
+    for index, wanted in enumerate(theirs):
         found = np.array(gradients[index])
-        relative = float(np.linalg.norm(found - slope) / np.linalg.norm(slope))
+        relative = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
         if not relative <= off:
             off = relative
-            row, token, _ = np.unravel_index(np.abs(found - slope).argmax(), slope.shape)
+            row, token, _ = np.unravel_index(np.abs(found - wanted).argmax(), wanted.shape)
             at = (
                 f"The gradient differs most at token {token} of row {row} of micro-batch {index}, of which the last "
                 f"{SUPERVISED[index][row]} of {LENGTH} tokens are supervised."
@@ -92,7 +92,7 @@ def _passed(procedure: Procedure, tokenizer: TokenizerWrapper, logits: np.ndarra
 def _alone(passes: list[Pass], index: int) -> Pass:
     """A pass whose gradients are a list over all micro-batches, zero but for its own, so that their sum keeps each."""
     nats, _, tokens = passes[index]
-    return nats, [slope if at == index else mx.zeros_like(slope) for at, (_, slope, _) in enumerate(passes)], tokens
+    return nats, [own if at == index else mx.zeros_like(own) for at, (_, own, _) in enumerate(passes)], tokens
 
 
 def _by_torch(batches: list[tuple[np.ndarray, list[Encoded]]]) -> tuple[float, list[np.ndarray]]:
@@ -105,5 +105,5 @@ def _by_torch(batches: list[tuple[np.ndarray, list[Encoded]]]) -> tuple[float, l
         nats = nats + torch.nn.functional.cross_entropy(leaf.flatten(0, 1), labels.flatten(), reduction="sum")
         count += int((labels != -100).sum())
     loss = nats / count
-    slopes = torch.autograd.grad(loss, leaves)
-    return loss.item(), [slope.numpy() for slope in slopes]
+    gradients = torch.autograd.grad(loss, leaves)
+    return loss.item(), [gradient.numpy() for gradient in gradients]
