@@ -14,7 +14,6 @@ from tunebook.machine.runtime import (
     backend,
     cache_folder,
     default_dtype,
-    is_out_of_memory,
     memory,
     memory_for_training,
     reset_peak_memory,
@@ -84,12 +83,6 @@ def test_on_the_cpu_no_limit_is_touched():
     before = cache_limit()
     with memory_for_training():
         assert cache_limit() == before
-
-
-def test_only_mlxs_own_errors_are_taken_for_a_lack_of_memory():
-    assert is_out_of_memory(RuntimeError("[malloc_or_wait] Unable to allocate 12 bytes."))
-    assert not is_out_of_memory(RuntimeError("[matmul] Last dimension of first input"))
-    assert not is_out_of_memory(ValueError("Insufficient Memory"))
 
 
 @pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="a GPU has a limit")

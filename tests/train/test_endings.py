@@ -9,8 +9,9 @@ import mlx.core as mx
 import pytest
 
 from tests.makers.small_runs import SETTINGS, make, same, weights
-from tunebook.events import EndReason
+from tunebook.events import EndReason, Notice
 from tunebook.runs.folder import STOP_FILE
+from tunebook.train import step
 from tunebook.train.kept.checkpoint import checkpoint_folders
 
 
@@ -123,5 +124,50 @@ def test_when_memory_runs_out_the_run_is_saved_and_the_error_says_what_to_change
     ):
         first.train()
     second = make(tiny_folder, rows, tmp_path / "out")
+    second.train(resume_from_checkpoint=True)
+    assert same(weights(second), straight[1])
+
+
+class TakenAway:
+    """mlx.core, whose `eval` of a micro-batch at `step` fails as Metal's watchdog has it, so many `times`."""
+
+    def __init__(self, trainer, at_step, times):
+        self.trainer, self.at_step, self.left = trainer, at_step, times
+
+    def __getattr__(self, name):
+        return getattr(mx, name)
+
+    def eval(self, *arrays):
+        mx.eval(*arrays)
+        if len(arrays) == 2 and self.trainer._run.step == self.at_step and self.left:
+            self.left -= 1
+            raise RuntimeError(
+                "[METAL] Command buffer execution failed: Impacting Interactivity "
+                "(0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)."
+            )
+
+
+def test_a_micro_batch_the_system_took_the_gpu_from_is_computed_again_bit_for_bit(
+    tiny_folder, rows, tmp_path, straight, monkeypatch
+):
+    trainer, said = make(tiny_folder, rows, tmp_path), []
+    trainer.subscribe(lambda event: said.append(event.text) if isinstance(event, Notice) else None)
+    monkeypatch.setattr(step, "mx", TakenAway(trainer, 4, times=1))
+    result = trainer.train()
+    assert [event.loss for event in result.steps] == [event.loss for event in straight[0].steps]
+    assert same(weights(trainer), straight[1])
+    assert sum("computed once more" in text for text in said) == 1
+
+
+def test_a_gpu_that_is_taken_away_twice_ends_the_run_which_says_what_helps_and_goes_on(
+    tiny_folder, rows, tmp_path, straight, monkeypatch
+):
+    first = make(tiny_folder, rows, tmp_path)
+    monkeypatch.setattr(step, "mx", TakenAway(first, 4, times=2))
+    with pytest.raises(RuntimeError, match=r"display sleep.*AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1.*resume_from_checkpoint"):
+        first.train()
+    monkeypatch.setattr(step, "mx", mx)
+    assert checkpoint_folders(first._run.folder)[-1].name == "step-00004"
+    second = make(tiny_folder, rows, tmp_path)
     second.train(resume_from_checkpoint=True)
     assert same(weights(second), straight[1])

@@ -4,17 +4,18 @@ The copy shares the arrays it does not change, and those it does are lazy: no me
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_unflatten
 from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear, LoRASwitchLinear
 from mlx_lm.utils import dequantize_model
+
+from ..models.tensors import random_key, set_random_key
 
 Adapter = LoRALinear | LoRASwitchLinear | LoRAEmbedding | DoRALinear | DoRAEmbedding
 
@@ -59,8 +60,8 @@ def random_state_kept() -> Iterator[None]:
     A layer draws its first weights when it is made, also one made only to hold merged weights, and a run in progress
     would go on with another dropout.
     """
-    high, low = np.array(next(iter(cast("Iterable[mx.array]", mx.random.state)))).tolist()
+    key = random_key()
     try:
         yield
     finally:
-        mx.random.seed(high << 32 | low)  # the key of a seed is its two halves (MLX 0.32, python/src/random.cpp)
+        set_random_key(key)

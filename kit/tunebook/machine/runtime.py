@@ -31,13 +31,6 @@ CACHE_SHARE = 0.25  # of a GPU's memory: freed memory MLX may keep while trainin
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
 
-_OUT_OF_MEMORY = (
-    "Insufficient Memory",  # Metal, a command buffer (kIOGPUCommandBufferCallbackErrorOutOfMemory)
-    "[metal::malloc]",  # Metal, a buffer larger than it allows or one too many
-    "Unable to allocate",  # [malloc], [malloc_or_wait]
-    "out of memory",  # CUDA
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
@@ -146,14 +139,6 @@ def _pages_kept() -> Iterator[None]:
         libc.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)  # glibc's own values (malloc.h)
         libc.mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
         libc.malloc_trim(0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error MLX raised says that memory ran out.
-
-    MLX (0.32) has no exception of its own for it. On its CPU build a process that asks for too much is killed instead.
-    """
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _OUT_OF_MEMORY)
 
 
 def device_name() -> str:

@@ -1,12 +1,13 @@
-"""MLX arrays by name: a tree of parameters as a flat dict, a scalar as a float, a dict as a safetensors file."""
+"""MLX arrays: a tree of them as a flat dict, a scalar as a float, a dict as a safetensors file, the random state."""
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 T = TypeVar("T")
@@ -47,3 +48,14 @@ def save_tensors(path: Path, arrays: dict[str, mx.array]) -> None:
             raise
         # MLX 0.32 keeps no errno; a write that stops short on a file just opened is a full disk or a quota.
         raise OSError(errno.ENOSPC, str(error), str(path)) from error
+
+
+def random_key() -> mx.array:
+    """(2,) uint32: MLX's random state as it is now, for `set_random_key`."""
+    return next(iter(cast("Iterable[mx.array]", mx.random.state)))
+
+
+def set_random_key(key: mx.array) -> None:
+    """Have MLX draw again what it drew after `random_key` gave `key`."""
+    high, low = np.array(key).tolist()
+    mx.random.seed(high << 32 | low)  # the key of a seed is its two halves (MLX 0.32, python/src/random.cpp)

@@ -1,4 +1,4 @@
-"""How a run ended, in words: the sentence it closes with, and what to change when memory ran out."""
+"""How a run ended, in words: the sentence it closes with, and what to change when memory or the GPU failed it."""
 
 import traceback
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import mlx.core as mx
 from ..config import TrainingConfig
 from ..events import EndReason, EvalEvent
 from ..machine import runtime
+from ..machine.gpu_errors import GpuFault, gpu_fault
 
 # After this many steps in a row whose loss or gradients are not finite, waiting for a better one is hope.
 STEPS_NOT_FINITE = 3
@@ -16,6 +17,19 @@ TORN = (
     "An update failed, and there was not the memory to keep the weights from before it: those in the model are of no "
     "step. Load the model again and go on from the checkpoint before with trainer.train(resume_from_checkpoint=True)."
 )
+
+
+_SMALLER = "a smaller micro-batch (lower per_device_train_batch_size, raise gradient_accumulation_steps by as much)"
+_FAULTS: dict[GpuFault, str] = {
+    "watchdog": "The system took the GPU away because a step kept the display waiting, and did so again when the "
+    f"micro-batch was computed once more. What helps: let the display sleep while a run goes on, take {_SMALLER}, or "
+    "start Jupyter with AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 in its environment. The run goes on from its last step with "
+    "trainer.train(resume_from_checkpoint=True).",
+    "buffers": f"There are more buffers than the GPU's driver can hold. What helps: {_SMALLER}, "
+    "gradient_checkpointing=True, or a fresh kernel.",
+    "driver": "The GPU's driver failed. Restart the kernel, and go on from the last step with "
+    "trainer.train(resume_from_checkpoint=True); where it happens again, python -m tunebook doctor checks the machine.",
+}
 
 
 def closing_sentence(
@@ -39,14 +53,17 @@ def closing_sentence(
 
 
 def explained(error: Exception, config: TrainingConfig) -> Exception:
-    """`error`, or in place of MLX's words for a lack of memory an error that says what to change.
+    """`error`, or in place of MLX's words for a failure of a GPU or of memory an error that says what to change.
 
-    The memory is given back then, for saving needs it: the frames the error came through hold the arrays of the step.
+    Memory is given back then, for saving needs it: the frames the error came through hold the arrays of the step.
     """
-    if not runtime.is_out_of_memory(error):
+    fault = gpu_fault(error)
+    if fault is None:
         return error
     traceback.clear_frames(error.__traceback__)
     mx.clear_cache()
+    if fault != "memory":
+        return RuntimeError(f"{_FAULTS[fault]} MLX said: {error}")
     smaller = f"per_device_train_batch_size (now {config.per_device_train_batch_size})"
     more = f"gradient_accumulation_steps (now {config.gradient_accumulation_steps})"
     moves = [f"lower {smaller} and raise {more} by as much"] if config.per_device_train_batch_size > 1 else []

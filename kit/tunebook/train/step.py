@@ -6,6 +6,7 @@ configuration alone, which is what lets a resumed run be the run that was interr
 
 import math
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -16,12 +17,13 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..config import TrainingConfig
-from ..data.encoded import Encoded
+from ..data.encoded import Batch, Encoded
 from ..fast.training_form import form_notices, inference_form, training_form
 from ..machine import runtime
+from ..machine.gpu_errors import gpu_fault
 from ..models.layers import has_dropout
 from ..models.loaded import Loaded
-from ..models.tensors import number
+from ..models.tensors import number, random_key, set_random_key
 from ..objectives.next_token import measured_nats, summed_loss, supervised_positions
 from ..tokens.batch_order import padded_width
 from ..tokens.collation import Collator
@@ -102,13 +104,34 @@ class Stepper:
         """Forward and backward pass over one micro-batch; `alone` when the step has no other.
 
         The images of `upcoming`, the rows that are added next, are opened meanwhile. Gives a sentence about each row
-        that was left out.
+        that was left out, and about a pass that was computed twice.
         """
         began = time.perf_counter()
         self._module.train()
         batch, left_out = self._collator.batch(rows)
         self._collator.expect(upcoming)
         positions = supervised_positions(batch)
+        key = random_key()
+        try:
+            nats, gradients = self._passed(batch, positions, alone=alone)
+        except RuntimeError as error:
+            if gpu_fault(error) != "watchdog":
+                raise
+            # The system wants the GPU for the display for a moment. What was drawn is drawn again, so that the step is
+            # the same; what was added before was evaluated, and is whole.
+            traceback.clear_frames(error.__traceback__)
+            set_random_key(key)
+            nats, gradients = self._passed(batch, positions, alone=alone)
+            left_out.append("The system took the GPU away for the display; the micro-batch was computed once more.")
+        self._gradients = gradients
+        self._nats, self._tokens = self._nats + number(nats), self._tokens + positions.size
+        self._total_tokens += batch["tokens"].size
+        self._trainable_tokens += int(number(batch["loss_mask"].sum()))
+        self._seconds += time.perf_counter() - began
+        return left_out
+
+    def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[mx.array, Any]:
+        """(nats of a micro-batch, its gradients added to those of the step so far), evaluated."""
         with self._form:
             nats, gradients = self._value_and_grad(self._module, batch, positions)
         if not alone:  # a sum of many in half precision would lose the small ones
@@ -116,12 +139,7 @@ class Stepper:
         if self._gradients is not None:
             gradients = tree_map(mx.add, self._gradients, gradients)
         mx.eval(nats, gradients)
-        self._gradients = gradients
-        self._nats, self._tokens = self._nats + number(nats), self._tokens + positions.size
-        self._total_tokens += batch["tokens"].size
-        self._trainable_tokens += int(number(batch["loss_mask"].sum()))
-        self._seconds += time.perf_counter() - began
-        return left_out
+        return nats, gradients
 
     def finish(self) -> Outcome:
         """Update the parameters and the optimizer's state together, unless the step is not finite."""
