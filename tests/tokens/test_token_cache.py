@@ -6,6 +6,7 @@ import random
 import shutil
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.makers.tiny import tiny_model_folder
 from tests.makers.tiny_vision import pictures, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.machine.sealed import Damaged
+from tunebook.models.families.base import Family
 from tunebook.tokens import encoding, token_cache
 from tunebook.tokens.encoding import encode_rows
 
@@ -166,6 +168,33 @@ def test_the_cache_is_its_owners_alone_whatever_the_umask(loaded, rows, cache):
     for folder in (cache.parent, cache, entry):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
     assert {stat.S_IMODE(file.stat().st_mode) for file in entry.iterdir()} == {0o600}
+
+
+class Prefixed(Family):
+    """A text family whose rows all begin with `prefix`; nothing but encoding is asked of it here."""
+
+    measure = check = collate = hidden = head = head_layer = generate = None
+
+    def __init__(self, text, prefix):
+        self.text, self.prefix, self.tables = text, prefix, text.tables
+
+    def encode(self, examples):
+        return [
+            replace(row, tokens=np.append(np.int32(self.prefix), row.tokens), loss_mask=np.append(False, row.loss_mask))
+            for row in self.text.encode(examples)
+        ]
+
+    def encoding_settings(self):
+        return self.prefix
+
+
+def test_rows_kept_for_one_kind_of_model_are_not_taken_for_another_with_the_same_tokenizer(loaded, rows, cache):
+    plain = encoded(rows, loaded)
+    for prefix in (7, 9, 7):
+        made = encoded(rows, replace(loaded, family=Prefixed(loaded.family, prefix)))
+        assert [row.tokens.tolist() for row in made.rows] == [[prefix, *row.tokens.tolist()] for row in plain.rows]
+    assert as_lists(encoded(rows, loaded)) == as_lists(plain)
+    assert len([*cache.iterdir()]) == 3
 
 
 # What may run while rows are encoded and is no part of the key: it decides nothing of what a row becomes.

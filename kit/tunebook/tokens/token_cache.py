@@ -1,8 +1,8 @@
 """Where encoded rows are kept between sessions, under a key of everything they follow from.
 
-The key is a hash of the rows themselves, the state of their images, the tokenizer, the processor, the chat template,
-the settings, the versions of what renders and tokenizes, and the code of the wings that do: an entry can be missing,
-but never stale.
+The key is a hash of the rows themselves, the state of their images, the tokenizer, the kind of model and what it
+encodes by, the chat template, the settings, the versions of what renders and tokenizes, and the code of the wings that
+do: an entry can be missing, but never stale.
 """
 
 import contextlib
@@ -20,7 +20,6 @@ from ..data.sources import Row, content_of
 from ..data.tokenizer_state import uncut
 from ..machine import runtime
 from ..machine.atomic import remove_folder
-from ..models.families.fingerprint import fingerprint
 from ..models.loaded import Loaded
 
 FOLDER = "tokenized"
@@ -38,8 +37,7 @@ def key_of(rows: Iterable[Row | list[str]], loaded: Loaded, settings: list[Any])
     digest = hashlib.sha256()
     _add(digest, [settings, _code(), [version(name) for name in _LIBRARIES], template, sorted(tokenizer.eos_token_ids)])
     _add(digest, [uncut(tokenizer).to_str(), tokenizer.special_tokens_map])
-    if loaded.family.processor is not None:
-        _add(digest, [version("mlx-vlm"), fingerprint(loaded.family.processor)])
+    _add(digest, [type(loaded.family).__qualname__, loaded.family.encoding_settings()])
     if "strftime_now" in template:  # such a template writes today's date into every row
         _add(digest, time.strftime("%Y-%m-%d"))
     for row in rows:

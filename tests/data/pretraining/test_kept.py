@@ -1,6 +1,7 @@
 """What is kept of documents: encoded once, and made again when anything their tokens follow from has changed."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,12 @@ CHANGES = {
     "the tokens of an image": lambda model, folder, patch: patch.setattr(processor_of(model), "image_seq_len", 9),
     "the size": lambda model, folder, patch: patch.setattr(
         processor_of(model).image_processor, "max_image_size", {"longest_edge": 56}
+    ),
+    "the tokens that are never trained": lambda model, folder, patch: patch.setattr(
+        model.family, "media", replace(model.family.media, never_trained=frozenset())
+    ),
+    "what stands around an image": lambda model, folder, patch: patch.setattr(
+        model.family, "quirks", replace(model.family.quirks, wrapped_in=("a", "b"))
     ),
 }
 

@@ -63,6 +63,13 @@ class Family(ABC):
         """Token ids and loss mask of each example, at its full length. Raises NotEncodable."""
 
     @abstractmethod
+    def encoding_settings(self) -> Any:
+        """All but the tokenizer that decides what `encode` makes of an example, as values for JSON.
+
+        Encoded rows are kept on the disk under them, so one that is left out lets a run train on another's rows.
+        """
+
+    @abstractmethod
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
         """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask.
 

@@ -45,6 +45,9 @@ class TextFamily(Family):
             for tokens, supervised in _tokenize(examples, self.tokenizer, ends=True)
         ]
 
+    def encoding_settings(self) -> None:
+        return None  # the tokenizer is all there is
+
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
         tokens = np.zeros((len(rows), width), dtype=np.int32)
         loss_mask = np.zeros((len(rows), width), dtype=bool)

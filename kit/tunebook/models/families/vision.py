@@ -5,6 +5,7 @@ are the same when its pixels are made is checked in every batch.
 """
 
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import Any, final
 
 import mlx.core as mx
@@ -22,6 +23,7 @@ from ...data.tokenizer_state import uncut
 from . import language_model
 from .base import Family, NotEncodable
 from .check import check_family
+from .fingerprint import fingerprint
 from .head import head_layer, projection
 from .image_tokens import Expander
 from .placeholders import media_tokens
@@ -59,6 +61,12 @@ class VisionFamily(Family):
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         return [self._encoded(example) for example in examples]
+
+    def encoding_settings(self) -> list[Any]:
+        media = {
+            name: sorted(value) if isinstance(value, frozenset) else value for name, value in vars(self.media).items()
+        }
+        return [version("mlx-vlm"), fingerprint(self.processor), media, self.quirks.wrapped_in]
 
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)  # any would do: nothing looks at padding
