@@ -3,7 +3,7 @@
 A model and a configuration go in, an `Estimate` comes out. Parameters, gradients and optimizer state are counted; what
 a layer keeps and what the loss takes is measured on a few short made-up rows (`probes.py`), which takes a second or
 two and counts MLX's peak memory anew. It is of MLX's plain pass: not of a compiled one, of evaluation or of sampling.
-Rows longer than the sliding window of a model's layers are taken to need more than they do (`probing.LONGEST`).
+Rows longer than the sliding window of a model's layers are taken to need more than they do (`probes.LONGEST`).
 """
 
 import gc

@@ -1,7 +1,7 @@
 """A name in, a loaded model out: its weights, its adapters, and what it writes when asked.
 
-A kind of model is a class in `families/`, chosen by the loader once; past it nobody asks what the model is. Adapters of
-other programs are read in `saved_adapters/`.
+A kind of model is a class in `families/`, chosen once, by `family_of` in `loader/family.py`; past it nobody asks what
+the model is. Adapters of other programs are read in `saved_adapters/`.
 
 Doors: `adapters`, `base_digest`, `base_model`, `families/base`, `families/fingerprint`, `families/head`,
 `families/language_model`, `families/placeholders`, `families/quirks`, `families/tables`, `families/text`, `fetch`,

@@ -1,7 +1,7 @@
 """Where rows come from: a file, a folder, a hub id or an object that yields dicts becomes a sequence of rows.
 
 `read_rows` opens a source and checks it, `stream_rows` reads one while a run goes on, `hold_out` splits one. A row is a
-plain dict, one per training example; what its columns mean is `formats.py`'s business, and none is renamed, dropped or
+plain dict, one per training example; what its columns mean is the business of `formats/`, and none is renamed, dropped or
 filled in here.
 """
 

@@ -22,7 +22,8 @@ LIST = "tunebook.json"
 
 LICENCES = ("licen[cs]e*", "copying*", "notice*", "use_policy*")  # in any case of letters
 
-# What a folder with an export of this form holds no other of: programs would open that one, or both together.
+# What a folder with an export of this form holds no other of: programs would open that one, or both together. A form
+# without any stands in a folder side by side with others of its own, as GGUF files do; others replace theirs whole.
 _ADAPTERS = ("adapter_config.json", "adapters.safetensors", "adapter_model*")
 _ALONE: dict[Form, tuple[str, ...]] = {
     "lora": _ADAPTERS,
@@ -31,7 +32,7 @@ _ALONE: dict[Form, tuple[str, ...]] = {
     "gguf": (),
     "lora_gguf": (),
 }
-_WHOLE: tuple[Form, ...] = ("lora", "peft", "merged")  # one to a folder; GGUF files stand side by side
+_WHOLE = tuple(form for form, alone in _ALONE.items() if alone)
 
 
 def exported_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What the data path and the loss need from a kind of model. Text and vision are told apart here and nowhere else.
+"""What the data path and the loss need from a kind of model, which they know by this and nothing else.
 
 Shapes: B rows, T tokens, D width, V vocabulary.
 """
@@ -81,7 +81,7 @@ class Family(ABC):
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         """(B, T-1, D): the states from which tokens 1..T-1 are predicted.
 
-        With "segments" a token sees those of its own alone, for models `packing.why_not_packed` finds nothing wrong
+        With "segments" a token sees those of its own alone, for models `train/packing_check.py` finds nothing wrong
         with. Raises ValueError where the layers carry other state than attention has.
         """
 

@@ -63,10 +63,9 @@ class VisionFamily(Family):
         return [self._encoded(example) for example in examples]
 
     def encoding_settings(self) -> list[Any]:
-        media = {
-            name: sorted(value) if isinstance(value, frozenset) else value for name, value in vars(self.media).items()
-        }
-        return [version("mlx-vlm"), fingerprint(self.processor), media, self.quirks.wrapped_in]
+        media = self.media
+        tokens = [media.placeholder, media.image_id, sorted(media.of_pixels), sorted(media.never_trained)]
+        return [version("mlx-vlm"), fingerprint(self.processor), tokens, self.quirks.wrapped_in]
 
     def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)  # any would do: nothing looks at padding

@@ -1,5 +1,6 @@
-"""The family of a loaded model, text or vision, and the processor of images that the second needs.
+"""The family of a loaded model, chosen in `family_of`, and the processor of images that one of them needs.
 
+The choice may go by the model's config, and by whether it sees, which `folder.py` told before anything was opened.
 mlx-vlm is imported where it is needed: that takes seconds, and a text model needs none of it.
 """
 
