@@ -1,6 +1,6 @@
 """How the test files are spread over the workers of pytest-xdist: which share a worker, and which begin first.
 
-A file always stays whole, for its fixtures are dear. A run without workers, `pytest tests/test_x.py`, is untouched.
+A file always stays whole, for its fixtures are dear. A run without workers, `pytest tests/test_wings.py`, is untouched.
 """
 
 import os

@@ -5,7 +5,9 @@ of a wing, name the file in backticks behind `Doors:` in the docstring of the wi
 """
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 
 from tests.spread import GROUPS, LONG
 
-KIT = Path(__file__).parents[1] / "kit" / "tunebook"
-WIDGETS = KIT.parents[1] / "widgets" / "tunebook_widgets"
+ROOT = Path(__file__).parents[1]
+KIT = ROOT / "kit" / "tunebook"
+WIDGETS = ROOT / "widgets" / "tunebook_widgets"
 TESTS = Path(__file__).parent
 
 # A wing, and the wings it may import. Everybody may import `config` and `events`.
@@ -43,6 +46,9 @@ RECORDS = {"config", "events"}
 TOP = {"__init__", "__main__", "fast_model", "trainer", "bridges", "demo"}
 # The widgets that show a model; all others know a run by its events and its folder alone.
 SHOW_A_MODEL = {"panels/chat.py", "panels/fit.py", "panels/export_panel.py", "tokens/token_view.py"}
+
+# Where files lie that are named here and are other people's.
+UPSTREAM = ("mlx_lm/", "mlx_vlm/", "transformers/", "bitsandbytes/", "llama.cpp/", "ggml/", "stanford_alpaca/")
 
 Module = str  # dotted, below tunebook; "" is the package itself
 
@@ -205,6 +211,39 @@ def test_the_tests_lie_as_the_wings_do_and_no_file_of_them_is_longer_than_350_li
     assert {path.parent.name for path in TESTS.glob("*/__init__.py")} - others <= {*ALLOWED}
     for path in TESTS.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 350, path
+
+
+def prose(path: Path) -> str:
+    """The docstrings and comments of a Python file; of any other all there is."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    said = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return "\n".join([*said, *(token.string for token in tokens if token.type == tokenize.COMMENT)])
+
+
+def places(path: Path) -> Iterator[Path]:
+    """The folders from which `path` may name a file: those around it, for a test those it tests, and the packages."""
+    for folder in path.parents:
+        if folder.is_relative_to(TESTS):
+            yield KIT / folder.relative_to(TESTS)
+        if folder.is_relative_to(ROOT):
+            yield folder
+    yield from (KIT, WIDGETS)
+
+
+def test_every_file_that_a_text_or_a_comment_names_is_there():
+    folders = (KIT, WIDGETS, TESTS, ROOT / "bench", ROOT / "notebooks" / "src")
+    inside = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".js", ".css", ".md")]
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (*inside, *(ROOT / name for name in ("README.md", "Makefile", "pyproject.toml")))
+        for name in re.findall(r"[\w.][\w./-]*\.(?:py|js|css|md|ipynb)\b", prose(path))
+        if not name.startswith(UPSTREAM) and not any((place / name).is_file() for place in places(path))
+    ]
+    assert not missing, "name a file from its wing or from the kit, and other people's from their package"
 
 
 def test_every_file_that_is_spread_over_the_workers_by_its_name_is_there():

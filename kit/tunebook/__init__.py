@@ -4,6 +4,10 @@
 
 This is the contents page. Light names are here at once; names that need MLX are imported when first used, after the
 fast BLAS has been found for it, and without torch.
+
+Each folder beside this file is a wing, and its `__init__.py` says what comes in, what goes out, and where to add: a
+format of rows in `data/`, a kind of model in `models/`, a loss in `objectives/`, a way out in `export/`. What listens
+to a run (`runs/`) needs no edit here.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """The records a run emits: what a dashboard draws, what `events.jsonl` keeps, what a callback is fed.
 
 The trainer makes them, anyone may read them. They hold plain Python numbers and strings, never an MLX array, so this
-room needs nothing but the standard library and a recorded run can be replayed on a machine that has no MLX at all.
+file needs nothing but the standard library and a recorded run can be replayed on a machine that has no MLX at all.
 """
 
 import json

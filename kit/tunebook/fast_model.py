@@ -1,6 +1,6 @@
 """`FastModel`: the handle people hold, with the names they know from Unsloth, PEFT and transformers.
 
-It only calls into rooms; nothing is decided here.
+It only calls into the wings; nothing is decided here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,7 @@
 """Data that cannot be trained on, each kind met where a person meets it: one sentence with the place and the next move.
 
-Files that cannot be read are in `test_sources.py`; these can be read, and the Trainer refuses them before any step.
+Files that cannot be read are in `sources/test_unreadable_files.py`; these can be read, and the Trainer refuses them
+before any step.
 """
 
 import json

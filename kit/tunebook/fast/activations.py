@@ -46,7 +46,7 @@ def lean_activations(module: nn.Module, *, recomputed: bool = False) -> Abstract
 
 
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
-    """`silu(gate) * x`, all three of one shape, as mlx-lm's (models/activations.py, 0.32)."""
+    """`silu(gate) * x`, all three of one shape, as mlx-lm's (mlx_lm/models/activations.py, 0.32)."""
     return _first(_swiglu(gate, x))
 
 
@@ -56,7 +56,7 @@ def gelu_approx(x: mx.array) -> mx.array:
 
 
 def adapted(layer: LoRALinear, x: mx.array) -> mx.array:
-    """mlx-lm's LoRALinear (tuner/lora.py, 0.32) with the scale on the small matrix instead of on the wide result."""
+    """LoRALinear (mlx_lm/tuner/lora.py, 0.32) with the scale on the small matrix instead of on the wide result."""
     plain = layer.linear(x)
     narrow, scaled = layer.dropout(x) @ layer.lora_a, layer.scale * layer.lora_b
     if plain.dtype == scaled.dtype:

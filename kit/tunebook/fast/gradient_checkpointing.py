@@ -1,7 +1,8 @@
 """Gradient checkpointing: a decoder layer keeps its input alone, and is computed again when its gradient is wanted.
 
 Chen et al. 2016, arXiv 1604.06174. It costs one more forward pass and saves the activations inside the layers. Only
-the layer objects given up for the time are changed (`layer_calls.py`), so other models and later runs stay as they are.
+the layer objects given up for the time are changed (`models/layer_calls.py`), so other models and later runs stay as
+they are.
 """
 
 from contextlib import AbstractContextManager

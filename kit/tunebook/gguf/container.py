@@ -1,7 +1,7 @@
 """The container itself: a .gguf file becomes its keys and the places of its tensors, each held against the file's size.
 
 The file may be a stranger's. Nothing is allocated for a count, a length or a shape before the bytes for it are known to
-be there, and what does not fit is a ValueError of one sentence. The layout is ggml's docs/gguf.md, versions 2 and 3.
+be there, and what does not fit is a ValueError of one sentence. The layout is ggml/docs/gguf.md, versions 2 and 3.
 """
 
 import math

@@ -64,7 +64,7 @@ def planned(
     for key, (gguf_name, rule) in names.items():
         if key in wanted:
             *rows, width = wanted[key][0].shape
-            # As llama.cpp's converter (conversion/base.py, prepare_tensors) has it: vectors in fp32.
+            # As the converter has it (llama.cpp/conversion/base.py, prepare_tensors): vectors in fp32.
             exact = rule.exact or not rows
             kind = GGMLQuantizationType.F32 if exact else wanted_type(gguf_name, quantization, build)
             plan.append(Planned(gguf_name, wanted[key], rule, kind, stored_type(width, kind)))

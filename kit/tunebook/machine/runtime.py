@@ -1,7 +1,7 @@
 """What machine this is: the MLX backend, its memory, the chip, and the folder the kit may keep files in.
 
-The only room that knows platforms; others ask it instead of `sys.platform`. Nothing here changes the process's state
-but `reset_peak_memory` and `memory_for_training`. The fast BLAS has a room of its own (`blas.py`), and so has the
+Other wings ask it instead of `sys.platform`. Nothing here changes the process's state
+but `reset_peak_memory` and `memory_for_training`. The fast BLAS has a file of its own (`blas.py`), and so has the
 check-up (`doctor.py`).
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .private import FOLDER_MODE, make_private_folder
 
-if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks this room for its cache folder
+if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks this file for its cache folder
     import mlx.core as mx
 
 Backend = Literal["metal", "cuda", "cpu"]

@@ -1,10 +1,10 @@
 """The bytes that a forward and backward pass of one row takes at its peak, with only a part of a model at work.
 
 A model, the part and a length go in, or a row where its content matters; else the row is made up. Layers that are not
-looked at pass on what they get (`layer_calls.py`), so a pass costs a few layers and no more. No gradient of a layer's
-matrices is made: a scale of their input is trained in their place, which needs the same input to be kept and leaves the
-gradients' own bytes out. Nothing of the model is changed; MLX's peak memory is counted anew, and its random state drawn
-from if there is dropout.
+looked at pass on what they get (`models/layer_calls.py`), so a pass costs a few layers and no more. No gradient of a
+layer's matrices is made: a scale of their input is trained in their place, which needs the same input to be kept and
+leaves the gradients' own bytes out. Nothing of the model is changed; MLX's peak memory is counted anew, and its random
+state drawn from if there is dropout.
 
 MLX allocates for operations ahead of the one it computes, as many as its threads get to: the peak of a pass as it runs
 is of what else the machine is at. `in_turn` has each operation wait for the one before, and its bytes are all but the

@@ -13,7 +13,7 @@ from .families.base import Family
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory and everything later rooms need to know about it."""
+    """A model in memory and everything later wings need to know about it."""
 
     name: str  # as the user gave it
     source: str  # one sentence: where it was found

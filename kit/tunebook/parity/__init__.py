@@ -4,7 +4,8 @@
     report = parity.bisect("HuggingFaceTB/SmolLM2-135M-Instruct", rows)
 
 This is the contents page; each name is imported when it is first used, for most need torch (the extra `parity`). Only
-these rooms may import it, and nothing of the kit imports them.
+files of this wing may import torch, and no other wing imports this one. A stage of the chain is a file in `probes/` and
+an entry in `chain.py`; a difference to find is an entry in `faults.py`.
 """
 
 from importlib import import_module

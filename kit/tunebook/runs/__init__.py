@@ -1,7 +1,8 @@
 """What a run says and leaves on the disk, who listens to it, and what is asked of it. No MLX.
 
-Events go in; a folder with a log comes out, and is read again. Any function of an event can listen
-(`trainer.subscribe`, or `trainer.add_step_callback` for the nine values), and needs no edit here.
+Events go in; a folder with a log comes out, and is read again. A callback is any function of an event
+(`trainer.subscribe`), or of the nine values of a step (`trainer.add_step_callback`), and needs no edit here.
+`events.py` says what there is to hear, and `bridges.py`, for experiment trackers, holds some to follow.
 
 Doors: `controls`, `ending_interrupts`, `folder`, `listeners`, `lock`, `progress_bar`.
 """

@@ -1,7 +1,7 @@
 """A plan in, events out: batches become losses, gradients and updates, and a checkpoint can go on from any step.
 
 `loop.py` says what comes when, `step.py` makes the numbers of a step, `kept/` is what is left on the disk for a run to
-go on from.
+go on from. An optimizer or a schedule is added in `optim/`.
 
 Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/identity`, `loop`, `optim`, `plan`, `start`, `step`.
 """

@@ -1,6 +1,6 @@
 """What one run is to do: the model, the rows and the settings, none of which changes while it goes on.
 
-The trainer makes it, the loop and what serves the loop read it. How far the run is stands in `run_progress`.
+The trainer makes it, the loop and what serves the loop read it. How far the run is stands in `progress.py`.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""tokens/token_book.py and token_browser.py without a browser: every row has its page, and only that page is read."""
+"""tokens/token_book.py and tokens/token_browser.py, without a browser: every row has its page, and it alone is read."""
 
 import json
 

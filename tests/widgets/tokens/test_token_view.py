@@ -1,4 +1,4 @@
-"""tokens/token_view.py and token_html.py: the card, of rows and of a trainer, and what is marked on it."""
+"""tokens/token_view.py and tokens/token_html.py: the card, of rows and of a trainer, and what is marked on it."""
 
 import json
 import re

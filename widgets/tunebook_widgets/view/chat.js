@@ -1,7 +1,7 @@
 /* A conversation with a tuned model and its base, side by side.
  *
- * In come the traits of chat.py's Chat; out go messages that say what to answer, or to stop. What people and models wrote
- * reaches the page as text only. */
+ * In come the traits of Chat (panels/chat.py); out go messages that say what to answer, or to stop. What people and models
+ * wrote reaches the page as text only. */
 
 import { button, node } from "./page.js";
 

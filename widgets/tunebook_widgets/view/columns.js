@@ -1,6 +1,6 @@
 /* What a run has said, as columns: packed float32 rows in, one typed array per quantity out, with what follows from them. */
 
-/** A run of `count` steps, from the traits of live.py's LiveView. Times are seconds, memory is GB. */
+/** A run of `count` steps, from the traits of LiveView (dashboard/live.py). Times are seconds, memory is GB. */
 export function readRun(model) {
   const names = model.get("columns");
   const blocks = [unpack(model.get("sealed")), unpack(model.get("recent"))];

@@ -1,6 +1,6 @@
 /* The page of one training run: live, brought back, or played from a recording.
  *
- * In come the traits of live.py's LiveView: the steps as packed float32 rows, everything else as JSON. Out go messages
+ * In come the traits of LiveView (dashboard/live.py): the steps as packed float32 rows, everything else as JSON. Out go messages
  * that say what is asked of the run, {"command": "stop"}, and {"ready": true} once when the page is there. */
 
 import { firstSteps, readRun } from "./columns.js";

@@ -1,6 +1,6 @@
 /* Forms a model can leave in: ticked here, written and read back by the kernel.
  *
- * In come the traits of export_panel.py's ExportPanel; out goes the list of forms to export. Paths, notes and errors
+ * In come the traits of ExportPanel (panels/export_panel.py); out goes the list of forms to export. Paths, notes and errors
  * reach the page as text only. */
 
 import { button, node } from "./page.js";

@@ -12,7 +12,7 @@ from .conversations import as_messages, row_tools, with_system
 from .reading import Reading
 from .templates import Message
 
-# The prompts Stanford Alpaca was trained with (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).
+# The prompts Stanford Alpaca was trained with (tatsu-lab, stanford_alpaca/train.py, PROMPT_DICT).
 ALPACA_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request.\n\n"

@@ -1,8 +1,8 @@
 """Where rows come from: a file, a folder, a hub id or an object that yields dicts becomes a sequence of rows.
 
-`read_rows` opens a source and checks it, `stream_rows` reads one while a run goes on, `hold_out` splits one. A row is a
-plain dict, one per training example; what its columns mean is the business of `formats/`, and none is renamed, dropped or
-filled in here.
+`read_rows` opens a source and checks it, `stream_rows` reads one while a run goes on, `hold_out` splits one. Another
+kind of file is a file here and an entry in READERS (`paths.py`). A row is a plain dict, one per training example; what
+its columns mean is the business of `formats/`, and none is renamed, dropped or filled in here.
 """
 
 from .identity import content_of

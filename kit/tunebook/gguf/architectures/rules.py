@@ -40,7 +40,7 @@ class TensorRule:
         """The fp32 array as llama.cpp wants it; for a `stacked` rule one expert's.
 
         llama.cpp's "normal" rope rotates neighbouring rows (2i, 2i+1) of a head, the Hugging Face one rows (i, i+d/2):
-        the rows of each head are reordered from two halves to pairs, as in llama.cpp's conversion/llama.py, `permute`.
+        the rows of each head are reordered from two halves to pairs, as in llama.cpp/conversion/llama.py, `permute`.
         """
         if self.heads:
             count = config[self.heads]

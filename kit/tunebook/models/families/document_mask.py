@@ -1,7 +1,8 @@
 """Documents that share a row, kept apart in attention: segment numbers go in, what an mlx-lm model takes as caches out.
 
-mlx-lm's models take no mask, but they ask the cache of a layer for one (`create_attention_mask`, models/base.py in
-0.32). Attention is all that can be divided so: a model that carries other state from token to token is refused.
+mlx-lm's models take no mask, but they ask the cache of a layer for one (`create_attention_mask` in
+mlx_lm/models/base.py, 0.32). Attention is all that can be divided so: a model that carries other state from token to
+token is refused.
 """
 
 from collections.abc import Sequence

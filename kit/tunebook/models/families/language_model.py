@@ -22,7 +22,7 @@ OURS = ("tokens", "loss_mask", "attention_mask", "pixel_values")  # keys of a ba
 
 
 def mend_config(module: nn.Module) -> dict[str, int]:
-    """Set right, in place, two numbers of Gemma 3's config that shape its embeddings (mlx-vlm 0.7.10, gemma3.py).
+    """Set right, in place, two numbers of Gemma 3's config that shape its embeddings (mlx_vlm/models/gemma3, 0.7.10).
 
     Released checkpoints leave `hidden_size` out, and 2048 is taken for it, whatever the text's width is. With images in
     the batch the padding token's embedding is replaced by zeros; where that token ends a turn too, the end is lost.

@@ -17,7 +17,7 @@ class Quirks:
     sees_images_whole: bool = False
     # Its config, as read, scales images by a width that is not the text's, and takes padding out of the embeddings.
     mends_config: bool = False
-    # It takes an image whose values are all 0 for padding, leaves it out, and then misses it (mlx-vlm, idefics3.py).
+    # It takes an image whose values are all 0 for padding, leaves it out, and then misses it (mlx_vlm/models/idefics3).
     zero_is_padding: bool = False
     # Its language model works in the type of its last norm, which is float32 when it is trained in half precision.
     widens_to_its_norm: bool = False

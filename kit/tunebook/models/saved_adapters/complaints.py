@@ -135,7 +135,7 @@ def _longer(tensor: mx.array, place: mx.array) -> str:
 
 
 def _named_by_mlx(module: nn.Module, form: dict[str, Any]) -> list[str]:
-    """Paths of the layers mlx-lm (0.32, tuner/utils.py) would adapt."""
+    """Paths of the layers mlx-lm (mlx_lm/tuner/utils.py, 0.32) would adapt."""
     if form["fine_tune_type"] == "full":
         return []
     keys = form["lora_parameters"].get("keys")

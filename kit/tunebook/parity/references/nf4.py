@@ -11,7 +11,7 @@ from mlx.utils import tree_unflatten
 
 BLOCK = 64
 
-# bitsandbytes 0.49, functional.py, get_4bit_type("nf4").
+# bitsandbytes/functional.py (0.49), get_4bit_type("nf4").
 LEVELS = (
     -1.0,
     -0.6961928009986877,

@@ -1,4 +1,4 @@
-"""Learning rates: the formulas of transformers 5 (`optimization.py`), as plain functions of the step."""
+"""Learning rates: the formulas of transformers 5 (transformers/optimization.py), as plain functions of the step."""
 
 import math
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 A template comes from whoever made the model. jinja2's sandbox keeps it from the machine; this one keeps it from the
 machine's time and memory too. All that can grow is charged for before it does: operators, methods, filters, output.
-What templates may use beside Jinja's own is as transformers (5.24, utils/chat_template_utils.py) documents it.
+What templates may use beside Jinja's own is as transformers/utils/chat_template_utils.py (5.24) documents it.
 """
 
 from .budget import Span, TemplateLimit
