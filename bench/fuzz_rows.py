@@ -28,11 +28,11 @@ import pandas
 from fuzz_adapters import outcome
 
 from tests.makers.tiny import tiny_model_folder
-from tests.makers.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 
 Rows = list[Any]
-PICTURE = "good.png"
+IMAGE = "good.png"
 KINDS = ("messages", "sharegpt", "alpaca", "completion", "turns", "text", "ids", "images", "image", "documents")
 OF_VISION = ("images", "image", "documents")
 GIVEN = ("list", "list", "list", "jsonl", "json", "csv", "frame", "generator", "stream")
@@ -46,7 +46,7 @@ KEYS = (
 
 def good_row(kind: str, number: int, folder: Path) -> dict[str, Any]:
     """A row of a format, each number's unlike the others."""
-    question, answer, path = f"What is {number}?", f"It is the number {number}.", str(folder / PICTURE)
+    question, answer, path = f"What is {number}?", f"It is the number {number}.", str(folder / IMAGE)
     ask, reply = {"role": "user", "content": question}, {"role": "assistant", "content": answer}
     seen = {"role": "user", "content": [{"type": "image", "image": path}, {"type": "text", "text": question}]}
     ids = [5, 9, 7, 11 + number]
@@ -75,7 +75,7 @@ def good_row(kind: str, number: int, folder: Path) -> dict[str, Any]:
 
 def odd_values(folder: Path, dice: random.Random) -> list[Callable[[], Any]]:
     """What may stand where something else is meant; each is made when it is chosen."""
-    picture = (folder / PICTURE).read_bytes()
+    image = (folder / IMAGE).read_bytes()
     tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
     call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
     plain = [
@@ -145,10 +145,10 @@ def odd_values(folder: Path, dice: random.Random) -> list[Callable[[], Any]]:
         *({"type": "text"}, [{"type": "text"}], [{"type": "text", "text": None}], [{"type": "text", "text": 3}]),
         *([{"type": None}], [{"type": "image"}], [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x"}}]),
         *([{"type": "image_url", "image_url": 3}], [{"type": "image", "image": None}], [{"type": ["image"]}], [{}]),
-        *([{"type": "image", "image": picture}], [{"type": "image", "image": picture[:90]}], picture, picture[:200]),
+        *([{"type": "image", "image": image}], [{"type": "image", "image": image[:90]}], image, image[:200]),
         *(
-            {"bytes": picture},
-            {"bytes": picture[:50], "path": "x"},
+            {"bytes": image},
+            {"bytes": image[:50], "path": "x"},
             {"path": 3},
             {"bytes": None, "path": None},
             {"bytes": "x"},
@@ -168,8 +168,8 @@ def odd_values(folder: Path, dice: random.Random) -> list[Callable[[], Any]]:
             "~",
             "a" * 5000 + ".png",
             "a\0b.png",
-            [[picture]],
-            [picture, picture],
+            [[image]],
+            [image, image],
             [3],
         ),
         *([["a", "b", "c"]], [["a"]], [["a", None]], [["a", 3]], [[["a", "b"]]], {"a": {"b": {"c": [1]}}}),
@@ -178,8 +178,17 @@ def odd_values(folder: Path, dice: random.Random) -> list[Callable[[], Any]]:
     made += [
         partial(nested, depth, kind) for depth in (50, 900, 50_000) for kind in ("list", "dict", "function", "turn")
     ]
-    made += [circle, lambda: pictures(1)[0], lambda: pictures(1, size=(1, 1))[0], lambda: np.array(pictures(1)[0])]
-    made += [lambda: [pictures(1)[0]], lambda: [np.array(pictures(1)[0])], lambda: pictures(1, size=(1, 900))[0]]
+    made += [
+        circle,
+        lambda: noise_images(1)[0],
+        lambda: noise_images(1, size=(1, 1))[0],
+        lambda: np.array(noise_images(1)[0]),
+    ]
+    made += [
+        lambda: [noise_images(1)[0]],
+        lambda: [np.array(noise_images(1)[0])],
+        lambda: noise_images(1, size=(1, 900))[0],
+    ]
     made += [lambda: (value for value in ("a", "b")), lambda: dice.randbytes(500), lambda: [dice.random()] * 5000]
     return made
 
@@ -331,11 +340,11 @@ def _is_said_by_kit(error: Exception) -> bool:
 
 
 def make_sources(folder: Path) -> None:
-    """A text model, one that sees, and a picture."""
+    """A text model, one that sees, and an image."""
     folder.mkdir()
     tiny_model_folder(folder / "text")
     tiny_vision_folder(folder / "vision", "qwen2_vl")
-    pictures(1)[0].save(folder / PICTURE)
+    noise_images(1)[0].save(folder / IMAGE)
 
 
 def main(count: int, first: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Pictures as files of many kinds: read right, or refused in one sentence that names them."""
+"""Images as files of many kinds: read right, or refused in one sentence that names them."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data.decoders import FORMATS
 from tunebook.data.images import looked_at, opened, refer, size_of
@@ -42,15 +42,15 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_picture_of_every_kind_that_is_meant_is_read_whatever_it_is_called(kind, tmp_path):
+def test_an_image_of_every_kind_that_is_meant_is_read_whatever_it_is_called(kind, tmp_path):
     if kind == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     smooth = Image.fromarray((RAMP[..., None] * [255, 128, 0]).astype(np.uint8))
     path = tmp_path / "called.eps"
     path.write_bytes(saved(smooth, kind.upper()))
-    picture = looked_at(refer(path))
-    assert picture.size == size_of(refer(path)) == (64, 48)
-    assert np.abs(np.asarray(opened(picture)).astype(float) - np.asarray(smooth)).mean() < 8  # GIF has 256 colours
+    image = looked_at(refer(path))
+    assert image.size == size_of(refer(path)) == (64, 48)
+    assert np.abs(np.asarray(opened(image)).astype(float) - np.asarray(smooth)).mean() < 8  # GIF has 256 colours
 
 
 def of_frames(kind, count):
@@ -112,7 +112,7 @@ def test_frames_that_are_not_read_are_said_once_a_set_with_their_count(streaming
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"<!DOCTYPE html><title>404</title>", "HTML"),
         (b"P6 4 4 255\n" + bytes(48), "PPM"),
-        (b"no picture at all", "no kind of picture"),
+        (b"no image at all", "no kind of image"),
         (b"", "empty"),
     ],
 )
@@ -141,7 +141,7 @@ def test_every_other_format_pillow_can_write_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (10_000, 10_000), (1, 2**31 - 1)])
-def test_a_picture_beyond_the_limit_is_a_bad_picture_with_its_size(size):
+def test_an_image_beyond_the_limit_is_a_bad_image_with_its_size(size):
     with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels, and at most 89 million"):
         size_of(refer(png_of_size(*size)))
 
@@ -156,10 +156,10 @@ def test_a_person_may_raise_the_limit(monkeypatch):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_documents_with_bombs_and_torn_pictures_are_left_out_and_counted_like_any_other_bad_one(
+def test_documents_with_bombs_and_torn_images_are_left_out_and_counted_like_any_other_bad_one(
     streaming, model, tmp_path
 ):
-    good, whole = pictures(1)[0], saved(pictures(1, size=(64, 48))[0], "JPEG")
+    good, whole = noise_images(1)[0], saved(noise_images(1, size=(64, 48))[0], "JPEG")
     good.save(tmp_path / "good.png")
     for name, content in {"bomb.png": png_of_size(20_000, 20_000), "cut.jpg": whole[:700], "x.png": b"%!PS-A"}.items():
         (tmp_path / name).write_bytes(content)
@@ -177,8 +177,8 @@ def test_documents_with_bombs_and_torn_pictures_are_left_out_and_counted_like_an
 @pytest.mark.parametrize(
     ("kind", "cut"), [("JPEG", 700), ("PNG", 900), ("WebP", 200), ("GIF", 1200), ("BMP", 900), ("TIFF", 900)]
 )
-def test_a_picture_cut_short_is_named_with_its_row_before_the_first_step(kind, cut, model, tmp_path):
-    content = saved(pictures(1, size=(64, 48))[0], kind.upper())
+def test_an_image_cut_short_is_named_with_its_row_before_the_first_step(kind, cut, model, tmp_path):
+    content = saved(noise_images(1, size=(64, 48))[0], kind.upper())
     assert len(content) > cut
     (tmp_path / "whole").write_bytes(content)
     (tmp_path / "cut").write_bytes(content[:cut])
@@ -188,21 +188,21 @@ def test_a_picture_cut_short_is_named_with_its_row_before_the_first_step(kind, c
 
 
 def test_a_shape_the_processor_refuses_is_named_with_its_row_before_the_first_step(model):
-    rows = [asked("What?", [image], "noise") for image in (pictures(1)[0], Image.new("RGB", (3000, 10)))]
+    rows = [asked("What?", [image], "noise") for image in (noise_images(1)[0], Image.new("RGB", (3000, 10)))]
     with pytest.raises(ValueError, match=r"1 of 2 rows .*first: row 1.*3000 x 10 pixels"):
         Trainer(model, train_dataset=rows, args=TrainingConfig(max_steps=1, hold_out=0))
 
 
-def test_a_picture_without_pixels_and_one_torn_in_memory_are_refused(tmp_path):
-    (tmp_path / "cut.jpg").write_bytes(saved(pictures(1, size=(64, 48))[0], "JPEG")[:700])
+def test_an_image_without_pixels_and_one_torn_in_memory_are_refused(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(saved(noise_images(1, size=(64, 48))[0], "JPEG")[:700])
     with pytest.raises(ValueError, match="0 x 5 pixels"):
         refer(Image.new("RGB", (0, 5)))
     with Image.open(tmp_path / "cut.jpg") as torn, pytest.raises(ValueError, match="damaged or cut short"):
         refer(torn)
 
 
-def test_looking_at_a_persons_own_picture_leaves_it_as_large_as_it_is(tmp_path):
-    pictures(1, size=(640, 480))[0].save(tmp_path / "a.jpg")
+def test_looking_at_a_persons_own_image_leaves_it_as_large_as_it_is(tmp_path):
+    noise_images(1, size=(640, 480))[0].save(tmp_path / "a.jpg")
     with Image.open(tmp_path / "a.jpg") as own:
         looked_at(refer(own))
         assert own.size == (640, 480)
@@ -254,11 +254,11 @@ def test_what_is_transparent_is_seen_on_white():
 
 
 def _in(mode):
-    return Image.new(mode, (4, 4)) if mode == "LAB" else pictures(1)[0].convert(mode)
+    return Image.new(mode, (4, 4)) if mode == "LAB" else noise_images(1)[0].convert(mode)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])
-def test_a_picture_in_any_other_colours_is_read(mode):
+def test_an_image_in_any_other_colours_is_read(mode):
     assert opened(refer(_in(mode))).mode == "RGB"
 
 
@@ -268,7 +268,7 @@ def test_every_way_a_camera_was_held_gives_the_size_and_pixels_a_viewer_shows(or
 
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = saved(pictures(1, size=(30, 20))[0], "PNG", exif=exif)
+    content = saved(noise_images(1, size=(30, 20))[0], "PNG", exif=exif)
     with Image.open(io.BytesIO(content)) as image:
         expected = ImageOps.exif_transpose(image)
     assert looked_at(refer(content)).size == size_of(refer(content)) == expected.size
@@ -277,5 +277,5 @@ def test_every_way_a_camera_was_held_gives_the_size_and_pixels_a_viewer_shows(or
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow says it too, and goes on
 def test_exif_that_cannot_be_read_turns_nothing():
-    content = saved(pictures(1)[0], "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\xff")
+    content = saved(noise_images(1)[0], "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\xff")
     assert opened(refer(content)).size == (40, 40)

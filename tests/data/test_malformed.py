@@ -13,7 +13,7 @@ import pandas
 import pytest
 
 from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder
-from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.data.formats import BadRow
 from tunebook.data.formats.columns import column
@@ -259,10 +259,10 @@ def test_arrays_in_a_row_are_read_as_lists(model):
 
 def test_images_beside_turns_that_are_none_are_a_bad_row(tmp_path):
     sees, _ = FastModel.from_pretrained(tiny_vision_folder(tmp_path, "qwen2_vl"))
-    [picture] = pictures(1)
-    good = {**asked("What?", [], "A cat."), "images": [picture]}
-    bad = [7, True, picture, np.bool_(True), [{"role": "user", "content": 7}], [{"role": "user", "content": "\ud800"}]]
+    [image] = noise_images(1)
+    good = {**asked("What?", [], "A cat."), "images": [image]}
+    bad = [7, True, image, np.bool_(True), [{"role": "user", "content": 7}], [{"role": "user", "content": "\ud800"}]]
     bad += [[{"role": np.array(["a", "b"]), "content": "x"}]]
-    rows = [good, *({"messages": turns, "images": [picture]} for turns in bad)]
+    rows = [good, *({"messages": turns, "images": [image]} for turns in bad)]
     with pytest.raises(ValueError, match=rf"{len(bad)} of {len(rows)} rows cannot be trained on \(first: row 1\)"):
         Trainer(sees, train_dataset=rows, args=TrainingConfig(hold_out=0))

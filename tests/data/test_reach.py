@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig, hold_out, read_rows
 from tunebook.data.images import opened, refer
 from tunebook.data.reach import Reach
@@ -23,12 +23,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder `set` with a picture, beside one that is somebody's own."""
+    """A folder `set` with an image, beside one that is somebody's own."""
     monkeypatch.chdir(tmp_path)
     for name in ("set/a.png", "own.png", "sets/own.png"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        pictures(1)[0].save(path)
+        noise_images(1)[0].save(path)
     (tmp_path / "set" / "link.png").symlink_to(tmp_path / "own.png")
     (tmp_path / "set" / "away").symlink_to(tmp_path)
     return tmp_path
@@ -92,7 +92,7 @@ def test_a_name_no_file_has_is_refused_in_a_sentence(reference, place):
         refer(reference, Reach(within=(place / "set",)))
 
 
-def test_pictures_of_datasets_are_not_decoded_by_the_library(place):
+def test_images_of_datasets_are_not_decoded_by_the_library(place):
     features = datasets.Features({"image": datasets.Image(), "more": datasets.Sequence(datasets.Image())})
     bad = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"
     made = datasets.Dataset.from_dict({"image": [{"bytes": bad}], "more": [[{"bytes": bad}]]}, features=features)
@@ -114,7 +114,7 @@ def test_a_saved_data_set_names_no_file_outside_and_one_made_here_any(place, mod
             Trainer(model, train_dataset=source, args=ARGS)
 
 
-def test_a_data_address_is_the_picture_it_holds(place):
+def test_a_data_address_is_the_image_it_holds(place):
     content = (place / "own.png").read_bytes()
     whole = "data:image/png;base64," + base64.b64encode(content).decode()
     assert refer(whole).source == content

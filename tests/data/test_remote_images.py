@@ -154,7 +154,7 @@ def test_a_machine_that_says_nothing_is_left_too(served, monkeypatch):
         (b"no HTTP at all\r\n\r\n", "could not be fetched"),
     ],
 )
-def test_what_is_no_whole_picture_is_not_kept(answer, complaint, served):
+def test_what_is_no_whole_image_is_not_kept(answer, complaint, served):
     address = served(answer)
     with pytest.raises(ValueError, match=complaint):
         refer(address, Reach(remote=True, allows=here))

@@ -107,16 +107,16 @@ def test_every_layer_of_the_model_works_in_blocks_and_nothing_else_changes(model
 
 
 def masks():
-    """37 queries and keys: a window, a picture seen whole, and a query that sees nothing."""
+    """37 queries and keys: a window, an image seen whole, and a query that sees nothing."""
     window = base.create_causal_mask(37, window_size=5)
-    picture = base.create_causal_mask(37) | ((mx.arange(37)[:, None] < 9) & (mx.arange(37) < 9))
+    image = base.create_causal_mask(37) | ((mx.arange(37)[:, None] < 9) & (mx.arange(37) < 9))
     nothing = window & (mx.arange(37)[:, None] != 20)
-    return [window, picture, nothing]
+    return [window, image, nothing]
 
 
 @pytest.mark.parametrize("backend", ["cpu", "metal"])
 @pytest.mark.parametrize("recomputed", [False, True])
-@pytest.mark.parametrize("mask", masks(), ids=["window", "picture", "nothing"])
+@pytest.mark.parametrize("mask", masks(), ids=["window", "image", "nothing"])
 def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(mask, recomputed, backend, monkeypatch):
     monkeypatch.setattr(runtime, "backend", lambda: backend)
     inputs = states()

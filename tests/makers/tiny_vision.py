@@ -20,7 +20,7 @@ from tests.makers.tiny import CORPUS
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "smolvlm", "idefics3")
 
-# Content as a string, or as parts of which `image` stands for a picture.
+# Content as a string, or as parts of which `image` stands for an image.
 _CONTENT = (
     "{{% if message.content is string %}}{{{{ message.content }}}}{{% else %}}{{% for part in message.content %}}"
     "{{% if part.type == 'image' %}}{image}{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}{{% endif %}}"
@@ -60,8 +60,8 @@ def tiny_vision_folder(folder: Path | str, family: str, *, width: int = 32, seed
     return folder
 
 
-def pictures(count: int, *, size: tuple[int, int] = (40, 40)) -> list[Image.Image]:
-    """Pictures of noise, each another; `size` is (width, height) in pixels."""
+def noise_images(count: int, *, size: tuple[int, int] = (40, 40)) -> list[Image.Image]:
+    """Images of noise, each another; `size` is (width, height) in pixels."""
     width, height = size
     return [
         Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
@@ -277,7 +277,7 @@ def _random_weights(config: dict[str, Any], seed: int) -> dict[str, mx.array]:
     mx.random.seed(seed)
     module = kind.Model(settings)
     if config["model_type"] == "gemma3":
-        # mlx-vlm begins it as ones; a normalized state times ones is 0, and the picture would not be seen.
+        # mlx-vlm begins it as ones; a normalized state times ones is 0, and the image would not be seen.
         projector = module["multi_modal_projector"]
         shape = projector["mm_input_projection_weight"].shape
         projector["mm_input_projection_weight"] = 0.3 * mx.random.normal(shape)

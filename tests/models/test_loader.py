@@ -149,7 +149,7 @@ def test_a_gguf_of_an_architecture_without_a_rule_is_refused_with_those_that_hav
         FastModel.from_pretrained(tmp_path / "odd.gguf")
 
 
-def test_a_model_with_eyes_is_refused_unless_only_its_text_is_wanted(tiny_folder, tmp_path):
+def test_a_model_with_a_vision_tower_is_refused_unless_only_its_text_is_wanted(tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / "vl")
     config = json.loads((folder / "config.json").read_text()) | {"vision_config": {}}
     (folder / "config.json").write_text(json.dumps(config))

@@ -52,7 +52,7 @@ def test_the_rows_are_the_same_each_time(docs):
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
-    """(folder of the pictures, documents)."""
+    """(folder of the images, documents)."""
     folder = tmp_path_factory.mktemp("tiles")
     return folder, photographs(folder)
 
@@ -63,7 +63,7 @@ def originals():
     return {Path(file).stem: pixels for file, pixels in zip(bundled.filenames, bundled.images, strict=True)}
 
 
-def test_a_few_hundred_documents_show_one_picture_or_two_or_none(tiles):
+def test_a_few_hundred_documents_show_one_image_or_two_or_none(tiles):
     _, documents = tiles
     counts = Counter(len(row["images"]) for row in documents)
     assert counts.keys() == {0, 1, 2}
@@ -72,7 +72,7 @@ def test_a_few_hundred_documents_show_one_picture_or_two_or_none(tiles):
     assert all(row["text"].count("<image>") == len(row["images"]) for row in documents)
 
 
-def test_no_picture_is_in_two_documents_and_every_file_is_in_one(tiles):
+def test_no_image_is_in_two_documents_and_every_file_is_in_one(tiles):
     folder, documents = tiles
     shown = [name for row in documents for name in row["images"]]
     assert len(set(shown)) == len(shown)
@@ -85,7 +85,7 @@ def test_no_two_documents_are_alike_so_all_can_be_held_out(tiles):
     assert len(train) + len(held_out) == len(documents)
 
 
-def test_a_picture_is_the_part_of_the_photograph_its_name_says(tiles, originals):
+def test_an_image_is_the_part_of_the_photograph_its_name_says(tiles, originals):
     folder, documents = tiles
     for name in [name for row in documents for name in row["images"]][::40]:
         photograph, row, column = Path(name).stem.split("-")
@@ -95,13 +95,13 @@ def test_a_picture_is_the_part_of_the_photograph_its_name_says(tiles, originals)
 
 
 def said(documents):
-    """(file name, (photograph, vertical, horizontal, lightness, colour)) of every picture in the documents."""
+    """(file name, (photograph, vertical, horizontal, lightness, colour)) of every image in the documents."""
     for row in documents:
         sentences = re.findall(r"<image> A tile of (\w+), at the (\w+) (\w+): (\w+) (\w+)\.", row["text"])
         yield from zip(row["images"], sentences, strict=True)
 
 
-def test_a_document_says_truly_where_its_picture_is_from(tiles, originals):
+def test_a_document_says_truly_where_its_image_is_from(tiles, originals):
     for name, (photograph, vertical, horizontal, *_) in said(tiles[1]):
         stem, row, column = Path(name).stem.split("-")
         height, width, _ = originals[photograph].shape
@@ -110,7 +110,7 @@ def test_a_document_says_truly_where_its_picture_is_from(tiles, originals):
         assert horizontal == ("left" if 24 * int(column) + 12 < width / 2 else "right")
 
 
-def test_the_colour_a_document_tells_is_the_mean_colour_of_its_picture(tiles):
+def test_the_colour_a_document_tells_is_the_mean_colour_of_its_image(tiles):
     """The mean is Pillow's here and the colour wheel matplotlib's, neither of which made the documents."""
     borders = {20: "red", 45: "orange", 70: "yellow", 165: "green", 195: "cyan", 260: "blue", 330: "violet", 361: "red"}
     folder, documents = tiles
@@ -124,7 +124,7 @@ def test_the_colour_a_document_tells_is_the_mean_colour_of_its_picture(tiles):
         assert colour == ("grey" if saturation < 0.15 else on_the_wheel), name
 
 
-def test_of_two_pictures_the_one_called_lighter_is_lighter(tiles):
+def test_of_two_images_the_one_called_lighter_is_lighter(tiles):
     folder, documents = tiles
     pairs = [row for row in documents if len(row["images"]) == 2]
     for row in pairs:
@@ -133,14 +133,14 @@ def test_of_two_pictures_the_one_called_lighter_is_lighter(tiles):
             assert row["text"].endswith(f"The {'first' if first > second else 'second'} is lighter.")
 
 
-def test_the_documents_are_the_same_each_time_and_no_picture_is_written_anew(tiles):
+def test_the_documents_are_the_same_each_time_and_no_image_is_written_anew(tiles):
     folder, documents = tiles
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert photographs(folder) == documents
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_a_damaged_picture_is_written_anew(tiles):
+def test_a_damaged_image_is_written_anew(tiles):
     folder, documents = tiles
     path = folder / documents[0]["images"][0] if documents[0]["images"] else next(folder.iterdir())
     whole = path.read_bytes()
@@ -161,7 +161,7 @@ def test_the_reader_has_a_token_for_every_word_of_the_documents(tmp_path, tiles)
     assert not [word for word in words if len(tokenizer.encode(f" {word}", add_special_tokens=False).ids) != 1]
 
 
-def test_a_model_that_continues_on_the_documents_reads_pictures_it_never_saw(tmp_path, tiles):
+def test_a_model_that_continues_on_the_documents_reads_images_it_never_saw(tmp_path, tiles):
     folder, documents = tiles
     rows = [{**row, "images": [str(folder / name) for name in row["images"]]} for row in documents]
     train, held_out = hold_out(rows, 100)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.makers.tiny import tiny_model_folder
-from tests.makers.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.machine.sealed import Damaged
 from tunebook.models.families.base import Family
@@ -205,7 +205,7 @@ NOT_SHAPING = ("machine/", "models/loaded.py", "models/tensors.py", "config.py",
 def test_all_code_that_runs_while_rows_are_encoded_is_in_the_key(kind, loaded, rows, tmp_path):
     if kind == "documents":
         loaded = FastModel.from_pretrained(tiny_vision_folder(tmp_path / "smol", "smolvlm"))[0].loaded
-        pictures(1)[0].save(tmp_path / "0.png")
+        noise_images(1)[0].save(tmp_path / "0.png")
         rows = [{"text": "a <image> dog", "images": ["0.png"]}]
     documents = MultimodalPretrain(rows, image_base_dir=tmp_path) if kind == "documents" else None
     kit, ran = Path(token_cache.__file__).parents[1], set()

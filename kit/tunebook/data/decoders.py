@@ -1,7 +1,7 @@
-"""The one door pictures are decoded behind: a file, bytes or a PIL image goes in, an opened image or RGB comes out.
+"""The one door images are decoded behind: a file, bytes or a PIL image goes in, an opened image or RGB comes out.
 
 Only the decoders of FORMATS are ever called, whatever a file is named: Pillow knows more than forty, of which one
-starts Ghostscript. What cannot be decoded, or is larger than Pillow's own limit, is a BadPicture that says why.
+starts Ghostscript. What cannot be decoded, or is larger than Pillow's own limit, is a BadImage that says why.
 """
 
 import io
@@ -27,14 +27,14 @@ Source = Path | bytes | Image.Image
 
 
 class Whole(NamedTuple):
-    """A picture that was decoded to its end."""
+    """An image that was decoded to its end."""
 
     size: tuple[int, int]  # (width, height), upright
     has_more: bool  # frames of an animation or pages behind the one that is read
 
 
-class BadPicture(ValueError):
-    """What is wrong with a picture, to follow its name in a sentence."""
+class BadImage(ValueError):
+    """What is wrong with an image, to follow its name in a sentence."""
 
 
 # A name, and how it is opened. The photographs of phones that Pillow calls MPO are JPEG files with others behind.
@@ -112,7 +112,7 @@ DAMAGES = (
     UserWarning,  # raised where a person has made errors of warnings
     Image.DecompressionBombWarning,
 )
-# How a picture is made upright, by its orientation (Exif 2.32, tag 0x0112).
+# How an image is made upright, by its orientation (Exif 2.32, tag 0x0112).
 TURNS: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -135,7 +135,7 @@ WIDE = (
 
 @contextmanager
 def opened_image(source: Source) -> Iterator[Image.Image]:
-    """The image with its head read; what is done with it within may raise as a decoder does. Raises BadPicture."""
+    """The image with its head read; what is done with it within may raise as a decoder does. Raises BadImage."""
     try:
         if isinstance(source, Image.Image):
             _check_size(source)
@@ -144,16 +144,16 @@ def opened_image(source: Source) -> Iterator[Image.Image]:
         with _decoder(source)(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             _check_size(image)
             yield image
-    except BadPicture:
+    except BadImage:
         raise
     except FileNotFoundError:
-        raise BadPicture("is not there any more") from None
+        raise BadImage("is not there any more") from None
     except DAMAGES as error:
-        raise BadPicture(f"is damaged or cut short ({_said(error)})") from None
+        raise BadImage(f"is damaged or cut short ({_said(error)})") from None
 
 
 def check_whole(source: Source) -> Whole:
-    """The upright picture, all of which was decoded, small where that is possible."""
+    """The upright image, all of which was decoded, small where that is possible."""
     with opened_image(source) as image:
         width, height = image.size
         if image is not source:  # a person's own stays as large as it is
@@ -164,14 +164,14 @@ def check_whole(source: Source) -> Whole:
 
 
 def upright_size(source: Source) -> tuple[int, int]:
-    """(width, height) of the upright picture; of most files only the head is read."""
+    """(width, height) of the upright image; of most files only the head is read."""
     with opened_image(source) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in SIDEWAYS else (width, height)
 
 
 def decoded(source: Source) -> Image.Image:
-    """The picture in memory, in RGB and upright; of an animation the first frame.
+    """The image in memory, in RGB and upright; of an animation the first frame.
 
     A viewer turns a photograph as its EXIF data say, so the model sees it turned as well.
     """
@@ -182,20 +182,20 @@ def decoded(source: Source) -> Image.Image:
 
 
 def _decoder(source: Path | bytes) -> Callable[[Any], ImageFile.ImageFile]:
-    """How the file is opened, by what it begins with. Raises BadPicture where it is of none of FORMATS."""
+    """How the file is opened, by what it begins with. Raises BadImage where it is of none of FORMATS."""
     if isinstance(source, bytes):
         head = source[:HEAD_BYTES]
     else:
         with source.open("rb") as file:
             head = file.read(HEAD_BYTES)
     if not head:
-        raise BadPicture("is empty")
+        raise BadImage("is empty")
     found = next((name for signature, name in SIGNATURES if _fits(head.lstrip(b"\xef\xbb\xbf"), signature)), None)
     known = ", ".join(FORMATS)
     if found is None:
-        raise BadPicture(f"is of no kind of picture that is opened here; save it as one of {known}")
+        raise BadImage(f"is of no kind of image that is opened here; save it as one of {known}")
     if found not in FORMATS or (found == "AVIF" and not HAS_AVIF):
-        raise BadPicture(f"is {found}, which is not opened here; save it as one of {known}")
+        raise BadImage(f"is {found}, which is not opened here; save it as one of {known}")
     return FORMATS[found]
 
 
@@ -208,10 +208,10 @@ def _fits(head: bytes, signature: bytes) -> bool:
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if not width or not height:
-        raise BadPicture(f"is {width} x {height} pixels, which is none")
+        raise BadImage(f"is {width} x {height} pixels, which is none")
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and width * height > most:
-        raise BadPicture(
+        raise BadImage(
             f"is {width} x {height} pixels, and at most {most / 1e6:.0f} million are opened; scale it down, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         )
@@ -254,11 +254,11 @@ def eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
 
     16 bits are scaled by their range, as the PNG specification has it (third edition, 13.12) and as OpenCV reads them;
     floats within 0 to 1 are taken for shares of white. Numbers within 0 to 255 stay. Others have no common scale and go
-    from the least to the greatest of the picture. NaN is black. Raises BadPicture where no number is finite.
+    from the least to the greatest of the image. NaN is black. Raises BadImage where no number is finite.
     """
     known = values[np.isfinite(values)] if mode == "F" else values
     if not known.size:
-        raise BadPicture("holds no finite number")
+        raise BadImage("holds no finite number")
     low, high = float(known.min()), float(known.max())
     if mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import Picture
+from .images import ImageReference
 
 Batch = dict[str, Any]  # at least "tokens" (B, T) int32 and "loss_mask" (B, T) bool; the rest is the family's own
 
@@ -23,7 +23,7 @@ class Encoded:
     cut: int = 0  # tokens left out because the row was longer than max_seq_length
     number: int = 0  # of the row in its source; of a packed row, of its first document
     segments: np.ndarray | None = None  # (T,) int32, the document each token of a packed row is of; None: it is one
-    images: tuple[Picture, ...] = ()  # in the order of their tokens
+    images: tuple[ImageReference, ...] = ()  # in the order of their tokens
     images_end: int = 0  # tokens up to and with the last image's; a row is never cut before it
 
     @property
@@ -34,7 +34,7 @@ class Encoded:
     @property
     def digest(self) -> bytes:
         """16 bytes, the same for rows of the same tokens, mask and images."""
-        seen = b"".join(picture.digest for picture in self.images)
+        seen = b"".join(image.digest for image in self.images)
         return hashlib.blake2b(self.tokens.tobytes() + self.loss_mask.tobytes() + seen, digest_size=16).digest()
 
 

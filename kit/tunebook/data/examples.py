@@ -7,7 +7,7 @@ An example is an ordered run of parts. Whether a part is supervised is decided o
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .images import Picture
+from .images import ImageReference
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture, at the place its placeholder had in the text."""
+    """An image, at the place its placeholder had in the text."""
 
-    picture: Picture
+    image: ImageReference
     supervised: ClassVar[bool] = False  # no model here is trained to write one
 
 

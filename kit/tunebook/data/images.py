@@ -1,6 +1,6 @@
-"""Images by reference: a path, bytes or a PIL image goes in, a `Picture` that is cheap to keep comes out.
+"""Images by reference: a path, bytes or a PIL image goes in, an `ImageReference` that is cheap to keep comes out.
 
-A picture is opened when a batch needs its pixels and closed again, so a set of rows holds neither decoded files nor
+An image is opened when a batch needs its pixels and closed again, so a set of rows holds neither decoded files nor
 open ones. Nothing is fetched from a network unless `refer` is told that it may be, and where rows were loaded from
 elsewhere no file is opened outside of the folders their `Reach` names.
 """
@@ -17,11 +17,11 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from .decoders import BadPicture, check_whole, decoded, opened_image, upright_size
+from .decoders import BadImage, check_whole, decoded, opened_image, upright_size
 from .reach import Reach
 from .remote_images import base_name, fetched, is_address, place_of
 
-IN_THE_ADDRESS = "data:"  # how an address begins that is the picture itself (RFC 2397)
+IN_THE_ADDRESS = "data:"  # how an address begins that is the image itself (RFC 2397)
 
 
 class InMemory(ValueError):
@@ -29,11 +29,11 @@ class InMemory(ValueError):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image of a row."""
+class ImageReference:
+    """One image of a row: where it is and what tells it from others. Its pixels are `opened` when they are needed."""
 
     source: Path | bytes | Image.Image
-    digest: bytes  # 16 bytes, the same for the same picture; of a file: its reference, its size, when it was written
+    digest: bytes  # 16 bytes, the same for the same image; of a file: its reference, its size, when it was written
     reference: str | None = None  # of a file: its path or address as the row has it; None: it is in memory
     size: tuple[int, int] | None = field(default=None, compare=False)  # (width, height); None: not looked at yet
     has_more: bool = field(
@@ -46,8 +46,10 @@ class Picture:
         return "an image in memory" if self.reference is None else f"image {base_name(self.reference)!r}"
 
 
-def refer(value: Any, reach: Reach | None = None, *, folder: str | Path | None = None, remote: bool = False) -> Picture:
-    """The picture a row speaks of: a path, bytes, a PIL image, or the dict of `bytes` and `path` that `datasets` has.
+def refer(
+    value: Any, reach: Reach | None = None, *, folder: str | Path | None = None, remote: bool = False
+) -> ImageReference:
+    """The image a row speaks of: a path, bytes, a PIL image, or the dict of `bytes` and `path` that `datasets` has.
 
     `reach` says where a file may be; without it that is below `folder`, or anywhere. A data: address is its bytes; an
     http(s) address is fetched once where that is allowed.
@@ -64,22 +66,22 @@ def refer(value: Any, reach: Reach | None = None, *, folder: str | Path | None =
         path = fetched(reference, reach.allows) if is_address(reference) else reach.path_of(reference)
         if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
             raise ValueError(f"its image {base_name(reference)!r} is not there, or is no file.")
-        return Picture(path, _digest(*_state(reference, path)), reference)
+        return ImageReference(path, _digest(*_state(reference, path)), reference)
     if isinstance(value, bytes | bytearray | memoryview):
-        return Picture(bytes(value), _digest(bytes(value)))
+        return ImageReference(bytes(value), _digest(bytes(value)))
     if isinstance(value, Image.Image):
         try:
             with opened_image(value) as image:  # it may have been opened and not loaded
-                return Picture(image, _digest(image.tobytes(), image.size, image.mode))
-        except BadPicture as error:
+                return ImageReference(image, _digest(image.tobytes(), image.size, image.mode))
+        except BadImage as error:
             raise ValueError(f"an image in memory cannot be opened: it {error}.") from None
     raise ValueError(f"an image is a {type(value).__name__}; give a path, bytes or a PIL image.")
 
 
-def recall(reference: str, digest: bytes, reach: Reach) -> Picture:
-    """A file's picture as it was referred to before; the file itself is not looked at."""
+def recall(reference: str, digest: bytes, reach: Reach) -> ImageReference:
+    """A file's image as it was referred to before; the file itself is not looked at."""
     path = place_of(reference) if is_address(reference) else reach.path_of(reference)
-    return Picture(path, digest, reference)
+    return ImageReference(path, digest, reference)
 
 
 def state_of(value: Any, reach: Reach) -> str:
@@ -88,48 +90,48 @@ def state_of(value: Any, reach: Reach) -> str:
     Raises InMemory for an image that is no file.
     """
     try:
-        picture = refer(value, reach)
+        image = refer(value, reach)
     except ValueError as error:
         return str(error)
-    if picture.reference is None:
+    if image.reference is None:
         raise InMemory("this image is no file.")
-    return picture.digest.hex()
+    return image.digest.hex()
 
 
-def looked_at(picture: Picture) -> Picture:
-    """`picture` with its size, and whether all of it is read.
+def looked_at(image: ImageReference) -> ImageReference:
+    """`image` with its size, and whether all of it is read.
 
     Raises ValueError for one that cannot be decoded to its end, and says why.
     """
     try:
-        whole = check_whole(picture.source)
-        return replace(picture, size=whole.size, has_more=whole.has_more)
-    except BadPicture as error:
-        raise _unopened(picture, error) from None
+        whole = check_whole(image.source)
+        return replace(image, size=whole.size, has_more=whole.has_more)
+    except BadImage as error:
+        raise _unopened(image, error) from None
 
 
-def size_of(picture: Picture) -> tuple[int, int]:
+def size_of(image: ImageReference) -> tuple[int, int]:
     """(width, height) in pixels that `opened` will find. Raises ValueError for a file that cannot be opened."""
     try:
-        return picture.size or upright_size(picture.source)
-    except BadPicture as error:
-        raise _unopened(picture, error) from None
+        return image.size or upright_size(image.source)
+    except BadImage as error:
+        raise _unopened(image, error) from None
 
 
-def opened(picture: Picture) -> Image.Image:
-    """The picture in memory, upright, in RGB. Raises ValueError for one that cannot be opened, or was changed since."""
-    source, reference = picture.source, picture.reference
-    if isinstance(source, Path) and _digest(*_state(reference or str(source), source)) != picture.digest:
-        raise ValueError(f"{picture.name} was changed since its row was read; make the Trainer again.")
+def opened(image: ImageReference) -> Image.Image:
+    """The image in memory, upright, in RGB. Raises ValueError for one that cannot be opened, or was changed since."""
+    source, reference = image.source, image.reference
+    if isinstance(source, Path) and _digest(*_state(reference or str(source), source)) != image.digest:
+        raise ValueError(f"{image.name} was changed since its row was read; make the Trainer again.")
     try:
         return decoded(source)
-    except BadPicture as error:
-        raise _unopened(picture, error) from None
+    except BadImage as error:
+        raise _unopened(image, error) from None
 
 
-def _unopened(picture: Picture, error: BadPicture) -> ValueError:
+def _unopened(image: ImageReference, error: BadImage) -> ValueError:
     # Without the folders: a message may be shown to others.
-    return ValueError(f"{picture.name} cannot be opened: it {error}.")
+    return ValueError(f"{image.name} cannot be opened: it {error}.")
 
 
 def _value(value: Any) -> Any:

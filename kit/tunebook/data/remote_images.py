@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from ..machine import runtime
 from ..machine.private import make_private_folder, new_private_file
 from ..machine.sealed import Damaged, digest_of_file, is_own, read_bytes
-from .decoders import BadPicture, check_whole
+from .decoders import BadImage, check_whole
 from .reach import Allows
 
 FOLDER = "images"
@@ -68,7 +68,7 @@ def fetched(address: str, allows: Allows) -> Path:
             digest = digest_of_file(partial)
         with new_private_file(_digest_file(place)) as partial:
             partial.write_text(digest)
-    except BadPicture as error:
+    except BadImage as error:
         raise ValueError(f"what its image {name!r} has at its address cannot be opened: it {error}.") from None
     except TimeoutError:
         raise ValueError(

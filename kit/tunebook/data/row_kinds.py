@@ -14,7 +14,7 @@ from .examples import Example
 from .formats import reader
 from .formats.documents import document_reader
 from .formats.documents import image_references as references_of_document
-from .formats.pictures import references
+from .formats.row_images import references
 from .opened import Opened
 from .sources import Row
 

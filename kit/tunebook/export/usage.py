@@ -25,7 +25,7 @@ from mlx_vlm.prompt_utils import apply_chat_template
 
 model, processor = load({arguments})
 prompt = apply_chat_template(processor, model.config, "What is this?", num_images=1)
-print(generate(model, processor, prompt, image="picture.png", max_tokens=200).text)"""
+print(generate(model, processor, prompt, image="image.png", max_tokens=200).text)"""
 
 _TRANSFORMERS = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -19,7 +19,7 @@ from ..models.tensors import flat
 from ..objectives.next_token import rows_at_once
 from ..train.optim import make_optimizer
 from .costs import LayerCost, LossCost
-from .probes import a_state, layer_costs, loss_cost, picture_cost
+from .probes import a_state, image_cost, layer_costs, loss_cost
 
 UPDATED_AT_ONCE = 10  # tensors MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
 PIECES_AT_ONCE = 2.5  # of the loss: MLX allocates about ten operations ahead, a piece has four of its logits' size
@@ -55,7 +55,7 @@ class Estimate:
     gradients: int  # those of a step, and the sum over its micro-batches
     activations: int  # kept by all layers from the forward to the backward pass
     layer: int  # by the layer at work, in passing
-    pictures: int  # kept by trained eyes, and by their layer at work
+    images: int  # kept by a trained vision tower, and by its layer at work
     loss: int  # logits and their gradient, a piece of them at a time
     embedding: int  # in passing, when a trained embedding or head gets its gradient
     update: int  # in passing, by the optimizer
@@ -89,13 +89,13 @@ class Estimate:
     def _moments(self) -> dict[str, dict[str, int]]:
         """Bytes beyond those held throughout, at the moments that can be the peak."""
         activations, gradients = {"activations": self.activations}, {"gradients": self.gradients}
-        pictures = {"pictures": self.pictures} if self.pictures else {}
+        images = {"images": self.images} if self.images else {}
         # Activations go as gradients come.
         larger = activations if self.activations > self.gradients else gradients
         return {
-            "the loss": activations | pictures | {"loss": self.loss},
-            "the backward pass": larger | pictures | {"the layer at work": self.layer},
-            "the end of the backward pass": gradients | pictures | {"gradient of embedding and head": self.embedding},
+            "the loss": activations | images | {"loss": self.loss},
+            "the backward pass": larger | images | {"the layer at work": self.layer},
+            "the end of the backward pass": gradients | images | {"gradient of embedding and head": self.embedding},
             "the update": gradients | {"update": self.update},
         }
 
@@ -112,7 +112,7 @@ class Estimate:
             "gradients": self.gradients,
             "activations": self.activations,
             "the layer at work": self.layer,
-            "pictures": self.pictures,
+            "images": self.images,
             "loss": self.loss,
             "gradient of embedding and head": self.embedding,
             "update": self.update,
@@ -146,7 +146,7 @@ class Facts:
     layers: list[LayerCost]
     recomputed: list[LayerCost]  # the same with gradient checkpointing, while a layer is computed again
     depth: int  # layers that gradients pass through
-    picture: int  # bytes of the images of one row, of the one that has most
+    image: int  # bytes of the images of one row, of the one that has most
     loss: LossCost
     together: int | None  # positions that go through the head at once; None: all
     every_token: bool  # whether all tokens go through the head, supervised or not
@@ -182,7 +182,7 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded
         layers=layers,
         recomputed=recomputed,
         depth=sum(kind.count for kind in layers),
-        picture=0 if seen is None else picture_cost(family, module, seen),
+        image=0 if seen is None else image_cost(family, module, seen),
         loss=loss,
         together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1])),
         every_token=head is None,
@@ -213,7 +213,7 @@ def put_together(facts: Facts, batch: BatchShape, *, checkpointing: bool) -> Est
         gradients=facts.gradients,
         activations=activations,
         layer=layer,
-        pictures=rows * facts.picture,
+        images=rows * facts.image,
         loss=loss,
         embedding=facts.embedding,
         update=facts.update,

@@ -48,10 +48,10 @@ def loss_cost(family: Family, module: nn.Module) -> LossCost:
     return LossCost(constant=max(0.0, few - SUPERVISED[0] * position), position=position)
 
 
-def picture_cost(family: Family, module: nn.Module, row: Encoded) -> int:
+def image_cost(family: Family, module: nn.Module, row: Encoded) -> int:
     """Bytes that the gradient of what reads the images of `row` takes, beyond that of a text as long.
 
-    Where nothing outside of the layers is trained it is 0: the eyes then keep nothing.
+    Where nothing outside of the layers is trained it is 0: the vision tower then keeps nothing for a gradient.
     """
     if not row.images or not trained_outside(module):
         return 0

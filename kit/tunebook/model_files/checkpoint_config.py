@@ -140,7 +140,7 @@ _BESIDE_SCALING = ("rope_theta", "partial_rotary_factor", "type")
 
 
 def _of_vision(config: Config) -> Config:
-    """A config for mlx-vlm, whose families keep their entries in sections; the section of the eyes is left as it is."""
+    """A config for mlx-vlm, whose families keep their entries in sections; that of vision is left as it is."""
     try:
         module = importlib.import_module(f"mlx_vlm.models.{config['model_type']}")
     except ImportError:
@@ -154,16 +154,16 @@ def _of_vision(config: Config) -> Config:
         for name in inspect.signature(vars(module)["TextConfig"]).parameters:
             if name in said["text_config"] and name != "model_type":
                 said.setdefault(name, said["text_config"][name])
-    eyes = config.get("vision_config")
-    if isinstance(eyes, dict) and "VisionConfig" in vars(module):
-        # transformers 5 has other names for the eyes of some families than the one name mlx-vlm asks for.
+    vision = config.get("vision_config")
+    if isinstance(vision, dict) and "VisionConfig" in vars(module):
+        # transformers 5 has other names for the vision tower of some families than the one name mlx-vlm asks for.
         own = inspect.signature(vars(module)["VisionConfig"]).parameters.get("model_type")
         if (
             own is not None
             and isinstance(own.default, str)
-            and eyes.get("model_type") == f"{config['model_type']}_vision"
+            and vision.get("model_type") == f"{config['model_type']}_vision"
         ):
-            said["vision_config"] = eyes | {"model_type": own.default}
+            said["vision_config"] = vision | {"model_type": own.default}
     return said
 
 

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from ..model_files.trusted import read_settings
 from .layer_calls import with_globals
 
-_EYES, _INNER, _HEAD = "vision_tower.", "vision_model.", "head."
+_TOWER, _INNER, _HEAD = "vision_tower.", "vision_model.", "head."
 
 
 def open_vision_model(folder: Path, *, trust_remote_code: bool) -> nn.Module:
@@ -29,13 +29,13 @@ def _read(file: str) -> dict[str, mx.array]:
 
 
 def _read_gemma(file: str) -> dict[str, mx.array]:
-    """Its eyes are one module deeper in mlx-vlm (0.7), and have no use for the head that SigLIP has."""
+    """Its vision tower is one module deeper in mlx-vlm (0.7), and has no use for the head that SigLIP has."""
     said = {}
     for name, array in _read(file).items():
-        before, joined, inner = name.partition(_EYES)
+        before, joined, inner = name.partition(_TOWER)
         inner = inner.removeprefix(_INNER)
         if joined and not inner.startswith(_HEAD):
-            said[before + _EYES + _INNER + inner] = array
+            said[before + _TOWER + _INNER + inner] = array
         elif not joined:
             said[name] = array
     return said

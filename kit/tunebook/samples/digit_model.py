@@ -1,4 +1,4 @@
-"""A vision-language model for pictures of 16 x 16 pixels, built on the spot: texts go in, a model folder comes out.
+"""A vision-language model for images of 16 x 16 pixels, built on the spot: texts go in, a model folder comes out.
 
 It has SmolVLM's architecture, layers and processor (mlx-vlm), and a tokenizer trained on the texts it will meet. Its
 weights are random: what it can do, it has to be taught.

@@ -1,4 +1,4 @@
-"""The two photographs that scikit-learn brings, as documents for continued pretraining on text with pictures.
+"""The two photographs that scikit-learn brings, as documents for continued pretraining on text with images.
 
 A folder goes in: small tiles cut from the photographs are written to it as PNG files, and rows of text and references
 to them come out. Each sentence is computed from the pixels, so that what a model has learnt can be judged.
@@ -92,7 +92,7 @@ def _cut(name: str, photograph: np.ndarray) -> Iterator[Tile]:
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    """Write a PNG file unless it is there: a file written anew would count as another picture."""
+    """Write a PNG file unless it is there: a file written anew would count as another image."""
     from PIL import Image
 
     memory = io.BytesIO()

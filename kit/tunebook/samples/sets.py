@@ -3,7 +3,7 @@
 `python_docs` reads the standard library of the running interpreter: real functions people wrote, with the sentences
 they wrote about them. It parses the files and imports none of them. `digits` are those of scikit-learn, written by
 hand, and `digit_reader` is a vision-language model of random weights that can be taught to read them in seconds;
-`photographs` and `photograph_reader` are the same for continued pretraining on documents with pictures.
+`photographs` and `photograph_reader` are the same for continued pretraining on documents with images.
 """
 
 import ast

@@ -109,9 +109,9 @@ class DataReport:
     def __str__(self):
         tallest = max(self.histogram.counts)
         bars = "".join(BARS[-(-count * (len(BARS) - 1) // tallest)] for count in self.histogram.counts)
-        picture = f"1 |{bars}| {self.histogram.width * len(self.histogram.counts):,} tokens"
+        drawing = f"1 |{bars}| {self.histogram.width * len(self.histogram.counts):,} tokens"
         found = [f"- {finding}" for finding in self.findings] or ["Nothing odd was found."]
-        return "\n".join([*map(one_line, self.facts), picture, *found])
+        return "\n".join([*map(one_line, self.facts), drawing, *found])
 
 
 def inspect(encoded: EncodedSet, tokenizer: TokenizerWrapper) -> DataReport:

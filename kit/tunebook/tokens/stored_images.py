@@ -1,4 +1,4 @@
-"""The pictures of encoded rows in a folder: references and digests written row after row, read back when asked for.
+"""The images of encoded rows in a folder: references and digests written row after row, read back when asked for.
 
 No pixel is kept, and no image is opened. Where no row has an image, nothing is written.
 """
@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from ..data.encoded import Encoded
-from ..data.images import InMemory, Picture, recall
+from ..data.images import ImageReference, InMemory, recall
 from ..data.reach import Reach
 from ..machine.sealed import SealedFolder
 
@@ -20,8 +20,8 @@ INDEX = ("images_ends", "image_starts", "reference_starts")
 
 
 @final
-class PictureWriter:
-    """Writes the pictures of rows to a folder until the block ends."""
+class ImageWriter:
+    """Writes the images of rows to a folder until the block ends."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -39,20 +39,20 @@ class PictureWriter:
             (self._folder / DIGESTS).unlink()
 
     def write(self, row: Encoded) -> None:
-        """Write the pictures of the next row. Raises InMemory for one that is no file."""
-        for picture in row.images:
-            if picture.reference is None:
-                raise InMemory(f"row {row.number}: {picture.name} is no file, so it cannot be referred to later.")
-            reference = picture.reference.encode("utf-8", "surrogateescape")  # as Python has names of files
+        """Write the images of the next row. Raises InMemory for one that is no file."""
+        for image in row.images:
+            if image.reference is None:
+                raise InMemory(f"row {row.number}: {image.name} is no file, so it cannot be referred to later.")
+            reference = image.reference.encode("utf-8", "surrogateescape")  # as Python has names of files
             self._references.write(reference)
-            self._digests.write(picture.digest)
+            self._digests.write(image.digest)
             self._reference_starts.append(self._reference_starts[-1] + len(reference))
         self._images_ends.append(row.images_end)
         self._image_starts.append(len(self._reference_starts) - 1)
 
     @property
     def index(self) -> dict[str, Any]:
-        """What is to be kept beside the files, to `StoredPictures`; nothing where no row has an image."""
+        """What is to be kept beside the files, to `StoredImages`; nothing where no row has an image."""
         if len(self._reference_starts) == 1:
             return {}
         values = (self._images_ends, self._image_starts, self._reference_starts)
@@ -60,23 +60,23 @@ class PictureWriter:
 
 
 @final
-class StoredPictures:
-    """The pictures of rows, found again where `reach` has them."""
+class StoredImages:
+    """The images of rows, found again where `reach` has them."""
 
     def __init__(self, sealed: SealedFolder, index: dict[str, np.ndarray], reach: Reach):
         self._reach = reach
         self._images_ends, self._image_starts, self._reference_starts = (index[name] for name in INDEX)
         self._references, self._digests = sealed.open(REFERENCES), sealed.open(DIGESTS)
 
-    def of(self, row: int) -> tuple[Picture, ...]:
-        """The pictures of the row at this index."""
-        return tuple(self._picture(image) for image in range(*self._image_starts[row : row + 2].tolist()))
+    def of(self, row: int) -> tuple[ImageReference, ...]:
+        """The images of the row at this index."""
+        return tuple(self._image(image) for image in range(*self._image_starts[row : row + 2].tolist()))
 
     def end(self, row: int) -> int:
         """`Encoded.images_end` of the row at this index."""
         return int(self._images_ends[row])
 
-    def _picture(self, image: int) -> Picture:
+    def _image(self, image: int) -> ImageReference:
         first, last = self._reference_starts[image : image + 2].tolist()
         reference = self._references.read(first, last).decode("utf-8", "surrogateescape")
         digest = self._digests.read(image * DIGEST_BYTES, (image + 1) * DIGEST_BYTES)

@@ -19,7 +19,7 @@ import numpy as np
 from ..data.encoded import Encoded
 from ..data.reach import ANYWHERE, Reach
 from ..machine.sealed import Damaged, OpenFile, SealedFolder, seal
-from .stored_images import PictureWriter, StoredPictures
+from .stored_images import ImageWriter, StoredImages
 
 TOKENS, MASKS, INDEX, FACTS = "tokens.int32", "masks.bool", "index.npz", "facts.json"
 
@@ -33,10 +33,10 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
     with (
         (folder / TOKENS).open("wb") as tokens,
         (folder / MASKS).open("wb") as masks,
-        PictureWriter(folder) as pictures,
+        ImageWriter(folder) as images,
     ):
         for row in rows:
-            pictures.write(row)
+            images.write(row)
             ids, mask = row.tokens.astype("<i4").tobytes(), row.loss_mask.tobytes()
             tokens.write(ids)
             masks.write(mask)
@@ -45,7 +45,7 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
             numbers.append(row.number)
             cuts.append(row.cut)
     index = {"starts": starts, "numbers": numbers, "cuts": cuts, "checksums": sums}
-    np.savez(folder / INDEX, **{name: np.array(values) for name, values in index.items()}, **pictures.index)
+    np.savez(folder / INDEX, **{name: np.array(values) for name, values in index.items()}, **images.index)
     (folder / FACTS).write_text(json.dumps(facts()))
     seal(folder)
 
@@ -60,8 +60,8 @@ def read_rows(folder: Path, *, reach: Reach = ANYWHERE) -> tuple["EncodedRows", 
     with np.load(io.BytesIO(sealed.read(INDEX))) as file:
         index = dict(file)
     starts, numbers, cuts, sums = (index.pop(name) for name in ("starts", "numbers", "cuts", "checksums"))
-    pictures = StoredPictures(sealed, index, reach) if index else None
-    return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), starts, numbers, cuts, sums, pictures), facts
+    images = StoredImages(sealed, index, reach) if index else None
+    return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), starts, numbers, cuts, sums, images), facts
 
 
 @final
@@ -76,12 +76,12 @@ class EncodedRows(Sequence[Encoded]):
         numbers: np.ndarray,
         cuts: np.ndarray,
         sums: np.ndarray,
-        pictures: StoredPictures | None,
+        images: StoredImages | None,
     ):
         self._tokens, self._masks = tokens, masks  # (all tokens,) int32 and bool
         self._starts, self._numbers, self._cuts = starts, numbers, cuts  # (rows + 1,), (rows,), (rows,)
         self._sums = sums  # (rows,) of each row's tokens and mask
-        self._pictures = pictures  # None: no row has an image
+        self._images = images  # None: no row has an image
 
     def __len__(self):
         return len(self._numbers)
@@ -106,8 +106,8 @@ class EncodedRows(Sequence[Encoded]):
             loss_mask=np.frombuffer(mask, dtype=np.bool_),
             cut=int(self._cuts[index]),
             number=int(self._numbers[index]),
-            images=self._pictures.of(index) if self._pictures else (),
-            images_end=self._pictures.end(index) if self._pictures else 0,
+            images=self._images.of(index) if self._images else (),
+            images_end=self._images.end(index) if self._images else 0,
         )
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.makers.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain
 from tunebook.data.examples import Image
 from tunebook.data.formats import BadRow
@@ -26,10 +26,10 @@ def smol(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for number, image in enumerate(pictures(3)):
+    folder = tmp_path_factory.mktemp("images")
+    for number, image in enumerate(noise_images(3)):
         image.save(folder / f"{number}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -76,7 +76,7 @@ def test_every_word_is_trained_and_no_token_of_an_image(model, folder):
     text = tokenizer.decode(row.tokens[row.loss_mask].tolist()).removeprefix(tokenizer.bos_token or "")
     assert text == TEXT.format("") + tokenizer.eos_token
     assert not np.isin(row.tokens[row.loss_mask], list(model.family.media.never_trained)).any()
-    assert [picture.reference for picture in row.images] == ["0.png", "1.png"]
+    assert [image.reference for image in row.images] == ["0.png", "1.png"]
 
 
 @pytest.mark.parametrize("text", ["a dog", "a dog <end>", "a dog {}"], ids=["plain", "with its own end", "image last"])

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.makers.tiny_vision import SMOL_TEMPLATE, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import SMOL_TEMPLATE, asked, noise_images, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.data.examples import Example, Image, Text
 from tunebook.data.formats import FORMATS, to_examples
-from tunebook.data.formats.pictures import Placing
+from tunebook.data.formats.row_images import Placing
 from tunebook.data.images import refer
 from tunebook.models.generation import as_prompt
 
@@ -26,13 +26,13 @@ def read(model, *rows, **options):
 
 
 def seen(example):
-    """The example's text with [n] for the picture of n pixels' width."""
-    parts = (f"[{part.picture.source.width}]" if isinstance(part, Image) else part.text for part in example.parts)
+    """The example's text with [n] for the image of n pixels' width."""
+    parts = (f"[{part.image.source.width}]" if isinstance(part, Image) else part.text for part in example.parts)
     return "".join(parts)
 
 
 def sized(*widths):
-    return [pictures(1, size=(width, 60))[0] for width in widths]
+    return [noise_images(1, size=(width, 60))[0] for width in widths]
 
 
 def turn(role, content):
@@ -81,7 +81,7 @@ def test_the_column_fills_the_places_that_bring_no_image_in_order(qwen):
     first, second = sized(61, 63)
     parts = [{"type": "image"}, {"type": "image", "image": sized(62)[0]}, {"type": "image"}]
     [example] = read(qwen, {"messages": [turn("user", parts), ANSWER], "images": [first, second]})
-    assert [part.picture.source.width for part in example.parts if isinstance(part, Image)] == [61, 62, 63]
+    assert [part.image.source.width for part in example.parts if isinstance(part, Image)] == [61, 62, 63]
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_a_prompt_with_an_image_is_rendered_up_to_the_answer(qwen):
     prompt = as_prompt(asked("What?", sized(60), "")["messages"][:1], qwen.loaded.tokenizer, qwen.family.placeholder)
     assert prompt.shown == "(image)What?"
     assert seen(prompt.example).endswith("[60]<|vision_end|>What?<|im_end|>\n<|im_start|>assistant\n")
-    assert refer(sized(60)[0]).digest == next(p for p in prompt.example.parts if isinstance(p, Image)).picture.digest
+    assert refer(sized(60)[0]).digest == next(p for p in prompt.example.parts if isinstance(p, Image)).image.digest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.makers.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.tokens import encoding, token_cache
 
@@ -15,9 +15,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
-    for number, image in enumerate(pictures(3)):
+    for number, image in enumerate(noise_images(3)):
         image.save(folder / f"{number}.png")
     return folder
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.data.pretraining.documents import DOG, QUIET, TEXT, as_lists, encoded, entries
-from tests.makers.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data import images
 from tunebook.data.opened import ReadingOptions, opened
@@ -24,7 +24,7 @@ def test_a_set_with_images_is_encoded_once_and_then_opens_none(model, folder, ca
     first = encoded(model, rows, folder, skip_bad_images=True)
     assert isinstance(first.rows, EncodedRows)
     assert as_lists(first)[:2] == as_lists(plain)
-    assert [picture.reference for picture in first.rows[2].images] == ["1.png", "2.png"]
+    assert [image.reference for image in first.rows[2].images] == ["1.png", "2.png"]
     assert images.opened(first.rows[2].images[1]).size == (40, 40)
     for name in ("check_whole", "decoded", "upright_size"):
         monkeypatch.setattr(images, name, lambda source: pytest.fail("an image was opened"))
@@ -54,7 +54,7 @@ def processor_of(model):
 
 
 CHANGES = {
-    "an image": lambda model, folder, patch: pictures(1, size=(50, 50))[0].save(folder / "1.png"),
+    "an image": lambda model, folder, patch: noise_images(1, size=(50, 50))[0].save(folder / "1.png"),
     "the splitting": lambda model, folder, patch: patch.setattr(
         processor_of(model).image_processor, "do_image_splitting", True
     ),
@@ -128,7 +128,7 @@ def test_conversations_whose_images_are_files_are_kept_as_well(model, folder, ca
     first = encode_rows(rows, model.loaded, max_seq_length=64)
     assert as_lists(encode_rows(rows, model.loaded, max_seq_length=64)) == as_lists(first)
     assert len(entries(cache)) == 1
-    pictures(1, size=(50, 50))[0].save(path)
+    noise_images(1, size=(50, 50))[0].save(path)
     encode_rows(rows, model.loaded, max_seq_length=64)
     assert len(entries(cache)) == 2
     shutil.rmtree(cache)

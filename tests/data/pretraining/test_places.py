@@ -6,12 +6,12 @@ import threading
 import pytest
 
 from tests.data.pretraining.documents import DOG, encoded, with_this_machine
-from tests.makers.tiny_vision import pictures
+from tests.makers.tiny_vision import noise_images
 from tunebook.data import images, remote_images
 
 
 def test_a_path_or_a_link_may_not_lead_out_of_the_folder(folder, tmp_path):
-    pictures(1)[0].save(tmp_path / "outside.png")
+    noise_images(1)[0].save(tmp_path / "outside.png")
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
     (folder / "inside.png").symlink_to(folder / "0.png")
     for value in ("../outside.png", str(tmp_path / "outside.png"), "link.png", "sub/../../outside.png"):

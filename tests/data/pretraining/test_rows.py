@@ -57,7 +57,7 @@ def test_bad_rows_are_named_by_number_and_by_the_name_of_their_image_alone(model
 
 
 def test_rows_with_bad_images_are_left_out_and_counted_when_asked_for(model, folder):
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     bad = [["gone.png"], ["broken.png"], ["../0.png"], ["http://host/a.png"], ["0.png", "1.png"]]
     rows = [TEXT, *({"text": "a <image>", "images": images} for images in bad), DOG]
     made = encoded(model, rows, folder, skip_bad_images=True)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.makers.tiny_vision import pictures
+from tests.makers.tiny_vision import noise_images
 from tunebook import hold_out
 from tunebook.data.sources import held_out_places
 from tunebook.data.sources.identity import content_of
@@ -20,14 +20,14 @@ from tunebook.data.sources.identity import content_of
 LONG = list(range(3000))
 
 
-def as_read(picture):
-    """A picture as a library reads it from a file, when its pixels are asked for."""
+def as_read(image):
+    """An image as a library reads it from a file, when its pixels are asked for."""
     stream = io.BytesIO()
-    picture.save(stream, format="PNG")
+    image.save(stream, format="PNG")
     return Image.open(io.BytesIO(stream.getvalue()))
 
 
-ONE, OTHER = pictures(2)
+ONE, OTHER = noise_images(2)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_rows_of_other_content_are_others(one, other):
     assert content_of({"x": one}) != content_of({"x": other})
 
 
-def test_a_picture_that_is_cut_short_is_no_copy_of_another():
+def test_an_image_that_is_cut_short_is_no_copy_of_another():
     stream = io.BytesIO()
     ONE.save(stream, format="PNG")
     broken = [{"image": Image.open(io.BytesIO(stream.getvalue()[:60]))} for _ in range(2)]
@@ -89,7 +89,7 @@ def test_a_picture_that_is_cut_short_is_no_copy_of_another():
         lambda n: as_read(Image.new("RGB", (16, 16), (n, 0, 0))),
         lambda n: lambda: n,
     ],
-    ids=["long arrays", "pictures", "what cannot be read"],
+    ids=["long arrays", "images", "what cannot be read"],
 )
 def test_of_distinct_rows_none_is_lost_and_the_split_is_the_same_each_time(value):
     splits = [
@@ -99,7 +99,7 @@ def test_of_distinct_rows_none_is_lost_and_the_split_is_the_same_each_time(value
     assert sorted(splits[0][0] + splits[0][1]) == list(range(40))
 
 
-def test_copies_of_held_out_pictures_are_not_trained_on():
+def test_copies_of_held_out_images_are_not_trained_on():
     rows = [{"image": Image.new("RGB", (8, 8), (n, 0, 0)), "prompt": "What?"} for n in range(6)]
     train, held = hold_out(rows + [{**row, "image": as_read(row["image"])} for row in rows], 2)
     kept = {row["image"].getpixel((0, 0)) for row in train}

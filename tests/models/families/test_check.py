@@ -43,11 +43,11 @@ def test_a_model_that_does_not_look_is_refused(vision_models, monkeypatch):
         "get_input_embeddings",
         lambda self, tokens, pixels=None, **options: plain(self, tokens, None, **options),
     )
-    with pytest.raises(NotTrainable, match="check of sight failed: another picture changes"):
+    with pytest.raises(NotTrainable, match="check of images failed: another image changes"):
         check_family(model.family, model.module)
 
 
-def test_a_model_that_remembers_a_picture_is_refused(vision_models, monkeypatch):
+def test_a_model_that_remembers_an_image_is_refused(vision_models, monkeypatch):
     model = vision_models("idefics3")
     plain, seen = type(model.module).get_input_embeddings, []
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.makers.tiny_vision import asked, pictures
+from tests.makers.tiny_vision import asked, noise_images
 from tests.models.families.encoded_rows import WIDTH, encoded, words
 from tunebook.data.examples import Text
 from tunebook.data.formats import to_examples
@@ -88,19 +88,19 @@ def test_an_image_is_never_cut(vision, image_rows):
 def test_a_bare_placeholder_is_wrapped_where_positions_need_it(vision_models):
     for family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
         model = vision_models(family)
-        bare = {"text": "see <|image_pad|> here", "images": pictures(1, size=(60, 60))}
+        bare = {"text": "see <|image_pad|> here", "images": noise_images(1, size=(60, 60))}
         wrapped = {**bare, "text": "see <|vision_start|><|image_pad|><|vision_end|> here"}
         one, other = encoded(model, [bare, wrapped])
         assert one.tokens.tolist() == other.tokens.tolist()
         positions = np.array(language_model.features(model.module, model.family.collate([one], 33))["position_ids"])
-        assert not (positions[0] == positions[2]).all()  # the picture has a width
+        assert not (positions[0] == positions[2]).all()  # the image has a width
         tokens = one.tokens[~np.isin(one.tokens, [3, 4])]  # without what wraps it, positions are those of a text
         naked = replace(one, tokens=tokens, loss_mask=np.ones_like(tokens, dtype=bool))
         positions = np.array(language_model.features(model.module, model.family.collate([naked], 33))["position_ids"])
         assert (positions[0] == positions[2]).all()
 
 
-def test_a_batch_names_the_row_whose_picture_is_not_the_one_that_was_encoded(vision_models, image_rows):
+def test_a_batch_names_the_row_whose_image_is_not_the_one_that_was_encoded(vision_models, image_rows):
     model = vision_models("qwen2_vl")
     row = replace(encoded(model, image_rows)[0], number=7)
     other = replace(row, images=encoded(model, image_rows)[1].images[:1])
@@ -120,6 +120,6 @@ def test_a_large_set_with_images_is_kept_in_memory_and_says_so(vision_models, mo
 
     monkeypatch.setattr(encoding, "CACHED_ROWS", 2)
     monkeypatch.setattr(encoding, "cached_folder", lambda key: pytest.fail("looked into the cache"))
-    row = asked("What?", pictures(1), "a dog")
+    row = asked("What?", noise_images(1), "a dog")
     made = encode_rows([row] * 3, vision_models("smolvlm").loaded, max_seq_length=99)
     assert "are no files, so its rows are kept in memory" in " ".join(made.notices)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlx_vlm.utils import load as load_stock
 
-from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tests.models.families.encoded_rows import WIDTH, encoded, states
 from tunebook import FastModel
 from tunebook.models.families import language_model
@@ -39,16 +39,16 @@ def test_a_row_in_a_mixed_batch_is_the_row_alone(vision, image_rows):
         assert mx.allclose(states(vision, [row], length + 1)[0], found[:length], atol=1e-4)
 
 
-def test_a_text_has_the_states_it_had_before_a_picture_was_seen(vision, image_rows):
-    _, picture, text = encoded(vision, image_rows)
+def test_a_text_has_the_states_it_had_before_an_image_was_seen(vision, image_rows):
+    _, image, text = encoded(vision, image_rows)
     before = states(vision, [text])
-    mx.eval(before, states(vision, [picture]))
+    mx.eval(before, states(vision, [image]))
     assert mx.array_equal(before, states(vision, [text]))
 
 
-def test_states_change_with_the_picture_and_not_before_it(vision, image_rows):
+def test_states_change_with_the_image_and_not_before_it(vision, image_rows):
     row = encoded(vision, image_rows)[0]
-    other = replace(row, images=encoded(vision, [asked("What is it?", [pictures(2)[1]], "a dog")])[0].images)
+    other = replace(row, images=encoded(vision, [asked("What is it?", [noise_images(2)[1]], "a dog")])[0].images)
     one, changed = (states(vision, [some])[0] for some in (row, other))
     first = int(np.argmax(row.tokens == vision.family.media.image_id))
     assert mx.array_equal(one[:first], changed[:first])
@@ -83,7 +83,7 @@ def test_tokens_of_one_image_see_one_another_and_all_else_is_causal_within_the_w
 
 def test_layers_with_a_window_keep_it_behind_an_image(vision_models, image_rows):
     model = vision_models("gemma3")
-    row = encoded(model, [asked("the lazy dog sleeps in the sun " * 3, pictures(1), "a dog")])[0]
+    row = encoded(model, [asked("the lazy dog sleeps in the sun " * 3, noise_images(1), "a dog")])[0]
     assert len(row.tokens) > 24 + row.images_end  # the window of its first layer
     layer = model.module.layers[0]
     heard = []
@@ -202,7 +202,7 @@ def test_generation_follows_the_likeliest_token_of_a_full_forward_pass(vision, i
     assert said.strip() == tokenizer.decode(written).strip()
 
 
-def test_a_text_prompt_after_a_picture_is_answered_as_before(vision_models, image_rows):
+def test_a_text_prompt_after_an_image_is_answered_as_before(vision_models, image_rows):
     model = vision_models("qwen2_5_vl")
     fresh, _ = FastModel.from_pretrained(model.loaded.folder)
     model.generate(image_rows[0]["messages"][:1], max_tokens=3)

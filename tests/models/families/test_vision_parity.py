@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from tests.makers.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import FAMILIES, asked, noise_images, tiny_vision_folder
 from tunebook import FastModel
 from tunebook.models.adapters import adapter_paths
 from tunebook.models.saved_adapters.peft_format import moved
@@ -72,8 +72,11 @@ def called(module, model, batch):
 @pytest.mark.parametrize("family", PARITY)
 def test_logits_loss_and_gradients_are_those_of_transformers(family, tmp_path):
     module, model = twins(tmp_path, family)
-    wide, tall = pictures(2, size=(90, 60))[1], pictures(3, size=(56, 84))[2]
-    rows = [asked("What is it?", pictures(1, size=(60, 60)), "a dog"), asked("And these?", [wide, tall], "two dogs")]
+    wide, tall = noise_images(2, size=(90, 60))[1], noise_images(3, size=(56, 84))[2]
+    rows = [
+        asked("What is it?", noise_images(1, size=(60, 60)), "a dog"),
+        asked("And these?", [wide, tall], "two dogs"),
+    ]
     encoded = encode_rows(rows, model.loaded, max_seq_length=200).rows
     width = max(len(row.tokens) for row in encoded)
     batch = model.family.collate(encoded, width)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.makers.tiny_vision import asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tests.memory.test_memory import ONE, measured
 from tunebook import FastModel, TrainingConfig, memory
 from tunebook.data.examples import Example, Text, Tokens
@@ -52,7 +52,11 @@ def gradients(model, batch):
 def test_a_token_of_pixels_that_is_typed_into_a_row_is_a_bad_row_and_shifts_no_image(vision):
     ids = sorted(vision.family.media.of_pixels)
     for name in vision.loaded.tokenizer.convert_ids_to_tokens(ids):
-        rows = [asked(f"What {name}?", pictures(1), "a dog"), said(f"Say {name}."), said("Say it.", f"a {name} dog")]
+        rows = [
+            asked(f"What {name}?", noise_images(1), "a dog"),
+            said(f"Say {name}."),
+            said("Say it.", f"a {name} dog"),
+        ]
         for sound, row in [*((said("Say it."), row) for row in rows), ({"text": "a dog"}, {"text": f"a {name} and"})]:
             with pytest.raises(ValueError, match=r"1 of 2 rows cannot be trained on \(first: row 1\)"):
                 encoded(vision, sound, row)
@@ -117,7 +121,7 @@ def test_delimiters_come_from_names_and_config_and_the_unknown_token_is_never_on
 
 
 def test_response_markers_never_train_a_token_of_images(vision):
-    row = asked("What?", pictures(1), "a dog")
+    row = asked("What?", noise_images(1), "a dog")
     [plain], [marked] = encoded(vision, row), encoded(vision, row, response_markers=("user", "What"))
     assert marked.tokens.tolist() == plain.tokens.tolist()
     assert marked.loss_mask.sum() > plain.loss_mask.sum()
@@ -127,7 +131,7 @@ def test_response_markers_never_train_a_token_of_images(vision):
 
 
 def test_a_prompt_that_is_trained_too_keeps_its_image_out(vision):
-    row = {"prompt": "What is it?", "completion": "a dog", "images": pictures(1)}
+    row = {"prompt": "What is it?", "completion": "a dog", "images": noise_images(1)}
     [answer], [both] = encoded(vision, row), encoded(vision, row, train_on="everything")
     assert both.tokens.tolist() == answer.tokens.tolist()
     more = both.tokens[both.loss_mask & ~answer.loss_mask]
@@ -161,7 +165,7 @@ def test_a_tokenizer_of_text_without_eos_ends_no_text(model):
 
 
 def test_a_tokenizer_that_pads_on_the_left_changes_no_batch(vision):
-    rows = encoded(vision, asked("What?", pictures(1), "a dog"), said("Say it."))
+    rows = encoded(vision, asked("What?", noise_images(1), "a dog"), said("Say it."))
     plain = vision.family.collate(rows, 65)
     inner = vision.loaded.tokenizer._tokenizer
     inner.padding_side = "left"
@@ -180,14 +184,14 @@ def test_a_batch_of_text_alone_is_read_as_the_language_model_alone_reads_it(visi
     batch = vision.family.collate(rows, 65)
     assert not [name for name in batch if name not in ("tokens", "loss_mask", "attention_mask")]
     ours = vision.family.head(vision.module, vision.family.hidden(vision.module, batch))
-    fresh, _ = FastModel.from_pretrained(vision.loaded.folder)  # it must not remember positions of a picture
+    fresh, _ = FastModel.from_pretrained(vision.loaded.folder)  # it must not remember positions of an image
     alone = fresh.module["language_model"](batch["tokens"]).logits
     for row, here, there in zip(rows, ours, alone, strict=True):
         assert mx.allclose(here[: len(row.tokens)], there[: len(row.tokens)], atol=1e-5)
 
 
 def test_a_row_may_end_in_its_image(vision):
-    [row] = encoded(vision, asked("What?", pictures(1), "a dog"))
+    [row] = encoded(vision, asked("What?", noise_images(1), "a dog"))
     tokens = row.tokens[: row.images_end]
     cut = replace(row, tokens=tokens, loss_mask=row.loss_mask[: row.images_end])
     whole, ends = states(vision, [row], len(row.tokens) + 1)[0], states(vision, [cut], len(tokens) + 1)[0]
@@ -195,7 +199,7 @@ def test_a_row_may_end_in_its_image(vision):
 
 
 def test_the_loss_is_that_of_each_trained_token_from_the_state_before_it(vision):
-    rows = encoded(vision, asked("What?", pictures(1), "a dog"), said("Say it.", "the lazy dog sleeps"))
+    rows = encoded(vision, asked("What?", noise_images(1), "a dog"), said("Say it.", "the lazy dog sleeps"))
     batch = vision.family.collate(rows, 65)
     logits = np.array(vision.family.head(vision.module, vision.family.hidden(vision.module, batch)), np.float64)
     by_hand = 0.0
@@ -208,13 +212,13 @@ def test_the_loss_is_that_of_each_trained_token_from_the_state_before_it(vision)
 
 
 @pytest.mark.parametrize("family", IDEFICS)
-def test_a_picture_of_zeros_is_a_picture_and_no_padding(family, vision_models):
+def test_an_image_of_zeros_is_an_image_and_no_padding(family, vision_models):
     model = vision_models(family)
     settings = model.family.processor.image_processor
     mean, settings.image_mean = settings.image_mean, [0.0, 0.0, 0.0]
     try:
         black = Image.new("RGB", (40, 40))
-        rows = encoded(model, asked("What?", [black], "a dog"), asked("And?", [*pictures(1), black], "two"))
+        rows = encoded(model, asked("What?", [black], "a dog"), asked("And?", [*noise_images(1), black], "two"))
         found = states(model, rows, 65)
         batch = model.family.collate(rows, 65)
         alone = states(model, rows[:1], len(rows[0].tokens) + 1)[0]
@@ -230,8 +234,10 @@ def test_a_picture_of_zeros_is_a_picture_and_no_padding(family, vision_models):
 
 
 def test_canary_a_surplus_placeholder_still_vanishes_in_the_processor_of_qwen3_vl(vision_models):
-    made = vision_models("qwen3_vl").family.processor(text=["<|image_pad|> and <|image_pad|>"], images=[pictures(1)])
-    one = vision_models("qwen3_vl").family.processor(text=["<|image_pad|> and "], images=[pictures(1)])
+    made = vision_models("qwen3_vl").family.processor(
+        text=["<|image_pad|> and <|image_pad|>"], images=[noise_images(1)]
+    )
+    one = vision_models("qwen3_vl").family.processor(text=["<|image_pad|> and "], images=[noise_images(1)])
     count = [(np.array(some["input_ids"]) == 5).sum() for some in (made, one)]
     assert count[0] == count[1]
 
@@ -239,7 +245,7 @@ def test_canary_a_surplus_placeholder_still_vanishes_in_the_processor_of_qwen3_v
 def test_canary_a_processor_told_to_truncate_still_cuts_placeholders_and_keeps_pixels(vision_models):
     processor = vision_models("smolvlm").family.processor
     whole, cut = (
-        processor(text=["<image>"], images=[pictures(1)], add_special_tokens=False, **options)
+        processor(text=["<image>"], images=[noise_images(1)], add_special_tokens=False, **options)
         for options in ({}, {"truncation": True, "max_length": 3})
     )
     assert (np.array(cut["input_ids"]) == 5).sum() < (np.array(whole["input_ids"]) == 5).sum()
@@ -249,9 +255,9 @@ def test_canary_a_processor_told_to_truncate_still_cuts_placeholders_and_keeps_p
 # Numbers
 
 
-def test_embeddings_with_pictures_and_norms_in_float32_keep_a_bfloat16_model_in_bfloat16(vision):
+def test_embeddings_with_images_and_norms_in_float32_keep_a_bfloat16_model_in_bfloat16(vision):
     model, _ = FastModel.from_pretrained(vision.loaded.folder, dtype="bfloat16", full_finetuning=True)
-    batch = model.family.collate(encoded(model, asked("What?", pictures(1), "a dog")), 65)
+    batch = model.family.collate(encoded(model, asked("What?", noise_images(1), "a dog")), 65)
     assert language_model.features(model.module, batch)["inputs_embeds"].dtype == mx.bfloat16
     assert model.family.hidden(model.module, batch).dtype == mx.bfloat16
     kinds = {name: array.dtype for name, array in flat(model.module.parameters()).items()}
@@ -261,7 +267,7 @@ def test_embeddings_with_pictures_and_norms_in_float32_keep_a_bfloat16_model_in_
     assert {kinds[name] for name in kinds.keys() - norms} == {mx.bfloat16}
 
 
-def test_no_norm_and_no_bias_of_the_eyes_decays(vision):
+def test_no_norm_and_no_bias_of_the_vision_tower_decays(vision):
     arrays = flat(vision.module.parameters())
     left_out = {name for name in arrays if not decays(name)}
     assert {name for name in arrays if name.endswith("bias") or "norm" in name or ".ln_" in name} == left_out
@@ -273,7 +279,7 @@ def test_a_model_in_blocks_has_the_loss_and_gradients_of_the_plain_one(vision, r
     monkeypatch.setitem(attention.FEWEST_ROWS, "cpu", 16)
     model, _ = FastModel.from_pretrained(vision.loaded.folder)
     FastModel.get_peft_model(model, r=2, finetune_vision_layers=True)
-    rows = encoded(model, asked("What is it?", pictures(1), "a dog"), said("Say it.", "the lazy dog sleeps"))
+    rows = encoded(model, asked("What is it?", noise_images(1), "a dog"), said("Say it.", "the lazy dog sleeps"))
     taken: list[Any] = []
     blocks = attention.attention_in_blocks
     monkeypatch.setattr(
@@ -294,11 +300,11 @@ def test_a_model_in_blocks_has_the_loss_and_gradients_of_the_plain_one(vision, r
     assert taken
 
 
-def with_large_eyes(folder):
-    """A SmolVLM whose eyes look at 256 patches and keep more than its language model does."""
-    eyes = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 4, "image_size": 112}
+def with_a_large_vision_tower(folder):
+    """A SmolVLM whose vision tower looks at 256 patches and keeps more than its language model does."""
+    tower = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 4, "image_size": 112}
     config = json.loads((tiny_vision_folder(folder, "smolvlm", width=64) / "config.json").read_text())
-    tiny_vision_folder(folder, "smolvlm", width=64, vision_config=config["vision_config"] | eyes)
+    tiny_vision_folder(folder, "smolvlm", width=64, vision_config=config["vision_config"] | tower)
     for name, changes in (
         ("preprocessor_config.json", {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 112}}),
         ("processor_config.json", {"image_seq_len": 64}),
@@ -309,13 +315,15 @@ def with_large_eyes(folder):
 
 
 @pytest.mark.parametrize("family", ["gemma3", "smolvlm"])
-@pytest.mark.parametrize("trained", ["language", "eyes too"])
+@pytest.mark.parametrize("trained", ["language", "vision tower too"])
 def test_the_estimate_of_memory_is_within_a_fifth_of_the_measured_peak(family, trained, tmp_path):
-    folder = with_large_eyes(tmp_path) if family == "smolvlm" else tiny_vision_folder(tmp_path, family, width=64)
+    folder = (
+        with_a_large_vision_tower(tmp_path) if family == "smolvlm" else tiny_vision_folder(tmp_path, family, width=64)
+    )
     model, _ = FastModel.from_pretrained(folder)
-    FastModel.get_peft_model(model, r=16, finetune_vision_layers=trained == "eyes too")
-    row = asked("the lazy dog sleeps in the sun " * 12, pictures(3, size=(112, 112)), "a brown fox " * 8)
+    FastModel.get_peft_model(model, r=16, finetune_vision_layers=trained == "vision tower too")
+    row = asked("the lazy dog sleeps in the sun " * 12, noise_images(3, size=(112, 112)), "a brown fox " * 8)
     rows = list(encode_rows([row] * 2, model.loaded, max_seq_length=600).rows)
     estimate = memory.estimate(model, TrainingConfig(**ONE), rows=rows)
     assert estimate.total == pytest.approx(measured(cast("Any", model), TrainingConfig(**ONE), rows), rel=0.2), estimate
-    assert (estimate.pictures > 0) is (trained == "eyes too")
+    assert (estimate.images > 0) is (trained == "vision tower too")

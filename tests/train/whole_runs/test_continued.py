@@ -1,4 +1,4 @@
-"""Continued pretraining on documents with pictures: whole runs, stored and streamed, killed and gone on with."""
+"""Continued pretraining on documents with images: whole runs, stored and streamed, killed and gone on with."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tests.makers.tiny_vision import pictures, tiny_vision_folder
+from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data.encoded import Unreadable
 from tunebook.data.images import refer
@@ -28,19 +28,19 @@ import json, os, signal, sys
 from pathlib import Path
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.models.families import vision
-folder, rows, pictures, out, streaming, kill_at = json.loads(sys.argv[1])
+folder, rows, images, out, streaming, kill_at = json.loads(sys.argv[1])
 seen = []
 real = vision.opened
-def opened(picture):
-    if isinstance(picture.source, Path):  # none of those the check of the model makes
-        seen.append(picture.source.name)
-    return real(picture)
+def opened(image):
+    if isinstance(image.source, Path):  # none of those the check of the model makes
+        seen.append(image.source.name)
+    return real(image)
 vision.opened = opened
 model, processor = FastModel.from_pretrained(folder, max_seq_length=96)
 FastModel.get_peft_model(model, r=4, lora_dropout=0.1)
 args = TrainingConfig(max_steps=8, per_device_train_batch_size=2, gradient_accumulation_steps=2, save_steps=1,
                       learning_rate=5e-3, output_dir=out, streaming=streaming, hold_out=0)
-trainer = Trainer(model, processor, train_dataset=MultimodalPretrain(rows, image_base_dir=pictures), args=args)
+trainer = Trainer(model, processor, train_dataset=MultimodalPretrain(rows, image_base_dir=images), args=args)
 told = []
 def at(event):
     name = type(event).__name__
@@ -63,12 +63,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def documents(folder, tmp_path_factory):
-    """(rows, the folder their pictures are in): every other document has a picture of its own, one has two."""
-    place = tmp_path_factory.mktemp("pictures")
+    """(rows, the folder their images are in): every other document has an image of its own, one has two."""
+    place = tmp_path_factory.mktemp("images")
     placeholder = FastModel.from_pretrained(folder, max_seq_length=96)[0].loaded.family.placeholder
     rows = []
-    for number, picture in enumerate(pictures(24, size=(56, 56))):
-        picture.save(place / f"{number}.png")
+    for number, image in enumerate(noise_images(24, size=(56, 56))):
+        image.save(place / f"{number}.png")
         named = [f"{number}.png"] if number % 2 else []
         rows.append({"text": f"number {number} the quick {placeholder * len(named)} fox", "images": named})
     rows[3] = {"text": f"{placeholder} and {placeholder} dogs", "images": ["3.png", "0.png"]}
@@ -76,7 +76,7 @@ def documents(folder, tmp_path_factory):
 
 
 def child(*given):
-    """(pictures opened while training, [loss, total, trainable] of each step, whether it was killed)."""
+    """(images opened while training, [loss, total, trainable] of each step, whether it was killed)."""
     found = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(given)], capture_output=True, text=True, timeout=300, check=False
     )
@@ -86,7 +86,7 @@ def child(*given):
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streamed"])
-def test_a_killed_run_ends_as_the_undisturbed_one_and_opens_no_picture_of_a_finished_step_again(
+def test_a_killed_run_ends_as_the_undisturbed_one_and_opens_no_image_of_a_finished_step_again(
     streaming, folder, documents, tmp_path
 ):
     rows, place = documents
@@ -104,7 +104,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one_and_opens_no_picture_of_a_fini
     ours, theirs = (load_file(tmp_path / name / "lora" / "adapters.safetensors") for name in ("straight", "killed"))
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
-    # The step that was killed is done again; the pictures of those before it are not touched.
+    # The step that was killed is done again; the images of those before it are not touched.
     finished = len(straight) - len(after)
     assert straight[finished:] == after
     assert before[:finished] == straight[:finished]
@@ -122,7 +122,7 @@ def test_the_length_of_a_run_follows_from_its_epochs_and_no_batch_spans_two(fold
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["stored", "streamed"])
-def test_a_picture_that_breaks_during_the_run_is_left_out_and_said_or_ends_it(streaming, folder, documents, tmp_path):
+def test_an_image_that_breaks_during_the_run_is_left_out_and_said_or_ends_it(streaming, folder, documents, tmp_path):
     rows, place = documents
     copies = tmp_path / "copies"
     copies.mkdir()
@@ -156,13 +156,13 @@ def test_a_set_of_rows_holds_no_file_open_and_no_pixels(folder, documents):
     args = TrainingConfig(max_steps=2, per_device_train_batch_size=4, hold_out=0)
     before = len(os.listdir("/dev/fd"))
     trainer = Trainer(model, processor, train_dataset=MultimodalPretrain(rows, image_base_dir=place), args=args)
-    assert all(isinstance(picture.source, Path) for row in trainer.train_rows for picture in row.images)
+    assert all(isinstance(image.source, Path) for row in trainer.train_rows for image in row.images)
     FastModel.get_peft_model(model, r=2)
     trainer.train()
     assert len(os.listdir("/dev/fd")) <= before
 
 
-def test_a_row_whose_pictures_the_processor_refuses_is_the_one_that_is_named(folder, documents):
+def test_a_row_whose_images_the_processor_refuses_is_the_one_that_is_named(folder, documents):
     rows, place = documents
     model, processor = FastModel.from_pretrained(folder, max_seq_length=96)
     args = TrainingConfig(per_device_train_batch_size=4, hold_out=0)

@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_map_with_path
 from mlx_vlm.utils import load as load_stock
 
-from tests.makers.tiny_vision import FAMILIES, asked, pictures, tiny_vision_folder
+from tests.makers.tiny_vision import FAMILIES, asked, noise_images, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.export.merged import save_merged
 from tunebook.fast.gradient_checkpointing import recomputed_layers
@@ -47,7 +47,7 @@ def folder(request, folders):
 def rows():
     """Three rows with one or two images and answers of unequal length, and one without."""
     small, wide, tall, last = (
-        pictures(4, size=size)[n] for n, size in enumerate([(40, 40), (90, 60), (56, 84), (60, 60)])
+        noise_images(4, size=size)[n] for n, size in enumerate([(40, 40), (90, 60), (56, 84), (60, 60)])
     )
     text = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "dogs"}]
     return [
@@ -74,9 +74,9 @@ def train(model, rows, **settings):
 def test_the_next_images_are_opened_while_a_batch_is_computed_and_the_steps_are_the_same(folders, rows, monkeypatch):
     openers, opened = [], vision.opened
 
-    def seen(picture):
+    def seen(image):
         openers.append(threading.current_thread() is threading.main_thread())
-        return opened(picture)
+        return opened(image)
 
     def steps():
         openers.clear()
@@ -124,7 +124,7 @@ def test_two_runs_are_the_same_run(folders, rows):
     assert one == other
 
 
-def test_adapters_learn_beside_a_language_model_of_4_bits_and_eyes_of_32(folder, rows):
+def test_adapters_learn_beside_a_language_model_of_4_bits_and_a_vision_tower_of_32(folder, rows):
     model = adapted(folder, load_in_4bit=True)
     quantized = {path for path, part in model.module.named_modules() if isinstance(part, nn.QuantizedLinear)}
     assert len(quantized) >= 14
@@ -171,24 +171,24 @@ def test_layers_computed_twice_give_the_same_loss_and_gradients(folder, rows):
         assert mx.allclose(gradient, flat(twice[1])[name], rtol=1e-5, atol=1e-6), name
 
 
-def test_adapters_on_the_eyes_learn_too(folder, rows):
+def test_adapters_on_the_vision_tower_learn_too(folder, rows):
     model = adapted(folder, finetune_vision_layers=True)
     before = flat(model.module.trainable_parameters())
-    eyes = [path for path in adapter_paths(model.module) if not path.startswith("language_model")]
-    assert len(eyes) >= 10
+    seeing = [path for path in adapter_paths(model.module) if not path.startswith("language_model")]
+    assert len(seeing) >= 10
     train(model, rows)
     after = flat(model.module.trainable_parameters())
-    for path in eyes:
+    for path in seeing:
         assert not mx.array_equal(before[f"{path}.lora_b"], after[f"{path}.lora_b"]), path
 
 
-def test_eyes_alone_can_be_adapted(folders):
+def test_the_vision_tower_alone_can_be_adapted(folders):
     model, _ = FastModel.from_pretrained(folders("gemma3"))
     FastModel.get_peft_model(model, r=4, finetune_vision_layers=True, finetune_language_layers=False)
     assert not [path for path in adapter_paths(model.module) if path.startswith("language_model")]
 
 
-def test_a_text_model_has_no_eyes_to_adapt(model):
+def test_a_text_model_has_no_vision_tower_to_adapt(model):
     with pytest.raises(ValueError, match="no vision layers"):
         FastModel.get_peft_model(model, finetune_vision_layers=True)
     with pytest.raises(ValueError, match="both off"):
@@ -213,16 +213,16 @@ def test_all_weights_learn_with_full_finetuning(folder, rows):
 
 
 def test_raw_text_around_images_is_trained_and_sampled_from(folders):
-    rows = [{"text": f"see <image> number {number}", "images": pictures(1)} for number in range(8)]
+    rows = [{"text": f"see <image> number {number}", "images": noise_images(1)} for number in range(8)]
     result = train(adapted(folders("smolvlm")), rows, hold_out=0.3, sample_steps=5)
     assert result.steps[-1].loss < result.steps[0].loss
     assert result.samples[-1].prompt == "see"
 
 
-def test_a_run_on_other_pictures_is_another_run(folders, rows):
+def test_a_run_on_other_images_is_another_run(folders, rows):
     model = adapted(folders("qwen2_vl"))
     config = TrainingConfig()
-    other = [asked("What is it?", pictures(2)[1:], "a dog"), *rows[1:]]
+    other = [asked("What is it?", noise_images(2)[1:], "a dog"), *rows[1:]]
     encoded = [encode_rows(some, model.loaded, max_seq_length=200).rows for some in (rows, other)]
     one, two = (identity_of(model.loaded, config, StoredFeed(some, config), 200, base="") for some in encoded)
     assert {name for name in one if one[name] != two[name]} == {"training rows"}
@@ -288,7 +288,7 @@ def test_exports_are_read_back_by_a_fresh_mlx_vlm(folders, rows, tmp_path):
     assert abs(untrained - merged.loss_there) > 10 * merged.tolerance
 
 
-def test_merged_weights_of_4_bits_leave_the_eyes_as_they_are_and_stock_mlx_vlm_opens_them(folder, rows, tmp_path):
+def test_merged_weights_of_4_bits_leave_the_vision_tower_as_it_is_and_stock_mlx_vlm_opens_them(folder, rows, tmp_path):
     model = tuned(folder, finetune_vision_layers=True)
     model.save_pretrained_merged(tmp_path / "merged", save_method="merged_4bit")
     stock, _ = load_stock(str(tmp_path / "merged"))

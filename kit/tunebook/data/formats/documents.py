@@ -13,7 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Encoding
 
 from ..examples import Example, Image, Text
-from ..images import Picture, looked_at, refer
+from ..images import ImageReference, looked_at, refer
 from ..pretraining import MultimodalPretrain, reach_of_documents
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
@@ -84,8 +84,8 @@ class _Reader:
         if is_prepared:
             supervised, is_end_supervised = _labelled(row, encoding.ids, self.tokenizer.eos_token_id)
         self._check_count(encoding.ids, len(references))
-        pictures = [self._picture(reference) for reference in references]
-        parts = list(_parts(text, encoding, _by_start(encoding, supervised), self.token_id, pictures))
+        images = [self._image(reference) for reference in references]
+        parts = list(_parts(text, encoding, _by_start(encoding, supervised), self.token_id, images))
         if isinstance(parts[-1], Image) or parts[-1].supervised != is_end_supervised:
             parts.append(Text("", supervised=is_end_supervised))  # EOS is supervised as the last part is
         example = Example(parts=tuple(parts), rendered=False)
@@ -103,11 +103,11 @@ class _Reader:
                 "image, or leave such rows out with skip_bad_images=True."
             )
 
-    def _picture(self, reference: str | Path) -> Picture:
+    def _image(self, reference: str | Path) -> ImageReference:
         try:
-            picture = refer(reference, self.reach)
+            image = refer(reference, self.reach)
             # To its end: one that is cut short is a bad row now, not a failed batch later.
-            return looked_at(picture) if self.looks_at_images else picture
+            return looked_at(image) if self.looks_at_images else image
         except ValueError as error:
             raise BadImages(str(error)) from error
 
@@ -187,10 +187,10 @@ def _by_start(encoding: Encoding, supervised: Sequence[bool]) -> dict[int, bool]
 
 
 def _parts(
-    text: str, encoding: Encoding, supervised: dict[int, bool], token_id: int, pictures: Sequence[Picture]
+    text: str, encoding: Encoding, supervised: dict[int, bool], token_id: int, images: Sequence[ImageReference]
 ) -> Iterator[Text | Image]:
     """`text` cut where an image stands and where supervision changes."""
-    rest, cursor, is_supervised = iter(pictures), 0, True
+    rest, cursor, is_supervised = iter(images), 0, True
     for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
         changes = end > start and supervised[start] != is_supervised
         if token != token_id and not changes:

@@ -17,9 +17,9 @@ from ..sources import Row
 from .columns import BadRow, BadRows
 from .conversations import as_messages
 from .markers import Markers
-from .pictures import Placing
 from .reading import Reading
 from .recognition import FORMATS, Format, format_named, recognise
+from .row_images import Placing
 from .templates import ChatTemplate, Message, Tools
 from .unread import unread, unread_frames
 
@@ -72,8 +72,8 @@ def reader(
 
     def read_with_images(row: Row) -> Example:
         row = formatted(row, formatting_func)
-        text, pictures = placing.take(row, kind)
-        return _noted(row, placing.put_back(kind.read(text, reading), pictures), kind, reading)
+        text, images = placing.take(row, kind)
+        return _noted(row, placing.put_back(kind.read(text, reading), images), kind, reading)
 
     return read_with_images
 
@@ -129,9 +129,9 @@ def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper, plac
     if placeholder is None:
         return Example(parts=(Text(template.render(as_messages(messages), add_generation_prompt=True)),), rendered=True)
     placing = Placing(tokenizer, placeholder, template)
-    row, pictures = placing.take({"messages": messages}, FORMATS["messages"])
+    row, images = placing.take({"messages": messages}, FORMATS["messages"])
     text = template.render(as_messages(row["messages"], images=True), add_generation_prompt=True)
-    return placing.put_back(Example(parts=(Text(text),), rendered=True), pictures)
+    return placing.put_back(Example(parts=(Text(text),), rendered=True), images)
 
 
 def _noted(row: Row, example: Example, format: Format, reading: Reading) -> Example:

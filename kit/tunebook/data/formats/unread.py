@@ -13,7 +13,7 @@ from .conversations import ROLES
 from .recognition import OF_A_CHAT, Format
 from .weights import WEIGHTS
 
-PICTURES = {"image", "images"}
+IMAGES = {"image", "images"}
 OF_A_MESSAGE = {"role", "content", "tool_calls", "from", "value", *WEIGHTS}
 OF_A_TEMPLATE = {"history", *OF_A_CHAT}  # columns that say nothing to a model without a chat template
 
@@ -22,7 +22,7 @@ def unread(
     row: Row, format: Format, template: str | None, *, reads_images: bool, follows_weights: bool
 ) -> tuple[str, ...]:
     """Names of what `row` says and nobody reads, each once; `template` is the chat template's source."""
-    read = {*format.columns, *format.optional} | (PICTURES if reads_images else set())
+    read = {*format.columns, *format.optional} | (IMAGES if reads_images else set())
     if template is None:
         read = read - OF_A_TEMPLATE
     names = [f"column {name!r:.60}" for name, value in row.items() if name not in read and _says(value)]
@@ -42,8 +42,8 @@ def unread(
 
 def unread_frames(example: Example) -> tuple[str, ...]:
     """The name of what follows the first frame or page of the images in `example`, where anything does."""
-    pictures = [part.picture for part in example.parts if isinstance(part, Image)]
-    return ("what follows the first frame or page of an image",) if any(one.has_more for one in pictures) else ()
+    images = [part.image for part in example.parts if isinstance(part, Image)]
+    return ("what follows the first frame or page of an image",) if any(one.has_more for one in images) else ()
 
 
 def _messages(row: Row, format: Format) -> Iterator[Mapping[str, Any]]:

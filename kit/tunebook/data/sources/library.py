@@ -1,6 +1,6 @@
 """What the `datasets` library opens: a hub id, or a folder it wrote -> one of its data sets.
 
-Its own cache is used and filled. Of several splits none is chosen here: the error names them. Pictures stay undecoded:
+Its own cache is used and filled. Of several splits none is chosen here: the error names them. Images stay undecoded:
 the library opens a file with any decoder it finds. Importing this file imports the library, which takes a second;
 nothing imports it before it is needed.
 """
@@ -65,14 +65,14 @@ def from_saved(folder: Path) -> Rows:
 
 
 def undecoded(rows: datasets.Dataset) -> Any:
-    """`rows` with the bytes or the path of each picture in its place; those without pictures as they are."""
+    """`rows` with the bytes or the path of each image in its place; those without images as they are."""
     chosen = rows.format
-    return _Undecoded(rows) if chosen["type"] is None and _holds_pictures(rows.features) else rows
+    return _Undecoded(rows) if chosen["type"] is None and _holds_images(rows.features) else rows
 
 
 def undecoded_stream(rows: datasets.IterableDataset) -> datasets.IterableDataset:
     """As `undecoded`, of a stream; one whose columns are not known decodes none."""
-    return rows.decode(False) if rows.features is not None and _holds_pictures(rows.features) else rows
+    return rows.decode(False) if rows.features is not None and _holds_images(rows.features) else rows
 
 
 def where_from(rows: datasets.Dataset | datasets.IterableDataset) -> Reach:
@@ -109,14 +109,14 @@ class _Undecoded:
         return self._tables[index].to_pylist()[0]
 
 
-def _holds_pictures(feature: Any) -> bool:
+def _holds_images(feature: Any) -> bool:
     if isinstance(feature, datasets.Image):
         return True
     if isinstance(feature, dict):
-        return any(map(_holds_pictures, feature.values()))
+        return any(map(_holds_images, feature.values()))
     if isinstance(feature, list | tuple):
-        return any(map(_holds_pictures, feature))
-    return is_dataclass(feature) and _holds_pictures(vars(feature).get("feature"))  # a list of some kind
+        return any(map(_holds_images, feature))
+    return is_dataclass(feature) and _holds_images(vars(feature).get("feature"))  # a list of some kind
 
 
 def only_split(found: Any, name: str, pick: Callable[[str], str]) -> Any:

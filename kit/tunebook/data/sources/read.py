@@ -31,7 +31,7 @@ def read_rows(
     of an object. Rows are as the source has them: Arrow (parquet, `datasets`) gives every nested dict all keys of its
     column, None where a row has none.
 
-    In a row of `datasets` a picture is undecoded: its bytes or its path. Rows that are loaded from a file or the hub
+    In a row of `datasets` an image is undecoded: its bytes or its path. Rows that are loaded from a file or the hub
     may name images below the folder they came from; `image_base_dir` is the folder they are below instead.
 
     Raises FileNotFoundError for a path or id that is not there, TypeError for a row that is no mapping, and ValueError

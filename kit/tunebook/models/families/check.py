@@ -1,7 +1,7 @@
 """Whether a vision-language model, called as it is here, would be trained on what its rows say.
 
-Five things are tried on the model itself, with small pictures of noise: that no token sees a later one, that a row in a
-batch is the row alone, that the picture is seen, that no picture is remembered, and that the adapters are reached. A
+Five things are tried on the model itself, with small images of noise: that no token sees a later one, that a row in a
+batch is the row alone, that the image is seen, that no image is remembered, and that the adapters are reached. A
 model that fails one is refused; what is wrong with it would not show in its loss.
 """
 
@@ -23,9 +23,9 @@ from ..tensors import flat, number
 if TYPE_CHECKING:
     from .vision import VisionFamily
 
-SIZES = ((96, 64), (64, 96))  # of the pictures, in pixels
+SIZES = ((96, 64), (64, 96))  # of the images, in pixels
 SAME = 1e-3  # how far apart, relative, states may be that are computed in the same shapes from the same
-SEEN = 1e-4  # by how much, relative, the states behind a picture must change with it
+SEEN = 1e-4  # by how much, relative, the states behind an image must change with it
 
 Check = Callable[["VisionFamily", nn.Module], str | None]
 
@@ -63,7 +63,7 @@ def causality(family: "VisionFamily", module: nn.Module) -> str | None:
 
 
 def batches(family: "VisionFamily", module: nn.Module) -> str | None:
-    """A row padded in a batch with others, with and without pictures, has the states it has alone."""
+    """A row padded in a batch with others, with and without images, has the states it has alone."""
     rows = [_row(family, 0, "the lazy dog"), _row(family, None, "user"), _row(family, 1, "a tune for the learner")]
     together = _states(family, module, rows)
     for row, states in zip(rows, together, strict=True):
@@ -76,23 +76,23 @@ def batches(family: "VisionFamily", module: nn.Module) -> str | None:
     return None
 
 
-def sight(family: "VisionFamily", module: nn.Module) -> str | None:
-    """The states behind a picture change with it."""
+def images(family: "VisionFamily", module: nn.Module) -> str | None:
+    """The states behind an image change with it."""
     row = _row(family, 0, "the quick brown fox")
     negative = Pil.fromarray(255 - np.array(row.images[0].source))
     plain, other = (_states(family, module, [some])[0] for some in (row, replace(row, images=(refer(negative),))))
     behind = slice(row.images_end, None)
     change = _distance(plain[behind], other[behind])
-    return None if change > SEEN else f"another picture changes the states behind it by {change:.1e}"
+    return None if change > SEEN else f"another image changes the states behind it by {change:.1e}"
 
 
 def memory(family: "VisionFamily", module: nn.Module) -> str | None:
-    """A text has the states it had before pictures were seen."""
+    """A text has the states it had before images were seen."""
     text = _row(family, None, "the quick brown fox jumps over the lazy dog")
     before = _states(family, module, [text])[0]
     _states(family, module, [_row(family, 0, "the quick brown fox jumps over")])
     after = _states(family, module, [text])[0]
-    return _too_far("a picture seen before changes the states of a text", before, after)
+    return _too_far("an image seen before changes the states of a text", before, after)
 
 
 def gradients(family: "VisionFamily", module: nn.Module) -> str | None:
@@ -120,22 +120,22 @@ def gradients(family: "VisionFamily", module: nn.Module) -> str | None:
 CHECKS: dict[str, Check] = {
     "causality": causality,
     "rows in a batch": batches,
-    "sight": sight,
+    "images": images,
     "memory": memory,
     "gradients": gradients,
 }
 
 
-def _row(family: "VisionFamily", picture: int | None, text: str) -> Encoded:
-    """A row of a text, behind the picture of that number where there is one."""
-    parts = (Text(text),) if picture is None else (Image(refer(_noise(picture))), Text(text))
+def _row(family: "VisionFamily", image: int | None, text: str) -> Encoded:
+    """A row of a text, behind the image of that number where there is one."""
+    parts = (Text(text),) if image is None else (Image(refer(_noise(image))), Text(text))
     [row] = family.encode([Example(parts=parts, rendered=True)])
     return replace(row, loss_mask=np.ones_like(row.loss_mask))
 
 
-def _noise(picture: int) -> Pil.Image:
-    width, height = SIZES[picture]
-    pixels = np.random.default_rng(picture).integers(0, 256, (height, width, 3), dtype=np.uint8)
+def _noise(image: int) -> Pil.Image:
+    width, height = SIZES[image]
+    pixels = np.random.default_rng(image).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Pil.fromarray(pixels)
 
 

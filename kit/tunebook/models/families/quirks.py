@@ -58,7 +58,7 @@ QUIRKS = {
 
 
 def is_of_language(path: str, _: Any = None) -> bool:
-    """Whether a path is in the language model, all that is ever held in fewer bits: what eyes lose is lost."""
+    """Whether a path is in the language model, all that is held in fewer bits: what a vision tower loses is lost."""
     return path.startswith("language_model.")
 
 

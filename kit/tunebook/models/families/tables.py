@@ -107,7 +107,7 @@ def _beyond(tokens: np.ndarray, loss_mask: np.ndarray, tables: Tables) -> list[t
     """(where `tokens` are beyond a table, its rows, what it is called), of each table."""
     known = tables.targets if tables.tokens is None else tables.tokens
     found = [((tokens < 0) | (tokens >= known), known, "the embedding")]
-    if tables.targets < known:  # tokens of pictures are read, and never written
+    if tables.targets < known:  # tokens of images are read, and never written
         found.append((loss_mask & (tokens >= tables.targets), tables.targets, "the output head"))
     return found
 

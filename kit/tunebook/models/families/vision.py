@@ -150,7 +150,7 @@ class VisionFamily(Family):
         return Encoded(
             tokens=np.array(tokens, dtype=np.int32),
             loss_mask=np.array(mask, dtype=bool) & ~is_media,
-            images=tuple(part.picture for part in example.parts if isinstance(part, Image)),
+            images=tuple(part.image for part in example.parts if isinstance(part, Image)),
             images_end=int(np.flatnonzero(is_media)[-1]) + 1 if is_media.any() else 0,
         )
 
@@ -168,7 +168,7 @@ class VisionFamily(Family):
             if isinstance(part, Text):
                 yield part.text, part.supervised
             elif isinstance(part, Image):
-                text = self._expander.text_of(size_of(part.picture))
+                text = self._expander.text_of(size_of(part.image))
                 earlier = example.parts[number - 1] if number else None
                 is_wrapped = isinstance(earlier, Text) and earlier.text.endswith(before)
                 yield (text if is_wrapped else before + text + after), False
@@ -184,7 +184,7 @@ class VisionFamily(Family):
         images = []
         for row in with_images:
             try:
-                images.append([opened(picture) for picture in row.images])
+                images.append([opened(image) for image in row.images])
             except ValueError as error:
                 raise Unreadable(row.number, f"Row {row.number}: {error}") from error
         made = self._processed(with_images, images)

@@ -95,10 +95,10 @@ def _check_folder(folder: Path, name: str | Path) -> None:
 def _sees(config: dict[str, Any], name: str | Path, text_only: bool | None) -> bool:
     """Whether the model is to read images. Raises ValueError for one that hears, and for images asked of a text model.
 
-    `text_only` None decides by the config: a model that has eyes uses them.
+    `text_only` None decides by the config: a model that has a vision tower uses it.
     """
-    has_eyes = "vision_config" in config
-    if text_only is False and not has_eyes:
+    has_vision = "vision_config" in config
+    if text_only is False and not has_vision:
         raise ValueError(f"text_only is False, but {name} has no vision_config: it is a text model.")
     if text_only:
         return False
@@ -107,7 +107,7 @@ def _sees(config: dict[str, Any], name: str | Path, text_only: bool | None) -> b
             f"{name} reads sound as well (its config has audio_config), which is not tuned here. Pass text_only=True "
             "to tune its language model alone."
         )
-    return has_eyes
+    return has_vision
 
 
 def _check_config(config: Any, folder: Path) -> None:

@@ -99,7 +99,7 @@ def _quantized(
 ) -> tuple[nn.Module, dict]:
     """`module` with its linear layers and embeddings in `bits`-bit affine groups of 64, as mlx-lm's converter does.
 
-    Of a model that sees, only the language model is: what its eyes lose no adapter brings back.
+    Of a model that reads images, only the language model is: what its vision tower loses no adapter brings back.
     """
     if "quantization" in config:
         raise ValueError(

@@ -106,8 +106,8 @@ def _rows(rows: Sequence[Encoded]) -> str:
         digest.update(len(row.tokens).to_bytes(8, "little") + row.tokens.tobytes() + row.loss_mask.tobytes())
         if row.segments is not None:
             digest.update(row.segments.tobytes())
-        for picture in row.images:
-            digest.update(picture.digest)
+        for image in row.images:
+            digest.update(image.digest)
     return digest.hexdigest()[:12]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..examples import Example, Image, Text, Tokens
-from ..images import Picture, looked_at, refer
+from ..images import ImageReference, looked_at, refer
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
@@ -57,7 +57,7 @@ class Placing:
     template: ChatTemplate | None
     reach: Reach = ANYWHERE  # which files the rows may name
 
-    def take(self, row: Row, format: Format) -> tuple[Row, list[Picture]]:
+    def take(self, row: Row, format: Format) -> tuple[Row, list[ImageReference]]:
         """(the row as text alone, its images in the order of their placeholders). Raises BadRow."""
         column, read = _column(row), {*format.turns, *format.texts}
         if column and isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str) and self.template:
@@ -81,20 +81,20 @@ class Placing:
             found.places = [next(rest) if place is None else place for place in found.places]
         try:
             # To its end: one that is cut short is a bad row now, not a failed batch later.
-            pictures = [looked_at(refer(place, self.reach)) for place in found.places]
+            images = [looked_at(refer(place, self.reach)) for place in found.places]
         except ValueError as error:
             raise BadRow(str(error)) from error
-        return {**row, **taken}, pictures
+        return {**row, **taken}, images
 
-    def put_back(self, example: Example, pictures: Sequence[Picture]) -> Example:
-        """`example` with its placeholders replaced by `pictures`. Raises BadRow unless there is one for each."""
+    def put_back(self, example: Example, images: Sequence[ImageReference]) -> Example:
+        """`example` with its placeholders replaced by `images`. Raises BadRow unless there is one for each."""
         if isinstance(example.parts[0], Tokens):
-            if pictures or not {self._token, *self._of_pixels}.isdisjoint(example.parts[0].ids):
+            if images or not {self._token, *self._of_pixels}.isdisjoint(example.parts[0].ids):
                 raise BadRow("it came as token ids and speaks of images; give it as messages and images.")
             return example
         is_all_trained = all(part.supervised for part in example.parts)
         parts: list[Text | Image] = []
-        rest = iter(pictures)
+        rest = iter(images)
         count = 0
         for part in example.parts:
             assert isinstance(part, Text)
@@ -106,12 +106,10 @@ class Placing:
                 if part.supervised and not is_all_trained:
                     raise BadRow(f"an answer holds {self.placeholder}, and no model writes images; take it out.")
                 count += 1
-                if (picture := next(rest, None)) is not None:
-                    parts.append(Image(picture))
-        if count != len(pictures):
-            raise BadRow(
-                f"the text the model reads has {count} times {self.placeholder} for its {len(pictures)} images."
-            )
+                if (image := next(rest, None)) is not None:
+                    parts.append(Image(image))
+        if count != len(images):
+            raise BadRow(f"the text the model reads has {count} times {self.placeholder} for its {len(images)} images.")
         return Example(parts=tuple(parts), rendered=example.rendered)
 
     @cached_property
@@ -211,7 +209,7 @@ class Placing:
     def _template_shows_images(self) -> bool:
         if self.template is None:
             return False
-        parts = [{"type": "image"}, {"type": "text", "text": "a picture"}]
+        parts = [{"type": "image"}, {"type": "text", "text": "a text"}]
         shown = self.template.renders([_turn("user", parts)])
         return shown is not None and any(piece is None for piece in self._split(shown))
 

@@ -1,6 +1,6 @@
-"""Damaged pictures by the thousand: every one is read, or refused in one sentence, within 5 seconds and 500 MB.
+"""Damaged images by the thousand: every one is read, or refused in one sentence, within 5 seconds and 500 MB.
 
-    python bench/fuzz_pictures.py [how many] [seed]
+    python bench/fuzz_images.py [how many] [seed]
 
 Each is a good file of one of the formats that are opened, with bytes changed, cut off, repeated or put elsewhere.
 """
