@@ -1,0 +1,1 @@
+"""What `launches.py` is made of: models without weights, the steps that are taken with them, and the counting."""

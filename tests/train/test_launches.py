@@ -1,0 +1,64 @@
+"""How many primitives a step launches on Metal, counted by `bench/launches.py`, and whether it counts right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+SLACK = 0.02  # for a layer's small change; less would be in the way of any work, more would let a habit creep in
+
+# python bench/launches.py smollm2 --kit --settings default checkpointing
+# python bench/launches.py qwen3_5 --kit --settings default
+FROZEN = {
+    "smollm2": {"default": (28_103, 21_854), "checkpointing": (49_373, 21_854)},
+    "qwen3_5": {"default": (37_596, 19_286)},
+}  # (launches of a step, of them the update's)
+
+
+@pytest.mark.parametrize("model", FROZEN)
+def test_a_step_launches_as_many_primitives_as_were_counted_and_none_that_metal_lacks(model):
+    command = [sys.executable, str(BENCH / "launches.py"), model, "--kit", "--json", "--settings", *FROZEN[model]]
+    results = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)["results"]
+    assert {result["setting"] for result in results} == FROZEN[model].keys()
+    for result in results:
+        step, update = FROZEN[model][result["setting"]]
+        assert result["step"] == pytest.approx(step, rel=SLACK), result
+        assert result["update"] == pytest.approx(update, rel=SLACK), result
+        assert result["lacking"] == []
+
+
+def test_the_counting_is_right_about_graphs_that_are_counted_by_hand():
+    program = """
+import mlx.core as mx
+from graphs.counting import lacking, launches, noted_types
+from graphs.metal import as_on_metal
+from tunebook.machine import runtime
+
+x = mx.ones((4, 4)); mx.eval(x)
+twice = mx.exp(x)
+assert launches(mx.exp(x).T + twice, {"again": twice}) == {"Exp": 2, "Add": 1}
+
+own = mx.fast.rms_norm
+with as_on_metal():
+    assert runtime.backend() == "metal"
+    value, slope = mx.value_and_grad(lambda x: mx.fast.rms_norm(x, None, 1e-5).sum())(x)
+    assert launches(value) == {"Softmax": 1, "Sum": 1}
+    assert launches(slope) == {"Sort": 1}
+assert mx.fast.rms_norm is own and runtime.backend() == "cpu"
+
+def said(make):
+    with noted_types() as types:
+        made = make()
+    return lacking(launches(made), types)
+
+index = mx.array([1, 2])
+inverse, wide = said(lambda: mx.linalg.inv(x, stream=mx.cpu)), said(lambda: x.astype(mx.float64) + 1)
+eight = said(lambda: mx.zeros((4,), mx.int64).at[index].add(1))
+assert [len(some) for some in (inverse, wide, eight)] == [1, 1, 1], (inverse, wide, eight)
+assert "Inverse" in inverse[0] and "float64" in wide[0] and "int64" in eight[0] and "Scatter" in eight[0]
+assert said(lambda: mx.zeros((4,), mx.int32).at[index].add(1)) == []
+"""
+    subprocess.run([sys.executable, "-c", "import tunebook\n" + program], check=True, cwd=BENCH)
