@@ -46,7 +46,9 @@ def lacking(launched: Counter[str], types: set[mx.Dtype]) -> list[str]:
     scatters = sorted(name for name in launched if name.startswith("Scatter"))
     if scatters and types & EIGHT_BYTES:
         wide = ", ".join(sorted(str(dtype).rpartition(".")[2] for dtype in types & EIGHT_BYTES))
-        found.append(f"There are arrays of 8 bytes an element ({wide}) beside {scatters[0]}, which takes 4 at most.")
+        found.append(
+            f"There are elements of 8 bytes ({wide}) beside {scatters[0]}, which takes 4 at most: is it given them?"
+        )
     return found
 
 
