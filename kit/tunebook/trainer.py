@@ -1,7 +1,8 @@
 """Training as people use it: rows and settings in, a trained model and a result out, anyone may watch.
 
-The run itself is `loop.Run`, a generator of events. `train` and `train_async` make one, anew or from a checkpoint, and
-have it told to those who subscribed (`runs/listeners.py`); they differ only in whether the caller waits or awaits.
+The run itself is a generator of events (`train/loop.py`). `train` and `train_async` make one, anew or from a
+checkpoint, and have it told to those who subscribed (`runs/listeners.py`); they differ only in whether the caller waits
+or awaits.
 """
 
 from collections.abc import Mapping, Sequence

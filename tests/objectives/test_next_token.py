@@ -6,7 +6,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
-from tunebook.objectives import next_token as loss_room
+from tunebook.objectives import next_token
 from tunebook.objectives.next_token import measured_nats, summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
 
@@ -81,8 +81,8 @@ def test_padding_changes_nothing(tuned, rows):
 
 
 def in_pieces(monkeypatch, rows=8):
-    monkeypatch.setattr(loss_room, "LOGIT_BYTES", 1)
-    monkeypatch.setattr(loss_room, "FEWEST_ROWS", rows)
+    monkeypatch.setattr(next_token, "LOGIT_BYTES", 1)
+    monkeypatch.setattr(next_token, "FEWEST_ROWS", rows)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 8, 1000])
@@ -154,7 +154,7 @@ def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, monkeypatc
     step = nn.value_and_grad(model.module, summed_loss(model.family))
     peaks = {}
     for name, size in (("whole", 10**9), ("pieces", 8_000_000)):
-        monkeypatch.setattr(loss_room, "LOGIT_BYTES", size)
+        monkeypatch.setattr(next_token, "LOGIT_BYTES", size)
         mx.clear_cache()
         mx.reset_peak_memory()
         before = mx.get_active_memory()

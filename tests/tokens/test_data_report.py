@@ -46,9 +46,7 @@ def test_the_counts_are_those_of_a_plain_count(inspect, model, rows):
     lengths = sorted(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
     answers = [f"{row['messages'][1]['content']}<|im_end|>" for row in rows]
     answered = sum(len(tokenizer.encode(answer, add_special_tokens=False)) for answer in answers)
-    newlines = (
-        report.trained_tokens - answered
-    )  # after <|im_end|>: whether they are trained is not this room's business
+    newlines = report.trained_tokens - answered  # after <|im_end|>: whether they are trained is not asked here
     assert (report.source_rows, report.encoded_rows, report.tokens) == (12, 12, sum(lengths))
     assert newlines in (0, 12)
     assert (report.shortest, report.longest) == (lengths[0], lengths[-1])

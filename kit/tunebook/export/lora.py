@@ -1,7 +1,7 @@
 """Adapters alone, as mlx-lm saves them (stock `mlx_lm.load(base, adapter_path=folder)` opens the folder) or as PEFT.
 
 Modules trained whole go into the same file. mlx-lm (0.32) refuses such a file rather than lose them; it is read by
-`adapters.load_adapters`, by PEFT when it is in PEFT's format, and for other programs there are the merged weights.
+`models/adapters.py`, by PEFT when it is in PEFT's format, and for other programs there are the merged weights.
 """
 
 import json

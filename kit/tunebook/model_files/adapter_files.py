@@ -59,7 +59,8 @@ def base_of_adapters(folder: Path) -> Base | None:
     if not isinstance(name, str) or not name:
         raise ValueError(
             f"{folder} does not say what model its adapters are for; write its name as base_model_name_or_path into "
-            f"{SETTINGS_FILE}, or load that model and call adapters.load_adapters(model.module, folder)."
+            f"{SETTINGS_FILE}, or load that model and call load_adapters(model.module, folder) of "
+            "tunebook.models.adapters."
         )
     if revision is not None and not isinstance(revision, str):
         raise ValueError(f"{folder / SETTINGS_FILE}: revision is {revision!r}, which is no name of a revision.")

@@ -95,7 +95,7 @@ def load_adapters(
 ) -> None:
     """Put the adapters saved in `folder` on a bare `module`, in place, with the modules trained whole beside them.
 
-    It reads what `export.lora`, mlx-lm and PEFT write; `transformers_names` are the family's, for what PEFT wrote. The
+    It reads what `export/lora.py`, mlx-lm and PEFT write; `transformers_names` are the family's, for PEFT's. The
     last `added_rows` of the tables, which `resize` made, become what they were when the adapters were trained. They
     are trainable then, and nothing else is. What is refused (see `saved_adapters/open.py`) is refused before anything
     of the model is changed.

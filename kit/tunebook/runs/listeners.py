@@ -1,6 +1,6 @@
 """A run's events told to those who listen, waiting or awaiting, and an interrupt handed back to the run.
 
-A generator of events (`loop.Run.events`) is drained here; what was told is kept. Listeners are strangers' code: one
+A generator of events (`train/loop.py`) is drained here; what was told is kept. Listeners are strangers' code: one
 that raises is reported and left out from then on, and the run goes on. Nothing is drawn or decided here.
 """
 

@@ -1,8 +1,8 @@
 """Packing: short documents put together in rows of nearly `max_seq_length` tokens, so that little is padding.
 
 Encoded rows go in, fewer and fuller ones come out, and no document is split or lost. Whether a model then trains on
-each document as if it stood alone is proven here, on the model itself; how the documents are kept apart is the
-family's (`models/families/document_mask.py`).
+each document as if it stood alone is proven on the model itself (`train/packing_check.py`); how the documents are kept
+apart is the family's (`models/families/document_mask.py`).
 """
 
 from bisect import bisect_left, insort

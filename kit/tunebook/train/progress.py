@@ -1,6 +1,6 @@
 """How far a run is: what it has counted, measured and been told, as a checkpoint holds it and a resumed run goes on.
 
-Plain numbers and records go in and out. The weights and the optimizer's state are not here; `checkpoint.Checkpoint` has
+Plain numbers and records go in and out. The weights and the optimizer's state are not here; `kept/checkpoint.py` has
 them beside it.
 """
 

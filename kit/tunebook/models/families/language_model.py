@@ -89,7 +89,7 @@ def logits(module: nn.Module, tokens: mx.array) -> mx.array:
 
 
 def has_head(module: nn.Module) -> bool:
-    """Whether `seam.projection` of `states` gives what the whole language model does."""
+    """Whether `head.projection` of `states` gives what the whole language model does."""
     language = module["language_model"]
     if "lm_head" not in language and not ("model" in language and "embed_tokens" in language["model"]):
         return False

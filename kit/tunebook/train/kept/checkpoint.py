@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-00120` that appears whole or not at all, carries a digest of each of its files, and says
 what it is a checkpoint of. A torn or foreign one is told apart before anything is changed. The random state follows
-from the step (`step.Stepper.begin`) and needs no saving; the place in a stream of rows is part of the progress.
+from the step (`train/step.py`) and needs no saving; the place in a stream of rows is part of the progress.
 """
 
 from collections.abc import Callable, Mapping, Sequence
