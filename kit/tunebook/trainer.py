@@ -20,7 +20,7 @@ from .data.opened import ReadingOptions
 from .data.pretraining import MultimodalPretrain
 from .data.sources import Source
 from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
-from .export.gguf_feasibility import gguf_notice
+from .export.gguf.feasibility import gguf_notice
 from .machine.inert import one_line
 from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import Estimate, asked_checkpointing, estimate, settled

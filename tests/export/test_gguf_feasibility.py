@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.makers.scored_tokenizers import folder_of
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
-from tunebook.export.gguf_feasibility import check_gguf
+from tunebook.export.gguf.feasibility import check_gguf
 
 ROWS = [{"text": f"the cat sat on mat {number}"} for number in range(4)]
 

@@ -12,7 +12,7 @@ from tests.export.go_template import render
 from tests.makers.tiny import tiny_tokenizer
 from tunebook import FastModel
 from tunebook.data.formats.templates import ChatTemplate
-from tunebook.export.ollama import NoGoTemplate, turns_of, write_modelfile
+from tunebook.export.gguf.ollama import NoGoTemplate, turns_of, write_modelfile
 
 DATED = ("gptoss", "llama3_2", "muse_glimmer")
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
-from tunebook.export.gguf_adapter import verify_gguf_adapter
+from tunebook.export.gguf.adapter import verify_gguf_adapter
 from tunebook.export.readback import llama_cpp
 from tunebook.gguf import UnsupportedArchitecture, write_gguf
 

@@ -12,7 +12,7 @@ from mlx_lm.utils import load_model
 from tests.frozen.k_quants import CASES, FILE, LETTERS, words
 from tests.makers.tiny import tiny_config, tiny_model_folder
 from tunebook import FastModel
-from tunebook.export.gguf import notes_on
+from tunebook.export.gguf.files import notes_on
 from tunebook.export.readback import llama_cpp
 from tunebook.gguf import encode, read_gguf, write_gguf
 from tunebook.gguf.architectures.lookup import architecture_of_config, completed

@@ -1,6 +1,6 @@
 """Leaving the notebook: LoRA, merged weights and GGUF, each written from a copy and read back before it counts.
 
-`saving.py` is the way in: what is asked is checked, written (`lora.py`, `merged.py`, `gguf.py`), put in its place among
+`saving.py` is the way in: what is asked is checked, written (`lora.py`, `merged.py`, `gguf/`), put in its place among
 a person's files (`target/`), opened by the program it is for (`readback/`), and told of (`report.py`).
 
 Another kind of export is a file beside these three that writes into an empty folder, a function in `saving.py`, and a
@@ -8,6 +8,6 @@ method of `FastModel` for people to call. Its name goes into the table of `targe
 replaces; who opens it into `readback/other_programs.py`, or it is not verified and says so in a note; and if it has a
 model card, how to open it into `usage.py` and `card.py`.
 
-Doors: `gguf`, `gguf_feasibility`, `hub`, `lora`, `merged`, `readback/llama_cpp`, `readback/mlx_lm_reader`, `report`,
-`saving`, `usage`.
+Doors: `gguf/feasibility`, `gguf/files`, `hub`, `lora`, `merged`, `readback/llama_cpp`, `readback/mlx_lm_reader`,
+`report`, `saving`, `usage`.
 """

@@ -18,12 +18,12 @@ from ..models.adapters import trained_whole
 from ..models.loaded import Loaded
 from ..models.loader import DTYPES
 from .card import hub_id, model_card, short_name
-from .gguf import gguf_names, notes_on, save_gguf
-from .gguf_adapter import gguf_adapter_name, save_gguf_adapter, verify_gguf_adapter
-from .gguf_feasibility import check_gguf
+from .gguf.adapter import gguf_adapter_name, save_gguf_adapter, verify_gguf_adapter
+from .gguf.feasibility import check_gguf
+from .gguf.files import gguf_names, notes_on, save_gguf
+from .gguf.ollama import modelfile_of, write_modelfile
 from .lora import AdapterFormat, save_lora
 from .merged import save_merged
-from .ollama import modelfile_of, write_modelfile
 from .quantize import QUANTIZATIONS, adapters_lost
 from .readback.stock import misread_by_stock, unlike_stock
 from .readback.verify import verify_export

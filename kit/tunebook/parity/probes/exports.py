@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...data.encoded import Encoded
-from ...export.gguf import save_gguf
+from ...export.gguf.files import save_gguf
 from ...export.lora import save_lora
 from ...export.merged import save_merged
 from ...export.readback import llama_cpp, mlx_lm_reader

@@ -1,7 +1,7 @@
 """The adapters alone as one .gguf, for llama.cpp's `--lora` on a GGUF of the base model.
 
 It holds low-rank factors and nothing else: DoRA and modules that were trained whole are refused, and go into a merged
-file (`gguf.py`) instead.
+file (`files.py`) instead.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRASwitchLinear
 
-from ..data.encoded import Encoded
-from ..data.sources import Row
-from ..gguf import write_gguf
-from ..gguf.adapter import Factors, write_adapter
-from ..machine.working import working_folder
-from ..models.adapters import describe
-from ..models.loaded import Loaded
-from ..tokens.encoding import encode_rows
-from ..train.evaluation import score_now
-from .gguf import gguf_names, name_of
-from .gguf_feasibility import check_gguf, check_gguf_adapter
-from .readback import llama_cpp
-from .readback.verify import TOLERANCE, Verification, bytes_on_disk
+from ...data.encoded import Encoded
+from ...data.sources import Row
+from ...gguf import write_gguf
+from ...gguf.adapter import Factors, write_adapter
+from ...machine.working import working_folder
+from ...models.adapters import describe
+from ...models.loaded import Loaded
+from ...tokens.encoding import encode_rows
+from ...train.evaluation import score_now
+from ..readback import llama_cpp
+from ..readback.verify import TOLERANCE, Verification, bytes_on_disk
+from .feasibility import check_gguf, check_gguf_adapter
+from .files import gguf_names, name_of
 
 
 def save_gguf_adapter(loaded: Loaded, folder: Path | str) -> Path:

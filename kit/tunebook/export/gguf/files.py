@@ -9,10 +9,10 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..gguf import WrittenGguf, check_quantizations, write_gguf
-from ..models.loaded import Loaded
-from .gguf_feasibility import check_gguf
-from .merged import save_merged
+from ...gguf import WrittenGguf, check_quantizations, write_gguf
+from ...models.loaded import Loaded
+from ..merged import save_merged
+from .feasibility import check_gguf
 
 _LONGEST_NAME = 60  # letters, of up to four bytes; a file system takes names of 255 bytes
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..data.formats import BadRow
-from ..data.formats.templates import ChatTemplate, Message
-from ..model_files.generation_config import usable_generation
-from ..models.loaded import Loaded
+from ...data.formats import BadRow
+from ...data.formats.templates import ChatTemplate, Message
+from ...model_files.generation_config import usable_generation
+from ...models.loaded import Loaded
 
 MOST_CONTEXT = 8192  # tokens; Ollama reserves memory for the whole window when it starts
 

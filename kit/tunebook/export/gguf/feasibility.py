@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ..gguf import check_architecture, check_tokenizer
-from ..gguf.adapter import EMBEDDING
-from ..models.adapters import adapter_paths, trained_whole
-from ..models.loaded import Loaded
+from ...gguf import check_architecture, check_tokenizer
+from ...gguf.adapter import EMBEDDING
+from ...models.adapters import adapter_paths, trained_whole
+from ...models.loaded import Loaded
 
 
 def check_gguf(loaded: Loaded) -> None:
