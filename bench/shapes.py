@@ -41,7 +41,7 @@ SHAPES = {
         "max_position_embeddings": 32768,
     },
 }
-ROOMS = {"llama": llama, "gemma3_text": gemma3_text}
+ARCHITECTURES = {"llama": llama, "gemma3_text": gemma3_text}
 
 
 def write_folder(folder: Path, shape: str, **others: int) -> Path:
@@ -50,9 +50,9 @@ def write_folder(folder: Path, shape: str, **others: int) -> Path:
     `others` are settings that take the place of the shape's own.
     """
     config = SHAPES[shape] | others
-    room = ROOMS[config["model_type"]]
+    architecture = ARCHITECTURES[config["model_type"]]
     mx.random.seed(0)
-    module = room.Model(room.ModelArgs.from_dict(config))
+    module = architecture.Model(architecture.ModelArgs.from_dict(config))
     weights = dict(tree_flatten(module.parameters()))
     folder.mkdir(parents=True, exist_ok=True)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})

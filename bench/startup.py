@@ -25,7 +25,7 @@ def lap(name, laps={}):
 import tunebook
 lap("import tunebook")
 from tunebook import FastModel, Trainer, TrainingConfig
-lap("import its MLX rooms")
+lap("import its MLX modules")
 model, tokenizer = FastModel.from_pretrained(sys.argv[1])
 FastModel.get_peft_model(model)
 lap("load")

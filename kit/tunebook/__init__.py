@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
     with torch_unseen():
-        room = import_module(f".{_ON_FIRST_USE[name]}", __name__)
+        module = import_module(f".{_ON_FIRST_USE[name]}", __name__)
     if name in ("memory", "samples"):
-        return room
-    return room.load if name == "load_run" else getattr(room, name)
+        return module
+    return module.load if name == "load_run" else getattr(module, name)

@@ -110,8 +110,8 @@ def train_one_step(model, rows, out, **how):
     return trainer.train(**how).run_folder
 
 
-@pytest.mark.parametrize("room", ["a push", "a model that was opened"])
-def test_what_is_needed_on_the_way_is_gone_when_the_next_one_needs_something(tmp_path, monkeypatch, tiny_folder, room):
+@pytest.mark.parametrize("way", ["a push", "a model that was opened"])
+def test_what_is_needed_on_the_way_is_gone_when_the_next_one_needs_something(tmp_path, monkeypatch, tiny_folder, way):
     code = {
         "a push": "with working.working_folder('push') as p: (p / 'model').touch(), os.kill(os.getpid(), 9)",
         "a model that was opened": (
@@ -121,7 +121,7 @@ def test_what_is_needed_on_the_way_is_gone_when_the_next_one_needs_something(tmp
     start = "import os\nfrom pathlib import Path\nfrom tunebook.machine import working\n"
     start += "from tunebook.model_files import trusted\n"
     elsewhere = os.environ | {"TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", start + code[room]], capture_output=True, env=elsewhere, check=False)
+    done = subprocess.run([sys.executable, "-c", start + code[way]], capture_output=True, env=elsewhere, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     left = [path.name for path in tmp_path.rglob("*.partial-*")]
     assert len(left) == 1

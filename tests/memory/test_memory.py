@@ -53,8 +53,8 @@ class Model:
     gradient_checkpointing = "auto"
 
     def __init__(self, settings: dict[str, Any], *, lora: LoraConfig | None = None, dtype=mx.float32, bits=None):
-        room = gemma3_text if settings["model_type"] == "gemma3_text" else llama
-        module = room.Model(room.ModelArgs.from_dict(settings))
+        architecture = gemma3_text if settings["model_type"] == "gemma3_text" else llama
+        module = architecture.Model(architecture.ModelArgs.from_dict(settings))
         module.set_dtype(dtype)
         if bits:
             module, _ = quantize_model(module, dict(settings), group_size=64, bits=bits)
