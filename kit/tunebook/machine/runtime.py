@@ -62,6 +62,7 @@ def default_dtype(checkpoint_dtype: "mx.Dtype") -> "mx.Dtype":
 
 
 def memory() -> Memory:
+    """What MLX holds of this process at this moment, keeps for reuse and held at most; GB of 1e9 bytes."""
     import mlx.core as mx
 
     return Memory(

@@ -117,7 +117,8 @@ def _in_pieces(
     """The summed loss of states (N, D), `rows` of them at a time, with gradients for them and for `layer`, the head's.
 
     Each piece depends on the gradient of the one before, or MLX would make the logits of all of them first. Nothing is
-    evaluated here: that would keep every array the states were made of, where the whole step keeps a third of them.
+    evaluated here: the arrays that the states were made of would then all be held at once, three times as much as where
+    a step is evaluated as a whole.
     """
     parameters = flat(layer.trainable_parameters())
 

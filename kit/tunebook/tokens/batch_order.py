@@ -111,7 +111,7 @@ def torch_randperm(count: int, seed: int) -> list[int]:
     """`torch.randperm(count, generator=torch.Generator().manual_seed(seed))` on the CPU, bit for bit, without torch.
 
     NumPy's RandomState draws the same words from the same Mersenne Twister. Source: ATen's `randperm_cpu` in torch
-    2.13, which from 2**32 / 20 items on draws words of 64 bits, and then the two part.
+    2.13, which from 2**32 / 20 items on draws words of 64 bits; from there on the orders differ.
     """
     words = np.random.RandomState(seed % 2**32).randint(0, 2**32, size=max(0, count - 1), dtype=np.uint32).tolist()
     order = list(range(count))

@@ -40,7 +40,7 @@ class Collator:
 
     def _made(self, rows: Sequence[Encoded]) -> Collated:
         batch, left_out = collated(self._family, rows, self._max_seq_length, skip_unreadable=self._skip_unreadable)
-        mx.eval(batch)  # what a thread left undone, no other could do
+        mx.eval(batch)  # MLX (0.32) evaluates an array on no other thread than the one that made it
         return batch, left_out
 
 

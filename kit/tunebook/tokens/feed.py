@@ -61,6 +61,7 @@ class StoredFeed:
         self.known, self._config = rows, config
 
     def portions(self, place: Place) -> Iterator[Portion]:
+        """One for each step behind `place.step`, epoch after epoch without end; only a step's rows are read."""
         to_come = islice(windows(lengths_of(self.known), self._config), place.step, None)
         for step, window in enumerate(to_come, start=place.step + 1):
             yield Portion([[self.known[number] for number in numbers] for numbers in window], Place(step))

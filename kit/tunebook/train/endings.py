@@ -10,7 +10,8 @@ from ..events import EndReason, EvalEvent
 from ..machine import runtime
 from ..machine.gpu_errors import GpuFault, gpu_fault
 
-# After this many steps in a row whose loss or gradients are not finite, waiting for a better one is hope.
+# A step whose loss or gradients are not finite is not applied, so the weights that gave it stay. After this many of
+# them in a row the rows are not the cause, and the run ends.
 STEPS_NOT_FINITE = 3
 
 TORN = (

@@ -55,7 +55,7 @@ def test_padding_is_never_supervised(model, rows):
 
 
 # Models of mlx-lm as changes to the tiny Llama's config, with how their hidden states become logits.
-SEAMS = {
+HEADS = {
     "llama": ({}, projection),
     "untied llama": ({"tie_word_embeddings": False}, projection),
     "qwen2": ({}, projection),
@@ -116,23 +116,23 @@ SEAMS = {
 
 
 def tiny(name, folder):
-    changes, _ = SEAMS[name]
+    changes, _ = HEADS[name]
     return FastModel.from_pretrained(tiny_model_folder(folder, name if name in ARCHITECTURES else "llama", **changes))[
         0
     ]
 
 
-@pytest.mark.parametrize("name", SEAMS)
+@pytest.mark.parametrize("name", HEADS)
 def test_hidden_states_and_head_give_the_models_own_logits(name, tmp_path, rows):
     model = tiny(name, tmp_path)
     batch = model.family.collate(encoded(model, rows), width=65)
     apart = model.family.head(model.module, model.family.hidden(model.module, batch))
-    assert find_head(model.module) is SEAMS[name][1]
+    assert find_head(model.module) is HEADS[name][1]
     assert mx.allclose(apart, model.module(batch["tokens"][:, :-1]), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SEAMS)
-def test_the_loss_by_the_seam_has_the_value_and_gradients_of_the_plain_one(name, tmp_path, rows, monkeypatch):
+@pytest.mark.parametrize("name", HEADS)
+def test_the_loss_of_the_head_alone_has_the_value_and_gradients_of_the_plain_one(name, tmp_path, rows, monkeypatch):
     monkeypatch.setattr(next_token, "LOGIT_BYTES", 1)
     monkeypatch.setattr(next_token, "FEWEST_ROWS", 16)
     model = tiny(name, tmp_path)

@@ -1,7 +1,7 @@
 """Where a model's trunk ends and its output head begins, so that logits are made for a few positions only.
 
-mlx-lm's models do not promise such a seam. Two ways to send hidden states through the head are tried, and the one that
-is used was proven on a probe.
+mlx-lm's models do not promise that the two can be called apart. Two ways to send hidden states through the head are
+tried, and the one that is used was proven on a probe.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def head_layer(module: nn.Module) -> nn.Module:
 
 
 def projection(module: nn.Module, hidden: mx.array) -> mx.array:
-    """The output projection: the model's own where it has one, else its embedding read backwards."""
+    """(..., V) logits of hidden states (..., D), by the model's own output layer or, without one, its embedding."""
     language = language_model(module)
     return language["lm_head"](hidden) if "lm_head" in language else language["model"]["embed_tokens"].as_linear(hidden)
 

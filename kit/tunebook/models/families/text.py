@@ -1,7 +1,8 @@
 """Text models loaded through mlx-lm: one row is a string, one batch is a rectangle of token ids.
 
 The loss wants hidden states and the output head apart, so that logits are made for supervised tokens only. mlx-lm's
-models do not promise such a seam, so it is proven on a probe before it is used; a model without it is called whole.
+models do not promise that the two can be called apart, so it is proven on a probe before it is done; a model where
+they cannot is called whole.
 """
 
 from collections.abc import Iterator, Sequence
