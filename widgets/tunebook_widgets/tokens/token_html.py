@@ -57,7 +57,7 @@ def static_html(card: Card, pages: Sequence[Page]) -> str:
             f'<div class="tunebook-tokens"><style>{STYLE.read_text()}</style>',
             f'<p class="tunebook-heading"><b>{escape(heading)}</b></p>',
             *(f"<p>{escape(fact)}</p>" for fact in facts),
-            _picture(card.bars),
+            _drawing(card.bars),
             _findings(card.findings),
             _LEGEND,
             *(_page(page, group, is_open=place == 0) for place, page in enumerate(pages)),
@@ -73,7 +73,7 @@ def _findings(findings: Sequence[tuple[str, str]]) -> str:
     return f'<ul class="tunebook-findings">{"".join(items)}</ul>'
 
 
-def _picture(bars: Bars) -> str:
+def _drawing(bars: Bars) -> str:
     """The histogram. It holds no text: a viewer that drops the drawing would leave its words behind."""
     tallest, across = max(bars.counts), 10 * len(bars.counts)
     drawn = []

@@ -1,6 +1,6 @@
 """Which rows are the same row: a row -> a digest of its content, whatever library holds its values.
 
-Arrays count as the lists of their numbers, pictures as their pixels, files named by a path as that path. A value nobody
+Arrays count as the lists of their numbers, images as their pixels, files named by a path as that path. A value nobody
 can read the content of makes its row unlike every other, so that none is taken for a copy by mistake.
 """
 
@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):  # np.generic: one number
         return value.tolist()
     if isinstance(value, Image.Image):
-        return _picture(value)
+        return _image(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return ["bytes", hashlib.blake2b(value, digest_size=16).hexdigest()]
     if isinstance(value, os.PathLike):
@@ -59,11 +59,11 @@ def _plain(value: Any) -> Any:
         return ["unlike any other", uuid.uuid4().hex]
 
 
-def _picture(picture: Image.Image) -> list[Any]:
+def _image(image: Image.Image) -> list[Any]:
     try:
-        pixels = picture.tobytes()
-        palette = picture.palette.tobytes() if picture.palette is not None else b""
+        pixels = image.tobytes()
+        palette = image.palette.tobytes() if image.palette is not None else b""
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # cut short, or of no kind PIL reads
         return ["unlike any other", uuid.uuid4().hex]
     digest = hashlib.blake2b(pixels + palette, digest_size=16).hexdigest()
-    return ["picture", picture.mode, *picture.size, digest]
+    return ["picture", image.mode, *image.size, digest]
