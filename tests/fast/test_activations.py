@@ -97,7 +97,7 @@ def test_every_such_layer_is_changed_and_all_are_put_back(architecture, changed,
     assert {path: type(layer) for path, layer in module.named_modules()} == before
 
 
-def test_a_step_keeps_less(tmp_path):
+def test_a_step_keeps_an_eighth_less_than_the_plain_layers_do(tmp_path):
     model, _ = FastModel.from_pretrained(tiny_model_folder(tmp_path, num_hidden_layers=8, intermediate_size=1024))
     FastModel.get_peft_model(model, r=4)
     tokens = mx.arange(2 * 257).reshape(2, 257) % 300

@@ -141,7 +141,7 @@ def test_the_settings_of_a_run_are_its_config_and_the_user_has_the_last_word(tra
 
 
 @pytest.mark.parametrize("tracker", ["in_tensorboard", "in_trackio"])
-def test_the_end_says_why(tracker, request):
+def test_the_end_of_a_run_stands_at_its_last_step_with_the_reason_and_the_message(tracker, request):
     assert request.getfixturevalue(tracker).texts["end"] == [(3, "finished: All done.")]
 
 

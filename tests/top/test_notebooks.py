@@ -26,8 +26,9 @@ def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_notebooks():
-    assert ALL
+def test_every_source_has_its_notebook_and_every_notebook_its_source():
+    sources = {path.stem for path in (NOTEBOOKS / "src").glob("*.py")}
+    assert sources == {path.stem for path in ALL} != set()
 
 
 def test_a_notebook_and_its_source_hold_the_same_cells(path, notebook):

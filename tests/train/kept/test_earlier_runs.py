@@ -98,7 +98,7 @@ def test_a_run_that_had_no_checkpoint_yet_is_named_too_with_when_it_fell_silent(
     assert "resume_from_checkpoint" not in sentence
 
 
-def test_it_is_said_once(run):
+def test_a_run_that_broke_off_is_named_by_the_next_one_alone(run):
     run(interrupt_at=2)
     assert len(broke_off(run()[2])) == 1
     assert broke_off(run()[2]) == []

@@ -90,7 +90,7 @@ def test_a_run_stopped_and_resumed_is_the_undisturbed_one_with_every_optimizer(t
     assert same(weights(second), weights(whole))
 
 
-def test_full_tuning_resumes_too(tiny_folder, rows, tmp_path):
+def test_all_weights_of_a_model_resume_to_those_of_an_undisturbed_run(tiny_folder, rows, tmp_path):
     def whole_model(out):
         model, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=128, full_finetuning=True)
         args = TrainingConfig(**{**SETTINGS, "max_steps": 4, "output_dir": str(out)})
