@@ -5,6 +5,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import activations as upstream
 from mlx_lm.tuner.lora import LoRALinear
 
+from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
 from tunebook.fast.activations import adapted, gelu_approx, lean_activations, rms_norm, swiglu
@@ -103,13 +104,6 @@ def test_a_step_keeps_an_eighth_less_than_the_plain_layers_do(tmp_path):
     tokens = mx.arange(2 * 257).reshape(2, 257) % 300
     batch = {"tokens": tokens, "loss_mask": mx.ones(tokens.shape, mx.bool_)}
 
-    def peak():
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        before = mx.get_active_memory()
-        gradients(model, batch)
-        return mx.get_peak_memory() - before
-
-    plain = peak()
+    plain = peak_bytes(lambda: gradients(model, batch))
     with lean_activations(model.module):
-        assert peak() < 0.87 * plain
+        assert peak_bytes(lambda: gradients(model, batch)) < 0.87 * plain

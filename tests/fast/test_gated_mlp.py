@@ -13,6 +13,7 @@ from mlx_lm.models import llama
 from mlx_lm.models.activations import swiglu
 from mlx_lm.tuner.lora import LoRALinear
 
+from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_config, tiny_model_folder
 from tunebook import FastModel, TrainingConfig
 from tunebook.fast.gated_mlp import FORMS, has_form, lean_mlps
@@ -157,12 +158,8 @@ def test_three_arrays_of_the_mlps_width_are_kept_and_no_fourth():
     def peak(depth):
         module = stack(depth)
         mx.eval(module.parameters(), x)
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        before = mx.get_active_memory()
         with lean_mlps(module):
-            mx.eval(nn.value_and_grad(module, lambda module: module(x).sum())(module))
-        return mx.get_peak_memory() - before
+            return peak_bytes(lambda: nn.value_and_grad(module, lambda module: module(x).sum())(module))
 
     assert 2.5 < (peak(12) - peak(6)) / 6 / wide < 3.4  # MLX frees an array a few operations sooner or later
 

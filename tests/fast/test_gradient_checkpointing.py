@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
+from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.fast.gradient_checkpointing import recomputed_layers
@@ -62,16 +63,9 @@ def test_a_deep_model_peaks_lower(tmp_path):
     tokens = mx.arange(4 * 128).reshape(4, 128) % 300
     batch = {"tokens": tokens, "loss_mask": mx.arange(128)[None] + mx.zeros((4, 1)) > 120}
 
-    def peak():
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        before = mx.get_active_memory()
-        loss_and_gradients(model, batch)
-        return mx.get_peak_memory() - before
-
-    plain = peak()
+    plain = peak_bytes(lambda: loss_and_gradients(model, batch))
     with recomputed_layers(model.module):
-        assert peak() < 0.5 * plain
+        assert peak_bytes(lambda: loss_and_gradients(model, batch)) < 0.5 * plain
 
 
 def test_nothing_of_it_is_left_when_the_block_ends_even_by_an_error(tuned):

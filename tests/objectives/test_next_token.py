@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
+from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.objectives import next_token
@@ -155,10 +156,6 @@ def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, monkeypatc
     peaks = {}
     for name, size in (("whole", 10**9), ("pieces", 8_000_000)):
         monkeypatch.setattr(next_token, "LOGIT_BYTES", size)
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        before = mx.get_active_memory()
-        mx.eval(step(model.module, batch, positions))
-        peaks[name] = mx.get_peak_memory() - before
+        peaks[name] = peak_bytes(lambda: step(model.module, batch, positions))
     assert peaks["whole"] > 300e6
     assert peaks["pieces"] < 0.45 * peaks["whole"]

@@ -22,6 +22,7 @@ from tests.makers.packed_rows import (
     plain_nats,
     rows_of,
 )
+from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, TrainingConfig
 from tunebook.fast.gradient_checkpointing import recomputed_layers
@@ -71,16 +72,10 @@ def test_recomputing_layers_of_packed_rows_peaks_lower(tmp_path):
     model = opened(tmp_path, num_hidden_layers=12)
     batch = model.family.collate(pack(rows_of([50, 60, 70, 20, 56]), 128, seed=0), 128)
 
-    def peak():
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        before = mx.get_active_memory()
-        means(model.module, summed_loss(model.family), batch, supervised_positions(batch)[-8:])
-        return mx.get_peak_memory() - before
-
-    plain = peak()
+    positions = supervised_positions(batch)[-8:]
+    plain = peak_bytes(lambda: means(model.module, summed_loss(model.family), batch, positions))
     with recomputed_layers(model.module):
-        assert peak() < 0.5 * plain
+        assert peak_bytes(lambda: means(model.module, summed_loss(model.family), batch, positions)) < 0.5 * plain
 
 
 def test_a_compiled_pass_takes_packed_and_other_batches_in_turn(tmp_path):

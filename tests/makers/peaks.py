@@ -1,0 +1,15 @@
+"""How much memory MLX takes for something, in bytes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """What MLX held at most while `work` was done and what it gives was evaluated, beyond what it held before."""
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(work())
+    return mx.get_peak_memory() - before
