@@ -60,3 +60,9 @@ def test_adapters_of_mlx_vlm_with_its_old_names_are_opened_once_their_scale_is_w
     named = {f"{name[:-6]}{leaves[name[-6:]]}": array for name, array in mx.load(str(path)).items()}
     mx.save_safetensors(str(path), named)
     assert np.abs(opened(folder) - expected).max() < 1e-5
+
+
+def test_a_scale_may_be_a_whole_number_of_any_size(bases, tmp_path):
+    folder, _ = of_mlx_lm(bases["tied"], tmp_path / "mlx", {"lora_parameters": {**Q_AND_V, "scale": 2**63}})
+    model, _ = FastModel.from_pretrained(folder)
+    assert np.isfinite(np.array(model.module(mx.array(TOKENS)))).all()

@@ -82,7 +82,9 @@ def from_mlx(written: dict[str, Any]) -> dict[str, Any]:
         complaints += _wrong_parameters(lora)
     if complaints:
         raise ValueError(f"The settings in adapter_config.json are wrong: {'; '.join(complaints)}. Correct them there.")
-    return {"fine_tune_type": kind, "num_layers": layers, "lora_parameters": {"dropout": 0.0, **lora}}
+    # A whole number of JSON may be one that MLX has no room for; a float has.
+    floats = {name: float(lora[name]) for name in ("scale", "dropout") if name in lora and kind != "full"}
+    return {"fine_tune_type": kind, "num_layers": layers, "lora_parameters": {"dropout": 0.0, **lora, **floats}}
 
 
 def _wrong_parameters(lora: dict[str, Any]) -> list[str]:
