@@ -10,6 +10,14 @@ from tunebook import FastModel
 from tunebook.model_files.believable import check_config
 from tunebook.model_files.tensor_files import shapes_in
 
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -41,6 +49,10 @@ def refusal(folder):
         ("vision_config", 7, "vision_config is 7, which must be a section"),
         ("model_type", None, "model_type is None, which must be the name of a kind of model"),
         ("max_position_embeddings", -3, "max_position_embeddings is -3"),
+        ("rope_scaling", {**LLAMA_3, "factor": 0}, "rope_scaling.factor is 0, which must be a number above 0"),
+        ("rope_scaling", {**LLAMA_3, "low_freq_factor": -1}, "rope_scaling.low_freq_factor is -1"),
+        ("rope_scaling", {"rope_type": "yarn", "factor": "4"}, "rope_scaling.factor is '4'"),
+        ("rope_parameters", {"full_attention": {"rope_theta": 0}}, "rope_parameters.full_attention.rope_theta is 0"),
     ],
 )
 def test_settings_that_no_weights_have_are_refused_by_name(folder, name, value, said):
@@ -52,6 +64,7 @@ def test_what_released_configs_hold_is_believed(tmp_path):
     shapes = [(64, 64), (512, 64), (64,)]
     config = {"model_type": "mamba2", "time_step_limit": [0.0, float("inf")], "head_dim": None, "num_hidden_layers": 2}
     config |= {"intermediate_size": [128, 256], "rope_theta": 10000, "num_local_experts": 0, "vision_config": None}
+    config |= {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24], "factor": None, "mscale": 0}}
     check_config(config, shapes, tmp_path / "config.json")
     check_config({"model_type": "x", "text_config": {"num_hidden_layers": 3}}, shapes, tmp_path / "config.json")
 

@@ -17,6 +17,11 @@ _SIZES = (
 )
 _COUNTS = ("max_position_embeddings", "n_positions")  # of no tensor's size
 _ABOVE_ZERO = ("rope_theta", "rope_local_base_freq", "query_pre_attn_scalar")
+_ROPE = ("rope_scaling", "rope_parameters")
+_ROPE_ABOVE_ZERO = (
+    *("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow", "rope_theta"),
+    *("original_max_position_embeddings", "partial_rotary_factor"),
+)
 _SMALL = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps")
 _SECTIONS = ("text_config", "vision_config")
 _MAY_BE_ANY = ("time_step_limit",)  # mamba's, which has no upper end
@@ -45,6 +50,8 @@ def _wrong(config: dict[str, Any], *, layers: int, size: int) -> Iterator[str]:
                 yield from _wrong(value, layers=layers, size=size)
             else:
                 yield f"{said}, which must be a section of settings"
+        elif name in _ROPE and isinstance(value, dict):
+            yield from _wrong_of_rope(value, name)
         elif value is None or isinstance(value, list) or name in _MAY_BE_ANY:
             continue
         elif name in (*_LAYERS, *_SIZES, *_COUNTS):
@@ -60,6 +67,15 @@ def _wrong(config: dict[str, Any], *, layers: int, size: int) -> Iterator[str]:
                 yield f"{said}, which must be a number from 0 to 1"
         elif isinstance(value, float) and not math.isfinite(value):
             yield f"{said}, which is no finite number"
+
+
+def _wrong_of_rope(settings: dict[str, Any], place: str) -> Iterator[str]:
+    """What is wrong in the settings of positions, of all layers or of each kind of them."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _wrong_of_rope(value, f"{place}.{name}")
+        elif name in _ROPE_ABOVE_ZERO and value is not None and (not _is_number(value) or value <= 0):
+            yield f"{place}.{name} is {_shortly(value)}, which must be a number above 0"
 
 
 def _is_number(value: Any) -> bool:
