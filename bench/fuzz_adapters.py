@@ -3,26 +3,25 @@
 `python bench/fuzz_adapters.py 1000` damages the settings of PEFT's, mlx-lm's and mlx-vlm's adapters, the settings of
 their base, and the files of tensors of both. It says how many were opened and how many refused in one sentence, and
 names every other outcome: an error that is no sentence, logits that are not finite, a dead process, more than 5 seconds
-of a processor or 500 MB. Exit status 1 where there is one.
+of a processor or 500 MB. Exit status 1 where there is one. A second number says which folder is the first.
 """
 
-import io
 import json
 import os
 import random
-import resource
 import shutil
 import struct
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import mlx.core as mx
 import numpy as np
+from limited import count_outcomes, outcome, prepare
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
@@ -31,7 +30,6 @@ from tunebook import FastModel, LoraConfig
 from tunebook.models.adapters import add_adapters, describe
 from tunebook.train.divergence import spoilt_weights
 
-SECONDS, MEGABYTES = 5, 500
 BASES = ("llama", "qwen2", "gemma2")
 SETTINGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 # Values as JSON text, since some are none that `json` would write.
@@ -170,60 +168,21 @@ def open_and_answer(folder: Path) -> str:
     return "opened with logits that are not finite"
 
 
-def outcome(task: Callable[[Path], Any], folder: Path) -> str:
-    """In a forked child: what `task` says, "refused", or what went wrong."""
-    ear, mouth = os.pipe()
-    child = os.fork()
-    if child == 0:
-        resource.setrlimit(resource.RLIMIT_CPU, (2 * SECONDS, 2 * SECONDS))
-        pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else None
-        if pages is not None:  # the machine is not to be brought down by what is looked for
-            most = pages * resource.getpagesize() + (6 << 30)
-            resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        try:
-            with redirect_stdout(io.StringIO()):
-                said = str(task(folder))
-        except (ValueError, FileNotFoundError) as error:
-            said = "refused"
-            text = str(error)
-            if "\n" in text or not 20 < len(text) < 1000 or not text.endswith((".", ")")):
-                said = f"{type(error).__name__} of no sentence: {text[:300]!r}"
-            elif os.environ.get("SHOW"):
-                said = f"refused {text}"
-        except BaseException as error:  # noqa: BLE001 (what else there is, is what is looked for)
-            said = f"{type(error).__name__}: {str(error)[:300]!r}"
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-        os.write(mouth, (said if grown < MEGABYTES else f"{grown:.0f} MB ({said})").encode("utf-8", "replace"))
-        os._exit(0)
-    os.close(mouth)
-    _, status, used = os.wait4(child, 0)
-    with os.fdopen(ear, "rb") as pipe:
-        said = pipe.read().decode()
-    seconds = used.ru_utime + used.ru_stime
-    if status or not said:
-        return f"died with status {status} after {seconds:.1f} s of a processor"
-    return said if seconds < SECONDS else f"{seconds:.1f} s of a processor ({said})"
+def trials(count: int, first: int, scratch: Path) -> Iterator[tuple[str, str]]:
+    """(what was tried, its outcome)."""
+    sources = scratch / "sources"
+    prepare(partial(make_sources, sources))
+    for number in range(first, first + count):
+        folder, done = damaged(sources, scratch, random.Random(number))
+        yield f"folder {number} ({done})", outcome(partial(open_and_answer, folder))
+        shutil.rmtree(folder)
 
 
 def main(count: int, first: int = 0) -> int:
-    """Try `count` folders, from number `first` on. This process runs nothing on MLX: its threads survive no fork."""
+    """Try `count` folders, from number `first` on."""
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
-        scratch = Path(place)
-        sources = scratch / "sources"
-        if (said := outcome(make_sources, sources)) != "None":
-            raise SystemExit(f"The sources could not be made: {said}")
-        for number in range(first, first + count):
-            folder, done = damaged(sources, scratch, random.Random(number))
-            said = outcome(open_and_answer, folder)
-            shutil.rmtree(folder)
-            if said not in ("opened", "refused"):
-                print(f"folder {number} ({done}): {said}", flush=True)
-            found[said if said in ("opened", "refused") else "wrong"] += 1
-    print(dict(found))
-    return 1 if found["wrong"] else 0
+        return count_outcomes(trials(count, first, Path(place)), ("opened", "refused"))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,33 @@
-"""Damaged .gguf files, as a stranger may send them: each is read in a process of its own, with limits on what it takes.
+"""Odd .gguf files, as a stranger may send them: each is read and opened in a process of its own, in limits.
 
-`python bench/fuzz_gguf.py 2000` says how many were read and how many refused in one sentence, and names every other
-outcome: an error that is no sentence, a dead process, more than 5 seconds or 500 MB. Exit status 1 where there is one.
+`python bench/fuzz_gguf.py 2000` damages the bytes of one half, and puts odd keys, tokens and tensors into whole files
+for the other. It says how many were opened and how many refused in one sentence, and names every other outcome: an
+error that is no sentence, logits that are not finite, a dead process, a file written elsewhere, more than 5 seconds of
+a processor or 500 MB. Exit status 1 where there is one. A second number says which file is the first.
 """
 
 import os
 import random
-import resource
 import shutil
 import struct
 import sys
 import tempfile
-import time
-from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fuzz_adapters import open_and_answer
+from limited import count_outcomes, outcome, prepare
+from odd_gguf import changed, contents_of, written
+
+from tests.makers.scored_tokenizers import folder_of
 from tests.makers.tiny import tiny_model_folder
 from tunebook.gguf import read_gguf, write_gguf
 
-SECONDS, MEGABYTES = 5, 500
+SHAPES = ("llama", "gemma3", "qwen3_moe")
+SCORED = {"▁": -1.0, "th": -2.0, "▁the": -3.0, "the": -4.0, "he": -4.0, "in": -5.0, "▁▁": -6.0, "ing": -7.5, "é": -9.0}
 NUMBERS = (0, 1, 2, 7, 9, 77, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 62, (1 << 64) - 1)
 
 
@@ -48,55 +57,46 @@ def damaged(data: bytes, header: int, dice: random.Random) -> bytes:
     return bytes(bad)
 
 
-def outcome(path: Path, folder: Path) -> str:
-    """In a forked child: "read", "refused", or what went wrong."""
-    began, (ear, mouth) = time.perf_counter(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        resource.setrlimit(resource.RLIMIT_CPU, (2 * SECONDS, 2 * SECONDS))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        try:
-            read_gguf(path, folder)
-            said = "read"
-        except ValueError as error:
-            said = "refused" if "\n" not in str(error) and len(str(error)) < 1000 else f"long: {str(error)[:200]!r}"
-        except BaseException as error:  # noqa: BLE001 (what else there is, is what is looked for)
-            said = f"{type(error).__name__}: {str(error)[:200]!r}"
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-        os.write(mouth, (said if grown < MEGABYTES else f"{grown:.0f} MB").encode())
-        os._exit(0)
-    os.close(mouth)
-    _, status, used = os.wait4(child, 0)
-    said = os.read(ear, 1000).decode()
-    os.close(ear)
-    seconds = used.ru_utime + used.ru_stime
-    if status or not said:
-        return f"died with status {status} after {time.perf_counter() - began:.1f} s"
-    return said if seconds < SECONDS else f"{seconds:.1f} s"
+def opened(path: Path, folder: Path) -> str:
+    """Read the file into `folder` and open that; say "opened", or what is wrong with what was opened or written."""
+    kept = {*path.parent.rglob("*"), folder}
+    read_gguf(path, folder)
+    strangers = [file for file in path.parent.rglob("*") if file not in kept and not file.is_relative_to(folder)]
+    return f"wrote {strangers}" if strangers else open_and_answer(folder)
 
 
-def main(count: int) -> int:
-    """Try `count` files, of two kinds of tokenizer."""
-    found: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as place:
-        scratch = Path(place)
-        sources = []
-        for name in ("llama", "gemma3", "qwen3_moe"):
-            folder = tiny_model_folder(scratch / name, name)
-            sources.append(write_gguf(folder, scratch / f"{name}.gguf", "f16").path.read_bytes())
-        for number in range(count):
-            dice = random.Random(number)
-            data = dice.choice(sources)
-            path, folder = scratch / "odd.gguf", scratch / "out"
+def make_sources(scratch: Path) -> None:
+    """Good files: tokenizers of bytes and of scores, dense models and experts."""
+    for name in SHAPES:
+        write_gguf(tiny_model_folder(scratch / name, name), scratch / f"{name}.gguf", "f16")
+    write_gguf(folder_of(scratch / "scored", SCORED, prefix=True), scratch / "scored.gguf", "q8_0")
+
+
+def trials(count: int, first: int, scratch: Path) -> Iterator[tuple[str, str]]:
+    """(what was tried, its outcome)."""
+    prepare(partial(make_sources, scratch))
+    sources = sorted(scratch.glob("*.gguf"))
+    path, folder = scratch / "odd.gguf", scratch / "out"
+    for number in range(first, first + count):
+        dice = random.Random(number)
+        source, done = dice.choice(sources), "bytes damaged"
+        if dice.random() < 0.5:
+            data = source.read_bytes()
             path.write_bytes(damaged(data, data.rindex(b".weight") + 64, dice))
-            said = outcome(path, folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            if (scratch / "out").exists() or said not in ("read", "refused"):
-                print(f"file {number}: {said}", flush=True)
-            found[said if said in ("read", "refused") else "wrong"] += 1
-    print(dict(found))
-    return 1 if found["wrong"] else 0
+        else:
+            contents = contents_of(source)
+            done = "; ".join(changed(contents, dice) for _ in range(dice.choice((1, 1, 1, 2, 3))))
+            path.write_bytes(written(contents))
+        yield f"file {number} ({source.stem}: {done})", outcome(partial(opened, path, folder))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(count: int, first: int = 0) -> int:
+    """Try `count` files, from number `first` on."""
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as place:
+        return count_outcomes(trials(count, first, Path(place)), ("opened", "refused"))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200))
+    sys.exit(main(*map(int, sys.argv[1:3] or ["200"])))

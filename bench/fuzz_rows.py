@@ -3,10 +3,9 @@
 `python bench/fuzz_rows.py 1000` mutates keys and values of good rows of every format, for a text and a vision model,
 and gives them as a list, a file, a frame or a generator. It says how many were trained on (a finite loss, every row
 trained on, held out or said to be left out) and how many refused in one sentence, and names every other outcome.
-Exit status 1 where there is one.
+Exit status 1 where there is one. A second number says which set is the first.
 """
 
-import copy
 import csv
 import json
 import math
@@ -15,24 +14,24 @@ import random
 import re
 import sys
 import tempfile
-import traceback
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import pandas
-from fuzz_adapters import outcome
+from limited import count_outcomes, is_refusal, outcome, prepare
+from odd_values import IMAGE, odd_values
 
 from tests.makers.tiny import tiny_model_folder
 from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 
 Rows = list[Any]
-IMAGE = "good.png"
+REFUSALS = (TypeError, ValueError, FileNotFoundError)
 KINDS = ("messages", "sharegpt", "alpaca", "completion", "turns", "text", "ids", "images", "image", "documents")
 OF_VISION = ("images", "image", "documents")
 GIVEN = ("list", "list", "list", "jsonl", "json", "csv", "frame", "generator", "stream")
@@ -71,154 +70,6 @@ def good_row(kind: str, number: int, folder: Path) -> dict[str, Any]:
             return {"prompt": question, "completion": answer, "image": path}
         case _:
             return {"text": f"<|image_pad|>{answer}", "images": [path]}
-
-
-def odd_values(folder: Path, dice: random.Random) -> list[Callable[[], Any]]:
-    """What may stand where something else is meant; each is made when it is chosen."""
-    image = (folder / IMAGE).read_bytes()
-    tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
-    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
-    plain = [
-        *(None, True, False, 0, 1, -1, 7, 1 << 40, 1 << 63, 1 << 64, -(1 << 70), 10**5000, 0.0, 0.5, 1e308, 1e400),
-        *(math.nan, -math.inf, 1j, "", " ", "\0", "\ud800", "a\udfffb", "\ufeffx", "\u202e", "x" * 100_000, "e\u0301"),
-        *("the quick brown fox " * 20_000, "🏳️‍🌈" * 500, "\n" * 5000, "<|im_end|>", "<|im_start|>assistant\n"),
-        *(
-            "{{ 1/0 }}",
-            "{% raw %}",
-            "[]",
-            "{}",
-            "null",
-            '[{"type": 1}]',
-            "[" * 100_000,
-            '{"a":' * 100_000,
-            "NaN",
-            "1e999",
-        ),
-        *("<image>", "<|image_pad|>", "<|vision_start|>", "[1, 2]", "9" * 5000, "true"),
-        *(b"", b"text", b"\xff\xfe", bytearray(b"x"), memoryview(b"x"), [], [[]], [None], [1], ["a"], [[1, 2], [3]]),
-        *(
-            {},
-            {"a": 1},
-            {1: 2},
-            {None: "x"},
-            {(1, 2): "x", "b": 1},
-            (),
-            ("a", "b"),
-            set(),
-            {1, 2},
-            {"a"},
-            frozenset("ab"),
-        ),
-        *(object(), print, int, range(3), slice(1), ValueError("x"), Path("x"), complex, iter([1]), 5 == 5),
-        *(np.array([1, 2]), np.array([]), np.array(3), np.zeros((2, 2)), np.float32("nan"), np.int64(3), np.str_("x")),
-        *(np.array(["a", "b"]), np.array([{"role": "user", "content": "x"}], dtype=object), np.bool_(True)),
-        *(np.array([1.5]), np.datetime64("2024-01-01"), pandas.NA, pandas.NaT, pandas.Timestamp(0), pandas.Series([1])),
-        *(
-            [tool],
-            [call],
-            tool,
-            call,
-            json.dumps([tool]),
-            [{"name": 1}],
-            [{"function": None}],
-            [{"function": [1]}],
-            [[call]],
-        ),
-        *(
-            [5, 9],
-            [5, 9, 7, -100],
-            [-100] * 4,
-            [5.0, 9.0],
-            [True, False],
-            [1 << 40],
-            [1 << 70],
-            [-1],
-            [math.nan],
-            ["5"],
-        ),
-        *(
-            {"role": "user", "content": "x"},
-            [{"role": "user"}],
-            [{"role": None, "content": "x"}],
-            [{"from": 1, "value": 2}],
-        ),
-        *({"type": "text"}, [{"type": "text"}], [{"type": "text", "text": None}], [{"type": "text", "text": 3}]),
-        *([{"type": None}], [{"type": "image"}], [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x"}}]),
-        *([{"type": "image_url", "image_url": 3}], [{"type": "image", "image": None}], [{"type": ["image"]}], [{}]),
-        *([{"type": "image", "image": image}], [{"type": "image", "image": image[:90]}], image, image[:200]),
-        *(
-            {"bytes": image},
-            {"bytes": image[:50], "path": "x"},
-            {"path": 3},
-            {"bytes": None, "path": None},
-            {"bytes": "x"},
-        ),
-        *(
-            [{"type": "image", "path": "no.png"}],
-            "no.png",
-            "data:image/png;base64,AAAA",
-            "data:",
-            "http://x/y.png",
-            ["no.png"],
-        ),
-        *(
-            "file:///etc/passwd",
-            "/dev/zero",
-            "/",
-            "~",
-            "a" * 5000 + ".png",
-            "a\0b.png",
-            [[image]],
-            [image, image],
-            [3],
-        ),
-        *([["a", "b", "c"]], [["a"]], [["a", None]], [["a", 3]], [[["a", "b"]]], {"a": {"b": {"c": [1]}}}),
-    ]
-    made: list[Callable[[], Any]] = [partial(copy_of, value) for value in plain]
-    made += [
-        partial(nested, depth, kind) for depth in (50, 900, 50_000) for kind in ("list", "dict", "function", "turn")
-    ]
-    made += [
-        circle,
-        lambda: noise_images(1)[0],
-        lambda: noise_images(1, size=(1, 1))[0],
-        lambda: np.array(noise_images(1)[0]),
-    ]
-    made += [
-        lambda: [noise_images(1)[0]],
-        lambda: [np.array(noise_images(1)[0])],
-        lambda: noise_images(1, size=(1, 900))[0],
-    ]
-    made += [lambda: (value for value in ("a", "b")), lambda: dice.randbytes(500), lambda: [dice.random()] * 5000]
-    return made
-
-
-def copy_of(value: Any) -> Any:
-    """A value that may be changed."""
-    return copy.copy(value) if isinstance(value, list | dict) else value
-
-
-def nested(depth: int, kind: str) -> Any:
-    """A value in `depth` others."""
-    value: Any = "x"
-    for _ in range(depth):
-        match kind:
-            case "list":
-                value = [value]
-            case "dict":
-                value = {"a": value}
-            case "function":
-                value = {"function": value}
-            case _:
-                value = {"role": "user", "content": [value]}
-    return [value] if kind == "function" else value
-
-
-def circle() -> Any:
-    """A dict that holds itself."""
-    value: dict[str, Any] = {"role": "user"}
-    value["content"] = [value]
-    return value
 
 
 def places(value: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
@@ -298,16 +149,17 @@ def try_rows(number: int, sources: Path) -> str:
         rows.append(good_row(dice.choice(KINDS), 99, sources))
     how = dice.choice(GIVEN)
     with tempfile.TemporaryDirectory() as place:
-        source = given(rows, how, Path(place))
+        # Below the folder of a file lie the images its rows may name; a file elsewhere may name none of them.
+        source = given(rows, how, Path(place) if dice.random() < 0.2 else sources)
         if source is None:
             how, source = "list", rows
         entry = MultimodalPretrain(source, skip_bad_images=dice.random() < 0.5) if kind == "documents" else source
         told = f"{kind}{' with images' if sees else ''} as {how}, {'; '.join(done)}"
         try:
             said = trained(entry, len(rows), how == "stream", sources / ("vision" if sees else "text"))
-        except (TypeError, ValueError, FileNotFoundError) as error:
-            if _is_said_by_kit(error):
-                return "refused"
+        except REFUSALS as error:
+            if is_refusal(error):
+                raise
             raise RuntimeError(f"{type(error).__name__}: {str(error)[:200]} ({told})") from error
         except Exception as error:
             raise RuntimeError(f"{type(error).__name__}: {str(error)[:200]} ({told})") from error
@@ -333,12 +185,6 @@ def trained(source: Any, count: int, streams: bool, folder: Path) -> str:
     return "trained" if len(seen) + copies == count else f"{len(seen)} rows and {copies} copies of {count}"
 
 
-def _is_said_by_kit(error: Exception) -> bool:
-    """Whether the kit itself raised it, in one sentence of a length to read."""
-    last, text = traceback.extract_tb(error.__traceback__)[-1], str(error)
-    return "tunebook" in Path(last.filename).parts and "\n" not in text and 20 < len(text) < 1000
-
-
 def make_sources(folder: Path) -> None:
     """A text model, one that sees, and an image."""
     folder.mkdir()
@@ -348,20 +194,14 @@ def make_sources(folder: Path) -> None:
 
 
 def main(count: int, first: int = 0) -> int:
-    """Try `count` sets, from number `first` on. This process runs nothing on MLX: its threads survive no fork."""
+    """Try `count` sets, from number `first` on."""
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
         sources = Path(place) / "sources"
-        if (said := outcome(make_sources, sources)) != "None":
-            raise SystemExit(f"The sources could not be made: {said}")
-        for number in range(first, first + count):
-            said = outcome(partial(try_rows, number), sources)
-            if said not in ("trained", "refused"):
-                print(f"set {number}: {said}", flush=True)
-            found[said if said in ("trained", "refused") else "wrong"] += 1
-    print(dict(found))
-    return 1 if found["wrong"] else 0
+        prepare(partial(make_sources, sources))
+        numbers = range(first, first + count)
+        tried = ((f"set {number}", outcome(partial(try_rows, number, sources), REFUSALS)) for number in numbers)
+        return count_outcomes(tried, ("trained", "refused"))
 
 
 if __name__ == "__main__":
