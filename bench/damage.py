@@ -2,28 +2,27 @@
 
     python bench/damage.py [--runs 300] [--caches 200] [--seed 0]
 
-Each trial damages one or two files of a copy of a run folder in one of many ways and resumes, or damages an entry of
-the cache and makes the rows again. Every kind of outcome is counted; one that is neither right nor a sentence, or takes
-over 5 seconds of processor time or 500 MB, is printed, and the exit status is 1.
+Each trial damages one or two files of a copy of a run folder in one of many ways and resumes in a process of its own,
+in limits, or damages an entry of the cache and makes the rows again. What is neither right nor refused in a sentence,
+or takes over 5 seconds of a processor or 500 MB, is printed, and the exit status is 1.
 """
 
 import argparse
-import collections
 import contextlib
 import io
 import os
 import random
-import resource
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+from limited import count_outcomes, outcome, prepare
 from mlx.utils import tree_flatten
 
 from tests.makers.tiny import tiny_model_folder
@@ -32,7 +31,7 @@ from tunebook.tokens import encoding
 from tunebook.tokens.encoding import encode_rows
 from tunebook.train.kept.checkpoint import checkpoint_folders
 
-MOST_SECONDS, MOST_BYTES = 5.0, 500e6
+WHOLE_WEIGHTS, WHOLE_ROWS = "weights.npz", "rows.txt"  # what is right
 ROWS = [
     {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": "the dog " * (1 + n % 5)}]}
     for n in range(12)
@@ -126,90 +125,85 @@ def damaged(folder: Path, chance: random.Random) -> list[str]:
     return done
 
 
-def outcome_of(trial: Callable[[], bool], what: list[str], bad: list[str]) -> str:
-    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            outcome = "right" if trial() else "ANOTHER RESULT"
-    except (ValueError, FileNotFoundError) as error:
-        outcome = "a sentence" if "\n" not in str(error) and len(str(error)) < 700 else "A LONG ERROR"
-        what = [*what, str(error)]
-    except Exception as error:  # noqa: BLE001 - what rises raw is what is looked for
-        outcome = f"RAW {type(error).__name__}"
-        what = [*what, str(error)]
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
-    if time.process_time() - began > MOST_SECONDS:
-        outcome = "SLOW"
-    if grown > MOST_BYTES:
-        outcome = "LARGE"
-    if outcome not in ("right", "a sentence"):
-        bad.append(f"{outcome}: {'; '.join(what)}")
-    return outcome
-
-
-def damage_runs(work: Path, trials: int, chance: random.Random, bad: list[str]) -> collections.Counter[str]:
+def make_run(work: Path) -> None:
+    """A whole run for its weights, and one that broke off at step 5, whose newest checkpoint is of step 4."""
     base = tiny_model_folder(work / "base")
     with contextlib.redirect_stdout(io.StringIO()):
         whole = trainer_in(base, work / "whole")
         changes_its_rate(whole, stop_at=99)
         whole.train()
-        truth = weights(whole)
+        np.savez(work / WHOLE_WEIGHTS, **weights(whole))
         first = trainer_in(base, work / "run")
         changes_its_rate(first, stop_at=5)
         run_folder = first.train().run_folder
-        assert run_folder is not None
-        shutil.rmtree(checkpoint_folders(run_folder)[-1])  # as if it had been killed just before
-        again = trainer_in(base, work / "copy")
-    start = list(tree_flatten(again.loaded.module.trainable_parameters()))
-    counts: collections.Counter[str] = collections.Counter()
-    for _ in range(trials):
+    assert run_folder is not None
+    shutil.rmtree(checkpoint_folders(run_folder)[-1])  # as if it had been killed just before
+
+
+def resumed(work: Path) -> str:
+    """Go on with the damaged run; say "right" where its weights are those of the whole one."""
+    trainer = trainer_in(work / "base", work / "copy")
+    trainer.train(resume_from_checkpoint=True)
+    with np.load(work / WHOLE_WEIGHTS) as truth:
+        return "right" if equal(dict(truth), weights(trainer)) else "ANOTHER RESULT"
+
+
+def damage_runs(work: Path, trials: int, chance: random.Random) -> Iterator[tuple[str, str]]:
+    """(what was damaged, its outcome)."""
+    prepare(partial(make_run, work))
+    [run] = (work / "run").iterdir()
+    for number in range(trials):
         shutil.rmtree(work / "copy", ignore_errors=True)
         shutil.copytree(work / "run", work / "copy")
-        again.loaded.module.load_weights(start, strict=False)
-        what = damaged(work / "copy" / run_folder.name, chance)
-
-        def trial() -> bool:
-            again.train(resume_from_checkpoint=True)
-            return equal(truth, weights(again))
-
-        counts[outcome_of(trial, what, bad)] += 1
-    return counts
+        what = damaged(work / "copy" / run.name, chance)
+        yield f"run {number} ({'; '.join(what)})", outcome(partial(resumed, work))
 
 
-def damage_caches(work: Path, trials: int, chance: random.Random, bad: list[str]) -> collections.Counter[str]:
+def rows_of(base: Path) -> list[tuple]:
+    """What a row comes to, out of the cache where it is there."""
+    loaded = FastModel.from_pretrained(base, max_seq_length=128)[0].loaded
+    made = encode_rows(ROWS, loaded, max_seq_length=128)
+    return [(row.tokens.tolist(), row.loss_mask.tolist(), row.number) for row in made.rows]
+
+
+def make_cache(work: Path) -> None:
+    """The rows, made once and by that cached."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        (work / WHOLE_ROWS).write_text(repr(rows_of(tiny_model_folder(work / "base"))))
+
+
+def read_again(work: Path) -> str:
+    """Make the rows again; say "right" where they are the same."""
+    return "right" if repr(rows_of(work / "base")) == (work / WHOLE_ROWS).read_text() else "OTHER ROWS"
+
+
+def damage_caches(work: Path, trials: int, chance: random.Random) -> Iterator[tuple[str, str]]:
+    """(what was damaged, its outcome)."""
     os.environ["TUNEBOOK_CACHE"] = str(work / "cache")
     encoding.CACHED_ROWS = len(ROWS)
-    with contextlib.redirect_stdout(io.StringIO()):
-        loaded = FastModel.from_pretrained(work / "base", max_seq_length=128)[0].loaded
-
-    def rows() -> list[tuple]:
-        made = encode_rows(ROWS, loaded, max_seq_length=128)
-        return [(row.tokens.tolist(), row.loss_mask.tolist(), row.number) for row in made.rows]
-
-    truth = rows()
+    prepare(partial(make_cache, work))
     [entry] = (work / "cache" / "tokenized").iterdir()
     shutil.copytree(entry, work / "entry")
-    counts: collections.Counter[str] = collections.Counter()
-    for _ in range(trials):
+    for number in range(trials):
         shutil.rmtree(entry, ignore_errors=True)
         shutil.copytree(work / "entry", entry)
-        counts[outcome_of(lambda: rows() == truth, damaged(entry, chance), bad)] += 1
-    return counts
+        what = damaged(entry, chance)
+        yield f"cache {number} ({'; '.join(what)})", outcome(partial(read_again, work))
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--runs", type=int, default=300)
     options.add_argument("--caches", type=int, default=200)
     options.add_argument("--seed", type=int, default=0)
     asked = options.parse_args()
-    bad: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, damage, trials in (("runs", damage_runs, asked.runs), ("caches", damage_caches, asked.caches)):
-            counts = damage(Path(folder), trials, random.Random(asked.seed), bad)
-            print(f"{trials} {name}: {dict(counts)}", flush=True)
-    print("\n".join(bad))
-    return 1 if bad else 0
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    status = 0
+    for name, damage, trials in (("runs", damage_runs, asked.runs), ("caches", damage_caches, asked.caches)):
+        with tempfile.TemporaryDirectory() as folder:
+            tried = damage(Path(folder), trials, random.Random(asked.seed))
+            status |= count_outcomes(tried, ("right", "refused"), name)
+    return status
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def main() -> None:
     options = parser.parse_args()
     draw = random.Random(options.seed)
     try:
-        trials = [*run_trials(options.trials * 3 // 5, draw), *export_trials(options.trials * 2 // 5, draw)]
+        runs = options.trials * 3 // 5
+        trials = [*run_trials(runs, draw), *export_trials(options.trials - runs, draw)]
     finally:
         shutil.rmtree(WORK)
     failed = [trial for trial in trials if not trial.good]

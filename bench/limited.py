@@ -17,7 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 SECONDS, MEGABYTES = 5, 500
-STUCK = 120  # seconds by the clock; what waits for good uses no processor
+STUCK = 600  # seconds by the clock; what waits for good uses no processor, and a loaded machine gives little of it
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
 Task = Callable[[], object]
 
@@ -76,15 +76,15 @@ def prepare(task: Task) -> None:
         raise SystemExit("What the trials start from could not be made; the reason stands above.")
 
 
-def count_outcomes(trials: Iterable[tuple[str, str]], right: tuple[str, ...]) -> int:
+def count_outcomes(trials: Iterable[tuple[str, str]], right: tuple[str, ...], what: str = "tried") -> int:
     """Take (what was tried, its outcome) of each trial; print every outcome that is none of `right`, and the counts.
 
-    The number of the others, as the exit status of a program: 0 or 1.
+    Returns the exit status of a program: 1 where there is one of the others.
     """
     found: Counter[str] = Counter()
     for name, said in trials:
         if said not in right:
             print(f"{name}: {said}", flush=True)
         found[said if said in right else "wrong"] += 1
-    print(f"{found.total()} tried: {dict(found)}", flush=True)
+    print(f"{found.total()} {what}: {dict(found)}", flush=True)
     return 1 if found["wrong"] else 0

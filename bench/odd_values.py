@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas
 
-from tests.makers.tiny_vision import pictures
+from tests.makers.tiny_vision import noise_images
 
 IMAGE = "good.png"  # lies in the folder that `odd_values` is given
 
@@ -122,8 +122,8 @@ def odd_values(folder: Path, dice: random.Random) -> list[Callable[[], Any]]:
     made += [
         partial(nested, depth, kind) for depth in (50, 900, 50_000) for kind in ("list", "dict", "function", "turn")
     ]
-    made += [circle, lambda: pictures(1)[0], lambda: pictures(1, size=(1, 1))[0], lambda: np.array(pictures(1)[0])]
-    made += [lambda: [pictures(1)[0]], lambda: [np.array(pictures(1)[0])], lambda: pictures(1, size=(1, 900))[0]]
+    made += [circle, lambda: noise_images(1)[0], lambda: noise_images(1, size=(1, 1))[0], lambda: np.array(noise_images(1)[0])]
+    made += [lambda: [noise_images(1)[0]], lambda: [np.array(noise_images(1)[0])], lambda: noise_images(1, size=(1, 900))[0]]
     made += [lambda: (value for value in ("a", "b")), lambda: dice.randbytes(500), lambda: [dice.random()] * 5000]
     return made
 

@@ -79,11 +79,12 @@ def main() -> None:
     reason = why_not_packed(family, module, max_seq_length=length)
     if reason is not None:
         raise SystemExit(f"This model cannot train on packed rows: {reason}.")
-    rows = documents(options.rows, length)
+    words = min(family.tables.tokens or SMALL["vocab_size"], SMALL["vocab_size"])
+    rows = documents(options.rows, length, words)
     packed = pack(rows, length, seed=0)
     packed_size = max(1, round(options.batch_size * len(packed) / len(rows)))
 
-    many = documents(MANY, length)
+    many = documents(MANY, length, words)
     began = time.perf_counter()
     many_packed = pack(many, length, seed=0)
     seconds_to_pack = time.perf_counter() - began
@@ -138,12 +139,12 @@ def opened(name: str | None) -> tuple[nn.Module, Family]:
     return module, TextFamily(module, tokenizer=None)  # the documents come as tokens
 
 
-def documents(count: int, max_seq_length: int) -> list[Encoded]:
+def documents(count: int, max_seq_length: int, words: int) -> list[Encoded]:
     """Documents of random tokens of which the second half is supervised; the middle one is an eighth of the longest."""
     random = np.random.default_rng(0)
     sizes = random.lognormal(np.log(max_seq_length / 8), 0.9, count).astype(int).clip(4, max_seq_length)
     return [
-        Encoded(tokens=random.integers(1, 4096, size, dtype=np.int32), loss_mask=np.arange(size) >= size // 2)
+        Encoded(tokens=random.integers(1, words, size, dtype=np.int32), loss_mask=np.arange(size) >= size // 2)
         for size in sizes.tolist()
     ]
 
