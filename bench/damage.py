@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from limited import count_outcomes, outcome, prepare
 from mlx.utils import tree_flatten
+from safetensors.numpy import load_file, save_file
 
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
@@ -31,7 +32,7 @@ from tunebook.tokens import encoding
 from tunebook.tokens.encoding import encode_rows
 from tunebook.train.kept.checkpoint import checkpoint_folders
 
-WHOLE_WEIGHTS, WHOLE_ROWS = "weights.npz", "rows.txt"  # what is right
+WHOLE_WEIGHTS, WHOLE_ROWS = "weights.safetensors", "rows.txt"  # what is right
 ROWS = [
     {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": "the dog " * (1 + n % 5)}]}
     for n in range(12)
@@ -132,7 +133,7 @@ def make_run(work: Path) -> None:
         whole = trainer_in(base, work / "whole")
         changes_its_rate(whole, stop_at=99)
         whole.train()
-        np.savez(work / WHOLE_WEIGHTS, **weights(whole))
+        save_file(weights(whole), str(work / WHOLE_WEIGHTS))
         first = trainer_in(base, work / "run")
         changes_its_rate(first, stop_at=5)
         run_folder = first.train().run_folder
@@ -144,8 +145,8 @@ def resumed(work: Path) -> str:
     """Go on with the damaged run; say "right" where its weights are those of the whole one."""
     trainer = trainer_in(work / "base", work / "copy")
     trainer.train(resume_from_checkpoint=True)
-    with np.load(work / WHOLE_WEIGHTS) as truth:
-        return "right" if equal(dict(truth), weights(trainer)) else "ANOTHER RESULT"
+    truth = load_file(str(work / WHOLE_WEIGHTS))
+    return "right" if equal(truth, weights(trainer)) else "ANOTHER RESULT"
 
 
 def damage_runs(work: Path, trials: int, chance: random.Random) -> Iterator[tuple[str, str]]:
