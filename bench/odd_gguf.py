@@ -156,8 +156,7 @@ def _odd(key: Key, dice: random.Random) -> Key:
 
 
 def _change_item(key: Key, dice: random.Random) -> str:
-    """Change a few items of a list; say the last."""
-    place = 0
+    """Change a few items of a list."""
     for _ in range(dice.choice((1, 1, 3, 50))):
         place = dice.randrange(len(key.value))
         item = key.value[place]
