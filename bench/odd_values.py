@@ -122,8 +122,17 @@ def odd_values(folder: Path, dice: random.Random) -> list[Callable[[], Any]]:
     made += [
         partial(nested, depth, kind) for depth in (50, 900, 50_000) for kind in ("list", "dict", "function", "turn")
     ]
-    made += [circle, lambda: noise_images(1)[0], lambda: noise_images(1, size=(1, 1))[0], lambda: np.array(noise_images(1)[0])]
-    made += [lambda: [noise_images(1)[0]], lambda: [np.array(noise_images(1)[0])], lambda: noise_images(1, size=(1, 900))[0]]
+    made += [
+        circle,
+        lambda: noise_images(1)[0],
+        lambda: noise_images(1, size=(1, 1))[0],
+        lambda: np.array(noise_images(1)[0]),
+    ]
+    made += [
+        lambda: [noise_images(1)[0]],
+        lambda: [np.array(noise_images(1)[0])],
+        lambda: noise_images(1, size=(1, 900))[0],
+    ]
     made += [lambda: (value for value in ("a", "b")), lambda: dice.randbytes(500), lambda: [dice.random()] * 5000]
     return made
 
