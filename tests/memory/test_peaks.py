@@ -58,7 +58,8 @@ def test_what_layers_keep_is_the_same_each_time_on_a_busy_machine(module, busy_m
 
     with training_form(module, recomputed=False):
         kept = [peak(4) - peak(3) for _ in range(8)]
-    assert max(kept) <= 1.02 * min(kept), kept  # of two passes as they run it is off by a third
+    # A little more for arrays that are given back late; of two passes as they run it is off by a third and more.
+    assert max(kept) <= 1.15 * min(kept), kept
 
 
 def chain(_: list[mx.array]) -> mx.array:
