@@ -22,8 +22,8 @@ TORN = (
 
 _SMALLER = "a smaller micro-batch (lower per_device_train_batch_size, raise gradient_accumulation_steps by as much)"
 _FAULTS: dict[GpuFault, str] = {
-    "watchdog": "The system took the GPU away because a step kept the display waiting, and did so again when the "
-    f"micro-batch was computed once more. What helps: let the display sleep while a run goes on, take {_SMALLER}, or "
+    "watchdog": "The system took the GPU away because work on it kept the display waiting; a micro-batch is computed "
+    f"once more before a run ends for it. What helps: let the display sleep while a run goes on, take {_SMALLER}, or "
     "start Jupyter with AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 in its environment. The run goes on from its last step with "
     "trainer.train(resume_from_checkpoint=True).",
     "buffers": f"There are more buffers than the GPU's driver can hold. What helps: {_SMALLER}, "
@@ -59,10 +59,12 @@ def explained(error: Exception, config: TrainingConfig) -> Exception:
     Memory is given back then, for saving needs it: the frames the error came through hold the arrays of the step.
     """
     fault = gpu_fault(error)
-    if fault is None:
+    if fault is None and not isinstance(error, MemoryError):
         return error
     traceback.clear_frames(error.__traceback__)
     mx.clear_cache()
+    if fault is None:
+        return error
     if fault != "memory":
         return RuntimeError(f"{_FAULTS[fault]} MLX said: {error}")
     smaller = f"per_device_train_batch_size (now {config.per_device_train_batch_size})"

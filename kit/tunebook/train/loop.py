@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypeVar
 
 import mlx.core as mx
 
@@ -40,8 +39,6 @@ from .step import Stepper
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
 
 CACHE_STEPS = 50  # how often the memory MLX keeps for reuse is given back; batches of new shapes make it grow
-
-T = TypeVar("T")
 
 
 @dataclass
