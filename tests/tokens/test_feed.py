@@ -143,9 +143,9 @@ def test_two_hundred_thousand_rows_keep_memory_flat_and_the_last_step_is_found_i
         last, before_last = portion, last
     assert seen == count
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # KB; the rows are 27 MB of text
-    began = time.perf_counter()
+    began = time.process_time()
     found = next(feed.portions(before_last.place))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert numbers(found) == numbers(last)
 
 
