@@ -107,7 +107,7 @@ def test_with_plain_gradient_descent_the_ratio_of_the_rates_is_the_ratio_of_the_
     config = TrainingConfig(optim="sgd", learning_rate=0.01, lora_plus_ratio=4.0, embedding_learning_rate=0.001)
     gradients = {name: mx.ones(shape) for name, shape in LORA.items()}
     optimizer = optim.make_optimizer(config, module)
-    optim.update(module, tree_unflatten(list(gradients.items())), optimizer, rate=0.005, weight_decay=0.0)
+    optim.update(module, optimizer.gathered(gradients), optimizer, rate=0.005, weight_decay=0.0)
     steps = {name: (before[name] - after).mean() for name, after in numpy(module).items()}
     assert steps["layers.1.q_proj.lora_a"] == pytest.approx(0.005, rel=1e-4)
     assert steps["layers.1.q_proj.lora_b"] == pytest.approx(0.02, rel=1e-4)
@@ -156,8 +156,9 @@ def test_steps_too_small_for_half_precision_add_up(dtype):
     module.update({"proj": {"weight": mx.ones((4, 4), dtype)}})
     config = TrainingConfig(optim="lion", learning_rate=2e-5)
     optimizer = optim.make_optimizer(config, module)
+    gradients = optimizer.gathered({"proj": {"weight": mx.ones((4, 4), dtype)}})
     for _ in range(1000):
-        optim.update(module, {"proj": {"weight": mx.ones((4, 4), dtype)}}, optimizer, rate=2e-5, weight_decay=0.0)
+        optim.update(module, gradients, optimizer, rate=2e-5, weight_decay=0.0)
         mx.eval(module.parameters(), optimizer.state)
     assert np.allclose(numpy(module)["proj.weight"], 1.0 - 0.02, atol=4e-3)
 
@@ -180,8 +181,7 @@ def test_half_precision_parameters_follow_the_float32_run_to_their_own_rounding(
             gradients = {path: mx.array(array).astype(mx.bfloat16) for path, array in random(FULL, step).items()}
             if module is full:
                 gradients = {path: value.astype(mx.float32) for path, value in gradients.items()}
-            tree = tree_unflatten(list(gradients.items()))
-            optim.update(module, tree, optimizer, rate=1e-3, weight_decay=0.1)
+            optim.update(module, optimizer.gathered(gradients), optimizer, rate=1e-3, weight_decay=0.1)
             mx.eval(module.parameters(), optimizer.state)
     for path, array in numpy(half).items():
         assert np.allclose(array, numpy(full)[path], rtol=2**-8, atol=1e-5), path
@@ -202,8 +202,8 @@ def five_steps(shapes, **settings):
 
 
 def take_step(module, optimizer, seed, shapes, *, dtype=mx.float32, rate=1e-3, weight_decay=0.1):
-    gradients = [(path, mx.array(array).astype(dtype)) for path, array in random(shapes, seed).items()]
-    optim.update(module, tree_unflatten(gradients), optimizer, rate=rate, weight_decay=weight_decay)
+    gradients = {path: mx.array(array).astype(dtype) for path, array in random(shapes, seed).items()}
+    optim.update(module, optimizer.gathered(gradients), optimizer, rate=rate, weight_decay=weight_decay)
     mx.eval(module.parameters(), optimizer.state)
 
 

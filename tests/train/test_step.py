@@ -177,6 +177,35 @@ def test_held_out_rows_that_fill_no_batch_are_all_scored(adapted, rows):
     )
 
 
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_a_limit_on_each_tensor_by_itself_holds_for_each_of_them_in_the_step(tiny_folder, rows, micro_batches):
+    """Plain gradient descent at a rate of 1 moves every tensor by its clipped gradient."""
+
+    def moves(**limit):
+        model, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=128)
+        FastModel.get_peft_model(model, r=4, lora_alpha=8)
+        before = weights(model)
+        trainer_of(
+            model,
+            rows[:6],
+            per_device_train_batch_size=6 // micro_batches,
+            gradient_accumulation_steps=micro_batches,
+            max_steps=1,
+            learning_rate=1.0,
+            warmup_steps=0,
+            optim="sgd",
+            weight_decay=0.0,
+            **limit,
+        ).train()
+        return {name: value - before[name] for name, value in weights(model).items()}
+
+    whole, limited = moves(max_grad_norm=None), moves(max_grad_leaf_norm=1e-3)
+    norms = {name: float(np.linalg.norm(move)) for name, move in whole.items()}
+    assert max(norms.values()) > 1e-3
+    for name, move in limited.items():
+        assert np.allclose(move, whole[name] * min(1.0, 1e-3 / (norms[name] + 1e-6)), atol=1e-7, rtol=1e-4), name
+
+
 def test_the_first_loss_and_norm_are_those_of_the_whole_first_window(adapted, rows):
     from mlx.nn import value_and_grad
 

@@ -12,18 +12,19 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from .private import FOLDER_MODE, make_private_folder
 
 if TYPE_CHECKING:  # MLX may only be loaded after the BLAS (blas.py), which asks this file for its cache folder
     import mlx.core as mx
 
+T = TypeVar("T")
 Backend = Literal["metal", "cuda", "cpu"]
 
 RAM_SHARE = 0.75  # of the machine's memory, for a run on the CPU; about what Metal recommends of what it shares
@@ -59,6 +60,16 @@ def default_dtype(checkpoint_dtype: "mx.Dtype") -> "mx.Dtype":
     import mlx.core as mx
 
     return mx.float32 if backend() == "cpu" else checkpoint_dtype
+
+
+def compiled_on_a_gpu(function: Callable[..., T]) -> Callable[..., T]:
+    """`function` of trees of arrays, with what is element-wise in it fused where a launch costs something: on a GPU.
+
+    On the CPU it is given back as it is: there it would need a C++ compiler, and a second for each shape.
+    """
+    import mlx.core as mx
+
+    return function if backend() == "cpu" else mx.compile(function)
 
 
 def memory() -> Memory:

@@ -21,7 +21,7 @@ from ..train.optim import make_optimizer
 from .costs import LayerCost, LossCost
 from .probes import a_state, image_cost, layer_costs, loss_cost
 
-UPDATED_AT_ONCE = 10  # tensors MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
+UPDATED_AT_ONCE = 10  # buffers MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
 PIECES_AT_ONCE = 2.5  # of the loss: MLX allocates about ten operations ahead, a piece has four of its logits' size
 
 
@@ -158,7 +158,8 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded
     """Count and measure; rows of at most `longest` tokens are made up for it. `seen` is the row with most images."""
     module, family = loaded.module, loaded.family
     trained = flat(module.trainable_parameters())
-    sizes = sorted((value.size for value in trained.values()), reverse=True)
+    optimizer = make_optimizer(config, module)
+    sizes = sorted((part.buffer.size for part in optimizer.parts.values()), reverse=True)
     everything, own = _bytes(flat(module.parameters())), _bytes(trained)
     outside = _bytes(trained_outside(module))
     accumulates = config.gradient_accumulation_steps > 1
@@ -173,9 +174,9 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded
         trained=own,
         adapters=_bytes({name: value for name, value in trained.items() if is_adapter(name)}),
         # Made and not evaluated: only shapes and types are looked at.
-        optimizer=_bytes(flat(make_optimizer(config, module).state)),
+        optimizer=_bytes(flat(optimizer.state)),
         gradients=8 * sum(sizes) if accumulates else own,
-        # A new value and its float32 form, of the tensors that are being updated; Lion's moments wait until the end.
+        # A new value and its float32 form, of the buffers that are being updated; Lion's moments wait until the end.
         update=(8 if half else 4) * sum(sizes[:UPDATED_AT_ONCE]) + (4 * sum(sizes) if config.optim == "lion" else 0),
         embedding=max(0, round(loss.constant) - outside),
         head=_bytes(flat(head.trainable_parameters())) if head is not None else 0,

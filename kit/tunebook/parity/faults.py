@@ -182,7 +182,7 @@ def _tensor_by_tensor(gradients: optim.Gradients, config: TrainingConfig) -> tup
 
 
 def _decaying_norms(
-    module: nn.Module, gradients: optim.Gradients, optimizer: optim.Optimizer, *, rate: float, weight_decay: float
+    module: nn.Module, gradients: optim.Arrays, optimizer: optim.Optimizer, *, rate: float, weight_decay: float
 ) -> None:
     """And biases."""
     module.update(tree_map(lambda value: value * (1 - rate * weight_decay), module.trainable_parameters()))

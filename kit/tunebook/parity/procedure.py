@@ -114,8 +114,9 @@ def by_parts(
         passes = [passed(procedure, loaded, [rows[index] for index in batch], max_seq_length) for batch in window]
         loss, gradients = procedure.accumulate(passes)
         gradients, _ = procedure.clip(gradients, config)
-        procedure.update(module, gradients, optimizer, rate=rate(step), weight_decay=config.weight_decay)
-        mx.eval(module.trainable_parameters(), optimizer.state)
+        gathered = optimizer.gathered(gradients)
+        procedure.update(module, gathered, optimizer, rate=rate(step), weight_decay=config.weight_decay)
+        mx.eval(module.trainable_parameters(), optimizer.held.arrays)
         yield number(loss)
     module.eval()
 

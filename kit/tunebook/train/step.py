@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -76,6 +76,7 @@ class Stepper:
         if loaded.family.head_layer(loaded.module) is None:
             self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
         self._rate = optim.learning_rate(config, total_steps)
+        self._mean_and_norm = runtime.compiled_on_a_gpu(self._averaged)
         self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
         self._compiled: CompiledPass | None = None
         if config.compile and (reason := self._cannot_compile()) is not None:
@@ -98,7 +99,7 @@ class Stepper:
         mx.random.seed(int(np.random.SeedSequence([self._config.seed, step]).generate_state(1)[0]))
         self._step, self._nats, self._tokens, self._seconds = step, 0.0, 0, 0.0
         self._total_tokens = self._trainable_tokens = 0
-        self._gradients: Any = None
+        self._gradients: optim.Arrays = {}  # gathered; none so far
 
     def add(self, rows: Sequence[Encoded], *, alone: bool, upcoming: Sequence[Encoded] = ()) -> list[str]:
         """Forward and backward pass over one micro-batch; `alone` when the step has no other.
@@ -130,13 +131,14 @@ class Stepper:
         self._seconds += time.perf_counter() - began
         return left_out
 
-    def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[mx.array, Any]:
-        """(nats of a micro-batch, its gradients added to those of the step so far), evaluated."""
+    def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[mx.array, optim.Arrays]:
+        """(nats of a micro-batch, its gradients, gathered and added to those of the step so far), evaluated."""
         with self._form:
             nats, gradients = self._value_and_grad(self._module, batch, positions)
+        gradients = self.optimizer.gathered(gradients)
         if not alone:  # a sum of many in half precision would lose the small ones
             gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
-        if self._gradients is not None:
+        if self._gradients:
             gradients = tree_map(mx.add, self._gradients, gradients)
         mx.eval(nats, gradients)
         return nats, gradients
@@ -145,10 +147,8 @@ class Stepper:
         """Update the parameters and the optimizer's state together, unless the step is not finite."""
         began = time.perf_counter()
         tokens, config = self._tokens, self._config
-        # Sum first, divide once: a short row must not weigh more than a long one.
-        gradients = tree_map(lambda gradient: gradient / tokens, self._gradients)
-        self._gradients = None
-        gradients, norm = optim.clip(gradients, config)
+        gradients, self._gradients = self._gradients, {}
+        gradients, norm = self._mean_and_norm(gradients, mx.array(float(tokens)))
         loss, grad_norm = self._nats / tokens, number(norm)
         rate = self._rate(self._step) * (self.learning_rate / config.learning_rate)
         applied = math.isfinite(loss) and math.isfinite(grad_norm)
@@ -167,6 +167,15 @@ class Stepper:
             applied=applied,
         )
 
+    def _averaged(self, gradients: optim.Arrays, tokens: mx.array) -> tuple[optim.Arrays, mx.array]:
+        """(the mean of a sum over `tokens`, within the limit; its norm before); both gathered."""
+        # Sum first, divide once: a short row must not weigh more than a long one.
+        mean = {key: (summed.astype(mx.float32) / tokens).astype(summed.dtype) for key, summed in gradients.items()}
+        if not self._config.max_grad_leaf_norm:
+            return optim.clip(mean, self._config)
+        clipped, norm = optim.clip(self.optimizer.spread(mean), self._config)
+        return self.optimizer.gathered(clipped), norm
+
     def _update(self, rate: float) -> bool:
         """Apply the gradients; False where something would be NaN or infinite. Then, and if it fails, nothing changes.
 
@@ -176,7 +185,7 @@ class Stepper:
         before, memory = optim.Moment(self._module, self.optimizer), runtime.memory()
         if before.nbytes > FREELY_KEPT_BYTES and memory.active_gb + before.nbytes / 1e9 > memory.peak_gb:
             before = None
-        gradients, self._gradients = self._gradients, None
+        gradients, self._gradients = self._gradients, {}
         factors = {"rate": rate, "weight_decay": self._config.weight_decay}
         if before is None and not optim.would_be_finite(self._module, gradients, self.optimizer, **factors):
             return False
@@ -184,8 +193,8 @@ class Stepper:
         try:
             optim.update(self._module, gradients, self.optimizer, **factors)
             del gradients  # so that each is given back as soon as it was used
-            all_finite = optim.all_finite(self._module, self.optimizer)
-            mx.eval(self._module.trainable_parameters(), self.optimizer.state, all_finite)
+            all_finite = optim.all_finite(self.optimizer)
+            mx.eval(self._module.trainable_parameters(), self.optimizer.held.arrays, all_finite)
             finite = bool(number(all_finite))
         finally:
             if not finite and before is not None:

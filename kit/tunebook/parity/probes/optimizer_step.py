@@ -91,7 +91,8 @@ def _here(procedure: Procedure, config: TrainingConfig) -> torch_optim.Arrays:
     optimizer = procedure.make_optimizer(config, module)
     gradients = tree_unflatten([(name, mx.array(array)) for name, array in _random(1).items()])
     gradients, _ = procedure.clip(gradients, config)
-    procedure.update(module, gradients, optimizer, rate=config.learning_rate, weight_decay=config.weight_decay)
+    gathered = optimizer.gathered(gradients)
+    procedure.update(module, gathered, optimizer, rate=config.learning_rate, weight_decay=config.weight_decay)
     return {name: np.array(array) for name, array in flat(module.parameters()).items()}
 
 

@@ -1,11 +1,14 @@
 """Learning rates, clipping and the optimizer: gradients in, updated parameters out."""
 
+from .buffers import Arrays
 from .clipping import Gradients, clip, global_norm
 from .finite import Moment, all_finite, would_be_finite
-from .optimizer import Group, Optimizer, decays, make_optimizer, update
+from .optimizer import Optimizer, make_optimizer, update
+from .rules import Group, decays
 from .schedules import learning_rate, said_of_the_warmup
 
 __all__ = [
+    "Arrays",
     "Gradients",
     "Group",
     "Moment",

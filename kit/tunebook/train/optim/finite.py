@@ -4,10 +4,9 @@ from typing import final
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map
 
 from ...models.tensors import flat, number
-from .clipping import Gradients
+from .buffers import Arrays
 from .optimizer import Optimizer, update
 
 PIECE_BYTES = 64_000_000  # of what is computed at once only to see that it is finite
@@ -15,38 +14,41 @@ PIECE_BYTES = 64_000_000  # of what is computed at once only to see that it is f
 
 @final
 class Moment:
-    """The trainable parameters of `module` and the state of `optimizer` as they are now, to go back to.
+    """The trainable parameters of `module` and what `optimizer` holds as they are now, to go back to.
 
     Nothing is copied: an update makes new arrays. But as long as these are kept, it cannot reuse their memory.
     """
 
     def __init__(self, module: nn.Module, optimizer: Optimizer):
         self._module, self._optimizer = module, optimizer
-        self._parameters = flat(module.trainable_parameters())
-        self._state = tree_map(lambda array: array, optimizer.state)  # the dicts are changed in place, the arrays never
+        self._parameters, self._held = flat(module.trainable_parameters()), optimizer.held
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in [*self._parameters.values(), *flat(self._state).values()])
+        held = [self._held.moments, self._held.remainders]
+        return sum(array.nbytes for array in [*self._parameters.values(), *flat(held).values()])
 
     def put_back(self) -> None:
         """Have module and optimizer as they were."""
         self._module.load_weights(list(self._parameters.items()), strict=False)
-        self._optimizer.state = self._state
+        self._optimizer.held = self._held
 
 
-def all_finite(module: nn.Module, optimizer: Optimizer) -> mx.array:
-    """Whether no trainable parameter and nothing the optimizer remembers is NaN or infinite. Not yet evaluated."""
-    return mx.stack([flag for flag, _ in _are_finite(module, optimizer)]).all()
+def all_finite(optimizer: Optimizer) -> mx.array:
+    """Whether nothing the last `update` made, of parameters or of what is remembered, is NaN or infinite.
+
+    Not yet evaluated.
+    """
+    return mx.stack([flag for flag, _ in _are_finite(optimizer)]).all()
 
 
 def would_be_finite(
-    module: nn.Module, gradients: Gradients, optimizer: Optimizer, *, rate: float, weight_decay: float
+    module: nn.Module, gradients: Arrays, optimizer: Optimizer, *, rate: float, weight_decay: float
 ) -> bool:
     """Whether all would be finite after an `update`, which is computed for it and thrown away, a piece at a time."""
     before = Moment(module, optimizer)
     update(module, gradients, optimizer, rate=rate, weight_decay=weight_decay)
-    flags = _are_finite(module, optimizer)[::-1]
+    flags = _are_finite(optimizer)[::-1]
     before.put_back()  # so that nothing but the flags holds what is computed
     del before
     while flags:
@@ -60,12 +62,12 @@ def would_be_finite(
     return True
 
 
-def _are_finite(module: nn.Module, optimizer: Optimizer) -> list[tuple[mx.array, int]]:
-    """(whether an array is finite, its bytes) of each, a parameter beside what the optimizer remembers of it."""
-    state = {name.partition(".")[2]: array for name, array in flat(optimizer.state).items()}
-    arrays = {**flat(module.trainable_parameters()), **state}
-    return [
-        (mx.isfinite(array).all(), array.nbytes)
-        for _, array in sorted(arrays.items())
-        if mx.issubdtype(array.dtype, mx.floating)
+def _are_finite(optimizer: Optimizer) -> list[tuple[mx.array, int]]:
+    """(whether an array is finite, its bytes) of each, a buffer of parameters beside what is remembered of it."""
+    held = optimizer.held
+    arrays = [
+        array
+        for key, values in held.values.items()
+        for array in (values, *held.moments[key].values(), *([held.remainders[key]] if key in held.remainders else []))
     ]
+    return [(optimizer.is_finite(array), array.nbytes) for array in arrays]

@@ -2,36 +2,73 @@
 
 The update rules are those of mlx.optimizers, always fed float32: decay, moments and the new values are computed in
 float32 whatever the parameters are kept in. A step follows from parameters, gradients, `optimizer.state` and rate
-alone.
+alone. What is trained lies in a few buffers (`buffers.py`), so that a step is a handful of operations; the module's
+parameters are views of them.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal, final
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast, final
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers
 from mlx.utils import tree_unflatten
 
-from ...config import Optim, TrainingConfig
-from ...models.norms import is_norm
+from ...config import TrainingConfig
+from ...machine import runtime
 from ...models.tensors import flat
+from .buffers import Arrays, Buffer, buffers_of
 from .clipping import Gradients
-
-Arrays = dict[str, mx.array]  # by dotted name
-Role = Literal["embedding", "lora_b", "rest"]  # what decides the rate of a parameter
-
-EMBEDDINGS = ("embed_tokens", "lm_head")  # modules whose own weights have the embedding_learning_rate
+from .rules import Group, decays, groups_of, shown
 
 
-@dataclass
-class Group:
-    """Parameters that share an update rule and a rate."""
+@dataclass(frozen=True)
+class Part:
+    """One buffer and what is done with it."""
 
-    rule: Optim
-    optimizer: mlx.optimizers.Optimizer
-    names: list[str]
-    factor: float  # their rate, as a multiple of the schedule's
+    buffer: Buffer
+    group: Group  # the first that has its rule and its rate
+    decays: bool
+
+    def gathered(self, arrays: Arrays) -> mx.array:
+        """The buffer of its parameters among `arrays`, each as the rule sees it."""
+        return self.buffer.gathered(shown(self.group.rule, {name: arrays[name] for name in self.buffer.names}))
+
+    def spread(self, buffer: mx.array) -> Arrays:
+        """The parameters in `buffer` by name, each as the module has it."""
+        return shown(self.group.rule, self.buffer.spread(buffer))
+
+    def blank(self) -> Arrays:
+        """What the rule remembers before the first step, float32."""
+        names, shapes = self.buffer.names, self.buffer.shapes
+        end_to_end = len(names) > 1 and not self.buffer.stacked
+        remembered: Arrays = {}
+        self.group.optimizer.init_single(mx.zeros(self.buffer.size if end_to_end else shapes[0]), remembered)
+        if len(names) == 1 or end_to_end:
+            return remembered
+        return {name: mx.zeros((len(names), *array.shape)) for name, array in remembered.items()}
+
+
+@dataclass(frozen=True)
+class Held:
+    """All that lies in memory from one step to the next, by the key of its part. Never changed: a step makes another.
+
+    As long as one is kept, its arrays are, and a step cannot use their memory for what it makes.
+    """
+
+    moments: dict[str, Arrays]  # what the rules remember
+    remainders: Arrays  # what rounding took from parameters in half precision, bfloat16
+    step: mx.array  # how many were taken
+    rates: Arrays  # of the last, by the name of the group
+    values: Arrays = field(default_factory=dict)  # the parameters; none before the first step
+    views: Arrays = field(default_factory=dict)  # the parameters by name, as the step gave them to the module
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Every array, as a tree."""
+        own = {"moments": self.moments, "remainders": self.remainders, "step": self.step}
+        return {**own, "rates": self.rates, "values": self.values}
 
 
 @final
@@ -45,18 +82,45 @@ class Optimizer:
 
     def __init__(self, groups: dict[str, Group], parameters: Arrays):
         self.groups = groups
-        self.remainders: Arrays = {
-            name: mx.zeros(value.shape, mx.bfloat16) for name, value in parameters.items() if value.dtype != mx.float32
-        }
-        for group in groups.values():
-            exact = {name: parameters[name].astype(mx.float32) for name in group.names}
-            group.optimizer.init(tree_unflatten(_shown(group, exact)))
+        self.parts = _parts(groups, parameters)
+        self.held = Held(
+            moments={key: part.blank() for key, part in self.parts.items()},
+            remainders={
+                key: mx.zeros(part.gathered(parameters).shape, mx.bfloat16)
+                for key, part in self.parts.items()
+                if parameters[part.buffer.names[0]].dtype != mx.float32
+            },
+            step=mx.array(0, mx.uint64),
+            rates={name: group.optimizer.learning_rate for name, group in groups.items()},
+        )
+        self.step = runtime.compiled_on_a_gpu(self._step)
+        self.is_finite = runtime.compiled_on_a_gpu(lambda array: mx.isfinite(array).all())
+
+    def gathered(self, gradients: Gradients) -> Arrays:
+        """A tree of the gradients of all trainable parameters as `update` takes them: a few arrays, by part."""
+        arrays = flat(gradients)
+        return {key: part.gathered(arrays) for key, part in self.parts.items()}
+
+    def spread(self, gathered: Arrays) -> Gradients:
+        """The tree again that was `gathered`."""
+        return cast("Gradients", tree_unflatten([*self._by_name(gathered).items()]))
 
     @property
     def state(self) -> dict[str, Any]:
-        """Everything it remembers, as a tree of arrays: moments, step counts, remainders."""
-        states = {name: group.optimizer.state for name, group in self.groups.items()}
-        return {**states, "remainders": tree_unflatten(self.remainders)} if self.remainders else states
+        """Everything it remembers, as a tree of arrays by group and parameter: moments, step counts, remainders."""
+        named = {
+            f"{name}.{kind}": array
+            for key, part in self.parts.items()
+            for kind, buffer in self.held.moments[key].items()
+            for name, array in part.buffer.spread(buffer).items()
+        }
+        remainders = self._by_name(self.held.remainders)
+        states: dict[str, Any] = {}
+        for group, members in self.groups.items():
+            names = set(members.names)
+            own = [(name, array) for name, array in named.items() if name.rpartition(".")[0] in names]
+            states[group] = {"step": self.held.step, "learning_rate": self.held.rates[group], **_tree(own)}
+        return {**states, "remainders": _tree([*remainders.items()])} if remainders else states
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
@@ -73,10 +137,60 @@ class Optimizer:
                 f"missing there or of another shape, the first {different[0]!r}. Set optim and what is trained as "
                 "they were when it was saved."
             )
-        for name, group in self.groups.items():
-            group.optimizer.state = state[name]
-        if self.remainders:
-            self.remainders = flat(state["remainders"])
+        named = {name.partition(".")[2]: array for name, array in theirs.items()}
+        self.held = replace(
+            self.held,
+            moments={
+                key: {
+                    kind: part.buffer.gathered({name: named[f"{name}.{kind}"] for name in part.buffer.names})
+                    for kind in self.held.moments[key]
+                }
+                for key, part in self.parts.items()
+            },
+            remainders={key: self.parts[key].gathered(named) for key in self.held.remainders},
+            step=theirs[f"{next(iter(self.groups))}.step"],
+            rates={group: theirs[f"{group}.learning_rate"] for group in self.groups},
+        )
+
+    def values_in(self, module: nn.Module) -> Arrays:
+        """The trainable parameters of `module` by part: those of the last step, if the module still has them."""
+        own = flat(module.trainable_parameters())
+        if self.held.views and all(own[name] is view for name, view in self.held.views.items()):
+            return self.held.values
+        return self.gathered(own)
+
+    def _by_name(self, gathered: Arrays) -> Arrays:
+        return {
+            name: array for key, buffer in gathered.items() for name, array in self.parts[key].spread(buffer).items()
+        }
+
+    def _step(
+        self,
+        values: Arrays,
+        gradients: Arrays,
+        moments: dict[str, Arrays],
+        remainders: Arrays,
+        step: mx.array,
+        rates: Arrays,
+        keeps: Arrays,
+    ) -> tuple[Arrays, dict[str, Arrays], Arrays]:
+        """(values, moments, remainders) after step number `step`; everything by part, and of arrays alone.
+
+        `rates` are scalars, and `keeps` what the decay leaves of a value, for the parts that decay.
+        """
+        new, remembered, lost = {}, {}, {}
+        for key, part in self.parts.items():
+            exact = values[key].astype(mx.float32)
+            if key in remainders:
+                exact = exact + remainders[key].astype(mx.float32)
+            if key in keeps:
+                exact = exact * keeps[key]
+            rule = _rule(part, step, rates[key])
+            stepped, remembered[key] = rule(gradients[key].astype(mx.float32), exact, moments[key])
+            new[key] = stepped.astype(values[key].dtype)
+            if key in remainders:
+                lost[key] = (stepped - new[key].astype(mx.float32)).astype(mx.bfloat16)
+        return new, remembered, lost
 
 
 def make_optimizer(config: TrainingConfig, module: nn.Module) -> Optimizer:
@@ -86,102 +200,69 @@ def make_optimizer(config: TrainingConfig, module: nn.Module) -> Optimizer:
     parameters of which there are none.
     """
     parameters = flat(module.trainable_parameters())
-    factors: dict[Role, float] = {
-        "embedding": (config.embedding_learning_rate or config.learning_rate) / config.learning_rate,
-        "lora_b": config.lora_plus_ratio or 1.0,
-        "rest": 1.0,
-    }
-    groups: dict[str, Group] = {}
-    for name, value in parameters.items():
-        role, rule = _role(name), _rule(name, value, config.optim)
-        group = groups.setdefault(f"{rule}_{role}", Group(rule, _new(rule, config), [], factors[role]))
-        group.names.append(name)
-    _check_rates(config, {_role(name) for name in parameters})
-    return Optimizer(groups, parameters)
+    return Optimizer(groups_of(config, parameters), parameters)
 
 
-def update(module: nn.Module, gradients: Gradients, optimizer: Optimizer, *, rate: float, weight_decay: float) -> None:
+def update(module: nn.Module, gradients: Arrays, optimizer: Optimizer, *, rate: float, weight_decay: float) -> None:
     """One optimizer step on `module`, in place: decoupled decay, then the optimizer's own update. Not yet evaluated.
 
-    `rate` is the schedule's; each group decays and steps at its own multiple of it.
+    `gradients` are as `optimizer.gathered` gives them. `rate` is the schedule's; each group decays and steps at its
+    own multiple of it.
     """
-    parameters, grads = flat(module.trainable_parameters()), flat(gradients)
-    new: Arrays = {}
-    for group in optimizer.groups.values():
-        group.optimizer.learning_rate = rate * group.factor
-        keep = 1.0 - rate * group.factor * weight_decay
-        exact = {name: parameters[name].astype(mx.float32) for name in group.names}
-        for name in group.names:
-            if name in optimizer.remainders:
-                exact[name] = exact[name] + optimizer.remainders[name].astype(mx.float32)
-            if weight_decay and decays(name):
-                exact[name] = exact[name] * keep
-        steps = _shown(group, {name: grads[name].astype(mx.float32) for name in group.names})
-        stepped = group.optimizer.apply_gradients(tree_unflatten(steps), tree_unflatten(_shown(group, exact)))
-        new |= _shown(group, flat(stepped))
-    for name, value in new.items():
-        new[name] = value.astype(parameters[name].dtype)
-        if name in optimizer.remainders:
-            optimizer.remainders[name] = (value - new[name].astype(mx.float32)).astype(mx.bfloat16)
-    module.update(tree_unflatten(new))
+    held, parts = optimizer.held, optimizer.parts
+    rates = {key: rate * part.group.factor for key, part in parts.items()}
+    decaying = [key for key, part in parts.items() if part.decays and weight_decay]
+    step = held.step + 1
+    values, moments, remainders = optimizer.step(
+        optimizer.values_in(module),
+        gradients,
+        held.moments,
+        held.remainders,
+        step,
+        {key: mx.array(own) for key, own in rates.items()},
+        {key: mx.array(1.0 - rates[key] * weight_decay) for key in decaying},
+    )
+    views = flat(optimizer.spread(values))
+    module.update(cast("dict[str, Any]", tree_unflatten([*views.items()])))
+    optimizer.held = Held(
+        moments=moments,
+        remainders=remainders,
+        step=step,
+        rates={name: mx.array(rate * group.factor) for name, group in optimizer.groups.items()},
+        values=values,
+        views=views,
+    )
 
 
-def decays(path: str) -> bool:
-    """Whether the parameter at `path` is decayed: everything but biases and norms (`*norm*`, `ln_*`)."""
-    return path.split(".")[-1] != "bias" and not is_norm(path)
+def _parts(groups: dict[str, Group], parameters: Arrays) -> dict[str, Part]:
+    """Parameters of one type that share rule, rate and whether they decay, in as few buffers as may be."""
+    kinds: dict[tuple[Any, ...], tuple[Group, dict[str, tuple[int, ...]]]] = {}
+    for group in groups.values():
+        for name, value in shown(group.rule, {name: parameters[name] for name in group.names}).items():
+            kind = (group.rule, group.factor, decays(name), str(value.dtype))
+            kinds.setdefault(kind, (group, {}))[1][name] = value.shape
+    found = [
+        Part(buffer, group, kind[2])
+        for kind, (group, shapes) in kinds.items()
+        for buffer in buffers_of(shapes, by_shape=group.of_matrices)
+    ]
+    return {str(number): part for number, part in enumerate(found)}
 
 
-def _new(rule: Optim, config: TrainingConfig) -> mlx.optimizers.Optimizer:
-    """mlx's optimizer for `rule`, with no decay of its own. Its learning rate is set before every step."""
-    rate = config.learning_rate
-    match rule:
-        case "adamw":  # Loshchilov & Hutter 2019, arXiv 1711.05101; the decay is ours, the rest is Adam
-            betas = [config.adam_beta1, config.adam_beta2]
-            return mlx.optimizers.Adam(rate, betas=betas, eps=config.adam_epsilon, bias_correction=True)
-        case "adafactor":  # Shazeer & Stern 2018, arXiv 1804.04235; at the rate given, as transformers' Trainer sets it
-            return mlx.optimizers.Adafactor(rate, scale_parameter=False, relative_step=False)
-        case "lion":  # Chen et al. 2023, arXiv 2302.06675, with the paper's betas
-            return mlx.optimizers.Lion(rate, betas=[0.9, 0.99])
-        case "sgd":  # no momentum, as in transformers
-            return mlx.optimizers.SGD(rate)
-        case "muon":  # Jordan et al. 2024, kellerjordan.github.io/posts/muon
-            return mlx.optimizers.Muon(rate, momentum=0.95, weight_decay=0.0)
+def _rule(
+    part: Part, step: mx.array, rate: mx.array
+) -> Callable[[mx.array, mx.array, Arrays], tuple[mx.array, Arrays]]:
+    """`rule(gradient, value, remembered) -> (value, remembered)` of a buffer at step number `step`."""
+    formula = copy.copy(part.group.optimizer)
+    formula.state = {"step": step, "learning_rate": rate}
+
+    def rule(gradient: mx.array, value: mx.array, remembered: Arrays) -> tuple[mx.array, Arrays]:
+        remembered = dict(remembered)  # which the formula changes in place
+        return formula.apply_single(gradient, value, remembered), remembered
+
+    is_many = part.buffer.stacked and len(part.buffer.names) > 1
+    return cast("Callable[..., tuple[mx.array, Arrays]]", mx.vmap(rule)) if is_many else rule
 
 
-def _rule(name: str, value: mx.array, optim: Optim) -> Optim:
-    """`optim`; but Muon is for matrices of hidden layers, and by its author's advice AdamW takes all else."""
-    return "adamw" if optim == "muon" and (value.ndim != 2 or _role(name) == "embedding") else optim
-
-
-def _role(name: str) -> Role:
-    *_, parent, leaf = ["", *name.split(".")]
-    if parent in EMBEDDINGS and leaf in ("weight", "bias"):
-        return "embedding"
-    return "lora_b" if leaf == "lora_b" else "rest"
-
-
-def _check_rates(config: TrainingConfig, roles: set[Role]) -> None:
-    complaints = []
-    if config.embedding_learning_rate is not None and "embedding" not in roles:
-        complaints.append(
-            f"embedding_learning_rate is {config.embedding_learning_rate}, but no weights of {' or '.join(EMBEDDINGS)} "
-            "are trained; name one in modules_to_save, or leave the rate out."
-        )
-    if config.lora_plus_ratio is not None and "lora_b" not in roles:
-        complaints.append(
-            f"lora_plus_ratio is {config.lora_plus_ratio}, but no LoRA adapters are trained; add them with "
-            "get_peft_model, or leave the ratio out."
-        )
-    if complaints:
-        raise ValueError("\n".join(f"TrainingConfig.{text}" for text in complaints))
-
-
-def _shown(group: Group, arrays: Arrays) -> Arrays:
-    """`arrays` as the group's optimizer sees them, and back again.
-
-    Muon's rate grows with the outputs over the inputs of a matrix, whose rows are taken to be the outputs. mlx-lm
-    keeps A as (inputs, R) and B as (R, outputs), so Muon is shown their transposes.
-    """
-    if group.rule != "muon":
-        return arrays
-    return {name: value.T if name.endswith((".lora_a", ".lora_b")) else value for name, value in arrays.items()}
+def _tree(arrays: list[tuple[str, mx.array]]) -> dict[str, Any]:
+    return cast("dict[str, Any]", tree_unflatten(arrays)) if arrays else {}
