@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -10,8 +12,8 @@ from tunebook import FastModel
 from tunebook.fast import attention, blockwise_attention
 from tunebook.fast.attention import block_attention
 from tunebook.fast.blockwise_attention import attention_in_blocks
+from tunebook.fast.forms import FORMS
 from tunebook.fast.gradient_checkpointing import recomputed_layers
-from tunebook.machine import runtime
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
 
@@ -45,11 +47,10 @@ def test_blocks_give_the_softmax_attention_of_the_formula(rows, recomputed):
         assert np.abs(np.array(found) - by_hand(*inputs, 0.3)).max() < 1e-5
 
 
-@pytest.mark.parametrize("backend", ["cpu", "metal"])  # a gradient of our own, and the one MLX has
+@pytest.mark.parametrize("written_out", [True, False])  # a gradient of our own, and the one MLX has
 @pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize(("length", "rows"), [(37, 8), (37, 36), (130, 64)])  # the last has a softmax in halves
-def test_blocks_give_the_gradients_of_attention_in_one(length, rows, recomputed, backend, monkeypatch):
-    monkeypatch.setattr(runtime, "backend", lambda: backend)
+def test_blocks_give_the_gradients_of_attention_in_one(length, rows, recomputed, written_out):
     inputs = states(length, length)
     weight = mx.random.normal(inputs[0].shape)
 
@@ -57,7 +58,8 @@ def test_blocks_give_the_gradients_of_attention_in_one(length, rows, recomputed,
         return (mx.fast.scaled_dot_product_attention(*inputs, scale=0.3, mask="causal") * weight).sum()
 
     def blocks(*inputs):
-        return (attention_in_blocks(*inputs, scale=0.3, rows=rows, recomputed=recomputed) * weight).sum()
+        options = {"rows": rows, "recomputed": recomputed, "written_out": written_out}
+        return (attention_in_blocks(*inputs, scale=0.3, **options) * weight).sum()
 
     plain, found = (mx.grad(function, argnums=(0, 1, 2))(*inputs) for function in (whole, blocks))
     for one, other in zip(plain, found, strict=True):
@@ -66,7 +68,7 @@ def test_blocks_give_the_gradients_of_attention_in_one(length, rows, recomputed,
 
 @pytest.fixture
 def short_blocks(monkeypatch):
-    monkeypatch.setitem(attention.FEWEST_ROWS, "cpu", 16)
+    monkeypatch.setitem(FORMS, "cpu", replace(FORMS["cpu"], attention_rows=16))
 
 
 def gradients(model, batch):
@@ -114,11 +116,10 @@ def masks():
     return [window, image, nothing]
 
 
-@pytest.mark.parametrize("backend", ["cpu", "metal"])
+@pytest.mark.parametrize("written_out", [True, False])
 @pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize("mask", masks(), ids=["window", "image", "nothing"])
-def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(mask, recomputed, backend, monkeypatch):
-    monkeypatch.setattr(runtime, "backend", lambda: backend)
+def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(mask, recomputed, written_out):
     inputs = states()
     weight = mx.random.normal(inputs[0].shape)
 
@@ -126,7 +127,8 @@ def test_masked_attention_in_blocks_has_the_values_and_gradients_of_that_in_one(
         return (mx.fast.scaled_dot_product_attention(*inputs, scale=0.3, mask=mask) * weight).sum()
 
     def blocks(*inputs):
-        return (attention_in_blocks(*inputs, scale=0.3, rows=8, recomputed=recomputed, mask=mask) * weight).sum()
+        options = {"recomputed": recomputed, "mask": mask, "written_out": written_out}
+        return (attention_in_blocks(*inputs, scale=0.3, rows=8, **options) * weight).sum()
 
     value, plain = mx.value_and_grad(whole, argnums=(0, 1, 2))(*inputs)
     found, ours = mx.value_and_grad(blocks, argnums=(0, 1, 2))(*inputs)
@@ -166,7 +168,8 @@ def test_what_differs_from_row_to_row_goes_through_mlx_lms_own_function(short_bl
     window = base.create_causal_mask(37, window_size=5)
     for mask, looked_at in ((None, True), (window[None, None], True), (window, False)):
         own = base.scaled_dot_product_attention
-        found = attention._instead(queries, keys, values, None, 0.3, mask, own=own, recomputed=False, masks=looked_at)
+        options = {"own": own, "forms": FORMS["cpu"], "recomputed": False, "masks": looked_at}
+        found = attention._instead(queries, keys, values, None, 0.3, mask, **options)
         plain = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.3, mask=mask)
         assert mx.array_equal(found, plain)
     assert not taken

@@ -1,5 +1,7 @@
 """The part computed in one, through MLX's own gradients, is what every claim here is checked against."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -10,24 +12,25 @@ from mlx_lm.tuner.lora import LoRALinear
 from tests.fast.test_gated_mlp import KINDS, assert_same_as_plain, batch_of, tuned_model
 from tests.makers.tiny import tiny_config
 from tunebook.fast import token_chunks
+from tunebook.fast.forms import forms_for
 from tunebook.fast.gated_mlp import lean_mlps
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_and_gradients_are_those_of_the_part_in_one(kind, tmp_path, rows, monkeypatch):
-    monkeypatch.setattr(token_chunks, "TOKENS", 48)
+def test_loss_and_gradients_are_those_of_the_part_in_one(kind, tmp_path, rows):
+    short = replace(forms_for(), mlp_tokens=48)
     model = tuned_model(tmp_path, kind)
-    assert_same_as_plain(model, batch_of(model, rows), recomputed=True)  # 4 rows of 64: the last chunk is a short one
+    # Four rows of 64: the last chunk is a short one.
+    assert_same_as_plain(model, batch_of(model, rows), forms=short, recomputed=True)
 
 
-def test_what_is_summed_over_chunks_is_summed_in_float32(monkeypatch):
-    monkeypatch.setattr(token_chunks, "TOKENS", 1)
+def test_what_is_summed_over_chunks_is_summed_in_float32():
     part = nn.Linear(1, 1, bias=False)
     part.set_dtype(mx.bfloat16)
     x = mx.concatenate([mx.full((1, 1), 256.0), mx.ones((64, 1))]).astype(mx.bfloat16)  # 256 + 1 is 256 in bfloat16
 
     def total(part):
-        return token_chunks.in_chunks(part, nn.Linear.__call__, x).astype(mx.float32).sum()
+        return token_chunks.in_chunks(part, nn.Linear.__call__, x, 1).astype(mx.float32).sum()
 
     _, gradient = nn.value_and_grad(part, total)(part)
     assert gradient["weight"].item() == 320
@@ -66,5 +69,5 @@ def test_beyond_a_chunk_memory_grows_with_the_narrow_side_alone():
         assert np.isfinite(found[0].item())
         return mx.get_peak_memory() - before
 
-    few, many = (count * token_chunks.TOKENS for count in (16, 48))  # MLX has a few chunks at hand whatever there is
+    few, many = (count * forms_for().mlp_tokens for count in (16, 48))  # MLX has a few chunks at hand whatever there is
     assert peak(many) - peak(few) < 0.3 * 4 * 2048 * (many - few)  # of one wide array, of which seven are made

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -7,7 +10,7 @@ from mlx.utils import tree_flatten, tree_map
 from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
-from tunebook.objectives import next_token
+from tunebook.fast.forms import forms_for
 from tunebook.objectives.next_token import measured_nats, summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
 
@@ -81,19 +84,17 @@ def test_padding_changes_nothing(tuned, rows):
 # A few states at a time
 
 
-def in_pieces(monkeypatch, rows=8):
-    monkeypatch.setattr(next_token, "LOGIT_BYTES", 1)
-    monkeypatch.setattr(next_token, "FEWEST_ROWS", rows)
+def in_pieces(rows=8):
+    return replace(forms_for(), logit_bytes=1, logit_rows=rows)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 8, 1000])
-def test_pieces_give_the_loss_and_the_gradients_of_all_logits_at_once(tuned, batch, monkeypatch, at_once):
-    step, positions = nn.value_and_grad(tuned.module, summed_loss(tuned.family)), supervised_positions(batch)
-    nats, plain = step(tuned.module, batch, positions)
-    in_pieces(monkeypatch, at_once)
-    found, ours = step(tuned.module, batch, positions)
+def test_pieces_give_the_loss_and_the_gradients_of_all_logits_at_once(tuned, batch, at_once):
+    few, positions = in_pieces(at_once), supervised_positions(batch)
+    nats, plain = nn.value_and_grad(tuned.module, summed_loss(tuned.family))(tuned.module, batch, positions)
+    found, ours = nn.value_and_grad(tuned.module, summed_loss(tuned.family, few))(tuned.module, batch, positions)
     assert found.item() == pytest.approx(nats.item(), rel=1e-6)
-    assert measured_nats(tuned.family, tuned.module, batch, positions) == pytest.approx(nats.item(), rel=1e-6)
+    assert measured_nats(tuned.family, tuned.module, batch, positions, few) == pytest.approx(nats.item(), rel=1e-6)
     plain = dict(tree_flatten(plain))
     for name, gradient in tree_flatten(ours):
         distance = mx.linalg.norm((gradient - plain[name]).reshape(-1)) / mx.linalg.norm(plain[name].reshape(-1))
@@ -112,7 +113,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_every_kind_of_head_gives_the_gradients_of_the_plain_loss(tmp_path, rows, monkeypatch, kind):
+def test_every_kind_of_head_gives_the_gradients_of_the_plain_loss(tmp_path, rows, kind):
     choice = dict(HEADS[kind])
     tie = choice.pop("tie_word_embeddings", True)
     adapt = {name: choice.pop(name) for name in ("modules_to_save", "target_modules") if name in choice}
@@ -128,8 +129,8 @@ def test_every_kind_of_head_gives_the_gradients_of_the_plain_loss(tmp_path, rows
 
     positions = supervised_positions(batch)
     nats, plain = nn.value_and_grad(model.module, over_all_logits)(model.module, batch, positions)
-    in_pieces(monkeypatch)
-    found, ours = nn.value_and_grad(model.module, summed_loss(model.family))(model.module, batch, positions)
+    loss = summed_loss(model.family, in_pieces())
+    found, ours = nn.value_and_grad(model.module, loss)(model.module, batch, positions)
     rounding = 2e-2 if kind == "bfloat16" else 1e-5
     assert found.item() == pytest.approx(nats.item(), rel=rounding)
     plain = dict(tree_flatten(plain))
@@ -141,7 +142,7 @@ def test_every_kind_of_head_gives_the_gradients_of_the_plain_loss(tmp_path, rows
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, monkeypatch, trained):
+def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, trained):
     """120 MB of logits are 360 with their gradient and what is between them."""
     folder = tiny_model_folder(tmp_path)
     model, _ = FastModel.from_pretrained(folder)
@@ -152,10 +153,10 @@ def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, monkeypatc
     tokens = mx.array(np.random.default_rng(0).integers(0, 60_000, (1, 513)))
     batch = {"tokens": tokens, "loss_mask": mx.ones(tokens.shape, mx.bool_)}
     positions = supervised_positions(batch)
-    step = nn.value_and_grad(model.module, summed_loss(model.family))
     peaks = {}
     for name, size in (("whole", 10**9), ("pieces", 8_000_000)):
-        monkeypatch.setattr(next_token, "LOGIT_BYTES", size)
-        peaks[name] = peak_bytes(lambda: step(model.module, batch, positions))
+        loss = summed_loss(model.family, replace(forms_for(), logit_bytes=size))
+        step = nn.value_and_grad(model.module, loss)
+        peaks[name] = peak_bytes(partial(step, model.module, batch, positions))
     assert peaks["whole"] > 300e6
     assert peaks["pieces"] < 0.45 * peaks["whole"]

@@ -1,15 +1,16 @@
 """train/compiled.py: the compiled pass takes the plain one's steps, for few shapes, and says when it cannot."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import Notice
+from tunebook.fast.forms import FORMS
 from tunebook.models.families.text import TextFamily
 from tunebook.models.tensors import flat
-from tunebook.objectives import next_token
 from tunebook.train import compiled
 from tunebook.train.compiled import commonest_shapes, padded_count
 
@@ -48,8 +49,7 @@ def test_a_compiled_run_that_is_stopped_and_resumed_is_the_undisturbed_one_bit_f
 
 
 def test_a_compiled_run_too_makes_logits_a_few_rows_at_a_time(tiny_folder, rows, monkeypatch):
-    monkeypatch.setattr(next_token, "LOGIT_BYTES", 1)
-    monkeypatch.setattr(next_token, "FEWEST_ROWS", 16)
+    monkeypatch.setitem(FORMS, "cpu", replace(FORMS["cpu"], logit_bytes=1, logit_rows=16))
     _, fast, _ = trained(tiny_folder, rows, compile=True)
     _, plain, _ = trained(tiny_folder, rows, compile=False)
     assert all(np.allclose(fast[name], plain[name], atol=1e-6) for name in plain)

@@ -17,32 +17,36 @@ import mlx.nn as nn
 from mlx_lm.models import activations as upstream
 from mlx_lm.tuner.lora import LoRALinear
 
-from ..machine import runtime
 from ..models.layer_calls import Call, replaced_calls, replaced_name
 from .activation_functions import GELU, SILU
+from .forms import Forms, forms_for
 from .gated_mlp import lean_mlps
 from .short_conv import shifted_convolutions
 
 Arrays = Sequence[mx.array]
 
 
-def lean_activations(module: nn.Module, *, recomputed: bool = False) -> AbstractContextManager[Any]:
-    """Have gated SiLUs, GELUs, LoRA and, on the CPU, RMS norms and short convolutions of `module` do and keep less.
+def lean_activations(
+    module: nn.Module, forms: Forms | None = None, *, recomputed: bool = False
+) -> AbstractContextManager[Any]:
+    """Have gated SiLUs, GELUs, LoRA, RMS norms and short convolutions of `module` do and keep less, where `forms` say.
 
     Until the block ends. `recomputed` is for layers that are computed again in the backward pass (`gated_mlp.py`).
     """
-    forms = ExitStack()
-    forms.enter_context(lean_mlps(module, recomputed=recomputed))
-    layers = module.modules()
-    forms.enter_context(replaced_name(layers, "swiglu", lambda found: found is upstream.swiglu, lambda _: swiglu))
-    with_gelu = [layer for layer in layers if _names_gelu(layer)]
-    forms.enter_context(replaced_name(with_gelu, "nn", lambda found: found is nn, _with_gelu))
-    adapted = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
-    forms.enter_context(replaced_calls(adapted, _with_small_scale))
-    if runtime.backend() == "cpu":  # a GPU has one kernel for it, with a gradient of its own
-        forms.enter_context(replaced_calls([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
-        forms.enter_context(shifted_convolutions(module))
-    return forms
+    forms, changed, layers = forms or forms_for(), ExitStack(), module.modules()
+    if forms.mlp == "lean":
+        changed.enter_context(lean_mlps(module, forms, recomputed=recomputed))
+        changed.enter_context(replaced_name(layers, "swiglu", lambda found: found is upstream.swiglu, lambda _: swiglu))
+        with_gelu = [layer for layer in layers if _names_gelu(layer)]
+        changed.enter_context(replaced_name(with_gelu, "nn", lambda found: found is nn, _with_gelu))
+    if forms.lora == "small scale":
+        adapted = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
+        changed.enter_context(replaced_calls(adapted, _with_small_scale))
+    if forms.norms == "written out":
+        changed.enter_context(replaced_calls([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
+    if forms.convolutions == "shifted":
+        changed.enter_context(shifted_convolutions(module))
+    return changed
 
 
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:

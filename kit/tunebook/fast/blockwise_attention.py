@@ -1,9 +1,9 @@
 """Attention a block of queries at a time; what no query of a block may see is never computed.
 
 Queries, keys and values go in, attention's result comes out. A block of queries meets only the keys from the first to
-the last that one of them sees: the numbers of attention in one, from fewer scores. For the gradient, on the CPU written
-out, the attention weights of each block are kept, or with `recomputed` made again, one block after the other, so that
-memory grows with the length of a row instead of its square (Rabe and Staats 2021, arXiv 2112.05682).
+the last that one of them sees: the numbers of attention in one, from fewer scores. For the gradient the weights of each
+block are kept, or with `recomputed` made again, one block after the other, so that memory grows with the length of a
+row instead of its square (Rabe and Staats 2021, arXiv 2112.05682).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,6 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from ..machine import runtime
 from .exponentials import softmax, softmax_gradient
 
 Inputs = tuple[mx.array, mx.array, mx.array]  # queries (B, H, T, D), keys (B, K, S, D) and values (B, K, S, D)
@@ -29,14 +28,15 @@ def attention_in_blocks(
     rows: int,
     recomputed: bool,
     mask: mx.array | None = None,
+    written_out: bool = True,
 ) -> mx.array:
     """(B, H, T, D) of attention; queries (B, H, T, D), keys and values (B, K, S, D) with S at least T.
 
     `rows` queries are taken at a time. `mask` (T, S) is True where a query sees a key; None is causal attention, the
-    last query seeing every key.
+    last query seeing every key. The gradient is `written_out`, or MLX's own.
     """
     blocks = list(_causal_blocks(queries.shape[2], keys.shape[2], rows) if mask is None else _masked_blocks(mask, rows))
-    if runtime.backend() == "cpu":
+    if written_out:
         return _with_gradient(queries, keys, values, blocks, _by_hand(scale), recomputed=recomputed)
     if recomputed:
         return _with_gradient(queries, keys, values, blocks, _of_mlx(scale), recomputed=True)

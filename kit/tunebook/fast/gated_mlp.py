@@ -10,7 +10,7 @@ import dis
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import CodeType, FunctionType
 from typing import Any, cast
 
@@ -22,24 +22,29 @@ from ..models.layer_calls import Call, Wrap, replaced_calls
 from ..models.layers import has_dropout
 from ..models.tensors import called_with, flat
 from .activation_functions import GELU, SILU, Curve
+from .forms import Forms, forms_for
 from .token_chunks import by_token_chunks
 
 
-def lean_mlps(module: nn.Module, *, recomputed: bool = False) -> AbstractContextManager[Any]:
+def lean_mlps(
+    module: nn.Module, forms: Forms | None = None, *, recomputed: bool = False
+) -> AbstractContextManager[Any]:
     """Have the gated MLPs of `module` make their product again in the backward pass, until the block ends.
 
     With `recomputed` they make everything again, a chunk of tokens at a time (`token_chunks.py`).
     """
-    changed = ExitStack()
+    changed, chunks = ExitStack(), partial(by_token_chunks, size=(forms or forms_for()).mlp_tokens)
     for form, parts in _parts_by_form(module):
         changed.enter_context(replaced_calls(parts, form.wrap))
         if recomputed:
-            changed.enter_context(replaced_calls([part for part in parts if not has_dropout(part)], by_token_chunks))
+            changed.enter_context(replaced_calls([part for part in parts if not has_dropout(part)], chunks))
     return changed
 
 
-def remade(module: nn.Module, *, recomputed: bool) -> list[nn.Module]:
-    """The layers of `module` whose input would be made again so."""
+def remade(module: nn.Module, *, recomputed: bool, forms: Forms | None = None) -> list[nn.Module]:
+    """The layers of `module` whose input would be made again so, and is by these forms."""
+    if (forms or forms_for()).mlp == "plain":
+        return []
     found: list[nn.Module] = []
     for form, parts in _parts_by_form(module):
         for part in parts:

@@ -1,8 +1,8 @@
 """A part of a layer that treats every token alone: a chunk of tokens at a time, and again when a gradient is wanted.
 
 With gradient checkpointing one layer at a time has its activations, and of those an MLP's are the widest. In chunks
-there are never more than `TOKENS` tokens of them, however long the rows. A layer that is computed again anyway does no
-more work for it: what goes out of the part is not asked for then, unless it goes into a norm.
+there are never more of them than for the tokens of one, however long the rows. A layer that is computed again anyway
+does no more work for it: what goes out of the part is not asked for then, unless it goes into a norm.
 """
 
 from typing import cast
@@ -13,18 +13,16 @@ import mlx.nn as nn
 from ..models.layer_calls import Call
 from ..models.tensors import called_with, flat
 
-TOKENS = 512  # of a chunk; with fewer the peak of a layer is no lower, for it is then where its attention is
 
-
-def by_token_chunks(plain: Call) -> Call:
+def by_token_chunks(plain: Call, *, size: int) -> Call:
     """`plain`, a call from (..., T, D) to the same that treats every token alone and has no dropout, in chunks."""
-    return lambda part, x: in_chunks(part, plain, x)
+    return lambda part, x: in_chunks(part, plain, x, size)
 
 
-def in_chunks(part: nn.Module, plain: Call, x: mx.array) -> mx.array:
-    """`plain(part, x)` of (..., T, D), with gradients for x and for what is trained of `part`."""
+def in_chunks(part: nn.Module, plain: Call, x: mx.array, size: int) -> mx.array:
+    """`plain(part, x)` of (..., T, D), `size` tokens at a time; with gradients for x and what is trained of `part`."""
     tokens = x.reshape(-1, x.shape[-1])
-    chunks = [slice(start, start + TOKENS) for start in range(0, len(tokens), TOKENS)]
+    chunks = [slice(start, start + size) for start in range(0, len(tokens), size)]
     if len(chunks) == 1:
         return plain(part, x)
     trained = flat(part.trainable_parameters())

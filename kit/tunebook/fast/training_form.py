@@ -15,6 +15,7 @@ from ..models.layer_calls import Form
 from ..models.neftune import noisy_embeddings
 from .activations import lean_activations
 from .attention import block_attention
+from .forms import Forms, forms_for
 from .gated_delta_layers import chunkwise_layers, why_not_chunkwise
 from .gradient_checkpointing import recomputed_layers
 
@@ -23,21 +24,23 @@ Change = Callable[[], AbstractContextManager[Any]]
 
 def training_form(
     module: nn.Module,
+    forms: Forms | None = None,
     *,
     recomputed: bool,
     masks: bool = True,
     noise: float | None = None,
     whole_layers: bool = True,
 ) -> Form:
-    """What a forward and backward pass is taken in.
+    """What a forward and backward pass is taken in; no `forms` are those for this machine.
 
     `recomputed` is gradient checkpointing: attention's scores and the inside of MLPs are made again and, unless
     `whole_layers` is off, all of a layer is. Without `masks` attention looks at none, as a compiled pass cannot.
     `noise` is NEFTune's alpha. Raises ValueError for noise on a model whose token embedding is not found.
     """
+    forms = forms or forms_for()
     changes: list[Change] = [
-        partial(block_attention, module, recomputed=recomputed, masks=masks),
-        partial(lean_activations, module, recomputed=recomputed),
+        partial(block_attention, module, forms, recomputed=recomputed, masks=masks),
+        partial(lean_activations, module, forms, recomputed=recomputed),
         partial(chunkwise_layers, module),
     ]
     if recomputed and whole_layers:

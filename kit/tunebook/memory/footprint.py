@@ -11,6 +11,7 @@ from mlx_lm.models.switch_layers import SwitchLinear
 
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
+from ..fast.forms import forms_for
 from ..machine import runtime
 from ..models.adapters import is_adapter
 from ..models.layers import trained_outside
@@ -166,7 +167,7 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded
     half = any(value.itemsize < 4 for value in trained.values())
     loss = loss_cost(family, module)
     layers, recomputed = (layer_costs(family, module, longest, recomputed=again) for again in (False, True))
-    hidden = a_state(family, module)
+    hidden, forms = a_state(family, module), forms_for()
     head = family.head_layer(module)
     return Facts(
         frozen=everything - own,
@@ -185,7 +186,7 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded
         depth=sum(kind.count for kind in layers),
         image=0 if seen is None else image_cost(family, module, seen),
         loss=loss,
-        together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1])),
+        together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1]), forms),
         every_token=head is None,
         state=hidden.shape[-1] * hidden.itemsize,
         device=round(runtime.training_limit_gb() * 1e9),

@@ -15,12 +15,9 @@ import numpy as np
 
 from ..data.encoded import Batch
 from ..fast.exponentials import exponential
-from ..machine import runtime
+from ..fast.forms import Forms, forms_for
 from ..models.families.base import Family
 from ..models.tensors import called_with, flat, number
-
-LOGIT_BYTES = 8 * 2**20  # of logits in float32 that are made at a time
-FEWEST_ROWS = 16  # that are sent through the head together; with fewer, reading the head's weights takes the time
 
 
 def supervised_positions(batch: Batch) -> mx.array:
@@ -29,46 +26,56 @@ def supervised_positions(batch: Batch) -> mx.array:
     return mx.array(np.flatnonzero(mask).astype(np.int32))
 
 
-def summed_loss(family: Family) -> Callable[..., mx.array]:
+def summed_loss(family: Family, forms: Forms | None = None) -> Callable[..., mx.array]:
     """`loss(module, batch, positions, weights=None) -> nats`, a float32 scalar: the sum over `positions`.
 
     `positions` (N,) hold at least one; `weights` (N,) float32 are what each counts, None all of them 1. The gradients
     for the states and for what is trained of the head are found together with the loss, piece by piece, unless the
-    model does not show where its head begins.
+    model does not show where its head begins. No `forms` are those for this machine.
     """
+    forms = forms or forms_for()
 
     def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
         hidden, targets = _supervised(family, module, batch, positions)
         weights = mx.ones(targets.shape) if weights is None else weights
         layer = family.head_layer(module)
-        rows = rows_at_once(family, module, hidden)
+        rows = rows_at_once(family, module, hidden, forms)
         if layer is None or rows >= targets.size:
-            return (_nats(family, module, hidden, targets) * weights).sum()
-        return _in_pieces(family, module, layer, hidden, targets, weights, rows)
+            return (_nats(family, module, hidden, targets, forms) * weights).sum()
+
+        def nats(states: mx.array, their_targets: mx.array) -> mx.array:
+            return _nats(family, module, states, their_targets, forms)
+
+        return _in_pieces(nats, layer, hidden, targets, weights, rows)
 
     return loss
 
 
-def measured_nats(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> float:
+def measured_nats(
+    family: Family, module: nn.Module, batch: Batch, positions: mx.array, forms: Forms | None = None
+) -> float:
     """The same sum where no gradient is wanted."""
+    forms = forms or forms_for()
     hidden, targets = _supervised(family, module, batch, positions)
-    rows = rows_at_once(family, module, hidden)
+    rows = rows_at_once(family, module, hidden, forms)
     return sum(
-        number(_nats(family, module, hidden[piece], targets[piece]).sum()) for piece in _pieces(targets.size, rows)
+        number(_nats(family, module, hidden[piece], targets[piece], forms).sum())
+        for piece in _pieces(targets.size, rows)
     )
 
 
-def rows_at_once(family: Family, module: nn.Module, hidden: mx.array) -> int:
+def rows_at_once(family: Family, module: nn.Module, hidden: mx.array, forms: Forms) -> int:
     """How many of the states (N, D) are sent through the head together; nothing is computed to tell."""
-    vocabulary = family.head(module, hidden[:1]).shape[-1]
-    return max(FEWEST_ROWS, LOGIT_BYTES // (4 * vocabulary))
+    logits = family.head(module, hidden[:1])
+    itemsize = mx.float32.size if forms.losses == "written out" else logits.itemsize
+    return max(forms.logit_rows, forms.logit_bytes // (itemsize * logits.shape[-1]))
 
 
-def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
-    """(N,) float32 losses of float32 logits (N, V)."""
-    if runtime.backend() != "cpu":
-        return mx.fast.cross_entropy(logits, targets)
-    losses, _ = cast(tuple[mx.array, mx.array], _with_gradients(logits, targets))
+def cross_entropy(logits: mx.array, targets: mx.array, forms: Forms) -> mx.array:
+    """(N,) float32 losses of logits (N, V)."""
+    if forms.losses == "fused":
+        return mx.fast.cross_entropy(logits, targets)  # it sums in float32 itself
+    losses, _ = cast(tuple[mx.array, mx.array], _with_gradients(logits.astype(mx.float32), targets))
     return losses
 
 
@@ -100,21 +107,20 @@ def _supervised(family: Family, module: nn.Module, batch: Batch, positions: mx.a
     return hidden.reshape(-1, hidden.shape[-1])[positions], batch["tokens"][:, 1:].reshape(-1)[positions]
 
 
-def _nats(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array:
+def _nats(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array, forms: Forms) -> mx.array:
     """(N,) float32 losses of states (N, D)."""
-    return cross_entropy(family.head(module, hidden).astype(mx.float32), targets)
+    return cross_entropy(family.head(module, hidden), targets, forms)
 
 
 def _in_pieces(
-    family: Family,
-    module: nn.Module,
+    nats: Callable[[mx.array, mx.array], mx.array],
     layer: nn.Module,
     hidden: mx.array,
     targets: mx.array,
     weights: mx.array,
     rows: int,
 ) -> mx.array:
-    """The summed loss of states (N, D), `rows` of them at a time, with gradients for them and for `layer`, the head's.
+    """The sum of `nats` of states (N, D), `rows` of them at a time; with gradients for them and for the head's `layer`.
 
     Each piece depends on the gradient of the one before, or MLX would make the logits of all of them first. Nothing is
     evaluated here: the arrays that the states were made of would then all be held at once, three times as much as where
@@ -124,22 +130,21 @@ def _in_pieces(
 
     def piece_nats(states: mx.array, trained: list[mx.array], piece: slice) -> mx.array:
         values = dict(zip(parameters, trained, strict=True))
-        nats = called_with(layer, values, lambda: _nats(family, module, states, targets[piece]))
-        return (nats * weights[piece]).sum()
+        return (called_with(layer, values, lambda: nats(states, targets[piece])) * weights[piece]).sum()
 
     @mx.custom_function
     def together(inputs: list[mx.array]) -> list[mx.array]:
         hidden, *trained = inputs
-        nats, of_states, sums = mx.array(0.0), [], [mx.zeros(array.shape) for array in trained]
+        total, of_states, sums = mx.array(0.0), [], [mx.zeros(array.shape) for array in trained]
         for piece in _pieces(targets.size, rows):
             states = hidden[piece]
             if of_states:
-                (states,) = mx.depends([states], [nats, of_states[-1], *sums])
+                (states,) = mx.depends([states], [total, of_states[-1], *sums])
             found, (for_states, for_trained) = mx.value_and_grad(piece_nats, argnums=(0, 1))(states, trained, piece)
-            nats = nats + found
+            total = total + found
             of_states.append(for_states)
-            sums = [total + gradient for total, gradient in zip(sums, for_trained, strict=True)]
-        return [nats, mx.concatenate(of_states), *sums]
+            sums = [so_far + gradient for so_far, gradient in zip(sums, for_trained, strict=True)]
+        return [total, mx.concatenate(of_states), *sums]
 
     @together.vjp
     def backward(inputs: list[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:

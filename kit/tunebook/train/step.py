@@ -18,6 +18,7 @@ from mlx.utils import tree_map
 
 from ..config import TrainingConfig
 from ..data.encoded import Batch, Encoded
+from ..fast.forms import Forms, forms_for
 from ..fast.training_form import form_notices, inference_form, training_form
 from ..machine import runtime
 from ..machine.gpu_errors import gpu_fault
@@ -60,10 +61,12 @@ class Stepper:
         total_steps: int,
         max_seq_length: int,
         skip_unreadable: bool = False,
+        forms: Forms | None = None,
     ):
         """`rows` are those that are known beforehand; `notices` then says what of the configuration is not followed.
 
-        `skip_unreadable` leaves rows out whose images cannot be opened when their batch is made.
+        `skip_unreadable` leaves rows out whose images cannot be opened when their batch is made. No `forms` are those
+        for this machine.
         """
         self.notices = optim.said_of_the_warmup(config, total_steps)
         self.is_torn = False  # the weights are of no step, an update having failed without the memory to undo it
@@ -77,7 +80,8 @@ class Stepper:
             self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
         self._rate = optim.learning_rate(config, total_steps)
         self._mean_and_norm = runtime.compiled_on_a_gpu(self._averaged)
-        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family))
+        self._forms = forms or forms_for()
+        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family, self._forms))
         self._compiled: CompiledPass | None = None
         if config.compile and (reason := self._cannot_compile()) is not None:
             self.notices.append(f"The pass is not compiled: {reason}.")
@@ -86,6 +90,7 @@ class Stepper:
             self._value_and_grad = self._compiled = CompiledPass(loaded.module, self._value_and_grad, shapes)
         self._form = training_form(
             loaded.module,
+            self._forms,
             recomputed=bool(config.gradient_checkpointing),
             masks=self._compiled is None,
             noise=config.neftune_noise_alpha,
@@ -213,7 +218,8 @@ class Stepper:
         try:
             batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
             with inference_form(self._module):
-                return not math.isfinite(measured_nats(self._family, self._module, batch, supervised_positions(batch)))
+                nats = measured_nats(self._family, self._module, batch, supervised_positions(batch), self._forms)
+                return not math.isfinite(nats)
         finally:
             self._module.train(was_training)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -10,6 +12,7 @@ from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel, TrainingConfig
 from tunebook.data.examples import Example, Text
 from tunebook.data.formats import to_examples
+from tunebook.fast.forms import forms_for
 from tunebook.models.families.head import find_head, projection, rest_of_the_model
 from tunebook.objectives import next_token
 from tunebook.train.step import Stepper
@@ -133,8 +136,7 @@ def test_hidden_states_and_head_give_the_models_own_logits(name, tmp_path, rows)
 
 @pytest.mark.parametrize("name", HEADS)
 def test_the_loss_of_the_head_alone_has_the_value_and_gradients_of_the_plain_one(name, tmp_path, rows, monkeypatch):
-    monkeypatch.setattr(next_token, "LOGIT_BYTES", 1)
-    monkeypatch.setattr(next_token, "FEWEST_ROWS", 16)
+    few = replace(forms_for(), logit_bytes=1, logit_rows=16)
     model = tiny(name, tmp_path)
     FastModel.get_peft_model(model, r=4)
     mx.random.seed(0)
@@ -148,7 +150,8 @@ def test_the_loss_of_the_head_alone_has_the_value_and_gradients_of_the_plain_one
         return (nn.losses.cross_entropy(logits, batch["tokens"][:, 1:]) * batch["loss_mask"][:, 1:]).sum()
 
     value, gradients = nn.value_and_grad(model.module, plain)(model.module, batch, positions)
-    found, ours = nn.value_and_grad(model.module, next_token.summed_loss(model.family))(model.module, batch, positions)
+    loss = next_token.summed_loss(model.family, few)
+    found, ours = nn.value_and_grad(model.module, loss)(model.module, batch, positions)
     assert found.item() == pytest.approx(value.item(), rel=1e-5)
     gradients = dict(tree_flatten(gradients))
     whole = mx.sqrt(sum((gradient**2).sum() for gradient in gradients.values())).item()

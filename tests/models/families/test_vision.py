@@ -12,12 +12,12 @@ from mlx_vlm.utils import load as load_stock
 from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tests.models.families.encoded_rows import WIDTH, encoded, states
 from tunebook import FastModel
+from tunebook.fast.forms import forms_for
 from tunebook.models.families import language_model
 from tunebook.models.families.image_mask import image_mask
 from tunebook.models.generation import as_prompt
 from tunebook.models.neftune import token_embedding
 from tunebook.models.tensors import flat
-from tunebook.objectives import next_token
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.train.packing_check import why_not_packed
 
@@ -163,11 +163,9 @@ def test_the_loss_by_pieces_has_the_value_and_gradients_of_the_plain_one(
     model, _ = FastModel.from_pretrained(vision_models(family).loaded.folder, full_finetuning=True)
     batch = model.family.collate(encoded(model, image_rows), WIDTH)
     positions = supervised_positions(batch)
-    found = nn.value_and_grad(model.module, summed_loss(model.family))
-    nats, gradients = found(model.module, batch, positions)
-    monkeypatch.setattr(next_token, "LOGIT_BYTES", 1)
-    monkeypatch.setattr(next_token, "FEWEST_ROWS", 8)
-    in_pieces, theirs = found(model.module, batch, positions)
+    nats, gradients = nn.value_and_grad(model.module, summed_loss(model.family))(model.module, batch, positions)
+    few = replace(forms_for(), logit_bytes=1, logit_rows=8)
+    in_pieces, theirs = nn.value_and_grad(model.module, summed_loss(model.family, few))(model.module, batch, positions)
     assert in_pieces.item() == pytest.approx(nats.item(), rel=1e-5)
     for name, gradient in flat(gradients).items():
         assert mx.allclose(gradient, flat(theirs)[name], rtol=1e-3, atol=1e-3), name

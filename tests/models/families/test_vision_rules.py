@@ -17,6 +17,7 @@ from tunebook import FastModel, TrainingConfig, memory
 from tunebook.data.examples import Example, Text, Tokens
 from tunebook.fast import attention
 from tunebook.fast.attention import block_attention
+from tunebook.fast.forms import FORMS
 from tunebook.models.families import language_model
 from tunebook.models.families.placeholders import media_tokens
 from tunebook.models.families.vision import VisionFamily
@@ -276,7 +277,7 @@ def test_no_norm_and_no_bias_of_the_vision_tower_decays(vision):
 
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_a_model_in_blocks_has_the_loss_and_gradients_of_the_plain_one(vision, recomputed, monkeypatch):
-    monkeypatch.setitem(attention.FEWEST_ROWS, "cpu", 16)
+    monkeypatch.setitem(FORMS, "cpu", replace(FORMS["cpu"], attention_rows=16))
     model, _ = FastModel.from_pretrained(vision.loaded.folder)
     FastModel.get_peft_model(model, r=2, finetune_vision_layers=True)
     rows = encoded(model, asked("What is it?", noise_images(1), "a dog"), said("Say it.", "the lazy dog sleeps"))
