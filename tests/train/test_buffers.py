@@ -11,8 +11,8 @@ from tunebook.config import Optim
 from tunebook.machine import runtime
 from tunebook.models.tensors import flat
 from tunebook.train import optim
-from tunebook.train.compiled import why_not_here
 from tunebook.train.optim import buffers
+from tunebook.train.passes.compiled import why_not_here
 
 torch = pytest.importorskip("torch")
 

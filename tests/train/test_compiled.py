@@ -1,4 +1,4 @@
-"""train/compiled.py: the compiled pass takes the plain one's steps, for few shapes, and says when it cannot."""
+"""train/passes/compiled.py: the compiled pass takes the plain one's steps, for few shapes, and says when it cannot."""
 
 import re
 from dataclasses import replace
@@ -11,8 +11,8 @@ from tunebook.events import Notice
 from tunebook.fast.forms import FORMS
 from tunebook.models.families.text import TextFamily
 from tunebook.models.tensors import flat
-from tunebook.train import compiled
-from tunebook.train.compiled import commonest_shapes, padded_count
+from tunebook.train.passes import compiled
+from tunebook.train.passes.compiled import commonest_shapes, padded_count
 
 
 def trained(folder, rows, *, dropout=0.2, resume=False, stop_at=None, adapt=None, **settings):
@@ -32,7 +32,7 @@ def trained(folder, rows, *, dropout=0.2, resume=False, stop_at=None, adapt=None
 def test_a_compiled_run_takes_the_steps_of_a_plain_one_dropout_and_noise_included(tiny_folder, rows):
     settings = {"neftune_noise_alpha": 5, "lr_scheduler_type": "cosine"}
     trainer, fast, _ = trained(tiny_folder, rows, compile=True, **settings)
-    assert trainer._run._stepper._value_and_grad.compiled
+    assert trainer._run._stepper._pass.compiled.compiled
     _, plain, _ = trained(tiny_folder, rows, compile=False, **settings)
     assert all(np.allclose(fast[name], plain[name], atol=1e-6) for name in plain)
 
@@ -42,7 +42,7 @@ def test_a_compiled_run_that_is_stopped_and_resumed_is_the_undisturbed_one_bit_f
 ):
     monkeypatch.setattr(compiled, "MOST_SHAPES", 2)  # so that compiled and plain passes take turns
     trainer, whole, _ = trained(tiny_folder, rows, compile=True, output_dir=str(tmp_path / "whole"))
-    assert len(trainer._run._stepper._value_and_grad.compiled) == 2
+    assert len(trainer._run._stepper._pass.compiled.compiled) == 2
     trained(tiny_folder, rows, compile=True, output_dir=str(tmp_path / "out"), stop_at=3)
     _, resumed, _ = trained(tiny_folder, rows, compile=True, output_dir=str(tmp_path / "out"), resume=True)
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
@@ -62,7 +62,7 @@ def test_no_more_shapes_are_compiled_than_the_limit(tiny_folder, rows, monkeypat
         for length in range(1, 40, 3)
     ]
     trainer, _, told = trained(tiny_folder, many, compile=True, per_device_train_batch_size=1, max_steps=7)
-    run = trainer._run._stepper._value_and_grad
+    run = trainer._run._stepper._pass.compiled
     assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 2
     assert told[-1].startswith("The pass was compiled for 2 shapes of batches; ")
     assert told[-1].endswith(f" {run.plain_passes} batches had others and were computed plainly.")

@@ -29,8 +29,8 @@ from tunebook.fast.gradient_checkpointing import recomputed_layers
 from tunebook.models.tensors import flat
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.tokens.packing import pack
-from tunebook.train.compiled import CompiledPass, padded_count
 from tunebook.train.packing_check import why_not_packed
+from tunebook.train.passes.compiled import CompiledPass, padded_count
 from tunebook.train.step import Stepper
 
 

@@ -31,6 +31,7 @@ from .kept.saving import NOT_ON_THE_DISK, SaveSchedule, checkpoint_bytes, said_o
 from .kept.snapshots import KeptWeights
 from .looks import Looks, Samples
 from .owed import Owed
+from .passes.first_step import settled_forms, take_up_forms
 from .plan import RunPlan
 from .progress import RunProgress
 from .run_events import run_ended, run_started, step_taken
@@ -83,6 +84,7 @@ class Run:
         self._stepper.optimizer.state = checkpoint.optimizer_state
         self._kept.best = checkpoint.best_weights
         self.progress = RunProgress.from_plain(checkpoint.progress)
+        take_up_forms(self._stepper, self.progress)
         self._saved_step = self.step
 
     def events(self, *, awaited: bool) -> Generator[Event, None, None]:
@@ -162,7 +164,9 @@ class Run:
                 return EndReason.EARLY_STOPPED
             if self.step >= self.plan.total_steps:
                 break
-            yield from self._take_step(next(portions))
+            portion = next(portions)
+            yield from settled_forms(self.plan, self._stepper, self.progress, portion.batches[0])
+            yield from self._take_step(portion)
             if self.progress.not_finite == STEPS_NOT_FINITE:
                 return EndReason.NOT_FINITE
             if _is_due(self._config.eval_steps, self.step):
@@ -216,8 +220,8 @@ class Run:
         yield from self._owed.told()
 
     def _why_not(self, command: Command) -> str | None:
-        folder, saved = self.folder, self._saved_step
-        return why_not(command, self.plan, self.progress, self.samples, folder=folder, saved_step=saved)
+        saved = self._saved_step
+        return why_not(command, self.plan, self.progress, self.samples, folder=self.folder, saved_step=saved)
 
     def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
         """One optimizer step over the micro-batches of `portion`."""

@@ -1,6 +1,5 @@
 """Whether a model trains on packed documents as if each stood alone: proven on the model itself before a run."""
 
-import math
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -12,6 +11,7 @@ from ..models.families.base import Family
 from ..models.tensors import flat, number
 from ..objectives.next_token import summed_loss, supervised_positions
 from ..tokens.packing import joined
+from .passes.proof import tolerance_of
 
 SHORT = (23, 5, 11)  # tokens of the documents that end a long row in the proof
 
@@ -29,7 +29,8 @@ def why_not_packed(family: Family, module: nn.Module, *, max_seq_length: int) ->
     was_training = module.training
     module.eval()
     try:
-        tolerance = _tolerance(family, module)
+        states = family.hidden(module, family.collate(_probes(2), 3))  # only its type is asked for: nothing is computed
+        tolerance = tolerance_of(states.dtype)
         return (
             _states_differ(family, module, short, tolerance)
             or _states_differ(family, module, long, tolerance)
@@ -37,16 +38,6 @@ def why_not_packed(family: Family, module: nn.Module, *, max_seq_length: int) ->
         )
     finally:
         module.train(was_training)
-
-
-def _tolerance(family: Family, module: nn.Module) -> float:
-    """How far rounding may take states and gradients, relative: the root of the machine epsilon, and at least 1%.
-
-    That is 9% in bfloat16, where the states of 24 layers of random weights stray by 2.5%. In float32 the angles of far
-    positions are what is inexact. Documents that see one another change by a third and more.
-    """
-    states = family.hidden(module, family.collate(_probes(2), 3))  # only its type is asked for, so nothing is computed
-    return max(0.01, math.sqrt(mx.finfo(states.dtype).eps))
 
 
 def _states_differ(

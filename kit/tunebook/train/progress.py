@@ -28,6 +28,7 @@ class RunProgress:
     looks: list[int] = field(default_factory=list)  # steps of evaluations that someone asked for, and decide nothing
     # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
     learning_rates: dict[int, float] = field(default_factory=dict)
+    forms: dict[str, Any] | None = None  # those its passes are computed in, as `candidates.as_plain` has them
     elapsed_before: float = 0.0  # seconds, up to the checkpoint this run goes on from
     _began: float = field(default_factory=time.perf_counter, init=False, repr=False, compare=False)
 
@@ -44,6 +45,7 @@ class RunProgress:
             evals=[EvalEvent(**fields) for fields in plain["evals"]],
             looks=list(plain.get("looks", [])),
             learning_rates=dict(plain.get("learning_rates", [])),
+            forms=plain.get("forms"),
             elapsed_before=plain["elapsed"],
         )
 
@@ -58,6 +60,7 @@ class RunProgress:
             "not_finite": self.not_finite,
             "evals": [asdict(event) for event in self.evals],
             "looks": self.looks,
+            "forms": self.forms,
             "elapsed": self.elapsed,
             "rates_are_kept": True,
             "learning_rates": [[step, rate] for step, rate in self.learning_rates.items() if step <= self.step],

@@ -8,28 +8,28 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
 from ..config import TrainingConfig
 from ..data.encoded import Batch, Encoded
 from ..fast.forms import Forms, forms_for
-from ..fast.training_form import form_notices, inference_form, training_form
+from ..fast.training_form import form_notices, inference_form
 from ..machine import runtime
 from ..machine.gpu_errors import gpu_fault
 from ..models.layers import has_dropout
 from ..models.loaded import Loaded
 from ..models.tensors import number, random_key, set_random_key
-from ..objectives.next_token import measured_nats, summed_loss, supervised_positions
+from ..objectives.next_token import measured_nats, supervised_positions
 from ..tokens.batch_order import padded_width
 from ..tokens.collation import Collator
 from . import optim
-from .compiled import CompiledPass, commonest_shapes, why_not_here
+from .passes.compiled import commonest_shapes, shape_of, why_not_here
+from .passes.one_pass import OnePass
 
 FREELY_KEPT_BYTES = 64_000_000  # of trained parameters and optimizer state, whatever a step takes
 
@@ -80,23 +80,24 @@ class Stepper:
             self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
         self._rate = optim.learning_rate(config, total_steps)
         self._mean_and_norm = runtime.compiled_on_a_gpu(self._averaged)
-        self._forms = forms or forms_for()
-        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family, self._forms))
-        self._compiled: CompiledPass | None = None
-        if config.compile and (reason := self._cannot_compile()) is not None:
-            self.notices.append(f"The pass is not compiled: {reason}.")
-        elif config.compile:
-            shapes = commonest_shapes(rows, config, max_seq_length)
-            self._value_and_grad = self._compiled = CompiledPass(loaded.module, self._value_and_grad, shapes)
-        self._form = training_form(
-            loaded.module,
-            self._forms,
-            recomputed=bool(config.gradient_checkpointing),
-            masks=self._compiled is None,
-            noise=config.neftune_noise_alpha,
-        )
-        with self._form:  # a model that cannot be trained as configured is refused here, not in the first step
-            loaded.family.check(loaded.module)
+        self._loaded, self._rows = loaded, rows
+        self._why_not_compiled = self._cannot_compile() if config.compile else "the configuration does not ask for it"
+        if config.compile and self._why_not_compiled is not None:
+            self.notices.append(f"The pass is not compiled: {self._why_not_compiled}.")
+        self.use(forms or forms_for())
+        self._pass.check()  # a model that cannot be trained as configured is refused here, not in the first step
+
+    def use(self, forms: Forms) -> None:
+        """Compute passes in `forms` from the next on."""
+        self.forms, shapes = forms, set()
+        if self._why_not_compiled is None:
+            shapes = commonest_shapes(self._rows, self._config, self._max_seq_length)
+        self._pass = OnePass(self._loaded, self._config, forms, shapes)
+
+    def pass_in(self, forms: Forms, batch: Batch, positions: mx.array) -> OnePass:
+        """The pass over `batch` as it would be in `forms`, but with no noise: it could not be held against another."""
+        shapes = {shape_of(batch, positions)} if self._why_not_compiled is None else set()
+        return OnePass(self._loaded, replace(self._config, neftune_noise_alpha=None), forms, shapes)
 
     def begin(self, step: int) -> None:
         """Start on `step`, 1-based. What was added to an earlier one and not finished is forgotten."""
@@ -138,8 +139,7 @@ class Stepper:
 
     def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[mx.array, optim.Arrays]:
         """(nats of a micro-batch, its gradients, gathered and added to those of the step so far), evaluated."""
-        with self._form:
-            nats, gradients = self._value_and_grad(self._module, batch, positions)
+        nats, gradients = self._pass(batch, positions)
         gradients = self.optimizer.gathered(gradients)
         if not alone:  # a sum of many in half precision would lose the small ones
             gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
@@ -209,7 +209,7 @@ class Stepper:
 
     def closing_notices(self) -> list[str]:
         """What there is to say of all steps together once the last is done."""
-        return [self._compiled.account()] if self._compiled is not None else []
+        return [self._pass.compiled.account()] if self._pass.compiled is not None else []
 
     def not_finite(self, row: Encoded) -> bool:
         """Whether the loss of one row, alone and with nothing dropped, is NaN or infinite."""
@@ -218,7 +218,7 @@ class Stepper:
         try:
             batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
             with inference_form(self._module):
-                nats = measured_nats(self._family, self._module, batch, supervised_positions(batch), self._forms)
+                nats = measured_nats(self._family, self._module, batch, supervised_positions(batch), self.forms)
                 return not math.isfinite(nats)
         finally:
             self._module.train(was_training)

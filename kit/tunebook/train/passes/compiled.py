@@ -14,10 +14,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config import TrainingConfig
-from ..data.encoded import Batch, Encoded
-from ..tokens.batch_order import padded_width, steps_per_epoch, windows
-from ..tokens.stored_rows import lengths_of
+from ...config import TrainingConfig
+from ...data.encoded import Batch, Encoded
+from ...tokens.batch_order import padded_width, steps_per_epoch, windows
+from ...tokens.stored_rows import lengths_of
 
 MOST_SHAPES = 12
 
@@ -39,8 +39,8 @@ class CompiledPass:
         self._fast = partial(mx.compile, inputs=state, outputs=state)(partial(plain, module))
 
     def __call__(self, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[mx.array, Any]:
-        size = padded_count(positions.size)
-        shape = (*batch["tokens"].shape, size)
+        shape = shape_of(batch, positions)
+        size = shape[-1]
         if shape not in self.shapes:
             self.plain_passes += 1
             return self._plain(module, batch, positions)
@@ -67,6 +67,12 @@ def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_le
         for batch in batches
     )
     return {shape for shape, _ in shapes.most_common(MOST_SHAPES)}
+
+
+def shape_of(batch: Batch, positions: mx.array) -> Shape:
+    """The shape a batch with these supervised positions is compiled for."""
+    rows, width = batch["tokens"].shape
+    return rows, width, padded_count(positions.size)
 
 
 def padded_count(count: int) -> int:

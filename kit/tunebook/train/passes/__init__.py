@@ -1,0 +1,4 @@
+"""The pass over a micro-batch: in which forms it is computed, proven and timed on a run's own first micro-batch.
+
+`first_step.py` has the order of things. A form is added to `fast/forms.py`, and to `candidates.py` to be tried.
+"""

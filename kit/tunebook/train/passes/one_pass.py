@@ -1,0 +1,44 @@
+"""The forward and backward pass over one micro-batch, in given forms: a batch in, its loss and gradients out."""
+
+from typing import Any, final
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ...config import TrainingConfig
+from ...data.encoded import Batch
+from ...fast.forms import Forms
+from ...fast.training_form import training_form
+from ...models.loaded import Loaded
+from ...objectives.next_token import summed_loss
+from .compiled import CompiledPass, Shape
+
+
+@final
+class OnePass:
+    """Called with a batch and the positions of its supervised tokens, gives (nats, gradients), not yet evaluated.
+
+    Compiled for `shapes`, where there are any. Raises ValueError for NEFTune's noise on a model whose token embedding
+    is not found.
+    """
+
+    def __init__(self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape]):
+        self._loaded = loaded
+        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family, forms))
+        self.compiled = CompiledPass(loaded.module, self._value_and_grad, shapes) if shapes else None
+        self._form = training_form(
+            loaded.module,
+            forms,
+            recomputed=bool(config.gradient_checkpointing),
+            masks=self.compiled is None,
+            noise=config.neftune_noise_alpha,
+        )
+
+    def __call__(self, batch: Batch, positions: mx.array) -> tuple[mx.array, Any]:
+        with self._form:
+            return (self.compiled or self._value_and_grad)(self._loaded.module, batch, positions)
+
+    def check(self) -> None:
+        """Refuse a model that cannot be trained in these forms: as its family's `check` does."""
+        with self._form:
+            self._loaded.family.check(self._loaded.module)
