@@ -24,6 +24,7 @@ from .candidates import as_plain, from_plain
 from .self_test import Settled, Tried
 
 FOLDER = "forms"
+MOST = 500  # files; those that were written first go first
 
 
 def key_of(loaded: Loaded, usual: Forms, rows: Sequence[Encoded], *, recomputed: bool) -> str:
@@ -64,6 +65,9 @@ def keep(key: str, settled: Settled) -> None:
         make_private_folder(_file(key).parent)
         with new_file(_file(key)) as file:
             file.write_text(sealed_json(plain))
+        files = sorted(_file(key).parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        for file in files[:-MOST]:
+            file.unlink(missing_ok=True)
 
 
 def _file(key: str) -> Path:
