@@ -11,7 +11,13 @@ EXPLAIN_PIP = { echo "pip could not install Tunebook; its reason stands above. N
 machine: there are wheels for Apple silicon (macOS 14 or newer) and for Linux with glibc 2.35 or newer \
 (this is $$(uname -sm), $$(ldd --version 2>/dev/null | head -n 1))." >&2; exit 1; }
 
-.PHONY: help demo notebooks doctor test clean
+OUT ?= out
+# Of all stages and notebooks, the one `make parity` and `make test-notebooks` are about.
+STAGE ?=
+NOTEBOOK ?= *
+PARITY_MODEL ?= HuggingFaceTB/SmolLM2-135M-Instruct
+
+.PHONY: help demo notebooks doctor test test-mac test-lowest test-notebooks parity parity-together clean
 
 help:
 	@echo "make demo       train a small model from data to a file, in a few minutes"
@@ -30,11 +36,42 @@ doctor: .venv/user
 	$(VENV)/python -m tunebook doctor
 
 # Two workers with a thread each: with more threads than cores, OpenMP's wait for each other and burn the time of both.
+THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+TEST := $(THREADS) $(VENV)/python -m pytest -n 2
+
 test: .venv/dev
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/basedpyright --pythonpath $(VENV)/python
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/python -m pytest -n 2
+	$(TEST)
+
+# For borrowed machines of few GB: no browser, and no torch that computes everything a second time.
+WITHOUT_BROWSER := -m 'not browser' --ignore=tests/parity
+
+test-mac: .venv/dev
+	$(TEST) $(WITHOUT_BROWSER)
+
+# The oldest releases pyproject.toml names, in an environment of their own. They warn of those younger than themselves.
+LOWEST := .venv/lowest
+test-lowest: .venv/made
+	$(VENV)/python -m pip install --disable-pip-version-check --quiet uv
+	$(VENV)/uv venv --quiet --clear --python $(VENV)/python $(LOWEST)
+	$(VENV)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[dev]'
+	$(THREADS) $(LOWEST)/bin/python -m pytest -n 2 -W ignore::DeprecationWarning $(WITHOUT_BROWSER)
+
+# In copies, because a notebook leaves what it makes beside itself; each becomes the notebook as it ran.
+test-notebooks: .venv/dev
+	@mkdir -p $(OUT)/notebooks
+	cp notebooks/$(NOTEBOOK).ipynb $(OUT)/notebooks
+	$(VENV)/python -m pytest --nbmake --nbmake-timeout=3600 --overwrite $(OUT)/notebooks/$(NOTEBOOK).ipynb
+
+parity: .venv/dev
+	@mkdir -p $(OUT)/parity
+	$(VENV)/python -m tunebook.parity --model $(PARITY_MODEL) $(if $(STAGE),--stages '$(STAGE)') \
+		--json '$(OUT)/parity/$(or $(STAGE),all).json'
+
+parity-together: .venv/dev
+	$(VENV)/python -m tunebook.parity --together $(OUT)/parity
 
 clean:
 	rm -rf .venv dist build .pytest_cache .ruff_cache
