@@ -140,12 +140,14 @@ class Stepper:
     def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[mx.array, optim.Arrays]:
         """(nats of a micro-batch, its gradients, gathered and added to those of the step so far), evaluated."""
         nats, gradients = self._pass(batch, positions)
+        # Before they are gathered: MLX computes what one array waits for side by side, layers that are recomputed too.
+        mx.eval(nats, gradients)
         gradients = self.optimizer.gathered(gradients)
         if not alone:  # a sum of many in half precision would lose the small ones
             gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
         if self._gradients:
             gradients = tree_map(mx.add, self._gradients, gradients)
-        mx.eval(nats, gradients)
+        mx.eval(gradients)
         return nats, gradients
 
     def finish(self) -> Outcome:
