@@ -62,6 +62,17 @@ def default_dtype(checkpoint_dtype: "mx.Dtype") -> "mx.Dtype":
     return mx.float32 if backend() == "cpu" else checkpoint_dtype
 
 
+def product_rounding(dtype: "mx.Dtype") -> float:
+    """How far, relative, a number may be rounded that goes into a product of `dtype`.
+
+    Its epsilon; but on a GPU products of float32 are taken with 10 bits where the chip has units for that (TF32: MLX's
+    default on an M5 and on NVIDIA's), and no test of the kit may call a sound model wrong for it.
+    """
+    import mlx.core as mx
+
+    return 2.0**-10 if dtype == mx.float32 and backend() != "cpu" else float(mx.finfo(dtype).eps)
+
+
 def compiled_on_a_gpu(function: Callable[..., T]) -> Callable[..., T]:
     """`function` of trees of arrays, with what is element-wise in it fused where a launch costs something: on a GPU.
 

@@ -18,6 +18,7 @@ from PIL import Image as Pil
 from ...data.encoded import Encoded
 from ...data.examples import Example, Image, Text
 from ...data.images import refer
+from ...machine import runtime
 from ..tensors import flat, number
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def batches(family: "VisionFamily", module: nn.Module) -> str | None:
     for row, states in zip(rows, together, strict=True):
         alone = _states(family, module, [row])[0]
         # In other shapes sums are taken in another order; bfloat16 may stray by its root of the epsilon, 9%.
-        tolerance = max(SAME, math.sqrt(mx.finfo(together.dtype).eps))
+        tolerance = max(SAME, math.sqrt(runtime.product_rounding(together.dtype)))
         wrong = _too_far("in a batch the states of a row change", alone, states[: len(row.tokens)], tolerance)
         if wrong is not None:
             return wrong

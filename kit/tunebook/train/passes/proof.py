@@ -55,15 +55,12 @@ def distance(found: Passed, plain: Passed) -> float:
 
 
 def tolerance_of(dtype: mx.Dtype) -> float:
-    """How far rounding may take states and gradients, relative: the root of the machine epsilon, and at least 1%.
+    """How far rounding may take states and gradients, relative: the root of the epsilon of products, and at least 1%.
 
     That is 9% in bfloat16, where the states of 24 layers of random weights stray by 2.5%. In float32 the angles of far
-    positions are what is inexact; on a GPU products of float32 are rounded to 10 bits where the chip has such units
-    (TF32, the default on an M5 and on NVIDIA's), which makes it 3%. What is computed wrongly is off by a third and
-    more.
+    positions are what is inexact. What is computed wrongly is off by a third and more.
     """
-    rounded = 2.0**-10 if dtype == mx.float32 and runtime.backend() != "cpu" else float(mx.finfo(dtype).eps)
-    return max(0.01, math.sqrt(rounded))
+    return max(0.01, math.sqrt(runtime.product_rounding(dtype)))
 
 
 def _noisy(module: nn.Module) -> dict[str, mx.array]:
