@@ -17,12 +17,13 @@ STAGE ?=
 NOTEBOOK ?= *
 PARITY_MODEL ?= HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help demo notebooks doctor test test-mac test-lowest test-notebooks parity parity-together clean
+.PHONY: help demo notebooks doctor report test test-mac test-lowest test-notebooks parity parity-together clean
 
 help:
 	@echo "make demo       train a small model from data to a file, in a few minutes"
 	@echo "make notebooks  open the tutorials in JupyterLab"
 	@echo "make doctor     check this machine: versions, backend, speed, and what to mend"
+	@echo "make report     train eight steps here and with mlx-lm; a report on this machine, to send"
 	@echo "make test       lint, types and tests"
 	@echo "make clean      remove .venv and everything built"
 
@@ -34,6 +35,11 @@ notebooks: .venv/user
 
 doctor: .venv/user
 	$(VENV)/python -m tunebook doctor
+
+report: .venv/user
+	@mkdir -p $(OUT)
+	$(VENV)/python -m tunebook doctor --gpu > $(OUT)/report.json
+	@echo "Written to $(OUT)/report.json: it holds no path, and no name of you or of your machine."
 
 # Two workers with a thread each: with more threads than cores, OpenMP's wait for each other and burn the time of both.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1

@@ -20,13 +20,13 @@ from .machine.without_torch import torch_unseen
 if TYPE_CHECKING:
     from . import memory as memory
     from . import samples as samples
+    from .check_up import doctor as doctor
     from .data.pretraining import MultimodalPretrain as MultimodalPretrain
     from .data.sources import hold_out as hold_out
     from .data.sources import read_rows as read_rows
     from .export.readback.verify import verify_export as verify_export
     from .export.report import ExportTable as ExportTable
     from .fast_model import FastModel as FastModel
-    from .machine.doctor import doctor as doctor
     from .runs.folder import load as load_run
     from .trainer import Trainer as Trainer
     from .trainer import TrainResult as TrainResult
@@ -40,7 +40,7 @@ _ON_FIRST_USE = {
     "Trainer": "trainer",
     "TrainResult": "trainer",
     "ExportTable": "export.report",
-    "doctor": "machine.doctor",
+    "doctor": "check_up",
     "hold_out": "data.sources",
     "load_run": "runs",
     "memory": "memory",

@@ -12,7 +12,10 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser(
         "doctor", help="check this machine and environment; exit code 1 when something is broken"
     )
-    check.set_defaults(run=lambda _: _doctor())
+    check.add_argument(
+        "--gpu", action="store_true", help="time training here and with mlx-lm; a report to send, as JSON"
+    )
+    check.set_defaults(run=lambda given: _doctor(given.gpu))
 
     get = commands.add_parser("fetch", help="get a model, and print where it is and where it came from")
     get.add_argument("name", help="a hub id, a folder or a .gguf file")
@@ -29,9 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
 # Each command imports what it needs when it runs: `doctor` must answer where MLX cannot even be loaded.
 
 
-def _doctor() -> int:
-    from .machine.doctor import doctor
+def _doctor(gpu: bool) -> int:
+    from .check_up import doctor
 
+    if gpu:
+        report = doctor(gpu=True)
+        print(report, file=sys.stderr)
+        print(report.json(), end="")
+        return 0
     diagnosis = doctor()
     print(diagnosis)
     return 0 if diagnosis.works else 1

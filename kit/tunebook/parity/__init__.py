@@ -5,7 +5,10 @@
 
 This is the contents page; each name is imported when it is first used, for most need torch (the extra `parity`). Only
 files of this wing may import torch, and no other wing imports this one. A stage of the chain is a file in `probes/` and
-an entry in `chain.py`; a difference to find is an entry in `faults.py`.
+an entry in `chain.py`; a difference to find is an entry in `faults.py`. `speed/` times the same steps here and in
+mlx-lm.
+
+Doors: `speed/report`.
 """
 
 from importlib import import_module

@@ -113,13 +113,14 @@ class Report:
             "seconds": self.seconds,
             "versions": self.versions,
         }
-        Path(path).write_text(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        Path(path).write_text(json.dumps(finite(document), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return Path(path)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value`, plain as JSON has it, with every number that is not finite as a string."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
