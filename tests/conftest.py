@@ -9,7 +9,7 @@ import tunebook  # before anything imports MLX: it loads the fast BLAS
 from tests.makers.tiny import tiny_model_folder
 
 assert tunebook
-pytest_plugins = ["tests.spread"]
+pytest_plugins = ["tests.spread", "tests.as_gpu"]
 
 
 CHECKOUT = str(Path(__file__).parents[1])
@@ -76,15 +76,19 @@ def tuned(model):
 @pytest.fixture(scope="session")
 def vision_models(tmp_path_factory):
     """family of `tests.makers.tiny_vision` -> a tiny model of it, loaded once and not to be changed."""
+    import mlx.core as mx
+
     from tests.makers.tiny_vision import tiny_vision_folder
     from tunebook import FastModel
+    from tunebook.machine import runtime
 
     folder, made = tmp_path_factory.mktemp("vision"), {}
 
     def model(family: str) -> FastModel:
-        if family not in made:
-            made[family] = FastModel.from_pretrained(tiny_vision_folder(folder / family, family))[0]
-        return made[family]
+        key = (family, runtime.default_dtype(mx.float32))
+        if key not in made:
+            made[key] = FastModel.from_pretrained(tiny_vision_folder(folder / family, family))[0]
+        return made[key]
 
     return model
 
