@@ -22,6 +22,8 @@ class Moment:
     def __init__(self, module: nn.Module, optimizer: Optimizer):
         self._module, self._optimizer = module, optimizer
         self._parameters, self._held = flat(module.trainable_parameters()), optimizer.held
+        # A new optimizer's moments wait to be computed. In an evaluation that fails they would be lost with the update.
+        mx.eval(self._parameters, self._held.arrays)
 
     @property
     def nbytes(self) -> int:
