@@ -3,6 +3,7 @@
 import mlx.core as mx
 import pytest
 
+from tests.makers.failing_gpu import BROKEN, Failing, evaluations
 from tests.makers.tiny_vision import tiny_vision_folder
 from tunebook import FastModel
 from tunebook.models.families import language_model
@@ -12,6 +13,12 @@ from tunebook.models.families.image_mask import image_mask
 
 def test_a_sound_family_passes_every_check(vision):
     check_family(vision.family, vision.module)
+
+
+def test_a_gpu_that_fails_says_nothing_of_the_model(vision):
+    failing = Failing("models/families/check.py _distance", said=BROKEN)
+    with evaluations(failing), pytest.raises(RuntimeError, match="Internal Error"):
+        check_family(vision.family, vision.module)
 
 
 def test_a_model_that_sees_later_tokens_is_refused(vision_models, monkeypatch):

@@ -19,6 +19,7 @@ from ...data.encoded import Encoded
 from ...data.examples import Example, Image, Text
 from ...data.images import refer
 from ...machine import runtime
+from ...machine.gpu_errors import gpu_fault
 from ..tensors import flat, number
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def check_family(family: "VisionFamily", module: nn.Module) -> None:
             try:
                 wrong = check(family, module)
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                if gpu_fault(error) is not None:  # it says nothing of the model
+                    raise
                 wrong = f"it cannot be called so ({type(error).__name__}: {error})"
             if wrong is not None:
                 raise NotTrainable(

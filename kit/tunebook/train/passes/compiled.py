@@ -16,6 +16,7 @@ import numpy as np
 
 from ...config import TrainingConfig
 from ...data.encoded import Batch, Encoded
+from ...machine.gpu_errors import gpu_fault
 from ...tokens.batch_order import padded_width, steps_per_epoch, windows
 from ...tokens.stored_rows import lengths_of
 
@@ -84,9 +85,11 @@ def padded_count(count: int) -> int:
 
 
 def why_not_here() -> str | None:
-    """Why MLX cannot compile on this machine; None when it can."""
+    """Why MLX cannot compile on this machine; None when it can. A GPU that fails says nothing of that: it is raised."""
     try:
         mx.eval(mx.compile(lambda x: mx.exp(x) + 1.0)(mx.ones(3)))
     except RuntimeError as error:  # the CPU build without a C++ compiler
+        if gpu_fault(error) is not None:
+            raise
         return str(error)
     return None

@@ -16,6 +16,7 @@ import mlx.nn as nn
 from ...data.encoded import Batch, Encoded, Unreadable
 from ...fast.forms import Forms
 from ...machine import runtime
+from ...machine.gpu_errors import gpu_fault
 from ...models.layers import has_dropout
 from ...models.loaded import Loaded
 from ...objectives.next_token import summed_loss, supervised_positions
@@ -70,11 +71,13 @@ class Trial:
     tolerance: float
 
     def proven(self, what: str, forms: Forms) -> Tried:
-        """Whether a pass in `forms` gives what the plain one does."""
+        """Whether a pass in `forms` gives what the plain one does. A GPU that fails is raised."""
         try:
             one_pass = self.make_pass(forms, self.batch, self.positions)
             apart = distance(passed(self.module, one_pass, self.batch, self.positions), self.plain)
         except (RuntimeError, ValueError) as error:  # MLX's, of a kernel or a compiler that will not have this model
+            if gpu_fault(error) is not None:
+                raise
             return Tried(what, why_not=f"it could not be computed: {error}")
         if apart <= self.tolerance:
             return Tried(what, apart)
@@ -134,13 +137,19 @@ def _timed(loaded: Loaded, trial: Trial, settled: Settled, rows: Sequence[Encode
     for number, (what, name, value) in enumerate(candidates):
         yield number, len(candidates)
         other = replace(forms, **{name: value})
-        one = trial.proven(what, other)
-        if not one.why_not:
-            one = _time(trial, one, other, batch, positions)
+        one = _proven_and_timed(trial, what, other, batch, positions)
         tried.append(one)
         if _is_better(one, best):
             best, forms = one, other
     return Settled(forms, tuple(tried), timed_tokens=batch["tokens"].size)
+
+
+def _proven_and_timed(trial: Trial, what: str, forms: Forms, batch: Batch, positions: mx.array) -> Tried:
+    try:
+        one = trial.proven(what, forms)
+    except RuntimeError as error:  # a GPU that fails is reason enough to leave what is only tried
+        return Tried(what, why_not=f"it could not be computed: {error}")
+    return one if one.why_not else _time(trial, one, forms, batch, positions)
 
 
 def _is_better(one: Tried, best: Tried) -> bool:
