@@ -121,11 +121,15 @@ class Looks:
         event = yield from self._until_stopped(held_out_score(self._plan, progress.step))
         if event is not None:
             with held_back():
-                progress.add_eval(event, counts=counts)
-                if self._plan.config.load_best_model_at_end and event is best_of(progress.counted_evals):
-                    self._kept.keep_best()
+                self.count(event, progress, counts=counts)
                 self._owed.add(event)
             yield from self._owed.told()
+
+    def count(self, event: EvalEvent, progress: RunProgress, *, counts: bool) -> None:
+        """Take up a score of the weights as they are."""
+        progress.add_eval(event, counts=counts)
+        if self._plan.config.load_best_model_at_end and event is best_of(progress.counted_evals):
+            self._kept.keep_best()
 
     def sample(self, step: int) -> Generator[Event, None, None]:
         """Write an answer to every prompt that has none of this step; a stop leaves the others to a run that resumes.

@@ -38,7 +38,6 @@ from .run_events import run_ended, run_started, step_taken
 from .step import Stepper
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
-
 CACHE_STEPS = 50  # how often the memory MLX keeps for reuse is given back; batches of new shapes make it grow
 
 
@@ -71,7 +70,7 @@ class Run:
         self._saved_step: int | None = None
         self._astray = Astray(self._module, self._stepper, self._kept, plan.config)
         self.samples = Samples(plan.prompts)
-        self._looks = Looks(plan, self._kept, self._owed, self.samples, self.controls, self._listen)
+        self.looks = Looks(plan, self._kept, self._owed, self.samples, self.controls, self._listen)
 
     @property
     def step(self) -> int:
@@ -149,8 +148,9 @@ class Run:
         yield run_ended(self.plan, self.progress, reason, detail)
 
     def _train(self) -> Generator[Event, None, EndReason]:
+        self._stepper.optimizer.lay_out(self._module)
         # As the run that was not disturbed would: where it looks at no score, none may count here.
-        if self._is_evaluation_step:
+        if self.is_evaluation_step:
             yield from self._evaluate()
         if _is_due(self._config.sample_steps, self.step) or self.samples.were_begun(self.step):
             yield from self._sample()
@@ -183,7 +183,7 @@ class Run:
         return self.controls.end_reason if self.controls.stopping else EndReason.FINISHED
 
     @property
-    def _is_evaluation_step(self) -> bool:
+    def is_evaluation_step(self) -> bool:
         """Whether the held-out rows are scored after this step without anyone asking for it."""
         return self.step in (0, self.plan.total_steps) or _is_due(self._config.eval_steps, self.step)
 
@@ -253,10 +253,10 @@ class Run:
         return not is_fine and self._astray.is_so()
 
     def _evaluate(self) -> Generator[Event, None, None]:
-        yield from self._looks.evaluate(self.progress, counts=self._is_evaluation_step)
+        yield from self.looks.evaluate(self.progress, counts=self.is_evaluation_step)
 
     def _sample(self) -> Generator[Event, None, None]:
-        yield from self._looks.sample(self.step)
+        yield from self.looks.sample(self.step)
 
     def _listen(self) -> Generator[Event, None, None]:
         yield from self.controls.listen(self.step, self.folder)

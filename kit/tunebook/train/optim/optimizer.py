@@ -152,6 +152,21 @@ class Optimizer:
             rates={group: theirs[f"{group}.learning_rate"] for group in self.groups},
         )
 
+    def lay_out(self, module: nn.Module) -> None:
+        """Have the trainable parameters of `module` lie in memory as `update` leaves them, one part after another.
+
+        A product adds in another order where a matrix lies transposed, as Muon leaves adapters: a run that goes on
+        from a checkpoint would lose its last bits.
+        """
+        values, views = {}, {}
+        for key, part in self.parts.items():
+            values[key] = mx.contiguous(part.gathered(flat(module.trainable_parameters())))
+            own = part.spread(values[key])
+            mx.eval(values[key], own)
+            module.update(cast("dict[str, Any]", tree_unflatten([*own.items()])))
+            views |= own
+        self.held = replace(self.held, values=values, views=views)
+
     def values_in(self, module: nn.Module) -> Arrays:
         """The trainable parameters of `module` by part: those of the last step, if the module still has them."""
         own = flat(module.trainable_parameters())
