@@ -102,7 +102,8 @@ class TrainingConfig:
     dataset_order: Order = "shuffle"  # what each order is stands in tokens/batch_order.py
     # Compute layers twice and keep less; "auto": where the run would not fit else; None: as get_peft_model was told.
     gradient_checkpointing: bool | Literal["auto"] | None = None
-    compile: bool = False  # compile the forward and backward pass for the commonest shapes of the batches
+    # Compile the forward and backward pass for the commonest shapes of the batches; "auto": on a GPU, where it can be.
+    compile: bool | Literal["auto"] = "auto"
     neftune_noise_alpha: float | None = None  # noise on the embeddings while training; 5 is usual; None and 0: off
     streaming: bool = False  # read and encode rows when their step comes, from a source of any length; needs max_steps
     seed: int = 3407  # the order of the rows, and dropout
@@ -180,6 +181,7 @@ class TrainingConfig:
             *_one_of(Optim, optim=self.optim),
             *_one_of(TrainOn, train_on=self.train_on),
             *_one_of(Order, dataset_order=self.dataset_order),
+            *_one_of(Literal[True, False, "auto"], compile=self.compile),
             *_where(
                 self.gradient_checkpointing not in (True, False, "auto", None),
                 f"gradient_checkpointing is {self.gradient_checkpointing!r}; choose True, False or 'auto'.",
@@ -287,10 +289,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and value is not True
 
 
-def _one_of(choices: Any, **values: str) -> list[str]:
+def _one_of(choices: Any, **values: str | bool) -> list[str]:
     known = get_args(choices)
     wrong = {name: value for name, value in values.items() if value not in known}
-    return [f"{name} is {value!r}; choose one of {', '.join(known)}." for name, value in wrong.items()]
+    return [f"{name} is {value!r}; choose one of {', '.join(map(str, known))}." for name, value in wrong.items()]
 
 
 def _one_at_most(reason: str, **values: float | None) -> list[str]:

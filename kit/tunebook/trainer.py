@@ -223,8 +223,11 @@ class Trainer:
 
         asked = self._plan()
         found = find_checkpoint(place, hold, partial(self._differences, asked)) if place else None
-        before = found[1].identity.get("gradient_checkpointing") if found else None
-        config, notices = settled(self._model, self.config, self.train_rows, before=before)
+        before = found[1].identity if found else {}
+        checkpointing = before.get("gradient_checkpointing")
+        config, notices = settled(self._model, self.config, self.train_rows, before=checkpointing)
+        if config.compile == "auto":
+            config = replace(config, compile=before.get("compile", "auto"))
         plan = replace(asked, config=config)
         run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
@@ -257,10 +260,12 @@ class Trainer:
     def _differences(self, plan: RunPlan, identity: Mapping[str, Any]) -> list[str]:
         """A line for each value in which a run of `identity` differs from a run of `plan`."""
         here = dict(plan.identity)
-        asked = here["gradient_checkpointing"] = asked_checkpointing(self._model, self.config)
-        if asked == "auto":  # a run that is resumed does as it did before
-            del here["gradient_checkpointing"]
-        return differences(identity, here)
+        here |= {
+            "gradient_checkpointing": asked_checkpointing(self._model, self.config),
+            "compile": self.config.compile,
+        }
+        # What is left open a run that is resumed does as it did before.
+        return differences(identity, {name: value for name, value in here.items() if value != "auto"})
 
     def _place(self, resume_from: str | Path | bool) -> Path:
         """The folder a checkpoint is looked for in."""

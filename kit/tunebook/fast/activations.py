@@ -21,6 +21,8 @@ from ..models.layer_calls import Call, replaced_calls, replaced_name
 from .activation_functions import GELU, SILU
 from .forms import Forms, forms_for
 from .gated_mlp import lean_mlps
+from .remade_product import product_of
+from .shifted_norms import norms_shifted_once
 from .short_conv import shifted_convolutions
 
 Arrays = Sequence[mx.array]
@@ -34,9 +36,11 @@ def lean_activations(
     Until the block ends. `recomputed` is for layers that are computed again in the backward pass (`gated_mlp.py`).
     """
     forms, changed, layers = forms or forms_for(), ExitStack(), module.modules()
-    if forms.mlp == "lean":
+    if forms.mlp != "plain":
         changed.enter_context(lean_mlps(module, forms, recomputed=recomputed))
-        changed.enter_context(replaced_name(layers, "swiglu", lambda found: found is upstream.swiglu, lambda _: swiglu))
+        gated = swiglu if forms.mlp == "lean" else product_of(SILU)
+        changed.enter_context(replaced_name(layers, "swiglu", lambda found: found is upstream.swiglu, lambda _: gated))
+    if forms.mlp == "lean":  # else MLX's own is left, in which a GPU's kernels are one
         with_gelu = [layer for layer in layers if _names_gelu(layer)]
         changed.enter_context(replaced_name(with_gelu, "nn", lambda found: found is nn, _with_gelu))
     if forms.lora == "small scale":
@@ -44,6 +48,8 @@ def lean_activations(
         changed.enter_context(replaced_calls(adapted, _with_small_scale))
     if forms.norms == "written out":
         changed.enter_context(replaced_calls([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
+    else:
+        changed.enter_context(norms_shifted_once(module))
     if forms.convolutions == "shifted":
         changed.enter_context(shifted_convolutions(module))
     return changed

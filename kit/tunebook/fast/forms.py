@@ -23,13 +23,15 @@ class Forms:
     # where a query sees all that comes before it, for a GPU's kernel of that keeps no scores for its gradient.
     attention: Literal["written out", "blocks", "whole"]
     attention_rows: int  # the fewest queries of a block
-    mlp: Literal["lean", "plain"]  # a gated MLP's product is made again for its gradient, or kept
+    # A gated MLP: its product is made again for its gradient from what the curve keeps; or all between its layers is,
+    # a GPU's kernel at a time; or all of that is kept.
+    mlp: Literal["lean", "remade", "plain"]
     # Of a chunk, where all of an MLP is made again for its gradient. On the CPU the peak of a layer is no lower with
-    # fewer than 512: it is then where its attention is.
+    # fewer than 512: it is then where its attention is. On a GPU it is more than 4 rows of 1,024 or 2 of 2,048 have.
     mlp_tokens: int
     # Adapters: with their scale on the small matrix, in one operation with the layer where types allow; or upstream's.
     lora: Literal["small scale", "plain"]
-    norms: Literal["written out", "fused"]
+    norms: Literal["written out", "fused"]  # or MLX's, with what is added to a weight that is not trained added before
     convolutions: Literal["shifted", "plain"]  # short ones of float32: as sums of shifted products, or MLX's own
     delta: Literal["chunks", "kernel"]  # the gated delta rule: a chunk of tokens at a time, or MLX's kernel
     compiled: bool  # the pass, where nothing stands against it and the configuration leaves it open
@@ -51,33 +53,37 @@ FORMS: dict[Backend, Forms] = {
         delta="chunks",
         compiled=False,
     ),
+    # A GPU's products go by tiles of 32 to 64 rows (mlx/backend/metal/matmul.cpp, 0.32) and want many of them; every
+    # launch takes time. Metal has kernels for causal attention and its gradient since 0.32.4, none with a mask.
     "metal": Forms(
         losses="fused",
-        logit_bytes=8 * 2**20,
-        logit_rows=16,
-        attention="blocks",
-        attention_rows=256,
-        mlp="lean",
-        mlp_tokens=512,
-        lora="small scale",
+        logit_bytes=256 * 2**20,
+        logit_rows=512,
+        attention="whole",
+        attention_rows=1024,
+        mlp="remade",
+        mlp_tokens=6144,
+        lora="plain",
         norms="fused",
         convolutions="plain",
-        delta="chunks",
-        compiled=False,
+        delta="kernel",
+        compiled=True,
     ),
+    # cuDNN's gradient of attention takes lengths that are multiples of 128 (mlx/backend/cuda, 0.32), others would keep
+    # all scores.
     "cuda": Forms(
         losses="fused",
-        logit_bytes=8 * 2**20,
-        logit_rows=16,
+        logit_bytes=256 * 2**20,
+        logit_rows=512,
         attention="blocks",
         attention_rows=256,
-        mlp="lean",
-        mlp_tokens=512,
-        lora="small scale",
+        mlp="remade",
+        mlp_tokens=6144,
+        lora="plain",
         norms="fused",
         convolutions="plain",
         delta="chunks",
-        compiled=False,
+        compiled=True,
     ),
 }
 

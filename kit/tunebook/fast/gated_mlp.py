@@ -18,12 +18,15 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.activations import swiglu
 
-from ..models.layer_calls import Call, Wrap, replaced_calls
+from ..models.layer_calls import Call, looked_up, replaced_calls
 from ..models.layers import has_dropout
 from ..models.tensors import called_with, flat
 from .activation_functions import GELU, SILU, Curve
 from .forms import Forms, forms_for
+from .remade_product import down_of_remade
 from .token_chunks import by_token_chunks
+
+DownOf = Callable[[nn.Module, mx.array, mx.array, Curve], mx.array]  # (down, gate, up, curve) -> down(curve(gate) * up)
 
 
 def lean_mlps(
@@ -33,9 +36,11 @@ def lean_mlps(
 
     With `recomputed` they make everything again, a chunk of tokens at a time (`token_chunks.py`).
     """
-    changed, chunks = ExitStack(), partial(by_token_chunks, size=(forms or forms_for()).mlp_tokens)
-    for form, parts in _parts_by_form(module):
-        changed.enter_context(replaced_calls(parts, form.wrap))
+    forms, changed = forms or forms_for(), ExitStack()
+    chunks = partial(by_token_chunks, size=forms.mlp_tokens)
+    down_of = gated_down if forms.mlp == "lean" else partial(down_of_remade, otherwise=gated_down)
+    for form, parts in _parts_by_form(module, forms):
+        changed.enter_context(replaced_calls(parts, partial(form.wrap, down_of=down_of)))
         if recomputed:
             changed.enter_context(replaced_calls([part for part in parts if not has_dropout(part)], chunks))
     return changed
@@ -43,10 +48,11 @@ def lean_mlps(
 
 def remade(module: nn.Module, *, recomputed: bool, forms: Forms | None = None) -> list[nn.Module]:
     """The layers of `module` whose input would be made again so, and is by these forms."""
-    if (forms or forms_for()).mlp == "plain":
+    forms = forms or forms_for()
+    if forms.mlp == "plain":
         return []
     found: list[nn.Module] = []
-    for form, parts in _parts_by_form(module):
+    for form, parts in _parts_by_form(module, forms):
         for part in parts:
             whole = recomputed and not has_dropout(part)
             found += part.modules() if whole else [part[_names(type(part).__call__)[form.down]]]
@@ -96,26 +102,27 @@ def _curve_form(self, x):
     return self.down(nn.gelu_approx(self.gate(x)) * self.up(x))
 
 
-def _lean_swiglu(plain: Call) -> Call:
+def _lean_swiglu(plain: Call, *, down_of: DownOf) -> Call:
     down, _, gate, up = _names(plain)
-    return lambda layer, x: gated_down(layer[down], layer[gate](x), layer[up](x), SILU)
+    return lambda layer, x: down_of(layer[down], layer[gate](x), layer[up](x), SILU)
 
 
-def _lean_split(plain: Call) -> Call:
+def _lean_split(plain: Call, *, down_of: DownOf) -> Call:
     gate_up, _, _, down, _ = _names(plain)
 
     def call(layer: nn.Module, x: mx.array) -> mx.array:
         gate, up = mx.split(layer[gate_up](x), 2, axis=-1)
-        return gated_down(layer[down], gate, up, SILU)
+        return down_of(layer[down], gate, up, SILU)
 
     return call
 
 
-def _lean_curve(plain: Call) -> Call:
+def _lean_curve(plain: Call, *, down_of: DownOf) -> Call:
     down, _, curve, gate, up = _names(plain)
-    return lambda layer, x: gated_down(layer[down], layer[gate](x), layer[up](x), CURVES[curve])
+    return lambda layer, x: down_of(layer[down], layer[gate](x), layer[up](x), CURVES[curve])
 
 
+MLX_VLMS = ("mlx_vlm.models.activations", "swiglu")
 CURVES = {"gelu_approx": GELU, "silu": SILU}  # by their names in mlx.nn
 
 
@@ -126,12 +133,12 @@ class Form:
     call: Callable[..., Any]
     down: int  # the place of that layer's name among those the code looks up
     looks_up: Callable[[tuple[str, ...], dict[str, Any]], bool]  # (those names, its globals) -> they are the ones here
-    wrap: Wrap
+    wrap: Callable[..., Call]  # (the class's own call, *, down_of) -> the one to use instead
 
 
 FORMS = (
-    Form(call=_swiglu_form, down=0, looks_up=lambda names, found: found.get(names[1]) is swiglu, wrap=_lean_swiglu),
-    Form(call=_split_form, down=3, looks_up=lambda names, found: found.get(names[4]) is swiglu, wrap=_lean_split),
+    Form(call=_swiglu_form, down=0, looks_up=lambda names, found: _is_swiglu(found.get(names[1])), wrap=_lean_swiglu),
+    Form(call=_split_form, down=3, looks_up=lambda names, found: _is_swiglu(found.get(names[4])), wrap=_lean_split),
     Form(
         call=_curve_form,
         down=0,
@@ -146,9 +153,22 @@ def has_form(form: Form, call: FunctionType) -> bool:
     return _meaning(call.__code__) == _meaning(_code(form.call)) and form.looks_up(_names(call), call.__globals__)
 
 
-def _parts_by_form(module: nn.Module) -> list[tuple[Form, list[nn.Module]]]:
-    parts = module.modules()
+def _parts_by_form(module: nn.Module, forms: Forms) -> list[tuple[Form, list[nn.Module]]]:
+    parts = [part for part in module.modules() if forms.mlp == "remade" or not _looks_up_mlx_vlms(part)]
     return [(form, [part for part in parts if _is_of(form, part)]) for form in FORMS]
+
+
+def _is_swiglu(function: Any) -> bool:
+    return function is swiglu or _is_mlx_vlms(function)
+
+
+def _is_mlx_vlms(function: Any) -> bool:
+    """Whether it is mlx-vlm's (0.7.10), which is imported where a model of that library is, and not here."""
+    return isinstance(function, FunctionType) and (function.__module__, function.__name__) == MLX_VLMS
+
+
+def _looks_up_mlx_vlms(part: nn.Module) -> bool:
+    return _is_mlx_vlms(looked_up(part, "swiglu"))
 
 
 def _is_of(form: Form, part: nn.Module) -> bool:

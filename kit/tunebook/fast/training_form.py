@@ -27,21 +27,20 @@ def training_form(
     forms: Forms | None = None,
     *,
     recomputed: bool,
-    masks: bool = True,
     noise: float | None = None,
     whole_layers: bool = True,
 ) -> Form:
     """What a forward and backward pass is taken in; no `forms` are those for this machine.
 
     `recomputed` is gradient checkpointing: attention's scores and the inside of MLPs are made again and, unless
-    `whole_layers` is off, all of a layer is. Without `masks` attention looks at none, as a compiled pass cannot.
-    `noise` is NEFTune's alpha. Raises ValueError for noise on a model whose token embedding is not found.
+    `whole_layers` is off, all of a layer is. `noise` is NEFTune's alpha. Raises ValueError for noise on a model whose
+    token embedding is not found.
     """
     forms = forms or forms_for()
     changes: list[Change] = [
-        partial(block_attention, module, forms, recomputed=recomputed, masks=masks),
+        partial(block_attention, module, forms, recomputed=recomputed),
         partial(lean_activations, module, forms, recomputed=recomputed),
-        partial(chunkwise_layers, module),
+        partial(chunkwise_layers, module, forms),
     ]
     if recomputed and whole_layers:
         changes.append(partial(recomputed_layers, module))

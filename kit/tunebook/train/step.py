@@ -80,23 +80,29 @@ class Stepper:
             self.notices.append("The logits of whole batches are made: the model does not show where its head begins.")
         self._rate = optim.learning_rate(config, total_steps)
         self._mean_and_norm = runtime.compiled_on_a_gpu(self._averaged)
-        self._loaded, self._rows = loaded, rows
-        self._why_not_compiled = self._cannot_compile() if config.compile else "the configuration does not ask for it"
-        if config.compile and self._why_not_compiled is not None:
-            self.notices.append(f"The pass is not compiled: {self._why_not_compiled}.")
-        self.use(forms or forms_for())
+        self._loaded, self._rows, forms = loaded, rows, forms or forms_for()
+        self._cannot_compile = self._why_not_compiled() if self._asks_to_compile(forms) else None
+        if self._cannot_compile is not None:
+            self.notices.append(f"The pass is not compiled: {self._cannot_compile}.")
+        self.use(forms)
         self._pass.check()  # a model that cannot be trained as configured is refused here, not in the first step
 
     def use(self, forms: Forms) -> None:
         """Compute passes in `forms` from the next on."""
-        self.forms, shapes = forms, set()
-        if self._why_not_compiled is None:
-            shapes = commonest_shapes(self._rows, self._config, self._max_seq_length)
+        self.forms, shapes = forms, None
+        if self._compiles(forms):
+            shapes = (
+                set()
+                if self._family.looks_at_tokens
+                else commonest_shapes(self._rows, self._config, self._max_seq_length)
+            )
         self._pass = OnePass(self._loaded, self._config, forms, shapes)
 
     def pass_in(self, forms: Forms, batch: Batch, positions: mx.array) -> OnePass:
         """The pass over `batch` as it would be in `forms`, but with no noise: it could not be held against another."""
-        shapes = {shape_of(batch, positions)} if self._why_not_compiled is None else set()
+        shapes = None
+        if self._compiles(forms):
+            shapes = set() if self._family.looks_at_tokens else {shape_of(batch, positions)}
         return OnePass(self._loaded, replace(self._config, neftune_noise_alpha=None), forms, shapes)
 
     def begin(self, step: int) -> None:
@@ -225,7 +231,13 @@ class Stepper:
         finally:
             self._module.train(was_training)
 
-    def _cannot_compile(self) -> str | None:
+    def _compiles(self, forms: Forms) -> bool:
+        return self._asks_to_compile(forms) and self._cannot_compile is None
+
+    def _asks_to_compile(self, forms: Forms) -> bool:
+        return forms.compiled if self._config.compile == "auto" else self._config.compile
+
+    def _why_not_compiled(self) -> str | None:
         if self._config.gradient_checkpointing and has_dropout(self._module):
             return "gradient_checkpointing redraws each layer's dropout, which a compiled pass cannot; set one off"
-        return self._family.cannot_compile or why_not_here()
+        return why_not_here()

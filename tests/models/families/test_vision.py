@@ -20,6 +20,7 @@ from tunebook.models.neftune import token_embedding
 from tunebook.models.tensors import flat
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.train.packing_check import why_not_packed
+from tunebook.train.passes.compiled import CompiledPass
 
 
 def test_no_state_sees_a_later_token(vision, image_rows):
@@ -177,10 +178,25 @@ def test_noise_is_put_on_the_embeddings_of_text_and_not_of_images(vision):
     assert token_embedding(vision.module) is inside["embed_tokens"]
 
 
-def test_packing_and_compiling_are_refused_with_a_reason(vision_models):
+def test_packing_is_refused_with_a_reason(vision_models):
     model = vision_models("qwen2_vl")
     assert "not packed" in why_not_packed(model.family, model.module, max_seq_length=64)
-    assert "looks at its tokens" in model.family.cannot_compile
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3"])
+def test_a_pass_compiled_for_a_batch_has_the_loss_and_gradients_of_the_plain_one(family, vision_models, image_rows):
+    model, _ = FastModel.from_pretrained(vision_models(family).loaded.folder)
+    FastModel.get_peft_model(model, r=2, finetune_vision_layers=True)
+    step = nn.value_and_grad(model.module, summed_loss(model.family))
+    compiled = CompiledPass(model.module, step, set())
+    for rows in (image_rows, image_rows[1:], image_rows[2:]):  # another number of images each time; none
+        batch = model.family.collate(encoded(model, rows), WIDTH)
+        positions = supervised_positions(batch)
+        (nats, plain), (found, ours) = (one(model.module, batch, positions) for one in (step, compiled))
+        assert found.item() == pytest.approx(nats.item(), rel=1e-5)
+        for name, gradient in flat(ours).items():
+            assert mx.allclose(gradient, flat(plain)[name], rtol=1e-4, atol=1e-4), name
+    assert compiled.by_themselves == 3
 
 
 def test_generation_follows_the_likeliest_token_of_a_full_forward_pass(vision, image_rows):

@@ -11,6 +11,7 @@ from tunebook.events import Notice
 from tunebook.fast.forms import FORMS
 from tunebook.models.families.text import TextFamily
 from tunebook.models.tensors import flat
+from tunebook.train.kept.checkpoint import ForeignCheckpoint
 from tunebook.train.passes import compiled
 from tunebook.train.passes.compiled import commonest_shapes, padded_count
 
@@ -65,8 +66,8 @@ def test_no_more_shapes_are_compiled_than_the_limit(tiny_folder, rows, monkeypat
     run = trainer._run._stepper._pass.compiled
     assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 2
     assert told[-1].startswith("The pass was compiled for 2 shapes of batches; ")
-    assert told[-1].endswith(f" {run.plain_passes} batches had others and were computed plainly.")
-    assert 0 < run.plain_passes < 7 * 4
+    assert told[-1].endswith(f" {run.by_themselves} batches had others and were compiled by themselves.")
+    assert 0 < run.by_themselves < 7 * 4
 
 
 def test_a_run_tells_how_many_shapes_were_traced_for_its_passes(tiny_folder, rows, monkeypatch):
@@ -109,3 +110,27 @@ def test_without_a_compiler_the_run_goes_on_plainly_and_says_why(tiny_folder, ro
 
 def _failing(*_):
     raise RuntimeError("g++: not found")
+
+
+def test_left_open_a_pass_is_compiled_where_the_machines_forms_say_so(tiny_folder, rows, monkeypatch):
+    trainer, plain, told = trained(tiny_folder, rows)
+    assert trainer._run._stepper._pass.compiled is None
+    monkeypatch.setitem(FORMS, "cpu", replace(FORMS["cpu"], compiled=True))
+    trainer, fast, _ = trained(tiny_folder, rows)
+    assert trainer._run._stepper._pass.compiled.compiled
+    assert all(np.allclose(fast[name], plain[name], atol=1e-6) for name in plain)
+    trainer, never, told = trained(tiny_folder, rows, compile=False)
+    assert trainer._run._stepper._pass.compiled is None
+    assert not any("compiled" in text for text in told)
+    assert all(np.array_equal(never[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_run_in_which_it_is_left_open_goes_on_as_it_was_asked_for_before(tiny_folder, rows, tmp_path, asked):
+    _, whole, _ = trained(tiny_folder, rows, compile=asked)
+    trained(tiny_folder, rows, compile=asked, output_dir=str(tmp_path), stop_at=3)
+    with pytest.raises(ForeignCheckpoint, match=f"compile: {asked} there, {not asked} here"):
+        trained(tiny_folder, rows, compile=not asked, output_dir=str(tmp_path), resume=True)
+    trainer, resumed, _ = trained(tiny_folder, rows, output_dir=str(tmp_path), resume=True)
+    assert (trainer._run._stepper._pass.compiled is not None) == asked
+    assert all(np.array_equal(resumed[name], whole[name]) for name in whole)

@@ -40,7 +40,7 @@ class Family(ABC):
 
     processor: Any = None  # of texts with images; None: the model reads text alone
     placeholder: str | None = None  # what stands for an image in a text; None: the model reads text alone
-    cannot_compile: str | None = None  # why `hidden` cannot be compiled, to end a sentence with; None: it can
+    looks_at_tokens: bool = False  # whether `hidden` does, so that it can be compiled for no other batch
     library: Library = "mlx-lm"  # that opens the model folder
     config_additions: Mapping[str, Any] = {}  # what a config.json must say and may leave out
     # Beginnings of parameter names here, and what transformers has in their place; None: not known.
@@ -84,6 +84,10 @@ class Family(ABC):
         With "segments" a token sees those of its own alone, for models `train/packing_check.py` finds nothing wrong
         with. Raises ValueError where the layers carry other state than attention has.
         """
+
+    def prepared(self, module: nn.Module, batch: Batch) -> Batch:  # noqa: ARG002 - what is made depends on the module
+        """`batch` with what no gradient goes through made already, for `hidden` to find."""
+        return batch
 
     @abstractmethod
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:

@@ -20,6 +20,7 @@ from ...data.encoded import Batch, Encoded, Unreadable
 from ...data.examples import Example, Image, Text, Tokens
 from ...data.images import opened, size_of
 from ...data.tokenizer_state import uncut
+from ..layers import trained_outside
 from . import language_model
 from .base import Family, NotEncodable
 from .check import check_family
@@ -31,6 +32,7 @@ from .quirks import quirks_of
 from .tables import check_batch, find_tables, most_written
 
 # What a processor may say of each token; here it is given the images without their text.
+FEATURES = "features"  # of images and text, in a batch that was prepared
 OF_TOKENS = ("token_type_ids", "mm_token_type_ids", "images_seq_mask", "position_ids")
 
 
@@ -38,7 +40,7 @@ OF_TOKENS = ("token_type_ids", "mm_token_type_ids", "images_seq_mask", "position
 class VisionFamily(Family):
     """Any mlx-vlm model with `get_input_embeddings` and a `language_model`; whether it can be trained, `check` says."""
 
-    cannot_compile = "a model that reads images looks at its tokens while it runs"
+    looks_at_tokens = True
     library = "mlx-vlm"
 
     def __init__(self, module: nn.Module, tokenizer: TokenizerWrapper, processor: Any, config: dict[str, Any]):
@@ -84,7 +86,13 @@ class VisionFamily(Family):
 
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         # The whole row goes in and the last state is left out: positions and images need all of its tokens.
-        return self._states(module, batch["tokens"], language_model.features(module, batch))[:, :-1]
+        given = batch[FEATURES] if FEATURES in batch else language_model.features(module, batch)
+        return self._states(module, batch["tokens"], given)[:, :-1]
+
+    def prepared(self, module: nn.Module, batch: Batch) -> Batch:
+        if trained_outside(module):
+            return batch
+        return {**batch, FEATURES: language_model.features(module, batch)}
 
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
         return projection(module, hidden) if self._has_head else hidden

@@ -27,7 +27,7 @@ TRIED: dict[Backend, dict[str, tuple[Any, ...]]] = {
     "metal": {
         "compiled": (True, False),
         "attention": ("whole", "blocks"),
-        "mlp": ("lean", "plain"),
+        "mlp": ("remade", "lean", "plain"),
         "lora": ("small scale", "plain"),
         "delta": ("kernel", "chunks"),
         "logit_bytes": (64 * 2**20, 256 * 2**20),
@@ -35,7 +35,7 @@ TRIED: dict[Backend, dict[str, tuple[Any, ...]]] = {
     "cuda": {
         "compiled": (True, False),
         "attention": ("whole", "blocks"),
-        "mlp": ("lean", "plain"),
+        "mlp": ("remade", "lean", "plain"),
         "lora": ("small scale", "plain"),
         "logit_bytes": (64 * 2**20, 256 * 2**20),
     },

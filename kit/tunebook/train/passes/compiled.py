@@ -1,7 +1,8 @@
-"""A forward and backward pass compiled by MLX for the commonest shapes of a run's batches; others are computed plainly.
+"""A forward and backward pass compiled by MLX: once for each of the commonest shapes of a run's batches, else anew.
 
-Compiling fuses element-wise operations. Every shape is compiled anew, so which ones are is settled before the first
-step, from the rows and their order: a resumed run compiles the same. On the CPU build it needs a C++ compiler.
+Compiling fuses element-wise operations. What is compiled for a shape is kept and spares the next batch the building of
+its graph, so which shapes are is settled before the first step, from the rows and their order: a resumed run compiles
+the same. On the CPU build it needs a C++ compiler.
 """
 
 from collections import Counter
@@ -24,17 +25,22 @@ MOST_SHAPES = 12
 
 Shape = tuple[int, int, int]  # rows, padded width, padded number of supervised positions
 Pass = Callable[..., tuple[mx.array, Any]]  # (module, batch, positions, weights) -> (nats, gradients)
+Prepared = Callable[[nn.Module, Batch], Batch]  # a family's `prepared`
 
 
 @final
 class CompiledPass:
-    """`plain`, a `nn.value_and_grad` of the loss, compiled for `shapes`; called and answering as it does."""
+    """`plain`, a `nn.value_and_grad` of the loss, compiled for `shapes`; called and answering as it does.
 
-    def __init__(self, module: nn.Module, plain: Pass, shapes: set[Shape]):
+    A batch of another shape is compiled by itself, and may then be looked at by the model while it runs. It is
+    `prepared` before.
+    """
+
+    def __init__(self, module: nn.Module, plain: Pass, shapes: set[Shape], prepared: Prepared | None = None):
         self.shapes = shapes
         self.compiled: set[Shape] = set()  # those of them that have come
-        self.plain_passes = 0  # of batches of other shapes
-        self._plain = plain
+        self.by_themselves = 0  # batches of other shapes
+        self._plain, self._prepared = plain, prepared
         # MLX traces what these hold, parameters and random state, as inputs and outputs of the compiled function.
         state = [module.state, mx.random.state]
         self._fast = partial(mx.compile, inputs=state, outputs=state)(partial(plain, module))
@@ -43,15 +49,21 @@ class CompiledPass:
         shape = shape_of(batch, positions)
         size = shape[-1]
         if shape not in self.shapes:
-            self.plain_passes += 1
-            return self._plain(module, batch, positions)
+            self.by_themselves += 1
+            # With no inputs but what it holds, so that what follows from the batch is known while it is put together.
+            batch = batch if self._prepared is None else self._prepared(module, batch)
+            return mx.compile(partial(self._plain, module, batch, positions))()
         self.compiled.add(shape)
         weights = mx.array((np.arange(size) < positions.size).astype(np.float32))  # (N,); padding weighs nothing
         return self._fast(batch, mx.pad(positions, (0, size - positions.size)), weights)
 
     def account(self) -> str:
         """A sentence about what was compiled and what was not."""
-        others = f"; {self.plain_passes} batches had others and were computed plainly" if self.plain_passes else ""
+        if not self.compiled:
+            return f"The pass was compiled for each of {self.by_themselves} batches by itself."
+        others = (
+            f"; {self.by_themselves} batches had others and were compiled by themselves" if self.by_themselves else ""
+        )
         return f"The pass was compiled for {len(self.compiled)} shapes of batches{others}."
 
 

@@ -18,25 +18,30 @@ from .compiled import CompiledPass, Shape
 class OnePass:
     """Called with a batch and the positions of its supervised tokens, gives (nats, gradients), not yet evaluated.
 
-    Compiled for `shapes`, where there are any. Raises ValueError for NEFTune's noise on a model whose token embedding
-    is not found.
+    Compiled where there are `shapes`, and for these once and for all. Raises ValueError for NEFTune's noise on a model
+    whose token embedding is not found.
     """
 
-    def __init__(self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape]):
+    def __init__(self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape] | None):
         self._loaded = loaded
         self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family, forms))
-        self.compiled = CompiledPass(loaded.module, self._value_and_grad, shapes) if shapes else None
+        self.compiled: CompiledPass | None = None
+        if shapes is not None:
+            self.compiled = CompiledPass(loaded.module, self._value_and_grad, shapes, loaded.family.prepared)
         self._form = training_form(
             loaded.module,
             forms,
             recomputed=bool(config.gradient_checkpointing),
-            masks=self.compiled is None,
             noise=config.neftune_noise_alpha,
         )
 
     def __call__(self, batch: Batch, positions: mx.array) -> tuple[mx.array, Any]:
+        module = self._loaded.module
+        own = module.trainable_parameters()
         with self._form:
-            return (self.compiled or self._value_and_grad)(self._loaded.module, batch, positions)
+            found = (self.compiled or self._value_and_grad)(module, batch, positions)
+        module.update(own)  # MLX leaves copies behind, of which the optimizer does not know that it holds them already
+        return found
 
     def check(self) -> None:
         """Refuse a model that cannot be trained in these forms: as its family's `check` does."""
