@@ -4,10 +4,10 @@
 
 Five models of released shapes in bfloat16, four rows of 1,024 predicted tokens, adapters of rank 16: the kit's step by
 default with one micro-batch, with packing, with gradient checkpointing and with four micro-batches, beside the step of
-mlx-lm's own `train`, which is compiled. Nothing is computed: weights are zeros, and MLX's CPU build is made to
-build what Metal would (`graphs/metal.py`). The numbers follow from the code alone and are the same on every machine;
-`tests/train/test_launches.py` holds the kit to them. Exits with 1 where the kit's graph has,
-or may have, what Metal lacks (`graphs/counting.py`).
+mlx-lm's own `train`; both are compiled. Nothing is computed: weights are zeros, and MLX's CPU build is made to build
+what Metal would (`graphs/metal.py`). The numbers follow from the code alone and are the same on every machine;
+`tests/train/test_launches.py` holds the kit to them. Exits with 1 where the kit's graph has what Metal lacks
+(`graphs/counting.py`).
 """
 
 import argparse

@@ -17,11 +17,13 @@ from tunebook.machine import runtime
 
 Arrays = tuple[mx.array, ...]
 
+FEW_TOKENS = 128  # fewer are computed
+
 
 @contextmanager
 def as_on_metal() -> Iterator[None]:
     """Have MLX and the kit build what they would on Metal, until the block ends; nothing of it is to be computed."""
-    apart = mx.fast.scaled_dot_product_attention
+    apart, delta = mx.fast.scaled_dot_product_attention, mx.fast.gated_delta_update
 
     def attention(queries: mx.array, keys: mx.array, values: mx.array, **options: Any) -> mx.array:
         is_fused = options.get("sinks") is None and not isinstance(options.get("mask"), mx.array)
@@ -37,12 +39,19 @@ def as_on_metal() -> Iterator[None]:
     def cross_entropy(logits: mx.array, targets: mx.array, **_: Any) -> mx.array:
         return _LOSSES(logits, targets).astype(mx.float32)  # the sum is in float32 there
 
+    def gated_delta_update(q: mx.array, k: mx.array, v: mx.array, *gates: mx.array) -> list[mx.array]:
+        if v.shape[1] < FEW_TOKENS:  # the kit proves it on a few tokens before it takes it
+            return delta(q, k, v, *gates)
+        y = _ROWS(v, q, k, *gates)
+        return [y, mx.as_strided(y, (v.shape[0], v.shape[2], v.shape[3], k.shape[3]), (0,) * 4).astype(mx.float32)]
+
     instead = {
         "rms_norm": lambda x, weight, *_args, **_: _normed(x, weight),
         "layer_norm": lambda x, weight, bias, *_args, **_: _normed(x, weight, bias),
         "rope": lambda x, *_args, **_: _ROWS(x),
         "cross_entropy": cross_entropy,
         "scaled_dot_product_attention": attention,
+        "gated_delta_update": gated_delta_update,
     }
     with ExitStack() as patched:
         for name, stand_in in instead.items():

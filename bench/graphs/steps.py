@@ -25,6 +25,7 @@ from .counting import arrays, launches
 from .models import ROWS, TOKENS, Kind, adapted, family_of, image_batch, rows_of
 
 ROOM = runtime.Memory(active_gb=1.0, cache_gb=0.0, peak_gb=100.0, limit_gb=None)  # a step takes more than an update
+WRITE = mx.array.__setitem__  # itself, whoever listens to it
 SOME_TOKENS = (64, 128)
 DEEPSTACK = ("visual_pos_masks", "deepstack_visual_embeds")  # Qwen3-VL's
 
@@ -47,7 +48,7 @@ SETTINGS = {
 
 
 def kit_step(kind: Kind, setting: Setting) -> tuple[Counter[str], Counter[str]]:
-    """(what a step of the kit launches, what of that is its update)."""
+    """(what a step of the kit launches, what of that is its update), of the second: the first gathers what is held."""
     config = TrainingConfig(
         max_steps=10,
         per_device_train_batch_size=ROWS,
@@ -58,14 +59,24 @@ def kit_step(kind: Kind, setting: Setting) -> tuple[Counter[str], Counter[str]]:
     rows = rows_of(kind, packed=setting.packing)
     loaded = SimpleNamespace(module=adapted(kind), family=family_of(kind))
     stepper = kit.Stepper(cast("Loaded", loaded), config, rows, total_steps=10, max_seq_length=TOKENS + 1)
+    passes: Counter[str] = Counter()
     with _nothing_computed() as asked_for:
-        stepper.begin(1)
-        for _ in range(setting.accumulation):
-            stepper.add(rows, alone=setting.accumulation == 1)
-        passes = launches(asked_for)
-        stepper.finish()
-        whole = launches(asked_for)
+        for step in (1, 2):
+            asked_for.clear()
+            stepper.begin(step)
+            for _ in range(setting.accumulation):
+                stepper.add(rows, alone=setting.accumulation == 1)
+            passes = launches(asked_for)
+            stepper.finish()
+            whole = launches(asked_for)
+            _as_if_computed(loaded.module.trainable_parameters(), vars(stepper.optimizer.held))
     return whole, whole - passes
+
+
+def _as_if_computed(*trees: Any) -> None:
+    """Put zeros into the place of what arrays would be computed from; they stay the arrays they are."""
+    for array in arrays(trees):
+        WRITE(array, ..., mx.array(0, array.dtype))
 
 
 @contextmanager
@@ -77,8 +88,18 @@ def _nothing_computed() -> Iterator[list[mx.array]]:
         asked_for.append(scalar)
         return 1.0
 
+    def features(module: nn.Module, batch: Any) -> dict[str, Any]:
+        """As mlx-vlm's, which has most of them computed while they are made; a pass that is compiled finds them so."""
+        made = own(module, batch)
+        floats = [array for array in arrays(made) if mx.issubdtype(array.dtype, mx.floating)]
+        asked_for.extend(map(mx.stop_gradient, floats))
+        _as_if_computed(floats)
+        return made
+
+    own = language_model.features
     with ExitStack() as patched:
         patched.enter_context(patch.object(mx, "eval", lambda *trees: asked_for.extend(arrays(trees))))
+        patched.enter_context(patch.object(language_model, "features", features))
         patched.enter_context(patch.object(kit, "number", number))
         patched.enter_context(patch.object(runtime, "memory", lambda: ROOM))
         yield asked_for
