@@ -19,6 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..machine import runtime
+from ..machine.gpu_errors import gpu_fault
 from ..models.layer_calls import Call, looked_up, replaced_calls, with_globals
 from ..models.tensors import number
 from .forms import Forms, forms_for
@@ -81,10 +82,12 @@ def _by_kernel(q: mx.array, k: mx.array, v: mx.array, log_decay: mx.array, beta:
 
 
 def _has_kernel(own: Update) -> bool:
-    """Whether MLX's own function gives here what upstream's does."""
+    """Whether MLX's own function gives here what upstream's does. A GPU that fails says nothing of that: it is raised."""
     try:
         return _differs(own, _by_kernel) is None
-    except RuntimeError:  # a GPU for which MLX has no such kernel
+    except RuntimeError as error:  # a GPU for which MLX has no such kernel
+        if gpu_fault(error) is not None:
+            raise
         return False
 
 
