@@ -82,7 +82,7 @@ def _by_kernel(q: mx.array, k: mx.array, v: mx.array, log_decay: mx.array, beta:
 
 
 def _has_kernel(own: Update) -> bool:
-    """Whether MLX's own function gives here what upstream's does. A GPU that fails says nothing of that: it is raised."""
+    """Whether MLX's own function gives here what upstream's does. A GPU that fails is raised: it says nothing of it."""
     try:
         return _differs(own, _by_kernel) is None
     except RuntimeError as error:  # a GPU for which MLX has no such kernel
