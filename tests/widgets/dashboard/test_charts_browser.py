@@ -77,7 +77,7 @@ def test_the_arrow_keys_move_a_crosshair_that_all_charts_share(chromium):
     assert "2.500" in tooltip
     assert len(heights) == 5
     assert min(heights) > 70  # each has an upright as high as its plot
-    assert spoken == "Step 2: loss 2.500, smoothed 2.722, gradient norm 0.500"  # (0.8 * 3 + 2.5) / 1.8
+    assert spoken == "Step 2: loss 2.500, smoothed 2.750, gradient norm 0.500"  # (3 + 2.5) / 2
 
 
 def test_what_is_dragged_over_fills_every_chart_and_a_double_click_gives_the_whole_back(chromium):

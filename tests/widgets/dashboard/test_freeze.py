@@ -18,7 +18,7 @@ from tunebook.events import (
 )
 from tunebook_widgets.dashboard.freeze import frozen_picture, frozen_table
 from tunebook_widgets.dashboard.live import LiveView
-from tunebook_widgets.dashboard.picture import debiased_ema
+from tunebook_widgets.dashboard.picture import smoothed
 
 
 def test_the_picture_is_a_png_at_twice_its_size_with_every_curve_in_it():
@@ -118,13 +118,16 @@ def test_only_the_last_notices_are_kept_and_the_others_counted():
     assert (len(view.record["notices"]), view.record["hidden_notices"]) == (20, 30)
 
 
-def test_the_smoothed_loss_is_the_weighted_mean_of_what_was_seen():
-    values = np.array([3.0, 2.0, math.nan, 4.0, 1.0])
-    smooth = debiased_ema(values, 0.8)
-    seen = [(3.0,), (3.0, 2.0), None, (3.0, 2.0, 4.0), (3.0, 2.0, 4.0, 1.0)]
-    for got, past in zip(smooth, seen, strict=True):
-        if past is None:
+def test_the_smoothed_loss_is_the_mean_of_the_last_twentieth_of_the_steps_and_within_their_range():
+    values = np.random.default_rng(0).normal(size=500) + np.linspace(9, 1, 500)
+    values[[7, 8, 9, 200]] = [math.nan, math.inf, math.nan, math.nan]
+    for taken, got in enumerate(smoothed(values), start=1):
+        window = values[max(0, taken - max(3, math.ceil(taken / 20))) : taken]
+        seen = window[np.isfinite(window)]
+        if not math.isfinite(values[taken - 1]):
             assert math.isnan(got)
-        else:
-            weights = [0.8**age for age in reversed(range(len(past)))]
-            assert got == pytest.approx(np.average(past, weights=weights))
+            continue
+        assert got == pytest.approx(seen.mean())
+        assert seen.min() - 1e-9 <= got <= seen.max() + 1e-9
+    assert smoothed(np.arange(10_000.0))[-1] == pytest.approx(9_999 - 99 / 2)  # of a hundred at most
+    assert len(smoothed(np.zeros(0))) == 0

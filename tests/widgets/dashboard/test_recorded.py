@@ -122,7 +122,7 @@ def test_of_the_settings_those_that_differ_are_told_and_no_others(tmp_path):
     assert compared.names == ("run-001", "run-002")
     assert dict(compared.rows) == {
         "Steps": ["2 of 2", "2 of 2"],
-        "Last loss, smoothed": ["1.444", "1.444"],  # (0.8 * 2 + 1) / 1.8
+        "Last loss, smoothed": ["1.500", "1.500"],  # (2 + 1) / 2
         "Best held-out loss": ["–", "–"],
         "Time": ["2.0 s", "2.0 s"],
         "learning_rate": ["0.0002", "5e-05"],

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from tunebook.machine.inert import one_line
 
 from .freeze import Bundle, picture_bundle
-from .picture import INK, MUTED, debiased_ema, finite, new_figure, png, quiet, title
+from .picture import INK, MUTED, finite, new_figure, png, quiet, smoothed, title
 from .progress import Progress
 from .recorded import Recorded, log_of, recorded_run
 from .wording import duration, loss
@@ -117,13 +117,13 @@ def _draw(upper: Axes, lower: Axes, run: Progress, color: str, dash: Any) -> Non
     step, losses, norms = run.column("step"), finite(run.column("loss")), finite(run.column("grad_norm"))
     style = {"color": color, "linestyle": dash}
     upper.plot(step, losses, color=color, alpha=0.18, linewidth=0.8)
-    upper.plot(step, debiased_ema(losses, run.ema_decay), linewidth=1.8, gid=_NAMED, **style)
+    upper.plot(step, smoothed(losses), linewidth=1.8, gid=_NAMED, **style)
     if run.evals:
         where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
         every = -(-len(where) // 40)  # diamonds on top of one another are a bar
         marks = {"marker": "D", "markersize": 4.5, "markerfacecolor": "white", "markevery": every}
         upper.plot(where, height, color=color, linestyle="none", **marks)
-    lower.plot(step, debiased_ema(norms, run.ema_decay), linewidth=1.3, **style)
+    lower.plot(step, smoothed(norms), linewidth=1.3, **style)
 
 
 def _short(name: str) -> str:
@@ -153,7 +153,7 @@ def _facts(run: Progress) -> dict[str, Any]:
 
 
 def _last_smoothed(run: Progress) -> str:
-    smooth = debiased_ema(run.column("loss"), run.ema_decay)
+    smooth = smoothed(run.column("loss"))
     seen = smooth[np.isfinite(smooth)]
     return loss(seen[-1]) if len(seen) else "–"
 

@@ -118,7 +118,6 @@ def record_of(run: Progress) -> dict[str, Any]:
         "rates": [[event.step, event.learning_rate] for event in run.rates],
         "learning_rate": run.learning_rate,
         "clip_norm": run.clip_norm,
-        "ema_decay": run.ema_decay,
         "memory_limit_gb": run.started.memory_limit_gb if run.started else None,
         "notices": [[notice.step, notice.text] for notice in run.notices[hidden:]],
         "hidden_notices": hidden,

@@ -4,7 +4,6 @@ A `Progress` comes in, the bytes of a picture go out. pyplot and its global stat
 """
 
 import io
-import math
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -77,18 +76,19 @@ def title(axes: Axes, text: str, *, small: bool = True) -> None:
     axes.set_title(text, loc="left", fontsize=8 if small else 9.5, color=INK)
 
 
-def debiased_ema(values: np.ndarray, decay: float) -> np.ndarray:
-    """The exponential moving average of `values`, divided by the weight seen so far (Kingma & Ba 2015, section 3).
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """At each step the mean of the last few: a twentieth of those taken by then, 3 at least and 100 at most.
 
-    A value that is not finite leaves the average as it was and is NaN in the result.  # (steps,) -> (steps,)
+    So it follows a loss that falls fast, and never lies outside what it is the mean of. A value that is not finite is
+    left out, and is NaN in the result.  # (steps,) -> (steps,)
     """
-    smooth, average, weight = np.full(len(values), np.nan), 0.0, 0.0
-    for index, value in enumerate(values):
-        if math.isfinite(value):
-            average = decay * average + (1 - decay) * value
-            weight = decay * weight + (1 - decay)
-            smooth[index] = average / weight
-    return smooth
+    is_finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.where(is_finite, values, 0.0).astype(np.float64).cumsum()])
+    counts = np.concatenate([[0], is_finite.cumsum()])
+    taken = np.arange(1, len(values) + 1)
+    first = taken - np.minimum(np.clip(-(-taken // 20), 3, 100), taken)
+    means = (sums[taken] - sums[first]) / np.maximum(counts[taken] - counts[first], 1)
+    return np.where(is_finite, means, np.nan)
 
 
 def finite(values: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ def finite(values: np.ndarray) -> np.ndarray:
 def _draw_loss(axes: Axes, run: Progress) -> None:
     step, values = run.column("step"), finite(run.column("loss"))
     axes.plot(step, values, color=BLUE, alpha=0.4, linewidth=1, marker=_marker(run), label="each step")
-    axes.plot(step, debiased_ema(values, run.ema_decay), color=BLUE, linewidth=1.8, label="smoothed")
+    axes.plot(step, smoothed(values), color=BLUE, linewidth=1.8, label="smoothed")
     if run.evals:
         where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
         held_out = {"color": VERMILION, "marker": "D", "markersize": 5, "markeredgewidth": 1.4}

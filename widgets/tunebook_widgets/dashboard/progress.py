@@ -141,12 +141,6 @@ class Progress:
         return float(np.median(self._durations)) * max(self.total_steps - self.last.step, 0)
 
     @property
-    def ema_decay(self) -> float:
-        """Weight of the past in the smoothed loss: a memory of 1/25 of the run, at least 5 and at most 100 steps."""
-        memory = min(max(self.total_steps / 25, 5), 100)
-        return 1 - 1 / memory
-
-    @property
     def clip_norm(self) -> float | None:
         """The global gradient norm above which gradients are scaled down; None when that is off."""
         norm = self.started.config.get("max_grad_norm") if self.started else None

@@ -20,7 +20,7 @@ export function runOf(column, total, record) {
   const run = { count: total, column, record };
   run.hasGradNorm = column.grad_norm.some(Number.isFinite);
   run.hasMemory = column.active_gb.some(Number.isFinite);
-  run.smooth = debiasedEma(column.loss, record.ema_decay ?? 0);
+  run.smooth = smoothed(column.loss);
   run.bad = badStretches(run);
   return run;
 }
@@ -79,16 +79,18 @@ export function unpack(bytes) {
   return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
 }
 
-/** picture.debiased_ema: a value that is not finite leaves the average as it was and is NaN in the result. */
-export function debiasedEma(values, decay) {
+/** picture.smoothed: the mean of the last twentieth of the values by then, 3 to 100 of them; NaN where a value is none. */
+export function smoothed(values) {
   const smooth = new Float32Array(values.length).fill(NaN);
-  let average = 0;
-  let weight = 0;
+  const sums = new Float64Array(values.length + 1);
+  const counts = new Uint32Array(values.length + 1);
   values.forEach((value, i) => {
-    if (!Number.isFinite(value)) return;
-    average = decay * average + (1 - decay) * value;
-    weight = decay * weight + (1 - decay);
-    smooth[i] = average / weight;
+    const known = Number.isFinite(value);
+    sums[i + 1] = sums[i] + (known ? value : 0);
+    counts[i + 1] = counts[i] + (known ? 1 : 0);
+    if (!known) return;
+    const first = i + 1 - Math.min(Math.max(3, Math.min(100, Math.ceil((i + 1) / 20))), i + 1);
+    smooth[i] = (sums[i + 1] - sums[first]) / (counts[i + 1] - counts[first]);
   });
   return smooth;
 }
