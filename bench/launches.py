@@ -4,7 +4,8 @@
 
 Five models of released shapes in bfloat16, four rows of 1,024 predicted tokens, adapters of rank 16: the kit's step by
 default with one micro-batch, with packing, with gradient checkpointing and with four micro-batches, beside the step of
-mlx-lm's own `train`; both are compiled. Nothing is computed: weights are zeros, and MLX's CPU build is made to build
+mlx-lm's own `train`; both are compiled. A concatenation launches a copy of each of its parts; the last column takes it
+for one primitive, as the graph shows it. Nothing is computed: weights are zeros, and MLX's CPU build is made to build
 what Metal would (`graphs/metal.py`). The numbers follow from the code alone and are the same on every machine;
 `tests/train/test_launches.py` holds the kit to them. Exits with 1 where the kit's graph has what Metal lacks
 (`graphs/counting.py`).
@@ -19,7 +20,7 @@ import tunebook  # before MLX: it loads the fast BLAS
 
 assert tunebook
 
-from graphs.counting import lacking, noted_types  # noqa: E402
+from graphs.counting import COPIES, lacking, noted_types  # noqa: E402
 from graphs.metal import as_on_metal  # noqa: E402
 from graphs.models import KINDS  # noqa: E402
 from graphs.steps import SETTINGS, kit_step, stock_step  # noqa: E402
@@ -34,6 +35,8 @@ class Result:
     step: int  # launches of the kit's
     update: int  # of these, those behind the gradients: clipping, the optimizer, the look whether all is finite
     stock: int | None  # launches of mlx-lm's step; None: it has no such setting, or was not asked for
+    primitives: int  # of the kit's graph: its launches, but a concatenation as one
+    stock_primitives: int | None
     commonest: dict[str, int]  # primitives of the kit's step
     lacking: list[str]  # sentences about what of the kit's step Metal cannot compute
 
@@ -50,7 +53,9 @@ def main() -> None:
         parser.error(f"there is no model {', '.join(sorted(unknown))}; choose of {', '.join(KINDS)}")
     results = []
     if not options.json:
-        print(f"{'model':<28} {'setting':<14} {'step':>7} {'update':>7} {'mlx-lm':>7}")
+        print(
+            f"{'model':<28} {'setting':<14} {'step':>7} {'update':>7} {'mlx-lm':>7} {'launches':>8} {'primitives':>11}"
+        )
     for model in options.models or KINDS:
         for setting in options.settings:
             if KINDS[model].packs or not SETTINGS[setting].packing:
@@ -74,6 +79,8 @@ def counted(model: str, setting: str, *, stock: bool) -> Result:
         step=whole.total(),
         update=update.total(),
         stock=None if theirs is None else theirs.total(),
+        primitives=whole.total() - whole[COPIES],
+        stock_primitives=None if theirs is None else theirs.total() - theirs[COPIES],
         commonest=dict(whole.most_common(12)),
         lacking=lacking(whole, types),
     )
@@ -81,7 +88,10 @@ def counted(model: str, setting: str, *, stock: bool) -> Result:
 
 def print_line(result: Result) -> None:
     """One line, and one for each thing that Metal lacks."""
-    stock = "" if result.stock is None else f"{result.stock:>7,} {result.step / result.stock:6.2f}x"
+    stock = ""
+    if result.stock is not None and result.stock_primitives is not None:
+        launches, primitives = result.step / result.stock, result.primitives / result.stock_primitives
+        stock = f"{result.stock:>7,} {launches:7.2f}x {primitives:10.2f}x"
     title = KINDS[result.model].title
     print(f"{title:<28} {result.setting:<14} {result.step:>7,} {result.update:>7,} {stock}", flush=True)
     for sentence in result.lacking:

@@ -20,6 +20,7 @@ VIEWS = {
     *("Squeeze", "Transpose", "Unflatten", "View"),
     *("Checkpoint", "CustomTransforms", "Depends", "StopGradient"),
 }
+COPIES = "copies into a concatenation"
 # "NYI" for Metal in mlx/backend/metal/primitives.cpp (0.32).
 NOT_ON_METAL = {"Cholesky", "Eig", "Eigh", "Inverse", "LUF", "QRF", "SVD"}
 EIGHT_BYTES = {mx.int64, mx.uint64, mx.complex64, mx.float64}  # mlx/backend/metal/indexing.cpp scatters none of them
@@ -28,7 +29,8 @@ EIGHT_BYTES = {mx.int64, mx.uint64, mx.complex64, mx.float64}  # mlx/backend/met
 def launches(*trees: Any) -> Counter[str]:
     """How often each primitive that is no view would be launched to compute all arrays of `trees` together.
 
-    Concatenating launches a copy of each part (mlx/backend/gpu/slicing.cpp, 0.32).
+    Concatenating launches a copy of each part (mlx/backend/gpu/slicing.cpp, 0.32); those beyond the first of each are
+    counted as COPIES.
     """
     file = io.StringIO()
     mx.export_to_dot(file, *arrays(trees))
@@ -36,7 +38,8 @@ def launches(*trees: Any) -> Counter[str]:
     found = Counter(re.findall(r'label ="([^"]+)"', text))
     if found["Concatenate"]:
         parts = Counter(re.findall(r"-> (\d+)$", text, re.MULTILINE))
-        found["Concatenate"] = sum(parts[node] for node in re.findall(r'(\d+) \[label ="Concatenate"', text))
+        nodes = re.findall(r'(\d+) \[label ="Concatenate"', text)
+        found[COPIES] = sum(parts[node] for node in nodes) - len(nodes)
     return Counter({name: count for name, count in found.items() if name not in VIEWS})
 
 
