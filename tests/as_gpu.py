@@ -5,7 +5,15 @@ a test has to have float32 to say anything, such as a comparison with torch to s
 has the weights as they are on the disk.
 """
 
+import os
+from pathlib import Path
+
 import pytest
+
+from tests.makers.metal import CHILDS_DTYPE, hold_as_on_the_disk, hold_in_bfloat16, take_for_metal
+
+# Before the children's own path: its sitecustomize.py does the same in them.
+CHILD = str(Path(__file__).parent / "makers" / "child_as_gpu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,39 +35,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _as_on_a_gpu(request):
-    """Around everything, models that are made once too."""
+def _as_on_a_gpu(request, _away_from_the_checkout):
+    """Around everything, models that are made once too, and in the processes that tests start."""
     if not request.config.getoption("--as-gpu"):
         yield
         return
-    from tunebook.machine import runtime
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "backend", lambda: "metal")
+        take_for_metal(patch.setattr)
+        hold_in_bfloat16(patch.setattr)
+        patch.setenv("PYTHONPATH", os.pathsep.join([CHILD, os.environ["PYTHONPATH"]]))
+        patch.setenv(CHILDS_DTYPE, "bfloat16")
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _in_bfloat16(request, _as_on_a_gpu):
-    """In modules that are not marked, what they make once and share too."""
+def _modules_in_float32(request, _as_on_a_gpu):
+    """In modules that are marked, what they make once and share too."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.config.getoption("--as-gpu") and not request.node.get_closest_marker("float32"):
-            _hold_in_bfloat16(patch)
+        _as_marked(request, patch)
         yield
 
 
 @pytest.fixture(autouse=True)
-def _in_float32(request, monkeypatch, _in_bfloat16):
-    """In a test that is marked by itself."""
+def _tests_in_float32(request, monkeypatch, _modules_in_float32):
+    """In tests that are marked by themselves."""
+    _as_marked(request, monkeypatch)
+
+
+def _as_marked(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> None:
     if request.config.getoption("--as-gpu") and request.node.get_closest_marker("float32"):
-        from tunebook.machine import runtime
-
-        monkeypatch.setattr(runtime, "default_dtype", lambda checkpoint: checkpoint)
-
-
-def _hold_in_bfloat16(patch: pytest.MonkeyPatch) -> None:
-    import mlx.core as mx
-
-    from tunebook.machine import runtime
-
-    patch.setattr(runtime, "default_dtype", lambda _checkpoint: mx.bfloat16)
+        hold_as_on_the_disk(patch.setattr)
+        patch.setenv(CHILDS_DTYPE, "as on the disk")

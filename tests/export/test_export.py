@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
 from tunebook import ExportTable, FastModel
 from tunebook.export.merged import save_merged
@@ -21,17 +22,18 @@ TOKENS = [[5, 17, 99, 4, 250, 301, 7]]
 
 @pytest.fixture
 def logits(tuned):
-    return np.array(tuned.module(mx.array(TOKENS)))
+    return in_numpy(tuned.module(mx.array(TOKENS)))
 
 
 def snapshot(model):
-    return {name: np.array(array) for name, array in tree_flatten(model.module.parameters())}
+    return {name: in_numpy(array) for name, array in tree_flatten(model.module.parameters())}
 
 
 def difference(module, logits):
-    return np.abs(np.array(module(mx.array(TOKENS)).astype(mx.float32)) - logits).max()
+    return np.abs(in_numpy(module(mx.array(TOKENS))) - logits).max()
 
 
+@pytest.mark.float32
 def test_stock_mlx_lm_loads_the_lora(tuned, logits, tmp_path, tiny_folder):
     tuned.save_pretrained(tmp_path / "lora")
     module, _ = mlx_lm.load(str(tiny_folder), adapter_path=str(tmp_path / "lora"))
@@ -48,6 +50,7 @@ def test_stock_mlx_lm_loads_the_lora(tuned, logits, tmp_path, tiny_folder):
         {"target_modules": ["v_proj", "embed_tokens"]},
     ],
 )
+@pytest.mark.float32
 def test_every_kind_of_adapter_comes_back_as_it_was(model, tmp_path, tiny_folder, choice):
     FastModel.get_peft_model(model, r=4, lora_alpha=16, **choice)
     mx.random.seed(3)
@@ -55,7 +58,7 @@ def test_every_kind_of_adapter_comes_back_as_it_was(model, tmp_path, tiny_folder
         if "lora_b" in layer:
             layer.lora_b = mx.random.normal(layer.lora_b.shape) * 0.1
             assert path
-    expected = np.array(model.module(mx.array(TOKENS)))
+    expected = in_numpy(model.module(mx.array(TOKENS)))
     model.save_pretrained(tmp_path / "lora")
     module, _ = mlx_lm.load(str(tiny_folder), adapter_path=str(tmp_path / "lora"))
     assert difference(module, expected) < 1e-5
@@ -64,6 +67,7 @@ def test_every_kind_of_adapter_comes_back_as_it_was(model, tmp_path, tiny_folder
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3"])
+@pytest.mark.float32
 def test_transformers_reads_the_merged_model(architecture, tmp_path):
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM
@@ -84,7 +88,7 @@ def test_transformers_reads_the_merged_model(architecture, tmp_path):
 def test_a_merge_of_a_quantized_model_has_no_quantized_weights_left(tiny_folder, tmp_path):
     model, _ = FastModel.from_pretrained(tiny_folder, load_in_8bit=True)
     FastModel.get_peft_model(model, r=4)
-    expected = np.array(model.module(mx.array(TOKENS)))
+    expected = in_numpy(model.module(mx.array(TOKENS)))
     model.save_pretrained_merged(tmp_path / "merged")
     assert "quantization" not in json.loads((tmp_path / "merged" / "config.json").read_text())
     module, _ = mlx_lm.load(str(tmp_path / "merged"))
@@ -92,6 +96,7 @@ def test_a_merge_of_a_quantized_model_has_no_quantized_weights_left(tiny_folder,
     assert difference(module, expected) < 0.1
 
 
+@pytest.mark.float32
 def test_a_large_merge_is_written_in_shards_that_load_as_one(tuned, logits, tmp_path, monkeypatch):
     monkeypatch.setattr("tunebook.export.merged.SHARD_BYTES", 40_000)
     save_merged(tuned.loaded, tmp_path / "merged", mx.float32)
@@ -127,7 +132,7 @@ def test_whole_modules_go_with_the_adapters_and_no_program_can_lose_them(model, 
     FastModel.get_peft_model(model, r=4, modules_to_save=["embed_tokens", "norm"])
     mx.random.seed(3)
     trained = model.module.trainable_parameters()
-    model.module.update(tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape), trained))
+    model.module.update(tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape, array.dtype), trained))
     lora = model.save_pretrained(tmp_path / "lora", verify_with=rows[:2])
     merged = model.save_pretrained_merged(tmp_path / "merged", verify_with=rows[:2])
     gguf = model.save_pretrained_gguf(tmp_path / "gguf", quantization_method="f32", verify_with=rows[:2])[0]
@@ -174,6 +179,7 @@ def test_several_gguf_types_come_from_one_merge_and_the_scratch_folder_is_gone(t
         ("llama", {}, {"use_rslora": True, "target_modules": ["v_proj", "embed_tokens"]}),
     ],
 )
+@pytest.mark.float32
 def test_every_kind_of_tuned_model_becomes_a_gguf_with_its_logits(tmp_path, architecture, base, choice):
     model, _ = FastModel.from_pretrained(tiny_model_folder(tmp_path / "base", architecture), **base)
     FastModel.get_peft_model(model, r=4, lora_alpha=16, **choice)
@@ -181,7 +187,7 @@ def test_every_kind_of_tuned_model_becomes_a_gguf_with_its_logits(tmp_path, arch
     for _, layer in model.module.named_modules():
         if "lora_b" in layer:
             layer.lora_b = mx.random.normal(layer.lora_b.shape) * 0.1
-    expected = np.array(model.module(mx.array(TOKENS)))
+    expected = in_numpy(model.module(mx.array(TOKENS)))
     [export] = model.save_pretrained_gguf(tmp_path / "gguf", quantization_method="f32")
     module, _ = mlx_lm.load(str(read_gguf(export.path, tmp_path / "back")))
     assert difference(module, expected) < 1e-4

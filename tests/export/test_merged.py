@@ -10,6 +10,7 @@ import pytest
 from mlx.utils import tree_map
 from mlx_lm.utils import load_model, quantize_model
 
+from tests.makers.arrays import in_numpy
 from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
@@ -34,8 +35,8 @@ MOE = {
 def stirred(model):
     """`model` with noise on everything trained, so that nothing lost goes unseen."""
     mx.random.seed(2)
-    noisy = tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape), model.module.trainable_parameters())
-    model.module.update(noisy)
+    trained = model.module.trainable_parameters()
+    model.module.update(tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape, array.dtype), trained))
     mx.eval(model.module.parameters())
     return model
 
@@ -65,7 +66,7 @@ def larger(tmp_path_factory):
 def difference(folder, model, **options):
     module = mlx_lm.load(str(folder), **options)[0]
     module.set_dtype(mx.float32)
-    return np.abs(np.array(module(TOKENS)) - np.array(model.module(TOKENS))).max()
+    return np.abs(in_numpy(module(TOKENS)) - in_numpy(model.module(TOKENS))).max()
 
 
 @pytest.mark.parametrize("method", QUANTIZATIONS)
@@ -143,7 +144,7 @@ def test_requantizing_a_4_bit_base_says_what_it_costs_the_adapters(tiny_folder, 
     for _, layer in model.module.named_modules():
         if "lora_a" in layer:
             base = layer.linear
-            weight = np.array(mx.dequantize(base.weight, base.scales, base.biases, 64, 4))
+            weight = in_numpy(mx.dequantize(base.weight, base.scales, base.biases, 64, 4))
             delta = layer.scale * np.array(layer.lora_b).T @ np.array(layer.lora_a).T
             packed = mx.quantize(mx.array(weight + delta), group_size=64, bits=4)
             error += np.square(np.array(mx.dequantize(*packed, group_size=64, bits=4)) - weight - delta).sum()
@@ -222,6 +223,7 @@ def bases(tiny_folder, untied, experts):
 
 
 @pytest.mark.parametrize("kind", ODD)
+@pytest.mark.float32
 def test_each_kind_of_adapter_is_exported_to_mlx_lm_as_it_is(bases, tmp_path, kind):
     base, choice = ODD[kind]
     model = adapted(bases[base], **choice)
@@ -235,6 +237,7 @@ def test_each_kind_of_adapter_is_exported_to_mlx_lm_as_it_is(bases, tmp_path, ki
 
 
 @pytest.mark.parametrize("kind", NOT_FOR_PEFT)
+@pytest.mark.float32
 def test_adapters_peft_would_make_another_model_of_are_refused_with_the_reason(bases, tmp_path, kind):
     base, choice = ODD[kind]
     with pytest.raises(ValueError, match=NOT_FOR_PEFT[kind]):
@@ -248,11 +251,13 @@ def test_adapters_on_a_checkpoint_in_mlx_s_own_bits_are_refused_for_peft(tuned, 
         adapted(tmp_path / "few").save_pretrained(tmp_path / "peft", format="peft")
 
 
+@pytest.mark.float32
 def test_dora_on_experts_is_refused_before_training(experts):
     with pytest.raises(ValueError, match="SwitchLinear doesn't support DoRA"):
         adapted(experts, use_dora=True)
 
 
+@pytest.mark.float32
 def test_a_folder_transformers_cannot_open_says_so_and_its_card_does_not_offer_it(experts, tmp_path):
     export = adapted(experts).save_pretrained_merged(tmp_path / "merged")
     assert "mlx-lm opens the folder and transformers does not" in export.notes[0]

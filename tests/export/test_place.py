@@ -11,6 +11,7 @@ import mlx_lm
 import numpy as np
 import pytest
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.export.target.own_files import LIST
@@ -234,10 +235,10 @@ def test_an_export_that_was_copied_elsewhere_is_still_known_as_ours(tuned, tmp_p
 def test_adapters_can_be_saved_again_where_they_were_loaded_from(tuned, tmp_path):
     tuned.save_pretrained(tmp_path / "lora")
     model, _ = FastModel.from_pretrained(tmp_path / "lora")
-    before = np.array(model.module(TOKENS))
+    before = in_numpy(model.module(TOKENS))
     model.save_pretrained(tmp_path / "lora")
     again, _ = FastModel.from_pretrained(tmp_path / "lora")
-    assert np.array_equal(before, np.array(again.module(TOKENS)))
+    assert np.array_equal(before, in_numpy(again.module(TOKENS)))
 
 
 def test_the_size_of_an_export_is_that_of_its_own_files(tuned, tmp_path):

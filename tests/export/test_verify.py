@@ -9,6 +9,8 @@ import pytest
 from tunebook import FastModel, verify_export
 from tunebook.export.report import Export, ExportTable
 
+pytestmark = pytest.mark.float32
+
 
 @pytest.fixture(scope="module")
 def model(tiny_folder):

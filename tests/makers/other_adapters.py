@@ -3,11 +3,11 @@
 import json
 
 import mlx.core as mx
-import numpy as np
 import pytest
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import load_model
 
+from tests.makers.arrays import in_numpy
 from tunebook import FastModel
 from tunebook.models.tensors import flat
 
@@ -82,11 +82,11 @@ def of_mlx_lm(base, folder, settings, *, layers=2, file="adapters.safetensors", 
     module.load_weights(list(tensors.items()), strict=False)
     mx.save_safetensors(str(folder / file), tensors)
     (folder / "adapter_config.json").write_text(json.dumps({"model": str(base), **settings}))
-    return folder, np.array(module.eval()(mx.array(TOKENS)))
+    return folder, in_numpy(module.eval()(mx.array(TOKENS)))
 
 
 def opened(folder):
-    return np.array(FastModel.from_pretrained(folder)[0].module(mx.array(TOKENS)))
+    return in_numpy(FastModel.from_pretrained(folder)[0].module(mx.array(TOKENS)))
 
 
 def rewritten(folder, **settings):
@@ -100,5 +100,5 @@ def rewritten(folder, **settings):
 def everything(module):
     """What must not change when adapters are refused: classes, numbers, what is trained, and who is in training."""
     parts = [(path, type(part), part.training) for path, part in module.named_modules()]
-    arrays = {name: np.array(array).tobytes() for name, array in flat(module.parameters()).items()}
+    arrays = {name: in_numpy(array).tobytes() for name, array in flat(module.parameters()).items()}
     return parts, arrays, sorted(flat(module.trainable_parameters()))

@@ -150,9 +150,8 @@ def test_a_model_loaded_for_full_tuning_is_not_cut_down_to_adapters(tiny_folder)
 def test_saved_adapters_are_put_on_a_bare_model_as_they_were(model, tiny_folder, tmp_path, choice):
     FastModel.get_peft_model(model, r=4, lora_dropout=0.1, **choice)
     mx.random.seed(5)
-    model.module.update(
-        tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape), model.module.trainable_parameters())
-    )
+    trained = model.module.trainable_parameters()
+    model.module.update(tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape, array.dtype), trained))
     expected = model.module(mx.array([[5, 17, 99]]))
     model.save_pretrained(tmp_path / "lora")
     bare, _ = FastModel.from_pretrained(tiny_folder)

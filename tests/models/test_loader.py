@@ -15,6 +15,7 @@ from tunebook.models.loader import load
 TOKENS = mx.array([[5, 17, 99, 4, 250]])
 
 
+@pytest.mark.float32
 def test_a_folder_gives_the_model_stock_mlx_lm_gives(model, tiny_folder):
     stock, _ = mlx_lm.load(str(tiny_folder))
     assert mx.array_equal(model.module(TOKENS), stock(TOKENS))
@@ -33,6 +34,7 @@ def test_a_gguf_file_gives_the_model_it_was_written_from_with_its_tokenizer_and_
     assert tokenizer.eos_token_ids == model.loaded.tokenizer.eos_token_ids
 
 
+@pytest.mark.float32
 def test_a_gguf_file_is_converted_once_and_again_when_it_changes(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TUNEBOOK_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "tiny.gguf"
@@ -78,6 +80,7 @@ def test_a_model_comes_frozen_unless_all_of_it_is_to_be_tuned(tiny_folder):
     assert len(tree_flatten(whole.module.trainable_parameters())) == len(tree_flatten(whole.module.parameters()))
 
 
+@pytest.mark.cpu
 def test_half_precision_weights_are_computed_in_float32_on_the_cpu_and_remembered_as_they_were(tmp_path):
     if mx.default_device().type != mx.DeviceType.cpu:
         pytest.skip("on a GPU the checkpoint's own type is kept")

@@ -23,6 +23,7 @@ def adapted(folder):
     return FastModel.get_peft_model(model, r=4, lora_alpha=8, random_state=11)
 
 
+@pytest.mark.float32
 def test_thirty_steps_are_those_of_mlx_lm_where_no_row_is_padded(tiny_folder, tmp_path):
     """Every row has the full width, so mlx-lm has no padding to train on by mistake."""
     texts = [" ".join(f"{word} {number}" for word in ("fox", "dog", "sun", "tune") * 9) for number in range(4)]
@@ -75,6 +76,7 @@ def nats_by_hand(module, tokens):
     return -log_probabilities[np.arange(len(tokens) - 1), tokens[1:]]
 
 
+@pytest.mark.float32
 def test_a_padded_row_has_the_loss_of_its_own_tokens_and_not_of_the_padding_mlx_lm_adds(tuned):
     encoded = encode_rows([{"text": "the quick brown fox"}], tuned.loaded, max_seq_length=128).rows
     [row] = encoded

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.models.neftune import noisy_embeddings, token_embedding
@@ -14,13 +15,14 @@ from tunebook.models.tensors import flat
 TOKENS = mx.array([[5, 17, 99, 4, 250, 301, 7, 8] * 16] * 4)  # (4, 128)
 
 
+@pytest.mark.float32
 def test_the_noise_is_uniform_within_alpha_over_the_root_of_tokens_times_width(model):
     embedding = token_embedding(model.module)
-    plain = np.array(embedding(TOKENS))
+    plain = in_numpy(embedding(TOKENS))
     model.module.train()
     mx.random.seed(0)
     with noisy_embeddings(model.module, 5.0):
-        noise = np.array(embedding(TOKENS)) - plain
+        noise = in_numpy(embedding(TOKENS)) - plain
     reach = 5.0 / math.sqrt(128 * 64)
     assert np.abs(noise).max() <= reach * 1.0001
     spread, expected = np.sort(noise.reshape(-1)), np.linspace(-reach, reach, noise.size)
@@ -30,23 +32,24 @@ def test_the_noise_is_uniform_within_alpha_over_the_root_of_tokens_times_width(m
 
 def test_there_is_none_in_eval_mode_and_none_after(model):
     embedding = token_embedding(model.module)
-    plain = np.array(embedding(TOKENS))
+    plain = in_numpy(embedding(TOKENS))
     kind = type(embedding)
     with noisy_embeddings(model.module, 5.0):
         model.module.eval()
-        assert np.array_equal(np.array(embedding(TOKENS)), plain)
+        assert np.array_equal(in_numpy(embedding(TOKENS)), plain)
     model.module.train()
-    assert np.array_equal(np.array(embedding(TOKENS)), plain)
+    assert np.array_equal(in_numpy(embedding(TOKENS)), plain)
     assert type(embedding) is kind
 
 
+@pytest.mark.float32
 def test_an_adapted_embedding_has_the_noise_once(model):
     FastModel.get_peft_model(model, r=4, target_modules=["embed_tokens", "q_proj"])
     embedding = token_embedding(model.module)
-    plain = np.array(embedding(TOKENS))
+    plain = in_numpy(embedding(TOKENS))
     model.module.train()
     with noisy_embeddings(model.module, 5.0):
-        noise = np.array(embedding(TOKENS)) - plain
+        noise = in_numpy(embedding(TOKENS)) - plain
     assert np.std(noise) == pytest.approx(5.0 / math.sqrt(128 * 64) / math.sqrt(3), rel=0.02)
 
 

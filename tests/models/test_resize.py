@@ -50,6 +50,7 @@ def test_a_saved_tokenizer_with_new_tokens_is_resized_when_it_is_loaded(tmp_path
     assert same.family.tables.tokens == 512
 
 
+@pytest.mark.float32
 def test_new_rows_are_trained_and_merged_and_transformers_computes_the_same(tmp_path):
     _, model = resized(tiny_model_folder(tmp_path / "m"))
     FastModel.get_peft_model(model, r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"])

@@ -118,6 +118,10 @@ HEADS = {
 }
 
 
+# MLX's CPU build (0.32) multiplies by chosen experts in float32 alone.
+NAMES = [pytest.param(name, marks=pytest.mark.float32) if name in ("qwen3_moe", "gpt_oss") else name for name in HEADS]
+
+
 def tiny(name, folder):
     changes, _ = HEADS[name]
     return FastModel.from_pretrained(tiny_model_folder(folder, name if name in ARCHITECTURES else "llama", **changes))[
@@ -125,7 +129,7 @@ def tiny(name, folder):
     ]
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", NAMES)
 def test_hidden_states_and_head_give_the_models_own_logits(name, tmp_path, rows):
     model = tiny(name, tmp_path)
     batch = model.family.collate(encoded(model, rows), width=65)
@@ -134,7 +138,7 @@ def test_hidden_states_and_head_give_the_models_own_logits(name, tmp_path, rows)
     assert mx.allclose(apart, model.module(batch["tokens"][:, :-1]), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_loss_of_the_head_alone_has_the_value_and_gradients_of_the_plain_one(name, tmp_path, rows, monkeypatch):
     few = replace(forms_for(), logit_bytes=1, logit_rows=16)
     model = tiny(name, tmp_path)
@@ -151,12 +155,13 @@ def test_the_loss_of_the_head_alone_has_the_value_and_gradients_of_the_plain_one
 
     value, gradients = nn.value_and_grad(model.module, plain)(model.module, batch, positions)
     loss = next_token.summed_loss(model.family, few)
+    enough = 1e-5 if model.loaded.dtype == mx.float32 else 0.02
     found, ours = nn.value_and_grad(model.module, loss)(model.module, batch, positions)
-    assert found.item() == pytest.approx(value.item(), rel=1e-5)
+    assert found.item() == pytest.approx(value.item(), rel=enough)
     gradients = dict(tree_flatten(gradients))
     whole = mx.sqrt(sum((gradient**2).sum() for gradient in gradients.values())).item()
     for path, gradient in tree_flatten(ours):
-        assert mx.linalg.norm((gradient - gradients[path]).reshape(-1)).item() < 1e-5 * whole, path
+        assert mx.linalg.norm((gradient - gradients[path]).reshape(-1)).item() < enough * whole, path
 
 
 def test_a_run_says_when_whole_logits_are_made(tmp_path, rows):

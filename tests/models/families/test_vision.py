@@ -57,6 +57,7 @@ def test_states_change_with_the_image_and_not_before_it(vision, image_rows):
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3"])
+@pytest.mark.float32
 def test_states_and_head_give_the_logits_of_the_stock_model_where_its_own_call_is_causal(
     family, vision_models, image_rows
 ):
@@ -134,6 +135,7 @@ def test_a_head_that_does_more_than_project_is_called_with_the_whole_model(tmp_p
     assert mx.abs(logits).max().item() <= 1.0
 
 
+@pytest.mark.float32
 def test_gradients_agree_with_finite_differences(vision, image_rows, tmp_path):
     model, _ = FastModel.from_pretrained(vision.loaded.folder, full_finetuning=True)
     batch = model.family.collate(encoded(model, image_rows), WIDTH)
@@ -167,9 +169,10 @@ def test_the_loss_by_pieces_has_the_value_and_gradients_of_the_plain_one(
     nats, gradients = nn.value_and_grad(model.module, summed_loss(model.family))(model.module, batch, positions)
     few = replace(forms_for(), logit_bytes=1, logit_rows=8)
     in_pieces, theirs = nn.value_and_grad(model.module, summed_loss(model.family, few))(model.module, batch, positions)
-    assert in_pieces.item() == pytest.approx(nats.item(), rel=1e-5)
+    enough = 1e-5 if model.loaded.dtype == mx.float32 else 0.02
+    assert in_pieces.item() == pytest.approx(nats.item(), rel=enough)
     for name, gradient in flat(gradients).items():
-        assert mx.allclose(gradient, flat(theirs)[name], rtol=1e-3, atol=1e-3), name
+        assert mx.allclose(gradient, flat(theirs)[name], rtol=100 * enough, atol=100 * enough), name
 
 
 def test_noise_is_put_on_the_embeddings_of_text_and_not_of_images(vision):

@@ -70,6 +70,7 @@ def called(module, model, batch):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("family", PARITY)
+@pytest.mark.float32
 def test_logits_loss_and_gradients_are_those_of_transformers(family, tmp_path):
     module, model = twins(tmp_path, family)
     wide, tall = noise_images(2, size=(90, 60))[1], noise_images(3, size=(56, 84))[2]

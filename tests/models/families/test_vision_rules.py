@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tests.memory.test_memory import ONE, measured
 from tunebook import FastModel, TrainingConfig, memory
 from tunebook.data.examples import Example, Text, Tokens
 from tunebook.fast import attention
 from tunebook.fast.attention import block_attention
-from tunebook.fast.forms import FORMS
+from tunebook.fast.forms import FORMS, forms_for
+from tunebook.machine import runtime
 from tunebook.models.families import language_model
 from tunebook.models.families.placeholders import media_tokens
 from tunebook.models.families.vision import VisionFamily
@@ -202,7 +204,7 @@ def test_a_row_may_end_in_its_image(vision):
 def test_the_loss_is_that_of_each_trained_token_from_the_state_before_it(vision):
     rows = encoded(vision, asked("What?", noise_images(1), "a dog"), said("Say it.", "the lazy dog sleeps"))
     batch = vision.family.collate(rows, 65)
-    logits = np.array(vision.family.head(vision.module, vision.family.hidden(vision.module, batch)), np.float64)
+    logits = in_numpy(vision.family.head(vision.module, vision.family.hidden(vision.module, batch))).astype(np.float64)
     by_hand = 0.0
     for row, found in zip(rows, logits, strict=True):
         for place in np.flatnonzero(row.loss_mask):
@@ -277,11 +279,12 @@ def test_no_norm_and_no_bias_of_the_vision_tower_decays(vision):
 
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_a_model_in_blocks_has_the_loss_and_gradients_of_the_plain_one(vision, recomputed, monkeypatch):
-    monkeypatch.setitem(FORMS, "cpu", replace(FORMS["cpu"], attention_rows=16))
+    monkeypatch.setitem(FORMS, runtime.backend(), replace(forms_for(), attention_rows=16))
     model, _ = FastModel.from_pretrained(vision.loaded.folder)
     FastModel.get_peft_model(model, r=2, finetune_vision_layers=True)
     rows = encoded(model, asked("What is it?", noise_images(1), "a dog"), said("Say it.", "the lazy dog sleeps"))
     taken: list[Any] = []
+    enough = 1e-6 if model.loaded.dtype == mx.float32 else 0.002
     blocks = attention.attention_in_blocks
     monkeypatch.setattr(
         attention, "attention_in_blocks", lambda *args, **options: taken.append(args) or blocks(*args, **options)
@@ -294,10 +297,10 @@ def test_a_model_in_blocks_has_the_loss_and_gradients_of_the_plain_one(vision, r
             changed = {name for name in kinds if name.endswith("self_attn")}
             found, ours = gradients(model, batch)
         assert len(changed) == len(layers_of(model.module))
-        assert found == pytest.approx(nats, rel=1e-6)
+        assert found == pytest.approx(nats, rel=enough)
         for name, gradient in ours.items():
             distance = mx.linalg.norm((gradient - plain[name]).reshape(-1))
-            assert distance <= 1e-5 * mx.linalg.norm(plain[name].reshape(-1)) + 1e-6, name
+            assert distance <= 10 * enough * mx.linalg.norm(plain[name].reshape(-1)) + enough, name
     assert taken
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.models.adapters import load_adapters, trained_whole
@@ -36,12 +37,13 @@ def tuned(base, **choice):
     FastModel.get_peft_model(model, r=4, lora_dropout=0.1, **choice)
     mx.random.seed(2)
     trained = model.module.trainable_parameters()
-    model.module.update(tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape), trained))
-    return model, np.array(model.module(mx.array(TOKENS)))
+    model.module.update(tree_map(lambda array: array + 0.1 * mx.random.normal(array.shape, array.dtype), trained))
+    return model, in_numpy(model.module(mx.array(TOKENS)))
 
 
 @pytest.mark.parametrize("kind", CHOICES)
 @pytest.mark.filterwarnings("ignore:.*tie:UserWarning", "ignore:.*lm_head:UserWarning")
+@pytest.mark.float32
 def test_peft_gives_the_logits_of_the_live_model(base, tmp_path, kind):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
@@ -65,13 +67,14 @@ def test_a_folder_of_adapters_is_gone_on_from_as_it_was_left(base, tmp_path, kin
     again, tokenizer = FastModel.from_pretrained(tmp_path / "saved", max_seq_length=64)
     assert again.loaded.name == str(base)
     assert again.loaded.tokenizer is tokenizer
-    assert np.array_equal(np.array(again.module(mx.array(TOKENS))), expected)
+    assert np.array_equal(in_numpy(again.module(mx.array(TOKENS))), expected)
     ours, theirs = flat(model.module.trainable_parameters()), flat(again.module.trainable_parameters())
     assert ours.keys() == theirs.keys()
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
     assert trained_whole(again.module) == trained_whole(model.module)
 
 
+@pytest.mark.float32
 def test_what_peft_saves_is_opened_here(base, tmp_path):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")

@@ -57,6 +57,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", OPENED)
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.float32
 def test_what_peft_saves_is_opened_with_the_logits_of_peft(bases, tmp_path, kind):
     base, settings = OPENED[kind]
     folder, expected = of_peft(bases[base], tmp_path / "peft", **settings)
@@ -145,6 +146,7 @@ def with_its_tokenizer(folder, base):
 
 @pytest.mark.parametrize("kind", LONGER)
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.float32
 def test_adapters_with_more_tokens_than_the_base_are_opened_with_their_tokenizer_alone(bases, tmp_path, kind):
     folder, expected = of_peft(bases["untied"], tmp_path / "peft", longer=2, **LONGER[kind])
     with pytest.raises(
