@@ -12,7 +12,7 @@ import pytest
 
 from tests.makers.metal import CHILDS_DTYPE, hold_as_on_the_disk, hold_in_bfloat16, take_for_metal
 
-# Before the children's own path: its sitecustomize.py does the same in them.
+# Put before the path of children: what Python imports first there does the same in them.
 CHILD = str(Path(__file__).parent / "makers" / "child_as_gpu")
 
 

@@ -85,6 +85,7 @@ def test_transformers_reads_the_merged_model(architecture, tmp_path):
     assert difference(model.module, expected) < 1e-3
 
 
+@pytest.mark.float32
 def test_a_merge_of_a_quantized_model_has_no_quantized_weights_left(tiny_folder, tmp_path):
     model, _ = FastModel.from_pretrained(tiny_folder, load_in_8bit=True)
     FastModel.get_peft_model(model, r=4)

@@ -24,12 +24,21 @@ def merged_copy(module: nn.Module, dtype: mx.Dtype) -> nn.Module:
     """`module` with every adapter merged, quantized layers opened up and floats as `dtype`."""
     with random_state_kept():
         merged = _copied(module)
+        if dtype != mx.bfloat16:  # others keep digits that a sum in bfloat16, or an opened layer, would have lost
+            _opened_in_float32(merged)
         fused = [(path, layer.fuse(dequantize=True)) for path, layer in adapters_in(merged)]
         if fused:
             merged.update_modules(tree_unflatten(fused))
         dequantize_model(merged)
         merged.set_dtype(dtype)
     return merged
+
+
+def _opened_in_float32(module: nn.Module) -> None:
+    """Have layers with adapters, and quantized ones, computed in float32 when they are merged or opened up."""
+    for _, layer in module.named_modules():
+        if isinstance(layer, Adapter) or "scales" in layer:
+            layer.set_dtype(mx.float32)
 
 
 def _copied(value: Any) -> Any:
