@@ -79,6 +79,9 @@ def test_what_is_being_computed_is_said_until_it_is_done():
     run.add(Working(step=0, what="evaluating", done=3, total=12))
     assert headline(run) == "Measuring the held-out loss before training · batch 3 of 12"
     run.add(EvalEvent(step=0, loss=2.5, rows=4, tokens=40, seconds=1.0))
+    run.add(Working(step=1, what="testing", done=1, total=2))
+    assert headline(run) == "Trying on the first rows whether the pass is computed right"
+    run.add(Working(step=1, what="training", done=1, total=4))
     assert headline(run) == "Held-out loss before training: 2.500 · the first step is being computed"
 
 

@@ -39,7 +39,9 @@ export function showHeader(view, root, state, { phase, headline }) {
   root.dataset.phase = phase;
   const [work, finished, of] = state.working ?? [];
   const running =
-    { evaluating: `Evaluating ${finished} of ${of}`, sampling: "Writing a sample", paused: "Paused" }[work] ?? "Training";
+    { testing: "Testing", evaluating: `Evaluating ${finished} of ${of}`, sampling: "Writing a sample", paused: "Paused" }[
+      work
+    ] ?? "Training";
   view.phase.textContent = { running, stopping: "Stopping", ended: "Done", replay: "Replay" }[phase];
   view.title.textContent = view.title.title = state.model ?? "";
   view.headline.textContent = headline;
