@@ -1,6 +1,6 @@
 """Has a GPU fail at random evaluations of runs and exports, and looks whether anything was lost.
 
-    python bench/faults.py [--trials 200] [--seed 1] [--first 0] [--json]
+    python bench/faults.py [--trials 200] [--seed 1] [--first 0] [--as-gpu] [--json]
 
 Seven of ten trials are runs: an optimizer, LoRA, DoRA or full tuning, compiled or not, with accumulation, dropout,
 noise, held-out losses and samples. One or two evaluations fail, drawn from the places of the kit that evaluate, and
@@ -9,7 +9,8 @@ must then be those of the last whole step of the undisturbed run, and a run that
 did, bit for bit; a micro-batch that the watchdog took is computed again. A model with no room for a copy of what an
 update replaces may say that it is torn, and saves nothing then. The other trials are exports over an older one, and
 answers and scores between runs: the model must be as it was, the old export whole, and the next one right. Prints a
-line for each kind and place, and every trial that failed; exit status 1 where one did.
+line for each kind and place, and every trial that failed; exit status 1 where one did. With `--as-gpu` the kit takes
+the machine for an Apple GPU: updates are compiled, weights are bfloat16, and passes are in forms that were timed.
 """
 
 import argparse
@@ -48,6 +49,7 @@ from tests.makers.failing_gpu import (  # noqa: E402
 from tests.makers.tiny import tiny_model_folder  # noqa: E402
 from tunebook import FastModel, Trainer, TrainingConfig  # noqa: E402
 from tunebook.events import EvalEvent, Event, Notice, RunStarted, SampleEvent, StepEvent  # noqa: E402
+from tunebook.machine import runtime  # noqa: E402
 from tunebook.train.kept.checkpoint import checkpoint_folders, read_checkpoint, step_of  # noqa: E402
 
 STEPS = 5
@@ -124,8 +126,11 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the number of the first trial")
+    parser.add_argument("--as-gpu", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.as_gpu:
+        runtime.backend, runtime.default_dtype = lambda: "metal", lambda _: mx.bfloat16
     trials: list[Trial] = []
     try:
         for number in range(options.first, options.first + options.trials):
@@ -294,7 +299,8 @@ def drawn_fault(places: list[str], draw: random.Random) -> Failing:
 
 
 def new_trainer(setting: Setting, out: Path | None, save_steps: int | None) -> tuple[Trainer, FastModel]:
-    shutil.rmtree(WORK / "cache" / "forms", ignore_errors=True)  # every run proves its passes for itself
+    if runtime.backend() == "cpu":  # every run proves its passes for itself; by time they may come out otherwise
+        shutil.rmtree(WORK / "cache" / "forms", ignore_errors=True)
     full = setting.tuned.startswith("full")
     model, _ = FastModel.from_pretrained(
         base(setting.tuned),
