@@ -18,6 +18,7 @@ import collections
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -133,7 +134,9 @@ def main() -> int:
         runtime.backend, runtime.default_dtype = lambda: "metal", lambda _: mx.bfloat16
     trials: list[Trial] = []
     try:
-        for number in range(options.first, options.first + options.trials):
+        for number in itertools.count(options.first):
+            if sum(bool(trial.faults) for trial in trials) == options.trials:
+                break  # where what was to fail never came, another is drawn
             draw = random.Random(f"{options.seed} {number}")
             [tried] = draw.choices((try_run, try_export, try_look), (70, 22, 8))
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -146,16 +149,14 @@ def main() -> int:
         shutil.rmtree(WORK)
     failed = [trial for trial in trials if trial.outcome not in (WHOLE, TORN)]
     if options.json:
-        print(json.dumps({"trials": len(trials), "failed": [str(trial) for trial in failed]}))
+        print(json.dumps({"trials": options.trials, "failed": [str(trial) for trial in failed]}))
     else:
         found = collections.Counter(
             (trial.kind, fault.place, trial.outcome) for trial in trials for fault in trial.faults
         )
         for (kind, place, outcome), count in sorted(found.items()):
             print(f"{count:4d}  {kind:18s} {place:44s} {outcome}")
-        without = sum(not trial.faults for trial in trials)
-        said = f", in {without} no evaluation came that was to fail" if without else ""
-        print(f"{len(trials)} trials{said}, {len(failed)} wrong")
+        print(f"{options.trials} trials, {len(failed)} failed")
     return 1 if failed else 0
 
 
