@@ -64,7 +64,7 @@ class Evaluations:
 
     def do(self, arrays: Sequence[mx.array], frame: FrameType, evaluate: Callable[[], Any]) -> Any:
         """Evaluate, or fail; what is evaluated already is only read, and not counted."""
-        if not any(_pending(array) for array in arrays):
+        if not any(pending(array) for array in arrays):
             return evaluate()
         place = _place(frame)
         before = self.places.count(place)
@@ -128,7 +128,7 @@ def _place(frame: FrameType | None) -> Place:
     return "elsewhere"
 
 
-def _pending(array: mx.array) -> int:
+def pending(array: mx.array) -> int:
     """How many kernels are still to be run for it. A view is whole where what it shows is."""
     drawn = io.StringIO()
     mx.export_to_dot(drawn, array)
@@ -137,9 +137,9 @@ def _pending(array: mx.array) -> int:
 
 def _spoil(evaluate: Callable[[], Any], value: float) -> None:
     """Evaluate, and give other contents to all that was computed by it and to all that waits for some of that."""
-    waiting = [(array, count) for array in gc.get_objects() if type(array) is mx.array and (count := _pending(array))]
+    waiting = [(array, count) for array in gc.get_objects() if type(array) is mx.array and (count := pending(array))]
     evaluate()
     for array, count in waiting:
-        if _pending(array) < count:
+        if pending(array) < count:
             of_its_kind = value if mx.issubdtype(array.dtype, mx.floating) else 1
             array[...] = mx.array(of_its_kind).astype(array.dtype)

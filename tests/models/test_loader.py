@@ -6,6 +6,7 @@ import mlx_lm
 import pytest
 from mlx.utils import tree_flatten
 
+from tests.makers.failing_gpu import pending
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.gguf import UnsupportedArchitecture, write_gguf
@@ -20,6 +21,15 @@ def test_a_folder_gives_the_model_stock_mlx_lm_gives(model, tiny_folder):
     stock, _ = mlx_lm.load(str(tiny_folder))
     assert mx.array_equal(model.module(TOKENS), stock(TOKENS))
     assert str(tiny_folder) in model.source
+
+
+@pytest.mark.parametrize("options", [{"full_finetuning": True}, {}, {"load_in_4bit": True}])
+def test_no_weight_of_an_open_model_waits_to_be_computed(tiny_folder, options):
+    """One that does is lost with the first evaluation that fails on a GPU."""
+    model, _ = FastModel.from_pretrained(tiny_folder, dtype="bfloat16", **options)
+    if "full_finetuning" not in options:
+        FastModel.get_peft_model(model, r=4, use_dora=True)
+    assert [name for name, array in tree_flatten(model.module.parameters()) if pending(array)] == []
 
 
 def test_a_gguf_file_gives_the_model_it_was_written_from_with_its_tokenizer_and_template(

@@ -28,6 +28,7 @@ def keep_norms_in_float32(module: nn.Module) -> list[str]:
         trained = [value for value in layer.trainable_parameters().values() if isinstance(value, mx.array)]
         if is_norm(path) and any(value.dtype != mx.float32 for value in trained):
             layer.set_dtype(mx.float32)
+            mx.eval(layer.parameters())  # weights that wait to be computed are lost with an evaluation that fails
             replace_call(layer, _returning_input_type)
             kept.append(path)
     return kept
