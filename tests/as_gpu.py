@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.metal import CHILDS_DTYPE, hold_as_on_the_disk, hold_in_bfloat16, take_for_metal
+from tunebook.machine import runtime
 
 # Put before the path of children: what Python imports first there does the same in them.
 CHILD = str(Path(__file__).parent / "makers" / "child_as_gpu")
@@ -28,8 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about the CPU."""
-    for item in items if config.getoption("--as-gpu") else ():
+    """Leave out what is about the CPU, where another computes or is taken to."""
+    for item in items if config.getoption("--as-gpu") or runtime.backend() != "cpu" else ():
         if item.get_closest_marker("cpu"):
             item.add_marker(pytest.mark.skip(reason="about MLX's CPU build alone"))
 

@@ -9,8 +9,11 @@ from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
 from tunebook.fast.activations import adapted, gelu_approx, lean_activations, rms_norm, swiglu
+from tunebook.fast.forms import forms_for
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
+
+pytestmark = pytest.mark.float32
 
 
 def wide(seed, shape=(3, 5, 64)):
@@ -92,7 +95,7 @@ def test_a_model_has_the_loss_and_gradients_of_the_plain_one(architecture, full,
 def test_every_such_layer_is_changed_and_all_are_put_back(architecture, changed, tmp_path):
     module = FastModel.from_pretrained(tiny_model_folder(tmp_path, architecture))[0].module
     before = {path: type(layer) for path, layer in module.named_modules()}
-    with lean_activations(module):
+    with lean_activations(module, forms_for("cpu")):
         inside = {path for path, layer in module.named_modules() if type(layer) is not before[path]}
         assert inside == {path for path in before if path.endswith(changed)}
     assert {path: type(layer) for path, layer in module.named_modules()} == before

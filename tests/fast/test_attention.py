@@ -17,6 +17,8 @@ from tunebook.fast.gradient_checkpointing import recomputed_layers
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
 
+pytestmark = pytest.mark.float32
+
 
 def states(queries=37, keys=37, heads=4, shared=2, width=8):
     mx.random.seed(0)

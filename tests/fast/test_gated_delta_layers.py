@@ -23,6 +23,8 @@ from tunebook.train.evaluation import score_now
 from tunebook.train.packing_check import why_not_packed
 from tunebook.train.step import Stepper
 
+pytestmark = pytest.mark.float32
+
 LINEAR = {
     "linear_num_value_heads": 4,
     "linear_num_key_heads": 2,
@@ -151,6 +153,7 @@ def test_a_run_takes_its_steps_without_the_loop(folders, looped, options):
     assert outcome.grad_norm == pytest.approx(norm, rel=1e-4)
 
 
+@pytest.mark.cpu
 def test_held_out_rows_are_measured_without_the_loop(folders, looped):
     model = opened(folders["qwen3_5"])
     looped.clear()

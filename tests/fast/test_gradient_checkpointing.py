@@ -13,6 +13,8 @@ from tunebook.fast.gradient_checkpointing import recomputed_layers
 from tunebook.memory.forecast import asked_checkpointing
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 
+pytestmark = pytest.mark.float32
+
 TOKENS = mx.array([[5, 17, 99, 4, 250, 301, 7]])
 BATCH = {"tokens": TOKENS, "loss_mask": mx.ones(TOKENS.shape, mx.bool_)}
 

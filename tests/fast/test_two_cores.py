@@ -27,7 +27,7 @@ def counted(calls):
     return exponential
 
 
-@pytest.mark.skipif(runtime.backend() != "cpu", reason="halves are for the CPU build")
+@pytest.mark.cpu
 @pytest.mark.parametrize("shape", SHAPES)
 def test_halves_give_every_element_the_bits_of_the_whole(calls, shape):
     x = mx.random.normal(shape, key=mx.random.key(0))
@@ -48,7 +48,7 @@ def test_small_arrays_and_single_cores_and_gpus_get_it_whole(calls, monkeypatch)
     assert calls == [small.shape, (FEWEST_ELEMENTS * 2,), large.shape, large.shape]
 
 
-@pytest.mark.skipif(runtime.backend() != "cpu", reason="halves are for the CPU build")
+@pytest.mark.cpu
 def test_several_arrays_are_cut_at_the_same_place(calls):
     one, other = (mx.random.normal((3, 5, 33, 41), key=mx.random.key(seed)) for seed in (0, 1))
     assert np.array_equal(in_halves(lambda x, y: counted(calls)(x) * y, one, other), mx.exp(one) * other)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
+from tests.makers.arrays import in_numpy
 from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
@@ -21,10 +22,15 @@ def batch(tuned, rows):
     return tuned.family.collate(encoded, width=65)
 
 
+def roundings(model):
+    """How far gradients may be apart that are the same but for the order of sums, relative."""
+    return 1e-4 if model.loaded.dtype == mx.float32 else 0.02
+
+
 def reference(module, batch):
     """Nats and count from float64 log-softmax over all logits, position by position, in NumPy."""
     tokens, mask = np.array(batch["tokens"]), np.array(batch["loss_mask"])
-    logits = np.array(module(batch["tokens"][:, :-1])).astype(np.float64)
+    logits = in_numpy(module(batch["tokens"][:, :-1])).astype(np.float64)
     nats = []
     for row, position in zip(*np.nonzero(mask[:, 1:]), strict=True):
         scores = logits[row, position]
@@ -42,7 +48,7 @@ def test_the_loss_is_the_sum_of_nats_over_supervised_tokens(tuned, batch):
 
 def test_its_gradient_is_that_of_the_loss_over_all_logits(tuned, batch):
     def over_all_logits(module, batch):
-        logits = module(batch["tokens"][:, :-1])
+        logits = module(batch["tokens"][:, :-1]).astype(mx.float32)
         return (nn.losses.cross_entropy(logits, batch["tokens"][:, 1:]) * batch["loss_mask"][:, 1:]).sum()
 
     _, ours = nn.value_and_grad(tuned.module, summed_loss(tuned.family))(
@@ -51,9 +57,11 @@ def test_its_gradient_is_that_of_the_loss_over_all_logits(tuned, batch):
     _, plain = nn.value_and_grad(tuned.module, over_all_logits)(tuned.module, batch)
     plain = dict(tree_flatten(plain))
     for name, gradient in tree_flatten(ours):
-        assert mx.allclose(gradient, plain[name], rtol=1e-4, atol=1e-5), name
+        whole = mx.linalg.norm(plain[name].reshape(-1))
+        assert mx.linalg.norm((gradient - plain[name]).reshape(-1)) < roundings(tuned) * whole, name
 
 
+@pytest.mark.float32
 def test_its_gradient_is_the_derivative_of_the_loss(tuned, batch):
     """Central differences along a random direction through all adapters."""
     loss, positions = summed_loss(tuned.family), supervised_positions(batch)
@@ -131,19 +139,19 @@ def test_every_kind_of_head_gives_the_gradients_of_the_plain_loss(tmp_path, rows
     nats, plain = nn.value_and_grad(model.module, over_all_logits)(model.module, batch, positions)
     loss = summed_loss(model.family, in_pieces())
     found, ours = nn.value_and_grad(model.module, loss)(model.module, batch, positions)
-    rounding = 2e-2 if kind == "bfloat16" else 1e-5
-    assert found.item() == pytest.approx(nats.item(), rel=rounding)
+    assert found.item() == pytest.approx(nats.item(), rel=1e-5)
     plain = dict(tree_flatten(plain))
     for name, gradient in tree_flatten(ours):
         distance = mx.linalg.norm((gradient - plain[name]).reshape(-1)) / (
             mx.linalg.norm(plain[name].reshape(-1)) + 1e-6
         )
-        assert distance.item() < (0.1 if kind == "bfloat16" else 1e-4), name
+        assert distance.item() < roundings(model), name
 
 
 @pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.float32
 def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, trained):
-    """120 MB of logits are 360 with their gradient and what is between them."""
+    """120 MB of logits in float32 are 360 with their gradient and what is between them."""
     folder = tiny_model_folder(tmp_path)
     model, _ = FastModel.from_pretrained(folder)
     wide = nn.Embedding(60_000, 64)
@@ -155,7 +163,7 @@ def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, trained):
     positions = supervised_positions(batch)
     peaks = {}
     for name, size in (("whole", 10**9), ("pieces", 8_000_000)):
-        loss = summed_loss(model.family, replace(forms_for(), logit_bytes=size))
+        loss = summed_loss(model.family, replace(forms_for(), logit_bytes=size, logit_rows=16))
         step = nn.value_and_grad(model.module, loss)
         peaks[name] = peak_bytes(partial(step, model.module, batch, positions))
     assert peaks["whole"] > 300e6
