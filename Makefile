@@ -61,7 +61,7 @@ test-mac: .venv/dev
 LOWEST := .venv/lowest
 test-lowest: .venv/made
 	$(VENV)/python -m pip install --disable-pip-version-check --quiet uv
-	$(VENV)/uv venv --quiet --clear --python $(VENV)/python $(LOWEST)
+	$(VENV)/uv venv --quiet --seed --clear --python $(VENV)/python $(LOWEST)
 	$(VENV)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[dev]'
 	$(THREADS) $(LOWEST)/bin/python -m pytest -n 2 -W ignore::DeprecationWarning $(WITHOUT_BROWSER)
 

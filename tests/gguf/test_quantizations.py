@@ -67,6 +67,7 @@ def test_every_tensor_has_the_type_llama_cpp_gives_it(case):
 
 
 def test_the_types_chosen_are_the_types_written(wide, tmp_path):
+    pytest.importorskip("libgguf")
     written = write_gguf(wide, tmp_path / "wide.gguf", "q4_k_m")
     found = words(written.path)
     # The first and the last eighth, and every third between.
@@ -78,6 +79,7 @@ def test_the_types_chosen_are_the_types_written(wide, tmp_path):
 
 @pytest.mark.parametrize("kind", ["q2_k", "q3_k_m"])  # all five types are in these two
 def test_llama_cpp_and_our_reader_agree_on_what_a_k_quant_file_holds(wide, tmp_path, kind):
+    pytest.importorskip("libgguf")
     pytest.importorskip("xllamacpp")
     path = write_gguf(wide, tmp_path / "wide.gguf", kind).path
     # llama.cpp rounds the other factor of such a product to 8 bits.
@@ -111,6 +113,7 @@ def test_a_file_is_written_in_the_memory_of_a_few_matrices(wide, tmp_path):
 
 
 def test_more_bits_keep_more_of_a_matrix():
+    pytest.importorskip("libgguf")
     array = np.random.default_rng(0).normal(size=(16, 512)).astype(np.float32)
     kinds = [KINDS[kind].type for kind in ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")]
     lost = [np.square(gguf.dequantize(encode.encode(array, kind), kind) - array).mean() for kind in kinds]
@@ -119,6 +122,7 @@ def test_more_bits_keep_more_of_a_matrix():
 
 
 def test_rows_that_do_not_divide_into_256_get_the_type_llama_cpp_falls_back_to_and_are_named(tmp_path):
+    pytest.importorskip("libgguf")
     folder = tiny_model_folder(tmp_path / "model", intermediate_size=72)
     written = write_gguf(folder, tmp_path / "model.gguf", "q4_k_s")
     assert written.fallbacks["blk.0.attn_q.weight"] == "q5_0"

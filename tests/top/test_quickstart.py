@@ -73,6 +73,7 @@ def test_an_export_has_the_loss_of_the_live_model(quickstart, name, most):
 
 
 def test_four_bits_of_llama_cpp_cost_the_loss_little(quickstart, tmp_path):
+    pytest.importorskip("libgguf")
     pytest.importorskip("xllamacpp")
     from tunebook import FastModel, hold_out, samples
 
