@@ -32,6 +32,13 @@ def test_what_tells_one_card_from_another_is_left_out(monkeypatch):
     assert found["chip"]["is_virtual"]
 
 
+def test_of_a_linux_kernel_the_release_is_told_and_not_who_built_it(monkeypatch):
+    monkeypatch.setattr(facts, "operating_system", lambda: "Linux 6.5.0-14-adas-lab, glibc 2.36 (x86_64)")
+    assert gpu_facts()["versions"]["system"] == "Linux 6.5.0, glibc 2.36 (x86_64)"
+    monkeypatch.setattr(facts, "operating_system", lambda: "macOS 15.2 (arm64)")
+    assert gpu_facts()["versions"]["system"] == "macOS 15.2 (arm64)"
+
+
 @pytest.mark.parametrize(("value", "relaxed"), [("1", True), ("0", False), (None, False)])
 def test_whether_the_watchdog_waits_longer_is_said_and_not_what_the_variable_holds(monkeypatch, value, relaxed):
     monkeypatch.delenv(facts.WATCHDOG, raising=False)

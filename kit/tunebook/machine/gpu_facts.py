@@ -41,7 +41,9 @@ def gpu_facts() -> dict[str, Any]:
     info = mx.device_info()
     return {
         "versions": {
-            "system": operating_system(),
+            "system": re.sub(
+                r"^(Linux [\d.]+)[^ ,]*", r"\1", operating_system()
+            ),  # a kernel's suffix may name its owner
             "python": platform.python_version(),
             **{name: found for name in PACKAGES if (found := _version(name))},
         },
