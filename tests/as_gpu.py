@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.makers.metal import CHILDS_DTYPE, hold_as_on_the_disk, hold_in_bfloat16, take_for_metal
 from tunebook.machine import runtime
 
 # Put before the path of children: what Python imports first there does the same in them.
@@ -25,14 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The markers."""
     config.addinivalue_line("markers", "float32: compares more closely than bfloat16 can; weights stay float32")
-    config.addinivalue_line("markers", "cpu: about MLX's CPU build alone")
+    config.addinivalue_line("markers", "cpu(reason): about MLX's CPU build alone, or as the reason says")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is about the CPU, where another computes or is taken to."""
     for item in items if config.getoption("--as-gpu") or runtime.backend() != "cpu" else ():
-        if item.get_closest_marker("cpu"):
-            item.add_marker(pytest.mark.skip(reason="about MLX's CPU build alone"))
+        if mark := item.get_closest_marker("cpu"):
+            item.add_marker(pytest.mark.skip(reason=mark.args[0] if mark.args else "about MLX's CPU build alone"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +40,8 @@ def _as_on_a_gpu(request, _away_from_the_checkout):
     if not request.config.getoption("--as-gpu"):
         yield
         return
+    from tests.makers.metal import CHILDS_DTYPE, hold_in_bfloat16, take_for_metal
+
     with pytest.MonkeyPatch.context() as patch:
         take_for_metal(patch.setattr)
         hold_in_bfloat16(patch.setattr)
@@ -65,5 +66,7 @@ def _tests_in_float32(request, monkeypatch, _modules_in_float32):
 
 def _as_marked(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> None:
     if request.config.getoption("--as-gpu") and request.node.get_closest_marker("float32"):
+        from tests.makers.metal import CHILDS_DTYPE, hold_as_on_the_disk
+
         hold_as_on_the_disk(patch.setattr)
         patch.setenv(CHILDS_DTYPE, "as on the disk")

@@ -5,6 +5,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map_with_path
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.data.encoded import Encoded
@@ -93,7 +94,7 @@ def plain_nats(module, rows):
     total = mx.array(0.0)
     for row in rows:
         logits = module(mx.array(row.tokens)[None, :-1])[0]
-        nats = nn.losses.cross_entropy(logits, mx.array(row.tokens[1:]))
+        nats = nn.losses.cross_entropy(logits.astype(mx.float32), mx.array(row.tokens[1:]))
         total += (nats * mx.array(row.loss_mask[1:])).sum()
     return total
 
@@ -103,7 +104,7 @@ def means(module, loss, *inputs):
     tokens = sum(row.supervised_tokens for row in rows_of(LENGTHS))
     nats, gradients = nn.value_and_grad(module, loss)(module, *inputs)
     mx.eval(nats, gradients)
-    return nats.item() / tokens, {name: np.array(array) / tokens for name, array in flat(gradients).items()}
+    return nats.item() / tokens, {name: in_numpy(array) / tokens for name, array in flat(gradients).items()}
 
 
 def packed_batch(model):

@@ -3,6 +3,7 @@
 import numpy as np
 from mlx.utils import tree_flatten
 
+from tests.makers.arrays import in_numpy
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import Working
 
@@ -40,7 +41,7 @@ def make(folder, rows, out, eval_dataset=None, dropout=0.2, **settings):
 
 def weights(holder):
     """name -> what is trained of a trainer's or a FastModel's model."""
-    return {name: np.array(array) for name, array in tree_flatten(holder.loaded.module.trainable_parameters())}
+    return {name: in_numpy(array) for name, array in tree_flatten(holder.loaded.module.trainable_parameters())}
 
 
 def same(first, second):

@@ -13,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model, quantize_model, save_model
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, LoraConfig
 from tunebook.tokens.batch_order import torch_randperm
@@ -303,10 +304,10 @@ def test_a_model_quantized_for_mlx_is_refused_where_torch_would_have_to_open_it(
 
 
 def test_a_loaded_model_is_left_as_it_was(tuned, rows):
-    before = {name: np.array(array) for name, array in tree_flatten(tuned.module.parameters())}
+    before = {name: in_numpy(array) for name, array in tree_flatten(tuned.module.parameters())}
     found = parity.bisect(tuned, rows, stages=["tokens", "logits", "gradients", "generation", "quantization"])
     assert found.first is None
-    assert all(np.array_equal(before[name], array) for name, array in tree_flatten(tuned.module.parameters()))
+    assert all(np.array_equal(before[name], in_numpy(array)) for name, array in tree_flatten(tuned.module.parameters()))
 
 
 @pytest.mark.parametrize("format", ["text", "prompt"])

@@ -21,6 +21,8 @@ from tunebook.machine import runtime
 from tunebook.parity.speed import report
 from tunebook.parity.speed.random_model import SMOLLM2, random_model
 
+pytestmark = pytest.mark.cpu("a report on the machine as it is")
+
 TINY = SMOLLM2 | {
     "hidden_size": 64,
     "intermediate_size": 128,

@@ -61,7 +61,7 @@ def test_how_parameters_are_shared_out_changes_no_bit_and_nothing_of_what_is_sav
     ends = []
     for small, most in ((2**18, 2**18), (40, 2**18), (2**18, 60), (0, 1)):
         monkeypatch.setattr(buffers, "SMALL", small)
-        monkeypatch.setattr(buffers, "MOST", {"cpu": most})
+        monkeypatch.setattr(buffers, "MOST", {runtime.backend(): most})
         module = holder(dtype)
         optimizer = optim.make_optimizer(TrainingConfig(optim=name, learning_rate=1e-3, **RATES), module)
         for step in range(3):

@@ -132,6 +132,7 @@ def test_a_row_is_called_by_its_number_in_the_data_set_however_it_was_split(mode
         Trainer(model, train_dataset=[*MANY[:77], {"messages": [MANY[0]["messages"][0]]}, *MANY[78:]])
 
 
+@pytest.mark.float32
 def test_packed_rows_are_fewer_and_take_the_steps_of_the_rows_alone(tiny_folder):
     """One step over all documents: packed into a few rows, or each in its own, the weights come out the same."""
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cpu("launches are counted as on Metal in any case, in processes of their own")
+
 BENCH = Path(__file__).parents[2] / "bench"
 SLACK = 0.02  # for a layer's small change; less would be in the way of any work, more would let a habit creep in
 

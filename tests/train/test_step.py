@@ -17,6 +17,7 @@ from tunebook.events import (
 
 
 @pytest.mark.parametrize("size", [6, 3, 2, 1])
+@pytest.mark.float32
 def test_splitting_a_window_never_changes_the_update(tiny_folder, rows, size):
     """Rows of 1 to 16 answer words: a mean of the micro-batches' means would differ in the second digit."""
 
@@ -50,6 +51,7 @@ def test_splitting_a_window_never_changes_the_update(tiny_folder, rows, size):
     ],
     ids=["lora", "rslora", "dora", "modules_to_save"],
 )
+@pytest.mark.float32
 def test_twenty_steps_are_those_of_transformers_peft_and_torch(tiny_folder, rows, choice, whole):
     """Same weights, same rows in the same order, same AdamW, schedule and clipping, in fp32 on both sides."""
     torch = pytest.importorskip("torch")
@@ -130,7 +132,7 @@ def test_a_step_that_is_not_finite_is_not_applied_and_its_rows_are_named(adapted
     assert result.reason is EndReason.NOT_FINITE
     assert len(result.steps) == 3
     assert all(np.array_equal(before[name], array) for name, array in weights(adapted).items())
-    told = [event.text for event in events if isinstance(event, Notice)]
+    told = [event.text for event in events if isinstance(event, Notice) and "was not applied" in event.text]
     assert len(told) == 3
     assert "4 of its 4 rows alone give such a loss; its training rows: " in told[0]
 
@@ -141,9 +143,8 @@ def test_one_poisoned_row_is_found_among_the_others_and_its_step_alone_is_left_o
     model, tokenizer = FastModel.from_pretrained(folder, max_seq_length=128)
     FastModel.get_peft_model(model, r=4)
     token = tokenizer.encode("ß", add_special_tokens=False)[0]
-    weight = np.array(model.module["model"]["embed_tokens"]["weight"])
-    weight[token] = np.nan
-    model.module["model"]["embed_tokens"]["weight"] = mx.array(weight)
+    embedding = model.module["model"]["embed_tokens"]
+    embedding["weight"] = mx.where(mx.arange(len(embedding["weight"]))[:, None] == token, mx.nan, embedding["weight"])
     poisoned = {"messages": [{"role": "user", "content": "ß"}, {"role": "assistant", "content": "the dog"}]}
     trainer = trainer_of(model, [*rows[:7], poisoned], max_steps=2, dataset_order="sequential")
     assert [token in row.tokens for row in trainer.train_rows] == [False] * 7 + [True]

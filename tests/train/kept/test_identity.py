@@ -66,6 +66,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.float32
 def test_every_base_but_the_same_is_another(base, rows):
     first = identity(trainer_on(base, rows))
     assert differences(first, identity(trainer_on(base, rows))) == []
@@ -91,6 +92,7 @@ def stopped(folder, rows, out, **options):
     trainer.train()
 
 
+@pytest.mark.float32
 def test_other_weights_of_the_same_size_at_the_same_path_are_refused(base, rows, tmp_path):
     stopped(base, rows, tmp_path / "out")
     shutil.rmtree(base)

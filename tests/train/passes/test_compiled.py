@@ -102,6 +102,7 @@ def test_recomputed_layers_are_compiled_unless_they_drop_and_then_it_is_said(tin
     assert all(text.endswith("set one off.") for text in said)
 
 
+@pytest.mark.cpu("Metal needs no C++ compiler")
 def test_without_a_compiler_the_run_goes_on_plainly_and_says_why(tiny_folder, rows, monkeypatch):
     monkeypatch.setattr(compiled.mx, "compile", lambda function: _failing)
     _, _, told = trained(tiny_folder, rows, compile=True, max_steps=1)
@@ -112,6 +113,7 @@ def _failing(*_):
     raise RuntimeError("g++: not found")
 
 
+@pytest.mark.cpu
 def test_left_open_a_pass_is_compiled_where_the_machines_forms_say_so(tiny_folder, rows, monkeypatch):
     trainer, plain, told = trained(tiny_folder, rows)
     assert trainer._run._stepper._pass.compiled is None

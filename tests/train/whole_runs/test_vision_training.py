@@ -10,6 +10,7 @@ import pytest
 from mlx.utils import tree_map_with_path
 from mlx_vlm.utils import load as load_stock
 
+from tests.makers.arrays import in_numpy
 from tests.makers.tiny_vision import FAMILIES, asked, noise_images, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.export.merged import save_merged
@@ -140,6 +141,7 @@ def test_adapters_learn_in_bfloat16_and_stay_float32_themselves(folder, rows):
     assert {array.dtype for array in flat(model.module.trainable_parameters()).values()} == {mx.float32}
 
 
+@pytest.mark.float32
 def test_splitting_a_batch_changes_no_update(folder, rows):
     whole, parts = adapted(folder), adapted(folder)
     train(whole, rows, max_steps=2, dataset_order="sequential")
@@ -255,6 +257,7 @@ def logits_of(module, model, rows):
     return model.family.head(module, hidden.reshape(-1, hidden.shape[-1])[supervised_positions(batch)])
 
 
+@pytest.mark.float32
 def test_saved_adapters_are_opened_by_stock_mlx_vlm_and_by_us_in_both_formats(folder, rows, tmp_path):
     model = tuned(folder, finetune_vision_layers=True)
     here = logits_of(model.module, model, rows)
@@ -270,6 +273,7 @@ def test_saved_adapters_are_opened_by_stock_mlx_vlm_and_by_us_in_both_formats(fo
     assert all(name.startswith("model.") for name in names)
 
 
+@pytest.mark.float32
 def test_merged_weights_are_opened_by_stock_mlx_vlm(folder, rows, tmp_path):
     model = tuned(folder, finetune_vision_layers=True)
     save_merged(model.loaded, tmp_path / "merged", mx.float32)
@@ -304,7 +308,7 @@ def test_adapters_on_a_base_of_4_bits_are_read_back_on_such_a_base(folders, rows
     model = adapted(folders("qwen2_vl"), load_in_4bit=True)
     train(model, rows, max_steps=3)
     check = model.save_pretrained(tmp_path / "lora", verify_with=rows).verification
-    assert abs(check.difference) < 1e-3
+    assert abs(check.difference) < (1e-3 if model.loaded.dtype == mx.float32 else 1e-2)
 
 
 def test_a_gguf_is_refused_with_a_reason(folders, tmp_path):
@@ -319,4 +323,4 @@ def test_a_gguf_is_refused_with_a_reason(folders, tmp_path):
 def test_generation_works_beside_adapters_and_in_4_bits(folders, rows):
     model = adapted(folders("qwen3_vl"), load_in_4bit=True)
     assert isinstance(model.generate(rows[0]["messages"][:1], max_tokens=3), str)
-    assert np.isfinite(np.array(logits_of(model.module, model, rows))).all()
+    assert np.isfinite(in_numpy(logits_of(model.module, model, rows))).all()
