@@ -236,7 +236,12 @@ def places(path: Path) -> Iterator[Path]:
 
 def test_every_file_that_a_text_or_a_comment_names_is_there():
     folders = (KIT, WIDGETS, TESTS, ROOT / "bench", ROOT / "notebooks" / "src")
-    inside = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".js", ".css", ".md")]
+    inside = [
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".js", ".css", ".md") and ".venv" not in path.parts  # the peers' of bench/peers.py
+    ]
     missing = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in (*inside, *(ROOT / name for name in ("README.md", "Makefile", "pyproject.toml")))

@@ -71,6 +71,12 @@ def digest_of_file(path: Path) -> str:
         raise Damaged(_why(path, error)) from error
 
 
+def digest_of_code(*folders: Path) -> str:
+    """The SHA-256 of all Python below `folders`: what is kept and depends on it is not found once it is other code."""
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    return hashlib.sha256(b"\n".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
 def seal(folder: Path) -> None:
     """Write the seal of `folder`, whose files are complete."""
     files = {name: _facts(folder / name) for name in sorted(_names_in(folder))}

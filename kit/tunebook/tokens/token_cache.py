@@ -20,6 +20,7 @@ from ..data.sources import Row, content_of
 from ..data.tokenizer_state import uncut
 from ..machine import runtime
 from ..machine.atomic import remove_folder
+from ..machine.sealed import digest_of_code
 from ..models.loaded import Loaded
 
 FOLDER = "tokenized"
@@ -72,5 +73,4 @@ def _add(digest: "hashlib._Hash", value: Any) -> None:
 @cache
 def _code() -> str:
     kit = Path(__file__).parents[1]
-    files = [file for wing in _CODE for file in (kit / wing).rglob("*.py")]
-    return hashlib.sha256(b"\n".join(file.read_bytes() for file in sorted(files))).hexdigest()
+    return digest_of_code(*(kit / wing for wing in _CODE))

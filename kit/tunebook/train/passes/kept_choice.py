@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from ...fast.forms import Forms
 from ...machine import runtime
 from ...machine.atomic import new_file
 from ...machine.private import make_private_folder
-from ...machine.sealed import Damaged, sealed_json, unsealed
+from ...machine.sealed import Damaged, digest_of_code, sealed_json, unsealed
 from ...models.loaded import Loaded
 from ...models.tensors import flat
 from .candidates import as_plain, from_plain
 from .self_test import Settled, Tried
 
 FOLDER = "forms"
+_CODE = ("fast", "models", "objectives", "train/passes")  # what decides how a pass is computed
 MOST = 500  # files; those that were written first go first
 
 
@@ -35,7 +37,7 @@ def key_of(loaded: Loaded, usual: Forms, rows: Sequence[Encoded], *, recomputed:
         "chip": runtime.device_name(),
         "system": runtime.operating_system(),
         "mlx": version("mlx"),
-        "tunebook": version("tunebook"),
+        "kit": _code(),
         "model": f"{type(loaded.module).__module__}.{type(loaded.module).__qualname__}",
         "arrays": {name: f"{array.dtype}{array.shape} {name in trained}" for name, array in parameters.items()},
         "rows": [len(rows), max(len(row.tokens) for row in rows), any(row.segments is not None for row in rows)],
@@ -68,6 +70,12 @@ def keep(key: str, settled: Settled) -> None:
         files = sorted(_file(key).parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for file in files[:-MOST]:
             file.unlink(missing_ok=True)
+
+
+@cache
+def _code() -> str:
+    kit = Path(__file__).parents[2]
+    return digest_of_code(*(kit / wing for wing in _CODE))
 
 
 def _file(key: str) -> Path:
