@@ -17,7 +17,7 @@ STAGE ?=
 NOTEBOOK ?= *
 PARITY_MODEL ?= HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help demo notebooks doctor report test test-mac test-lowest test-notebooks parity parity-together clean
+.PHONY: help demo notebooks doctor report test test-as-gpu test-mac test-lowest test-notebooks parity parity-together clean
 
 help:
 	@echo "make demo       train a small model from data to a file, in a few minutes"
@@ -25,6 +25,7 @@ help:
 	@echo "make doctor     check this machine: versions, backend, speed, and what to mend"
 	@echo "make report     train eight steps here and with mlx-lm; a report on this machine, to send"
 	@echo "make test       lint, types and tests"
+	@echo "make test-as-gpu  the tests that compute, as on an Apple GPU and in bfloat16"
 	@echo "make clean      remove .venv and everything built"
 
 demo: .venv/user
@@ -45,11 +46,18 @@ report: .venv/user
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 TEST := $(THREADS) $(VENV)/python -m pytest -n 2
 
+# Once more what computes, as on an Apple GPU (tests/as_gpu.py), but for what is long in bfloat16 on a CPU.
+COMPUTES := $(addprefix tests/,fast objectives train models export samples parity memory/test_memory.py)
+AS_GPU := --as-gpu -m 'not browser and not real_model' $(COMPUTES)
+
 test: .venv/dev
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/basedpyright --pythonpath $(VENV)/python
 	$(TEST)
+
+test-as-gpu: .venv/dev
+	$(TEST) $(AS_GPU)
 
 # For borrowed machines of few GB: no browser, and no torch that computes everything a second time.
 WITHOUT_BROWSER := -m 'not browser' --ignore=tests/parity

@@ -1,8 +1,15 @@
 """`pytest --as-gpu`: the kit takes the machine for an Apple GPU and holds weights in bfloat16, as it does there.
 
 MLX's CPU build computes, so this shows the forms, the proofs and the types that Metal meets, not Metal's kernels. Where
-a test has to have float32 to say anything, such as a comparison with torch to six digits, it is marked `float32` and
-has the weights as they are on the disk.
+a test has to have float32 to say anything, it is marked `float32` and has the weights as they are on the disk, in the
+forms of Metal all the same: comparisons with torch, PEFT and stock mlx-lm to four digits and more, of forms with one
+another, derivatives by finite differences, and experts, which the CPU build multiplies in float32 alone.
+
+Left out, with its reason (`pytest -rs`), is what is marked `cpu`: two cores, C++ compilers and long sums of the CPU
+build; peaks of memory, which its stand-ins for Metal's kernels decide; launches, which are counted as on Metal in any
+case; and reports on the machine as it is. `make test-as-gpu` leaves out browsers and released models too, and folders
+whose tests compute nothing. It takes about half an hour on two cores, bfloat16 being slow there, so `make test` has it
+not.
 """
 
 import os

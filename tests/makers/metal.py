@@ -1,5 +1,6 @@
 """The kit made to take MLX's CPU build for Metal, in this process: for `pytest --as-gpu`, and what its tests start."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ def take_for_metal(put: Put) -> None:
     """
     put(runtime, "backend", lambda: "metal")
     put(mx.fast, "cross_entropy", _cross_entropy)
+    if shutil.which("g++") is None:  # which the CPU build compiles with, and Metal does not
+        mx.disable_compile()
     put(self_test, "SECONDS", 0.0)
     put(kept_choice, "FOLDER", "forms of tests")
 
