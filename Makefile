@@ -47,7 +47,7 @@ THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 TEST := $(THREADS) $(VENV)/python -m pytest -n 2
 
 # Once more what computes, as on an Apple GPU (tests/as_gpu.py), but for what is long in bfloat16 on a CPU.
-COMPUTES := $(addprefix tests/,fast objectives train models export samples parity memory/test_memory.py)
+COMPUTES := $(addprefix tests/,fast objectives train models export samples parity) tests/memory/test_memory.py
 AS_GPU := --as-gpu -m 'not browser and not real_model' $(COMPUTES)
 
 test: .venv/dev
