@@ -16,7 +16,7 @@ from ..events import EvalEvent, Event, SampleEvent, Working
 from ..machine.interrupts import held_back
 from ..models.generation import Prompt, write
 from ..runs.controls import Controls
-from .evaluation import Score, best_of, score
+from .evaluation import best_of, score
 from .kept.snapshots import KeptWeights
 from .owed import Owed
 from .plan import RunPlan
@@ -36,7 +36,7 @@ def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEve
         max_seq_length=plan.max_seq_length,
         skip_unreadable=plan.skip_unreadable,
     )
-    found = yield from _evaluating(scoring, step)
+    found = yield from watched(scoring, "evaluating", step)
     return EvalEvent(
         step=step,
         loss=found.loss,
@@ -152,11 +152,12 @@ class Looks:
         return None
 
 
-def _evaluating(scoring: Generator[tuple[int, int], None, Score], step: int) -> Generator[Working, None, Score]:
-    with closing(scoring):
+def watched(work: Generator[tuple[int, int], None, T], what: str, step: int) -> Generator[Working, None, T]:
+    """What `work` returns; how far it says it is, (done, total), as events."""
+    with closing(work):
         while True:
             try:
-                done, total = next(scoring)
+                done, total = next(work)
             except StopIteration as end:
                 return end.value
-            yield Working(step=step, what="evaluating", done=done, total=total)
+            yield Working(step=step, what=what, done=done, total=total)

@@ -105,6 +105,17 @@ def test_rows_that_give_no_finite_loss_settle_nothing(tiny_folder, cache):
     assert settled.forms == forms_for()
 
 
+def test_a_gpu_that_fails_in_the_test_leaves_the_usual_forms_and_that_is_said(tiny_folder, cache, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory")
+
+    monkeypatch.setattr(self_test, "passed", failing)
+    trainer, said, _ = run(tiny_folder)
+    assert trainer._run._stepper.forms == forms_for()
+    assert sum("was not tried on the first rows: [METAL] Command buffer" in text for text in said) == 1
+    assert not cache.exists()  # so that the next run tries again
+
+
 @pytest.fixture
 def metal(monkeypatch):
     """The kit takes the backend for Metal; what it then computes, MLX's CPU build computes."""

@@ -1,18 +1,18 @@
 """Before the first step of a run: the forms for its passes, from what is kept or from a self-test, and what is said."""
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from dataclasses import asdict
 
 from ...data.encoded import Encoded
 from ...events import Notice, Working
 from ...fast.forms import Forms
+from ..looks import watched
 from ..plan import RunPlan
 from ..progress import RunProgress
 from ..step import Stepper
 from .candidates import as_plain, from_plain, in_words
 from .kept_choice import keep, kept, key_of
-from .self_test import Settled, Waiting, settle
+from .self_test import Settled, settle
 
 
 def settled_forms(
@@ -26,7 +26,7 @@ def settled_forms(
     settled = kept(key, usual)
     if settled is None:
         testing = settle(plan.loaded, usual, rows, stepper.pass_in)
-        settled = yield from _watched(testing, progress.step + 1)
+        settled = yield from watched(testing, "testing", progress.step + 1)
         if settled.is_proven:
             keep(key, settled)
     stepper.use(settled.forms)
@@ -41,18 +41,10 @@ def take_up_forms(stepper: Stepper, progress: RunProgress) -> None:
         stepper.use(from_plain(progress.forms, stepper.forms))
 
 
-def _watched(testing: Waiting, step: int) -> Generator[Working, None, Settled]:
-    with closing(testing):
-        while True:
-            try:
-                done, total = next(testing)
-            except StopIteration as end:
-                return end.value
-            yield Working(step=step, what="testing", done=done, total=total)
-
-
 def said_of(settled: Settled, usual: Forms) -> list[str]:
     """A sentence where there was a choice. On the CPU there is none unless the usual forms are wrong."""
+    if settled.why_untried:
+        return [f"The pass was not tried on the first rows: {settled.why_untried}. It is computed as usual."]
     if not settled.tried:
         return []
     changed = [in_words(name, value) for name, value in asdict(settled.forms).items() if value != getattr(usual, name)]

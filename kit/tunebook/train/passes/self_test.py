@@ -52,6 +52,7 @@ class Settled:
     forms: Forms
     tried: tuple[Tried, ...]
     timed_tokens: int = 0  # of the part of a micro-batch that was timed; 0: none was
+    why_untried: str = ""  # empty: it could be tried
 
     @property
     def is_proven(self) -> bool:
@@ -105,8 +106,8 @@ def settle(loaded: Loaded, usual: Forms, rows: Sequence[Encoded], make_pass: Mak
         settled = _proven(trial, usual)
         yield 2, 2
         return (yield from _timed(loaded, trial, settled, rows)) if settled.is_proven else settled
-    except (Unreadable, RuntimeError):  # a row's image is gone, or memory is too small even for a part of a step
-        return Settled(usual, ())
+    except (Unreadable, RuntimeError) as error:  # a row's image is gone, or a GPU that fails or has too little memory
+        return Settled(usual, (), why_untried=str(error))
     finally:
         module.train(was_training)
         runtime.reset_peak_memory()
