@@ -169,6 +169,25 @@ def test_a_cache_that_cannot_be_written_leads_to_the_systems_openblas_or_to_a_re
     assert "openblas" in path or "/dev/null/cache" in problem
 
 
+def test_a_sitecustomize_that_imports_the_kit_starts_no_process_without_end(tmp_path):
+    """Each Python that imports it writes a line first, and stops at the third."""
+    site, log = tmp_path / "site", tmp_path / "log"
+    site.mkdir()
+    log.touch()
+    (site / "sitecustomize.py").write_text(f"""
+import pathlib, sys
+log = pathlib.Path({str(log)!r})
+log.write_text(log.read_text() + "started\\n")
+if log.read_text().count("started") > 2:
+    sys.exit("one process after another")
+import tunebook
+""")
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    name = _python(LOAD + "print(json.dumps(blas.name))", tmp_path / "cache", PYTHONPATH=path)
+    assert name.startswith("OpenBLAS")
+    assert log.read_text().count("started") == 1
+
+
 def _python(code: str, cache: Path, **environment: str):
     """What `code` prints last, read as JSON."""
     return json.loads(_run(code, cache, **environment).stdout.splitlines()[-1])

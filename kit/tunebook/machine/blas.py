@@ -205,10 +205,13 @@ sys.exit(list(c) != [19, 22, 43, 50])
 
 
 def _try_in_another_process(library: Path) -> None:
-    """Multiply two small matrices with a library that was just made: a broken one must not take the kernel down."""
-    tried = subprocess.run(
-        [sys.executable, "-c", _PRODUCT_OF_TWO_BY_TWO, str(library)], capture_output=True, text=True, check=False
-    )
+    """Multiply two small matrices with a library that was just made: a broken one must not take the kernel down.
+
+    The process imports nothing of the user's: a sitecustomize that imports this kit would have it start one more, and
+    that one another, without end.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _PRODUCT_OF_TWO_BY_TWO, str(library)]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         raise BlasUnusable(
             f"The adapted OpenBLAS fails (exit {tried.returncode}): {tried.stderr.strip() or 'wrong product'}."
