@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .export.report import ExportTable as ExportTable
     from .fast_model import FastModel as FastModel
     from .runs.folder import load as load_run
+    from .runs.result import TrainResult as TrainResult
     from .trainer import Trainer as Trainer
-    from .trainer import TrainResult as TrainResult
     from .trainer import train_on_responses_only as train_on_responses_only
 
 load_fast_blas()
@@ -38,7 +38,7 @@ _ON_FIRST_USE = {
     "FastModel": "fast_model",
     "MultimodalPretrain": "data.pretraining",
     "Trainer": "trainer",
-    "TrainResult": "trainer",
+    "TrainResult": "runs.result",
     "ExportTable": "export.report",
     "doctor": "check_up",
     "hold_out": "data.sources",

@@ -7,7 +7,7 @@ or awaits.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,9 +19,8 @@ from .data.formats import FormattingFunc, Markers
 from .data.opened import ReadingOptions
 from .data.pretraining import MultimodalPretrain
 from .data.sources import Source
-from .events import Command, EndReason, EvalEvent, Event, Request, RunEnded, SampleEvent, StepEvent
+from .events import Command, Event, Request
 from .export.gguf.feasibility import gguf_notice
-from .machine.inert import one_line
 from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import Estimate, asked_checkpointing, estimate, settled
 from .models.loaded import Loaded
@@ -29,8 +28,9 @@ from .models.tensors import flat
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
+from .runs.result import TrainResult, result_of
 from .tokens.batch_order import total_steps
-from .train.datasets import Datasets, prepare
+from .train.datasets import Datasets, encode_more, prepare, skips_unreadable
 from .train.evaluation import Score, score_now
 from .train.kept.checkpoint import (
     find_checkpoint,
@@ -50,22 +50,6 @@ class HoldsModel(Protocol):
     loaded: Loaded
     gradient_checkpointing: bool | Literal["auto"]
     run_events: Sequence[Event]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """How a run went. The weights are in the model."""
-
-    reason: EndReason
-    message: str  # one sentence
-    steps: tuple[StepEvent, ...]
-    evals: tuple[EvalEvent, ...]
-    samples: tuple[SampleEvent, ...]
-    seconds: float
-    run_folder: Path | None  # where events.jsonl is; None when TrainingConfig.output_dir is None
-
-    def __repr__(self):
-        return one_line(self.message)
 
 
 class Trainer:
@@ -164,7 +148,7 @@ class Trainer:
             run, audience = self._start(resume_from_checkpoint, held)
             with run.interrupts, on_terminate(self.stop):
                 drain(run.events(awaited=False), audience)
-        return _result(audience.told, run.folder)
+        return result_of(audience.told, run.folder)
 
     async def train_async(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
         """`train`, letting the kernel hear the browser between micro-batches."""
@@ -172,20 +156,26 @@ class Trainer:
             run, audience = self._start(resume_from_checkpoint, held)
             with run.interrupts, on_terminate(self.stop):
                 await drain_async(run.events(awaited=True), audience)
-        return _result(audience.told, run.folder)
+        return result_of(audience.told, run.folder)
 
-    def evaluate(self) -> Score:
-        """The held-out loss of the model as it is now. Raises ValueError when there is no eval_dataset."""
-        if not self.eval_rows:
-            raise ValueError("This trainer has no eval_dataset; pass one to Trainer(...) to measure held-out loss.")
-        return score_now(
+    def evaluate(self, rows: Source | MultimodalPretrain | None = None) -> Score:
+        """The loss of the model as it is now, on `rows`, read as the training rows were; None: on the held-out rows.
+
+        Nothing is trained. Rows that were cut or left out are told of in `Score.notices`. Raises ValueError for rows
+        that cannot be trained on, and without `rows` when there is no eval_dataset.
+        """
+        if rows is None and not self.eval_rows:
+            raise ValueError("This trainer has no eval_dataset; pass rows: trainer.evaluate(rows).")
+        more = None if rows is None else encode_more(rows, self.datasets, self.loaded, self.config, self.max_seq_length)
+        measured = score_now(
             self.loaded.module,
             self.loaded.family,
-            self.eval_rows,
+            self.eval_rows if more is None else more.rows,
             batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             max_seq_length=self.max_seq_length,
-            skip_unreadable=self.data.skip_unreadable,
+            skip_unreadable=self.data.skip_unreadable or skips_unreadable(rows),
         )
+        return measured if more is None else replace(measured, notices=tuple(more.notices))
 
     def memory(self) -> Estimate:
         """What training on these rows takes, part by part; see `memory.estimate`."""
@@ -285,16 +275,3 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
     options = replace(trainer.datasets.options, response_markers=(instruction_part, response_part))
     trainer.prepare(replace(trainer.datasets, options=options))
     return trainer
-
-
-def _result(told: Sequence[Event], run_folder: Path | None) -> TrainResult:
-    ended = next(event for event in reversed(told) if isinstance(event, RunEnded))
-    return TrainResult(
-        reason=ended.reason,
-        message=ended.message,
-        steps=tuple(event for event in told if isinstance(event, StepEvent)),
-        evals=tuple(event for event in told if isinstance(event, EvalEvent)),
-        samples=tuple(event for event in told if isinstance(event, SampleEvent)),
-        seconds=ended.elapsed,
-        run_folder=run_folder,
-    )

@@ -1,12 +1,15 @@
 """trainer.py: a run is waited for or awaited, stopped and interrupted; what cannot be trained is refused before it."""
 
 import asyncio
+import json
 import os
 import signal
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.tuner.datasets import TextDataset
+from mlx_lm.tuner.trainer import default_loss
 
 from tests.makers.small_runs import ignore, recorded, trainer_of, weights
 from tunebook import FastModel, Trainer
@@ -142,6 +145,32 @@ def test_a_row_without_an_answer_is_refused_before_the_first_step(adapted, rows)
 def test_a_command_with_nothing_to_hear_it_is_an_error(adapted, rows):
     with pytest.raises(RuntimeError, match="Nothing is being trained"):
         trainer_of(adapted, rows).stop()
+
+
+@pytest.mark.parametrize("given", ["rows", "a file"])
+def test_evaluate_measures_any_rows_as_stock_mlx_lm_does(tuned, rows, given, tmp_path):
+    texts = [{"text": f"The {name} goes to town on day {len(name)}."} for name in ("fox", "hound", "otter", "magpie")]
+    if given == "a file":
+        (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    trainer = trainer_of(tuned, rows, per_device_eval_batch_size=3)
+    measured = trainer.evaluate(texts if given == "rows" else tmp_path / "texts.jsonl")
+    stock = TextDataset(texts, tuned.loaded.tokenizer)
+    tuned.module.eval()
+    nats, tokens = 0.0, 0
+    for ids, offset in map(stock.process, texts):  # a row by itself: in a padded batch stock counts a token of padding
+        loss, count = default_loss(tuned.module, mx.array([ids]), mx.array([[offset, len(ids)]]))
+        nats, tokens = nats + loss.item() * count.item(), tokens + count.item()
+    assert measured.loss == pytest.approx(nats / tokens, rel=1e-5)
+    assert measured.tokens == tokens
+
+
+def test_rows_that_evaluate_leaves_out_or_refuses_are_told_of(tuned, rows):
+    trainer = trainer_of(tuned, rows, max_seq_length=48)
+    long = {"messages": [{"role": "user", "content": "x " * 200}, {"role": "assistant", "content": "No."}]}
+    assert "1 of 13" in " ".join(trainer.evaluate([*rows, long]).notices)
+    assert not trainer.evaluate(rows[:2]).notices
+    with pytest.raises(ValueError, match="no assistant turn"):
+        trainer.evaluate([{"messages": [{"role": "user", "content": "Anyone?"}]}])
 
 
 def test_evaluate_measures_what_the_run_measures(adapted, rows):

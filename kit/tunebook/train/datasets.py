@@ -6,6 +6,7 @@ sentence about everything that was left out, cut or found odd.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
@@ -53,8 +54,7 @@ class Prepared:
     @property
     def skip_unreadable(self) -> bool:
         """Whether rows are left out whose images cannot be opened when their batch is made."""
-        documents = self.opened.options.documents
-        return documents is not None and documents.skip_bad_images
+        return skips_unreadable(self.opened.options.documents)
 
 
 def prepare(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
@@ -103,6 +103,19 @@ def prepare(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_seq_
         prompts=_prompts(to_measure, held_out or train, loaded, config),
         notices=notices,
     )
+
+
+def encode_more(
+    given: Source | MultimodalPretrain, datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_seq_length: int
+) -> EncodedSet:
+    """Other rows, which are only measured, read as those of `datasets` are. Raises as `prepare` does."""
+    _check_documents(replace(datasets, train=given, held_out=None), loaded, config)
+    return encode(open_rows(given, "rows", datasets.options), loaded, max_seq_length=max_seq_length)
+
+
+def skips_unreadable(given: Any) -> bool:
+    """Whether `given` are documents of which those with images that cannot be opened are left out."""
+    return isinstance(given, MultimodalPretrain) and given.skip_bad_images
 
 
 def _streamed(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:

@@ -25,6 +25,7 @@ class Score:
 
     loss: float  # nats per supervised token
     tokens: int  # supervised tokens
+    notices: tuple[str, ...] = ()  # sentences about rows that were cut or left out
 
 
 def score(

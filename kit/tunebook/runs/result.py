@@ -1,0 +1,38 @@
+"""How a run went, as a record: what was told of it in, a `TrainResult` out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..events import EndReason, EvalEvent, Event, RunEnded, SampleEvent, StepEvent
+from ..machine.inert import one_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a run went. The weights are in the model."""
+
+    reason: EndReason
+    message: str  # one sentence
+    steps: tuple[StepEvent, ...]
+    evals: tuple[EvalEvent, ...]
+    samples: tuple[SampleEvent, ...]
+    seconds: float
+    run_folder: Path | None  # where events.jsonl is; None when TrainingConfig.output_dir is None
+
+    def __repr__(self):
+        return one_line(self.message)
+
+
+def result_of(told: Sequence[Event], run_folder: Path | None) -> TrainResult:
+    """The result of the last run that `told` tells of."""
+    ended = next(event for event in reversed(told) if isinstance(event, RunEnded))
+    return TrainResult(
+        reason=ended.reason,
+        message=ended.message,
+        steps=tuple(event for event in told if isinstance(event, StepEvent)),
+        evals=tuple(event for event in told if isinstance(event, EvalEvent)),
+        samples=tuple(event for event in told if isinstance(event, SampleEvent)),
+        seconds=ended.elapsed,
+        run_folder=run_folder,
+    )
