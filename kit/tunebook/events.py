@@ -94,6 +94,7 @@ class StepEvent:
     cache_gb: float | None = None  # 1e9 bytes freed and kept for reuse
     total_tokens: int = 0  # tokens of all batches since the run began, padding included
     trainable_tokens: int = 0  # of those the ones with a label; num_tokens leaves out a row's first, never predicted
+    metrics: dict[str, float] = field(default_factory=dict, hash=False)  # what an objective reports beside its loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,7 @@ class EvalEvent:
     rows: int
     tokens: int  # supervised tokens scored
     seconds: float
+    metrics: dict[str, float] = field(default_factory=dict, hash=False)  # as those of a step
 
     @property
     def perplexity(self) -> float:
@@ -270,6 +272,7 @@ _IS_ONE: dict[Any, Callable[[Any], bool]] = {
     str: lambda value: type(value) is str,
     bool: lambda value: type(value) is bool,
     dict[str, Any]: lambda value: type(value) is dict,
+    dict[str, float]: lambda value: type(value) is dict and all(map(_is_float, value.values())),
     EndReason: lambda value: type(value) is str,
     Command: lambda value: type(value) is str,
     int | None: lambda value: value is None or _is_int(value),

@@ -10,7 +10,7 @@ from typing import final
 
 import mlx.core as mx
 
-from ..data.encoded import Batch, Encoded, Unreadable
+from ..data.encoded import Batch, Encoded, Unreadable, sequences_of
 from ..models.families.base import Family
 from .batch_order import padded_width
 
@@ -54,9 +54,9 @@ def collated(
     """
     rest, left_out = list(rows), []
     while rest:
-        width = padded_width(max(len(row.tokens) for row in rest), max_seq_length)
+        width = padded_width(max(row.longest for row in rest), max_seq_length)
         try:
-            return family.collate(rest, width), left_out
+            return family.collate(sequences_of(rest), width) | _of_answers(rest), left_out
         except Unreadable as error:
             if not skip_unreadable:
                 raise
@@ -66,3 +66,12 @@ def collated(
         f"All {len(rows)} rows of a batch were left out, the first because: {left_out[0]} Mend the images, or make "
         "batches larger."
     )
+
+
+def _of_answers(rows: Sequence[Encoded]) -> Batch:
+    """What an objective over answers reads of a batch beside its tokens: "lengths" and "labels" (`objectives/`)."""
+    if rows[0].second:
+        return {"lengths": mx.array([len(sequence.tokens) for sequence in sequences_of(rows)], mx.int32)}
+    if rows[0].label is not None:
+        return {"labels": mx.array([bool(row.label) for row in rows])}
+    return {}

@@ -12,7 +12,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any, NamedTuple, final, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..machine.sealed import Damaged, OpenFile, SealedFolder, seal
 from .stored_images import ImageWriter, StoredImages
 
 TOKENS, MASKS, INDEX, FACTS = "tokens.int32", "masks.bool", "index.npz", "facts.json"
+UNJUDGED = -1  # the label of a row that has none
 
 
 def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[str, Any]]) -> None:
@@ -29,7 +30,8 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
 
     Raises InMemory for an image that is no file.
     """
-    starts, numbers, cuts, sums = array("q", [0]), array("q"), array("q"), array("L")
+    starts, sums = array("q", [0]), array("L")
+    numbers, cuts, seconds, labels = (array("q") for _ in range(4))
     with (
         (folder / TOKENS).open("wb") as tokens,
         (folder / MASKS).open("wb") as masks,
@@ -44,7 +46,16 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
             starts.append(starts[-1] + len(row.tokens))
             numbers.append(row.number)
             cuts.append(row.cut)
-    index = {"starts": starts, "numbers": numbers, "cuts": cuts, "checksums": sums}
+            seconds.append(row.second)
+            labels.append(UNJUDGED if row.label is None else row.label)
+    index = {
+        "starts": starts,
+        "numbers": numbers,
+        "cuts": cuts,
+        "seconds": seconds,
+        "labels": labels,
+        "checksums": sums,
+    }
     np.savez(folder / INDEX, **{name: np.array(values) for name, values in index.items()}, **images.index)
     (folder / FACTS).write_text(json.dumps(facts()))
     seal(folder)
@@ -59,9 +70,20 @@ def read_rows(folder: Path, *, reach: Reach = ANYWHERE) -> tuple["EncodedRows", 
     facts = json.loads(sealed.read(FACTS))
     with np.load(io.BytesIO(sealed.read(INDEX))) as file:
         index = dict(file)
-    starts, numbers, cuts, sums = (index.pop(name) for name in ("starts", "numbers", "cuts", "checksums"))
+    columns = Columns(*(index.pop(name) for name in ("starts", "numbers", "cuts", "seconds", "labels", "checksums")))
     images = StoredImages(sealed, index, reach) if index else None
-    return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), starts, numbers, cuts, sums, images), facts
+    return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), columns, images), facts
+
+
+class Columns(NamedTuple):
+    """What the index says of each row; (rows,) each, but `starts`."""
+
+    starts: np.ndarray  # (rows + 1,) where in the tokens it begins
+    numbers: np.ndarray
+    cuts: np.ndarray
+    seconds: np.ndarray
+    labels: np.ndarray  # 0, 1 or UNJUDGED
+    sums: np.ndarray  # checksums of its tokens and mask
 
 
 @final
@@ -72,19 +94,15 @@ class EncodedRows(Sequence[Encoded]):
         self,
         tokens: OpenFile,
         masks: OpenFile,
-        starts: np.ndarray,
-        numbers: np.ndarray,
-        cuts: np.ndarray,
-        sums: np.ndarray,
+        columns: Columns,
         images: StoredImages | None,
     ):
         self._tokens, self._masks = tokens, masks  # (all tokens,) int32 and bool
-        self._starts, self._numbers, self._cuts = starts, numbers, cuts  # (rows + 1,), (rows,), (rows,)
-        self._sums = sums  # (rows,) of each row's tokens and mask
+        self._columns = columns
         self._images = images  # None: no row has an image
 
     def __len__(self):
-        return len(self._numbers)
+        return len(self._columns.numbers)
 
     @overload
     def __getitem__(self, index: int) -> Encoded: ...
@@ -94,31 +112,35 @@ class EncodedRows(Sequence[Encoded]):
         if isinstance(index, slice):
             return [self[number] for number in range(len(self))[index]]
         index = range(len(self))[index]  # IndexError outside, as Sequence.__iter__ needs it
-        start, stop = self._starts[index : index + 2].tolist()
+        columns = self._columns
+        start, stop = columns.starts[index : index + 2].tolist()
         ids, mask = self._tokens.read(4 * start, 4 * stop), self._masks.read(start, stop)
-        if _checksum(ids, mask) != self._sums[index]:
+        if _checksum(ids, mask) != columns.sums[index]:
             raise Damaged(
-                f"Row {self._numbers[index]} changed on the disk, in the cache folder, since the Trainer was made; "
+                f"Row {columns.numbers[index]} changed on the disk, in the cache folder, since the Trainer was made; "
                 "make the Trainer again, and its rows are read anew."
             )
         return Encoded(
             tokens=np.frombuffer(ids, dtype="<i4"),
             loss_mask=np.frombuffer(mask, dtype=np.bool_),
-            cut=int(self._cuts[index]),
-            number=int(self._numbers[index]),
+            cut=int(columns.cuts[index]),
+            number=int(columns.numbers[index]),
             images=self._images.of(index) if self._images else (),
             images_end=self._images.end(index) if self._images else 0,
+            second=int(columns.seconds[index]),
+            label=None if columns.labels[index] == UNJUDGED else bool(columns.labels[index]),
         )
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
-        return np.diff(self._starts).tolist()
+        """Tokens of each row's longest sequence."""
+        seconds = self._columns.seconds
+        return np.maximum(seconds, np.diff(self._columns.starts) - seconds).tolist()
 
 
 def lengths_of(rows: Sequence[Encoded]) -> list[int]:
-    """Tokens of each row; without reading them where it can be told."""
-    return rows.lengths if isinstance(rows, EncodedRows) else [len(row.tokens) for row in rows]
+    """Tokens of each row's longest sequence; without reading them where it can be told."""
+    return rows.lengths if isinstance(rows, EncodedRows) else [row.longest for row in rows]
 
 
 def _checksum(ids: bytes, mask: bytes) -> int:
