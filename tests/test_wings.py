@@ -48,7 +48,17 @@ TOP = {"__init__", "__main__", "fast_model", "trainer", "bridges", "check_up", "
 SHOW_A_MODEL = {"panels/chat.py", "panels/fit.py", "panels/export_panel.py", "tokens/token_view.py"}
 
 # Where files lie that are named here and are other people's.
-UPSTREAM = ("mlx/", "mlx_lm/", "mlx_vlm/", "transformers/", "bitsandbytes/", "llama.cpp/", "ggml/", "stanford_alpaca/")
+UPSTREAM = (
+    "mlx/",
+    "mlx_lm/",
+    "mlx_vlm/",
+    "transformers/",
+    "bitsandbytes/",
+    "llama.cpp/",
+    "ggml/",
+    "stanford_alpaca/",
+    "trl/",
+)
 
 Module = str  # dotted, below tunebook; "" is the package itself
 

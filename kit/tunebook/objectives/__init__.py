@@ -1,9 +1,36 @@
 """What a training step minimises: a model and a batch in, a sum of losses out, which its caller divides.
 
-An objective is a file here with the functions of `next_token.py`: which predictions of a batch count, the sum over them
-that is differentiated, and the same sum where no gradient is wanted. It is given a `Family`, asks it for hidden states
-and the head, and never for what kind of model made them. There is one so far, and `train/step.py`,
-`train/evaluation.py` and `memory/` take it by name.
+The simplest is `next_token.py`: which predictions of a batch count, the sum over them that is differentiated, and the
+same sum where no gradient is wanted. It is given a `Family`, asks it for hidden states and the head, and never for what
+kind of model made them. `train/step.py`, `train/evaluation.py` and `memory/` take it by name.
+
+The others are records of settings (`DPO`, `ORPO`, `CPO`, `KTO`; `SimPO` and `AlphaPO` make a `CPO`), `Objective`s of
+`objective.py`. Each reads log-probabilities (B, T-1) of a batch's tokens, which `token_logps.py` makes of the same
+pieces as the next-token loss, and knows no model either. In the order of a step:
+
+- `positions(batch)` (N,): the predictions it asks for. `units(batch)`: what the step's sum is divided by.
+- `with_what_is_known(objective, batch, ...)` of `reference.py` adds what has no gradient: "reference_logps" (B,), and
+  for KTO "kl" (). A batch that brings them, from the disk, is left as it is. `Reference(module)` is made before the
+  first step; its `kept` belongs into a checkpoint.
+- `summed(family, forms)`: `loss(module, batch, positions, weights)` -> (sum, Sums), for `nn.value_and_grad` and
+  `CompiledPass`. `measured` is the same without a gradient.
+- Sums are added up over micro-batches by name; `metrics(sums)` makes numbers of them, by TRL's names.
+- `couples_rows` says why splitting a step otherwise would change it; `disable_dropout` that the pass is taken in eval
+  mode; `identity()` is what a resumed run has to have in common.
+
+A batch of pairs ("rows" is "pairs") has 2P rows: P chosen answers, each behind its prompt, then the P rejected ones in
+the same order. "loss_mask" marks the answers, "lengths" (B,) int32 are the tokens of each row without padding, and
+"tokens_per_pair" () may be there: how many tokens one pair of the whole step adds to a mean over tokens (`pairs.py`),
+so that micro-batches of other lengths add up to the step's own mean. A batch of labelled rows has "labels" (B,) bool,
+and "mismatched", a batch of the same prompts, each with the answer of the row before it.
 
 Doors: `next_token`.
 """
+
+from .cpo import CPO, AlphaPO, SimPO
+from .dpo import DPO
+from .kto import KTO
+from .objective import Objective
+from .orpo import ORPO
+
+__all__ = ["CPO", "DPO", "KTO", "ORPO", "AlphaPO", "Objective", "SimPO"]

@@ -36,7 +36,7 @@ def summed_loss(family: Family, forms: Forms | None = None) -> Callable[..., mx.
     forms = forms or forms_for()
 
     def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
-        hidden, targets = _supervised(family, module, batch, positions)
+        hidden, targets = predicting_states(family, module, batch, positions)
         weights = mx.ones(targets.shape) if weights is None else weights
         layer = family.head_layer(module)
         rows = rows_at_once(family, module, hidden, forms)
@@ -56,11 +56,11 @@ def measured_nats(
 ) -> float:
     """The same sum where no gradient is wanted."""
     forms = forms or forms_for()
-    hidden, targets = _supervised(family, module, batch, positions)
+    hidden, targets = predicting_states(family, module, batch, positions)
     rows = rows_at_once(family, module, hidden, forms)
     return sum(
         number(_nats(family, module, hidden[piece], targets[piece], forms).sum())
-        for piece in _pieces(targets.size, rows)
+        for piece in pieces(targets.size, rows)
     )
 
 
@@ -101,8 +101,10 @@ def _backward(
     return cotangents[0][:, None] * outputs[1], mx.zeros_like(primals[1])
 
 
-def _supervised(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[mx.array, mx.array]:
-    """((N, D) states that predict a supervised token, (N,) those tokens)."""
+def predicting_states(
+    family: Family, module: nn.Module, batch: Batch, positions: mx.array
+) -> tuple[mx.array, mx.array]:
+    """((N, D) states at `positions`, (N,) the tokens that are predicted from them)."""
     hidden = family.hidden(module, batch)  # (B, T-1, D)
     return hidden.reshape(-1, hidden.shape[-1])[positions], batch["tokens"][:, 1:].reshape(-1)[positions]
 
@@ -136,7 +138,7 @@ def _in_pieces(
     def together(inputs: list[mx.array]) -> list[mx.array]:
         hidden, *trained = inputs
         total, of_states, sums = mx.array(0.0), [], [mx.zeros(array.shape) for array in trained]
-        for piece in _pieces(targets.size, rows):
+        for piece in pieces(targets.size, rows):
             states = hidden[piece]
             if of_states:
                 (states,) = mx.depends([states], [total, of_states[-1], *sums])
@@ -155,7 +157,7 @@ def _in_pieces(
     return cast(list[mx.array], together([hidden, *parameters.values()]))[0]
 
 
-def _pieces(count: int, rows: int) -> Iterator[slice]:
+def pieces(count: int, rows: int) -> Iterator[slice]:
     """`count` in as few slices of at most `rows` as can be, all about as long."""
-    pieces = math.ceil(count / rows)
-    return (slice(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces))
+    many = math.ceil(count / rows)
+    return (slice(count * piece // many, count * (piece + 1) // many) for piece in range(many))
