@@ -7,6 +7,10 @@ from ..machine.inert import one_line
 
 Row = Sequence[str]
 
+_LEFT = 'style="text-align: left"'  # JupyterLab sets the cells of a table to the right
+# A command is one line that scrolls; JupyterLab's own style breaks it in the middle of a word.
+_COMMANDS = 'style="white-space: pre; overflow-x: auto; font-family: monospace"'
+
 
 def as_text(headings: Row, rows: Iterable[Row], below: Iterable[str] = ()) -> str:
     """Columns padded to their widest cell; the sentences `below` follow, a line each."""
@@ -18,10 +22,10 @@ def as_text(headings: Row, rows: Iterable[Row], below: Iterable[str] = ()) -> st
 
 def as_html(headings: Row, rows: Iterable[Row], below: Iterable[str] = (), commands: Sequence[str] = ()) -> str:
     """The same; `commands`, to be copied, come last in a block of their own."""
-    head = "".join(f"<th>{_escaped(name)}</th>" for name in headings)
-    body = "".join("<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th {_LEFT}>{_escaped(name)}</th>" for name in headings)
+    body = "".join("<tr>" + "".join(f"<td {_LEFT}>{_escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     said = "".join(f"<p>{_escaped(sentence)}</p>" for sentence in below)
-    copied = f"<pre>{chr(10).join(map(_escaped, commands))}</pre>" if commands else ""
+    copied = f"<pre {_COMMANDS}>{chr(10).join(map(_escaped, commands))}</pre>" if commands else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}{copied}"
 
 

@@ -12,6 +12,7 @@ from .finding import Finding
 
 HEADINGS = ("stage", "what was compared", "largest difference", "tolerance", "verdict", "where")
 
+_LEFT = 'style="text-align: left"'  # JupyterLab sets the cells of a table to the right
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; } td, th { padding: .3em .8em; text-align: left; vertical-align: top; }
 tr { border-bottom: 1px solid #8884; } .beyond { color: #b3261e; font-weight: 600; }"""
@@ -74,10 +75,10 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in HEADINGS)
+        head = "".join(f"<th {_LEFT}>{name}</th>" for name in HEADINGS)
         body = "".join(
             f'<tr class="{"beyond" if row[4] == "beyond" else "other"}">'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            + "".join(f"<td {_LEFT}>{html.escape(cell)}</td>" for cell in row)
             + "</tr>"
             for row in self.rows()
         )
