@@ -8,8 +8,8 @@ another, derivatives by finite differences, and experts, which the CPU build mul
 Left out, with its reason (`pytest -rs`), is what is marked `cpu`: two cores, C++ compilers and long sums of the CPU
 build; peaks of memory, which its stand-ins for Metal's kernels decide; launches, which are counted as on Metal in any
 case; and reports on the machine as it is. `make test-as-gpu` leaves out browsers and released models too, and folders
-whose tests compute nothing. It takes about half an hour on two cores, bfloat16 being slow there, so `make test` has it
-not.
+whose tests compute nothing. It takes a quarter of an hour on two cores, bfloat16 being slow there, and is a pass by
+itself, no part of `make test`.
 """
 
 import os
