@@ -187,5 +187,5 @@ def test_with_a_large_vocabulary_the_logits_are_never_whole(tmp_path, trained, a
         else:
             work = partial(objective.measured, model.family, model.module, batch, forms)
         peaks[name] = peak_bytes(work)
-    assert peaks["whole"] > (300e6 if asked == "a gradient" else 200e6)
+    assert peaks["whole"] > (300e6 if asked == "a gradient" else 120e6)  # a kernel of MLX's makes nothing but logits
     assert peaks["pieces"] < 0.45 * peaks["whole"]
