@@ -32,10 +32,7 @@ from .runs.result import TrainResult, result_of
 from .tokens.batch_order import total_steps
 from .train.datasets import Datasets, encode_more, prepare, skips_unreadable
 from .train.evaluation import Score, score_now
-from .train.kept.checkpoint import (
-    find_checkpoint,
-    put_right_beside,
-)
+from .train.kept.checkpoint import find_checkpoint, put_right_beside
 from .train.kept.identity import base_of, differences
 from .train.loop import Run
 from .train.plan import RunPlan
@@ -58,8 +55,8 @@ class Trainer:
     Every row is read, rendered, tokenized and checked here, before the first step. A dataset is anything
     `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id; or it is a MultimodalPretrain.
     `format` names one of `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row
-    first; `response_markers` are as for `train_on_responses_only`. Raises ValueError for rows that cannot be trained
-    on.
+    first; `response_markers` are as for `train_on_responses_only`. Raises ValueError, with all of them and what mends
+    them, for rows that cannot be trained on; `skip_bad_rows` leaves them out, and a notice lists them.
     """
 
     def __init__(
@@ -73,6 +70,7 @@ class Trainer:
         format: str | None = None,
         formatting_func: FormattingFunc | None = None,
         response_markers: Markers | None = None,
+        skip_bad_rows: bool = False,
     ):
         self.loaded, self._model = model.loaded, model
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
@@ -85,6 +83,7 @@ class Trainer:
             train_on=self.config.train_on,
             response_markers=response_markers,
             formatting_func=formatting_func,
+            skip_bad_rows=skip_bad_rows,
         )
         self.prepare(Datasets(train=train_dataset, held_out=eval_dataset, options=options))
         self._shows_progress = False

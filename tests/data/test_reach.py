@@ -50,7 +50,7 @@ def test_rows_of_a_file_open_nothing_outside_its_folder(reference, streaming, mo
     args = TrainingConfig(max_steps=1, hold_out=0, streaming=streaming)
     with pytest.raises(ValueError, match=r"own\.png'|link\.png'") as error:
         Trainer(model, train_dataset=file, args=args)
-    assert "row 1" in str(error.value)
+    assert "line 2" in str(error.value)
     assert "read_rows(..., image_base_dir=" in str(error.value)
 
 

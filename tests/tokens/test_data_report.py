@@ -141,7 +141,7 @@ def test_a_token_that_is_unknown_and_end_in_one_is_not_called_unknown(model, row
 def test_a_finding_names_five_rows_and_counts_all(inspect, rows):
     finding = only(inspect([rows[0]] * 9))
     assert (finding.count, finding.numbers) == (8, (1, 2, 3, 4, 5))
-    assert "rows 1, 2, 3, 4, 5, …" in str(finding)
+    assert "rows 1 to 5, …" in str(finding)
 
 
 def test_the_histogram_holds_every_row_once_and_shows_what_was_cut(inspect, rows):

@@ -118,7 +118,7 @@ def test_response_markers_of_those_who_know_unsloth_give_what_the_template_gives
 
 def test_markers_that_are_nowhere_are_refused(model, rows):
     trainer = Trainer(model, train_dataset=rows)
-    with pytest.raises(ValueError, match="12 of 12 rows cannot be trained on"):
+    with pytest.raises(ValueError, match=r"12 of 12 rows of .* cannot be trained on"):
         train_on_responses_only(trainer, instruction_part="[INST]", response_part="[/INST]")
 
 
@@ -128,7 +128,7 @@ def test_a_row_is_called_by_its_number_in_the_data_set_however_it_was_split(mode
     assert sorted(numbers) == list(range(100))
     for row in (*trainer.train_rows, *trainer.eval_rows):
         assert f"It is {row.number}." in trained(trainer, row)
-    with pytest.raises(ValueError, match=r"first: row 77"):
+    with pytest.raises(ValueError, match=r"\(rows? 77\b"):
         Trainer(model, train_dataset=[*MANY[:77], {"messages": [MANY[0]["messages"][0]]}, *MANY[78:]])
 
 

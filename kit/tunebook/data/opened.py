@@ -4,15 +4,17 @@ What is said of reading rows is one record, made where a person says it and carr
 read; nothing on the way takes it apart.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 from ..config import TrainOn
-from .formats import FormattingFunc, Markers
+from .formats import FormattingFunc, Markers, format_of
 from .pretraining import MultimodalPretrain, reach_of_documents
 from .reach import Reach
-from .sources import Row, Source, reach_of, read_rows, rows_at
+from .sources import Broken, Place, Row, Rows, Source, place_of, reach_of, read_rows, row_number, rows_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class ReadingOptions:
     response_markers: Markers | None = None  # (instruction_part, response_part)
     formatting_func: FormattingFunc | None = None
     documents: MultimodalPretrain | None = None  # None: rows of one of formats.FORMATS
+    skip_bad_rows: bool = False  # leave out, count and list rows that cannot be trained on; False: refuse the set
 
     @property
     def as_plain(self) -> list[Any]:
@@ -41,6 +44,9 @@ class Opened:
     places: Sequence[int] | None = None  # of `rows` in `source`; None: they are all of it
     options: ReadingOptions = field(default_factory=ReadingOptions)
     reach: Reach  # which files the rows may name as images
+    format: Callable[[], str]  # of the whole source, told when it is asked for the first time
+    place: Callable[[int], Place] = row_number  # of a row of the source, by its number
+    broken: Sequence[Broken] = ()  # lines of the source that are no rows and were left out
 
     def at(self, places: Sequence[int]) -> "Opened":
         """Those of `rows` at `places`."""
@@ -52,8 +58,9 @@ class Opened:
 def open_rows(given: Source | MultimodalPretrain, name: str, options: ReadingOptions) -> Opened:
     """What a person gave, opened. Raises as `sources.read_rows` does, and ValueError where nothing is left of it."""
     if not isinstance(given, MultimodalPretrain):
-        return opened(read_rows(given, name), options)
-    whole = opened(read_rows(given.source, name), replace(options, documents=given))
+        return opened(read_rows(given, name, skip_bad_rows=options.skip_bad_rows), options)
+    rows = read_rows(given.source, name, skip_bad_rows=options.skip_bad_rows)
+    whole = opened(rows, replace(options, documents=given))
     if not given.skip:
         return whole
     if given.skip >= len(whole.rows):
@@ -66,4 +73,25 @@ def opened(rows: Sequence[Row], options: ReadingOptions) -> Opened:
     reach = reach_of(rows)
     if options.documents is not None:
         reach = reach_of_documents(options.documents, reach)
-    return Opened(source=rows, rows=rows, options=options, reach=reach)
+    return Opened(
+        source=rows,
+        rows=rows,
+        options=options,
+        reach=reach,
+        format=told_format(rows, options),
+        place=partial(place_of, rows),
+        broken=rows.broken if isinstance(rows, Rows) else (),
+    )
+
+
+def told_format(rows: Sequence[Row], options: ReadingOptions) -> Callable[[], str]:
+    """The function that tells the format of `rows`, which takes a pass over them, once."""
+    if options.format is not None:
+        return partial(str, options.format)
+    return cache(partial(format_of, rows, options.formatting_func))
+
+
+def named_source(rows: Sequence[Row], name: str) -> str:
+    """What a message calls the rows of an argument: with the file, where there is one."""
+    origin = os.path.basename(rows.origin) if isinstance(rows, Rows) else name
+    return name if origin in (name, "") else f"{name} ({origin})"

@@ -30,6 +30,7 @@ class RowKind:
     image_references: Callable[[Row], Iterable[Any]]  # all that a row names as an image, whatever that is
     too_long: TooLong  # what becomes of a row beyond the length; raw text is in pieces, whichever it is
     skips_bad_images: bool  # leave out, and count, a row whose images cannot be had; else it is refused
+    skips_bad_rows: bool  # and so any row that cannot be trained on
 
 
 def row_kind(
@@ -53,13 +54,13 @@ def row_kind(
             image_references=partial(references_of_document, entry=options.documents),
             too_long=options.documents.excess_length_strategy,
             skips_bad_images=options.documents.skip_bad_images,
+            skips_bad_rows=options.skip_bad_rows,
         )
     return RowKind(
-        reader=partial(
-            reader,
+        reader=lambda: reader(
             opened.rows,
             tokenizer,
-            options.format,
+            opened.format(),
             train_on=options.train_on,
             response_markers=options.response_markers,
             formatting_func=options.formatting_func,
@@ -69,6 +70,7 @@ def row_kind(
         image_references=references if placeholder is not None else _no_references,
         too_long="cut",
         skips_bad_images=False,
+        skips_bad_rows=options.skip_bad_rows,
     )
 
 

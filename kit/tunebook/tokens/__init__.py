@@ -2,5 +2,5 @@
 
 Shapes: B rows, T tokens. Which tokens are trained was decided where the text was rendered, and is not asked again.
 
-Doors: `batch_order`, `collation`, `data_report`, `encoding`, `feed`, `packing`, `stored_rows`, `tally`.
+Doors: `bad_rows`, `batch_order`, `collation`, `data_report`, `encoding`, `feed`, `packing`, `stored_rows`, `tally`.
 """

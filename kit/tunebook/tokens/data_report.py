@@ -4,13 +4,14 @@ It is made of a few numbers about each row (`row_facts.py`). Nothing is changed 
 many rows it is about, where the first ones are, and what to do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..data.sources import Place, named, row_number
 from ..machine.inert import one_line
 from .encoding import EncodedSet
 from .row_facts import Columns, columns_of
@@ -43,6 +44,7 @@ class Finding:
     numbers: tuple[int, ...]  # of the first few of them in their source
     text: str  # one sentence
     remedy: str  # one line that names the argument or function to use
+    place: Callable[[int], Place] = field(default=row_number, repr=False, compare=False)  # of a row, by its number
 
     def __str__(self):
         return one_line(f"{self.text} {self.where} {self.remedy}")
@@ -51,7 +53,7 @@ class Finding:
     def where(self) -> str:
         """'(rows 3, 14, …)'."""
         more = ", …" if self.count > len(self.numbers) else ""
-        return f"({'row' if self.count == 1 else 'rows'} {', '.join(map(str, self.numbers))}{more})"
+        return f"({named(list(map(self.place, self.numbers)))}{more})"
 
 
 @dataclass(frozen=True)
@@ -145,11 +147,11 @@ def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper
     for odd in (*_left_out(account), *_odd(columns, account.max_seq_length, tokenizer)):
         if odd.numbers:
             text, first = f"{_rows(len(odd.numbers))} {odd.text}", tuple(odd.numbers[:NAMED_ROWS])
-            yield Finding(odd.kind, len(odd.numbers), first, text, odd.remedy)
+            yield Finding(odd.kind, len(odd.numbers), first, text, odd.remedy, account.place)
     for name, (count, first) in list(account.unread.items())[:MOST_NAMED]:
         text = f"{_rows(count)} with {name}, which is not read and changes nothing."
         remedy = "Write what matters of it into the turns with formatting_func=..., or drop it."
-        yield Finding("unread", count, (first,), text, remedy)
+        yield Finding("unread", count, (first,), text, remedy, account.place)
 
 
 class _Odd(NamedTuple):

@@ -6,7 +6,7 @@ by all it follows from, and is read from there: memory stays flat, and the next 
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from ..data.examples import Example
 from ..data.formats import BadRow, BadRows, formatted
 from ..data.formats.documents import BadImages
 from ..data.images import InMemory, state_of
-from ..data.opened import Opened, ReadingOptions, opened
+from ..data.opened import Opened, ReadingOptions, named_source, opened
 from ..data.reach import Reach
 from ..data.row_kinds import RowKind, row_kind
 from ..data.sources import Row
@@ -44,11 +44,12 @@ class EncodedSet:
 
     rows: Sequence[Encoded]  # in the source's order; a raw text may be several, a row left out is none
     account: Account
+    said: tuple[str, ...] = ()  # what became of its source before any row was encoded
 
     @property
     def notices(self) -> list[str]:
         """Sentences about what did not fit."""
-        return list(self.account.by_kind().values())
+        return [*self.said, *self.account.by_kind().values()]
 
 
 def encode(opened: Opened, loaded: Loaded, *, max_seq_length: int, name: str = "rows") -> EncodedSet:
@@ -57,14 +58,17 @@ def encode(opened: Opened, loaded: Loaded, *, max_seq_length: int, name: str = "
     A row longer than `max_seq_length` tokens is cut on the right, and left out when its whole answer is, or when an
     image would be; raw text is cut into pieces instead, and a document with images is left out or refused, as its
     `excess_length_strategy` says. The numbers reported are those of the whole source.
-    Raises ValueError when no row is left, and for rows `formats.reader` refuses.
+    Raises ValueError when no row is left, and RefusedRows for rows that cannot be trained on.
     """
     bring_up_to_date(loaded.tokenizer)
-    account = Account(name=name, max_seq_length=loaded.family.tables.longest(max_seq_length))
+    longest = loaded.family.tables.longest(max_seq_length)
+    account = Account(name=name, max_seq_length=longest, place=opened.place)
     kind = row_kind(opened, loaded.tokenizer, loaded.family.placeholder)
 
     def encoded(account: Account) -> Iterator[Encoded]:
-        return _encoded(opened, kind, loaded, account)
+        bad = BadRows()
+        yield from _encoded(opened, kind, loaded, account, bad)
+        bad.check(len(opened.rows), name=named_source(opened.source, name), place=opened.place, can_skip=True)
 
     folder = _cache_of(opened, kind, loaded, account) if len(opened.rows) >= CACHED_ROWS else None
     if folder is None:
@@ -88,6 +92,17 @@ def encode_rows(
     return encode(opened(rows, ReadingOptions(**options)), loaded, max_seq_length=max_seq_length, name=name)
 
 
+def find_bad(opened: Opened, loaded: Loaded, *, max_seq_length: int, name: str) -> BadRows:
+    """The rows of `opened` that `encode` refuses, all of them and whatever `skip_bad_rows` says; none is kept."""
+    bring_up_to_date(loaded.tokenizer)
+    account = Account(name=name, max_seq_length=loaded.family.tables.longest(max_seq_length))
+    strict = replace(opened, options=replace(opened.options, skip_bad_rows=False))
+    bad = BadRows()
+    for _ in _encoded(strict, row_kind(strict, loaded.tokenizer, loaded.family.placeholder), loaded, account, bad):
+        pass
+    return bad
+
+
 def row_encoder(head: Opened, loaded: Loaded, account: Account) -> Callable[[int, Row], list[Encoded]]:
     """The function that encodes one row of a stream that begins with `head`.
 
@@ -106,15 +121,24 @@ def row_encoder(head: Opened, loaded: Loaded, account: Account) -> Callable[[int
         except BadRow as error:
             if is_left_out(number, error, kind, account):
                 return []
-            raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
+            raise _refused(number, account, error) from error
         try:
             check_row(whole, loaded.family.tables, loaded.tokenizer)
         except BeyondTable as error:
-            raise ValueError(f"Row {number} of {account.name} cannot be trained on: {error}") from error
+            if is_left_out(number, BadRow(str(error)), kind, account):
+                return []
+            raise _refused(number, account, error) from error
         account.note_unread(number, example.unread)
         return list(fitted(replace(whole, number=number), example, kind, account))
 
     return encode_one
+
+
+def _refused(number: int, account: Account, error: ValueError) -> ValueError:
+    return ValueError(
+        f"{account.placed(number)} of {account.name} cannot be trained on: {error} skip_bad_rows=True leaves such rows "
+        "out."
+    )
 
 
 def _cache_of(opened: Opened, kind: RowKind, loaded: Loaded, account: Account) -> Path | None:
@@ -123,6 +147,8 @@ def _cache_of(opened: Opened, kind: RowKind, loaded: Loaded, account: Account) -
     settings = [*options, account.max_seq_length, None if places is None else list(places)]
     try:
         return cached_folder(key_of(_with_images(opened, kind), loaded, settings))
+    except BadRow:  # formatting_func fails on a row; it is named when the rows are read
+        return None
     except InMemory:
         account.kept_in_memory = True
     except OSError as error:
@@ -147,21 +173,21 @@ def _through_cache(
     them back, they stay in memory.
     """
     with contextlib.suppress(Damaged):  # nothing there, or not what was written
-        return _read(folder, account.name, reach)
+        return _read(folder, account, reach)
     counts = replace(account)
     try:
         with new_private_folder(folder) as partial:
-            stored_rows.write_rows(partial, encode(counts), lambda: asdict(counts))
+            stored_rows.write_rows(partial, encode(counts), lambda: counts.as_plain)
         prune(folder)
-        return _read(folder, account.name, reach)
+        return _read(folder, account, reach)
     except (OSError, Damaged) as error:
         account.not_cached = str(error)
     return EncodedSet(list(encode(account)), account)
 
 
-def _read(folder: Path, name: str, reach: Reach) -> EncodedSet:
+def _read(folder: Path, account: Account, reach: Reach) -> EncodedSet:
     rows, facts = stored_rows.read_rows(folder, reach=reach)
-    return EncodedSet(rows, Account(**{**facts, "name": name}))
+    return EncodedSet(rows, Account(**{**facts, "name": account.name}, place=account.place))
 
 
 def _whole(example: Example, loaded: Loaded) -> Encoded:
@@ -173,11 +199,10 @@ def _whole(example: Example, loaded: Loaded) -> Encoded:
     return row
 
 
-def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account) -> Iterator[Encoded]:
-    """The rows that are trained on, one after another; `account` is complete when the last one was given."""
+def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account, bad: BadRows) -> Iterator[Encoded]:
+    """The rows that are trained on, one after another; `account` and `bad` are complete when the last was given."""
     rows, read = opened.rows, kind.reader()
     places = range(len(rows)) if opened.places is None else opened.places
-    bad = BadRows()
     numbered = zip(places, progress(rows, f"Tokenizing {account.name}", total=len(rows)), strict=True)
     for some in _chunks(numbered, AT_ONCE):
         examples: dict[int, Example] = {}
@@ -199,11 +224,12 @@ def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account) ->
             try:
                 check_row(row, loaded.family.tables, loaded.tokenizer)
             except BeyondTable as error:
-                bad.add(number, BadRow(str(error)))
+                refused = BadRow(str(error))
+                if not is_left_out(number, refused, kind, account):
+                    bad.add(number, refused)
                 continue
             yield from fitted(replace(row, number=number), example, kind, account)
     account.rows = len(rows)
-    bad.check(len(rows))
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,6 +1,10 @@
 """What became of the rows of a source on their way to training: how many were cut, in pieces or left out, and why."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..data.sources import Place, row_number
 
 MOST_NAMED = 12  # things that are not read
 
@@ -22,9 +26,25 @@ class Account:
     documents_beyond: list[int] = field(default_factory=list)  # documents with images left out as they are longer
     bad_images: list[int] = field(default_factory=list)  # documents left out because of their images
     bad_images_why: str = ""  # of the first of them
+    bad: dict[str, list[int]] = field(default_factory=dict)  # why rows were left out: [how many, the first]
     unread: dict[str, list[int]] = field(default_factory=dict)  # what rows say and nobody reads: [how many, the first]
     kept_in_memory: bool = False  # a large set that the cache folder cannot hold
     not_cached: str = ""  # why a large set could not be written to the cache folder
+    place: Callable[[int], Place] = field(default=row_number, repr=False, compare=False)  # of a row, by its number
+
+    @property
+    def as_plain(self) -> dict[str, Any]:
+        """All but `place`, by name, as values that JSON gives back unchanged."""
+        return {one.name: vars(self)[one.name] for one in fields(self) if one.name != "place"}
+
+    def placed(self, number: int) -> str:
+        """'Row 3' or 'Line 4', to begin a sentence with."""
+        return str(self.place(number)).capitalize()
+
+    def note_bad(self, number: int, why: str) -> None:
+        """Count row `number`, which cannot be trained on and is left out."""
+        count, first = self.bad.get(why, [0, number])
+        self.bad[why] = [count + 1, first]
 
     def note_unread(self, number: int, names: tuple[str, ...]) -> None:
         """Count what row `number` says and nobody reads."""
@@ -50,33 +70,27 @@ class Account:
         if self.in_pieces:
             said["in pieces"] = f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost."
         if beyond_length := self.answer_beyond:
-            said["left out"] = (
-                f"{len(beyond_length)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{beyond_length[0]}: within {self.max_seq_length} tokens nothing of their answer remains."
-            )
+            why = f"within {self.max_seq_length} tokens nothing of their answer remains."
+            said["left out"] = self._left_out(beyond_length, why)
         if self.never_supervised:
-            said["never supervised"] = (
-                f"{len(self.never_supervised)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{self.never_supervised[0]}: {self.never_supervised_why}."
-            )
+            said["never supervised"] = self._left_out(self.never_supervised, f"{self.never_supervised_why}.")
         if self.images_beyond:
-            said["images beyond"] = (
-                f"{len(self.images_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{self.images_beyond[0]}: their images reach beyond {self.max_seq_length} tokens, and no image is cut."
-            )
+            why = f"their images reach beyond {self.max_seq_length} tokens, and no image is cut."
+            said["images beyond"] = self._left_out(self.images_beyond, why)
         if self.documents_beyond:
-            said["documents beyond"] = (
-                f"{len(self.documents_beyond)} of {self.rows} rows of {self.name} were left out, the first row "
-                f"{self.documents_beyond[0]}: with their images written out they are longer than "
-                f"{self.max_seq_length} tokens, and no document with images is cut."
-            )
+            why = f"with their images written out they are longer than {self.max_seq_length} tokens, and no document "
+            said["documents beyond"] = self._left_out(self.documents_beyond, f"{why}with images is cut.")
         if self.bad_images:
-            said["bad images"] = (
-                f"{len(self.bad_images)} of {self.rows} rows of {self.name} were left out because of their images, the "
-                f"first row {self.bad_images[0]}: {self.bad_images_why}"
+            said["bad images"] = self._left_out(self.bad_images, self.bad_images_why, " because of their images")
+        if self.bad:
+            told = [f"{why} ({count}, first {self.place(first)})" for why, (count, first) in self.bad.items()]
+            more = f" and for {len(told) - MOST_NAMED} more reasons" if len(told) > MOST_NAMED else ""
+            said["bad rows"] = (
+                f"skip_bad_rows: {sum(count for count, _ in self.bad.values())} of {self.rows} rows of {self.name} "
+                f"were left out: {'; '.join(told[:MOST_NAMED])}{more}"
             )
         if self.unread:
-            told = [f"{name} ({count}, first row {first})" for name, (count, first) in self.unread.items()]
+            told = [f"{name} ({count}, first {self.place(first)})" for name, (count, first) in self.unread.items()]
             more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
             said["not read"] = (
                 f"Of the {self.rows} rows of {self.name} this is not read, and changes nothing: "
@@ -93,3 +107,7 @@ class Account:
                 "memory and are encoded each time; TUNEBOOK_CACHE names another folder."
             )
         return said
+
+    def _left_out(self, numbers: list[int], why: str, because: str = "") -> str:
+        first = self.place(numbers[0])
+        return f"{len(numbers)} of {self.rows} rows of {self.name} were left out{because}, the first {first}: {why}"

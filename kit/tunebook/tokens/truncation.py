@@ -23,6 +23,9 @@ def fitted(row: Encoded, example: Example, kind: RowKind, account: Account) -> I
 
 def is_left_out(number: int, error: BadRow, kind: RowKind, account: Account) -> bool:
     """Whether a bad row is to be left out rather than refused; then it is counted."""
+    if kind.skips_bad_rows and not (kind.skips_bad_images and isinstance(error, BadImages)):
+        account.note_bad(number, str(error))
+        return True
     if not kind.skips_bad_images or not isinstance(error, BadImages):
         return False
     account.bad_images.append(number)
@@ -56,7 +59,7 @@ def _uncut(row: Encoded, too_long: TooLong, account: Account) -> Iterator[Encode
     if row.images and length > longest:
         if too_long == "raise":
             raise ValueError(
-                f"Row {row.number} of {account.name} is {length} tokens with its images written out, and "
+                f"{account.placed(row.number)} of {account.name} is {length} tokens with its images written out, and "
                 f"max_seq_length is {longest}; raise that, or choose excess_length_strategy='drop'."
             )
         account.documents_beyond.append(row.number)

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
-from ..data.opened import Opened, ReadingOptions, open_rows
+from ..data.formats import RefusedRows
+from ..data.opened import Opened, ReadingOptions, open_rows, told_format
 from ..data.pretraining import MultimodalPretrain, check, reach_of_documents
 from ..data.row_kinds import row_kind
 from ..data.sources import Row, Source, held_out_places, stream_rows
@@ -19,6 +20,7 @@ from ..models.generation import Prompt, as_prompt, opening
 from ..models.loaded import Loaded
 from ..models.resize import added_rows
 from ..models.tensors import flat
+from ..tokens.bad_rows import broken_notices, without_bad_rows
 from ..tokens.batch_order import padding_notice
 from ..tokens.encoding import EncodedSet, encode, row_encoder
 from ..tokens.feed import Feed, StoredFeed, StreamFeed
@@ -58,18 +60,39 @@ class Prepared:
 
 
 def prepare(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
-    """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode` do."""
+    """Open, split and encode. Raises as `open_rows`, `pretraining.check` and `encoding.encode` do.
+
+    What is said of rows that cannot be trained on is said of all rows of a source, before any is held out.
+    """
     _check_documents(datasets, loaded, config)
     if config.streaming:
         return _streamed(datasets, loaded, config, max_seq_length)
+    sets = {"train_dataset": open_rows(datasets.train, "train_dataset", datasets.options)}
+    if datasets.held_out is not None:
+        sets["eval_dataset"] = open_rows(datasets.held_out, "eval_dataset", datasets.options)
+    left_out = broken_notices(sets)
+    if datasets.options.skip_bad_rows:
+        sets, said = without_bad_rows(sets, loaded, max_seq_length=max_seq_length)
+        left_out += said
+    try:
+        prepared = _prepared(sets, loaded, config, max_seq_length)
+    except RefusedRows:
+        without_bad_rows(sets, loaded, max_seq_length=max_seq_length)  # raises, and says it of whole sources
+        raise
+    prepared.notices[:0] = left_out
+    return prepared
+
+
+def _prepared(sets: dict[str, Opened], loaded: Loaded, config: TrainingConfig, max_seq_length: int) -> Prepared:
+    """`prepare` for sources that are open, under the names of their arguments."""
 
     def encoded(opened: Opened, name: str) -> EncodedSet:
         return encode(opened, loaded, max_seq_length=max_seq_length, name=name)
 
-    opened = open_rows(datasets.train, "train_dataset", datasets.options)
+    opened = sets["train_dataset"]
     notices: list[str] = []
-    if datasets.held_out is not None:
-        to_measure = open_rows(datasets.held_out, "eval_dataset", datasets.options)
+    if "eval_dataset" in sets:
+        to_measure = sets["eval_dataset"]
         train, held_out = encoded(opened, "train_dataset"), encoded(to_measure, "eval_dataset")
         if both := _in_both(train.rows, held_out.rows):
             notices.append(
@@ -110,7 +133,9 @@ def encode_more(
 ) -> EncodedSet:
     """Other rows, which are only measured, read as those of `datasets` are. Raises as `prepare` does."""
     _check_documents(replace(datasets, train=given, held_out=None), loaded, config)
-    return encode(open_rows(given, "rows", datasets.options), loaded, max_seq_length=max_seq_length)
+    opened = open_rows(given, "rows", datasets.options)
+    said = tuple(broken_notices({"rows": opened}))
+    return replace(encode(opened, loaded, max_seq_length=max_seq_length), said=said)
 
 
 def skips_unreadable(given: Any) -> bool:
@@ -123,19 +148,29 @@ def _streamed(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_se
     given = datasets.train
     documents, source = (given, given.source) if isinstance(given, MultimodalPretrain) else (None, given)
     skip = documents.skip if documents else 0
-    stream = stream_rows(source, "train_dataset", skip=skip)
+    stream = stream_rows(source, "train_dataset", skip=skip, skip_bad_rows=datasets.options.skip_bad_rows)
     places = range(skip, len(stream.head))
     reach = reach_of_documents(documents, stream.reach) if documents else stream.reach
     options = replace(datasets.options, documents=documents)
-    head = Opened(source=stream.head, rows=stream.head[skip:], places=places, options=options, reach=reach)
+    head = Opened(
+        source=stream.head,
+        rows=stream.head[skip:],
+        places=places,
+        options=options,
+        reach=reach,
+        format=told_format(stream.head[skip:], options),
+        place=stream.place,
+        broken=stream.broken,
+    )
     train = encode(head, loaded, max_seq_length=max_seq_length, name="train_dataset")
-    account = Account(name="train_dataset", max_seq_length=max_seq_length)
+    account = Account(name="train_dataset", max_seq_length=max_seq_length, place=stream.place)
     encode_one = row_encoder(replace(head, rows=stream.head), loaded, account)
-    held_out, to_measure, notices = None, head, _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
+    held_out, to_measure, notices = None, head, broken_notices({"train_dataset": head})
+    notices += _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
     if datasets.held_out is not None:
         to_measure = open_rows(datasets.held_out, "eval_dataset", datasets.options)
         held_out = encode(to_measure, loaded, max_seq_length=max_seq_length, name="eval_dataset")
-        notices += held_out.notices
+        notices += broken_notices({"eval_dataset": to_measure}) + held_out.notices
     else:
         notices.append("Nothing is held out of a stream, so no loss is measured; pass eval_dataset to measure one.")
     return Prepared(

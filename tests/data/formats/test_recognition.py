@@ -10,7 +10,7 @@ from tunebook.data.formats import reader, to_examples
 
 def test_rows_without_an_answer_are_counted_and_the_first_is_named(tokenizer):
     good, bad = {"messages": TURNS}, {"messages": TURNS[:2]}
-    with pytest.raises(ValueError, match=r"2 of 4 rows .*first: row 1.*no assistant turn"):
+    with pytest.raises(ValueError, match=r"2 of 4 rows .*\(rows? 1\b.*no assistant turn"):
         list(to_examples([good, bad, good, bad], tokenizer))
 
 
@@ -18,8 +18,9 @@ def test_rows_without_an_answer_are_counted_and_the_first_is_named(tokenizer):
     ("row", "complaint"),
     [
         ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "  "}]}, "turn is empty"),
-        ({"messages": [{"role": "user"}]}, "'role' and 'content'"),
-        ({"messages": [{"role": "user", "content": 7}]}, "is a int"),
+        ({"messages": [{"content": "Hi"}]}, "'role' and 'content'"),
+        ({"messages": [{"role": "user"}]}, r"turn 0 \('user'\) has no 'content'"),
+        ({"messages": [{"role": "user", "content": 7}]}, "is 7, not a string"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
             "part of type 'image'; this is a text model",
@@ -39,9 +40,12 @@ def test_a_bad_row_says_what_is_wrong_with_it(tokenizer, row, complaint):
         list(to_examples([row], tokenizer))
 
 
-def test_mixed_rows_are_refused_with_the_counts_of_each(tokenizer):
-    with pytest.raises(ValueError, match=r"2 of 3 look like 'messages', 1 of 3 look like 'text'"):
-        list(to_examples([{"messages": TURNS}, {"messages": TURNS}, {"text": "a"}], tokenizer))
+def test_rows_of_another_format_than_most_are_named_and_two_halves_are_counted(tokenizer):
+    chat, text = {"messages": TURNS}, {"text": "a"}
+    with pytest.raises(ValueError, match=r"1 of 3 rows .*\(row 2\).*no 'messages' and looks like 'text'"):
+        list(to_examples([chat, chat, text], tokenizer))
+    with pytest.raises(ValueError, match=r"1 of 2 look like 'messages', 1 of 2 look like 'text'"):
+        list(to_examples([chat, text], tokenizer))
 
 
 def test_columns_that_fit_two_formats_need_a_choice(tokenizer):
@@ -54,7 +58,7 @@ def test_columns_that_fit_two_formats_need_a_choice(tokenizer):
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ({"input_ids": [5, 512]}, r"first: row 1.*'input_ids' holds 512 at position 1; the vocabulary ends at 511"),
+        ({"input_ids": [5, 512]}, r"\(rows? 1\b.*'input_ids' holds 512 at position 1; the vocabulary ends at 511"),
         ({"input_ids": [-1]}, "holds -1 at position 0"),
         ({"input_ids": [5.0]}, "whole numbers"),
         ({"input_ids": [[1, 2], [3]]}, "whole numbers"),

@@ -76,5 +76,5 @@ def test_what_stands_between_the_markers_is_supervised():
 
 
 def test_raw_text_without_the_response_marker_is_a_bad_row(tokenizer):
-    with pytest.raises(ValueError, match=r"1 of 2 rows .*first: row 1.*'A:'"):
+    with pytest.raises(ValueError, match=r"1 of 2 rows .*\(rows? 1\b.*'A:'"):
         list(to_examples([{"text": "Q: a A: b"}, {"text": "Q: a"}], tokenizer, response_markers=("Q:", "A:")))

@@ -51,7 +51,7 @@ def test_held_out_documents_have_the_numbers_of_the_source(model, folder):
 
 def test_bad_rows_are_named_by_number_and_by_the_name_of_their_image_alone(model, folder):
     rows = [TEXT, {"text": "a <image>", "images": ["secret/gone.png"]}, DOG]
-    with pytest.raises(ValueError, match=r"first: row 1\): 1x its image 'gone\.png' is not there") as error:
+    with pytest.raises(ValueError, match=r"\(row 1\): its image 'gone\.png' is not there") as error:
         encoded(model, rows, folder)
     assert "secret" not in str(error.value)
 
@@ -67,7 +67,7 @@ def test_rows_with_bad_images_are_left_out_and_counted_when_asked_for(model, fol
     assert "5 of 7 rows of rows were left out because of their images, the first row 1: its image 'gone.png'" in notice
     with pytest.raises(ValueError, match=r"No row of rows .* 1 of 1 rows of rows were left out because of their"):
         encoded(model, rows[1:2], folder, skip_bad_images=True)
-    with pytest.raises(ValueError, match="1 of 2 rows cannot be trained on"):  # a text that is none is no image
+    with pytest.raises(ValueError, match=r"1 of 2 rows of .* cannot be trained on"):  # a text that is none is no image
         encoded(model, [TEXT, {"text": 3}], folder, skip_bad_images=True)
 
 

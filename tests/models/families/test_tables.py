@@ -71,7 +71,7 @@ def test_a_new_token_without_a_row_is_refused_by_its_name(tmp_path, bits):
     model, tokenizer = FastModel.from_pretrained(tiny_model_folder(tmp_path / "m"), **options)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     rows = [ROW, {"messages": [*ROW["messages"][:1], {"role": "assistant", "content": "a <|turn|>"}]}]
-    with pytest.raises(ValueError, match=r"1 of 2 rows .*first: row 1.*'<\|turn\|>' \(512\).*resize_embeddings"):
+    with pytest.raises(ValueError, match=r"1 of 2 rows .*\(rows? 1\b.*'<\|turn\|>' \(512\).*resize_embeddings"):
         Trainer(model, tokenizer, train_dataset=rows, args=STEPS)
 
 

@@ -7,9 +7,9 @@ refused. Documents with images have settings of their own, and are no entry of t
 """
 
 from ...config import TrainOn
-from .columns import BadRow, BadRows
+from .columns import BadRow, BadRows, RefusedRows
 from .markers import Markers, supervise_between
-from .read import FormattingFunc, formatted, reader, render_chat, render_prompt, to_examples
+from .read import FormattingFunc, format_of, formatted, reader, render_chat, render_prompt, to_examples
 from .recognition import FORMATS, Format, recognise
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "Format",
     "FormattingFunc",
     "Markers",
+    "RefusedRows",
     "TrainOn",
+    "format_of",
     "formatted",
     "reader",
     "recognise",

@@ -1,46 +1,73 @@
 """The columns of a row, checked, and what becomes of rows that fail: they are counted and reported once, together."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..sources import Row
+from ..sources import Place, Row, named, row_number, told
+from .mends import Mend, formatting, parsed_text, turned
 
 
 class BadRow(ValueError):
     """One row that cannot become an example; its message says what is wrong with it, without the row's number."""
 
+    def __init__(self, message: str, mend: Mend | None = None):
+        super().__init__(message)
+        self.mend = mend
+
+
+class RefusedRows(ValueError):
+    """Rows of a set, or of a part of it, that cannot be trained on."""
+
 
 @dataclass
 class BadRows:
-    """The bad rows met so far: how many, the first, and the kinds of complaint."""
+    """The bad rows met so far, under what is wrong with them."""
 
-    count: int = 0
-    first: int | None = None
-    kinds: Counter[str] = field(default_factory=Counter)
-    first_of: dict[str, int] = field(default_factory=dict)  # complaint -> the first row it is about
+    reasons: dict[str, list[int]] = field(default_factory=dict)  # the numbers of the rows
+    mends: dict[str, Mend] = field(default_factory=dict)  # by whom they are for
 
     def add(self, index: int, error: BadRow) -> None:
         """Remember that row `index` is bad."""
-        self.count += 1
-        self.first = index if self.first is None else self.first
-        self.kinds[str(error)] += 1
-        self.first_of.setdefault(str(error), index)
+        self.reasons.setdefault(str(error), []).append(index)
+        if error.mend is not None:
+            self.mends.setdefault(error.mend.when, error.mend)
 
-    def check(self, total: int) -> None:
-        """Raise ValueError when any of `total` rows was bad: how many, the first, and the three commonest reasons."""
-        if not self.count:
+    @property
+    def numbers(self) -> set[int]:
+        """Of all bad rows."""
+        return {number for numbers in self.reasons.values() for number in numbers}
+
+    def check(
+        self,
+        total: int,
+        *,
+        name: str = "",
+        place: Callable[[int], Place] = row_number,
+        can_skip: bool = False,
+    ) -> None:
+        """Raise RefusedRows when any of `total` rows was bad: which, why, and what can be done about it.
+
+        `can_skip` says that skip_bad_rows can be passed where these rows came from.
+        """
+        if not self.reasons:
             return
-        said = "; ".join(
-            f"{count}x {text}"
-            if self.first_of[text] == self.first
-            else f"{count}x (first: row {self.first_of[text]}) {text}"
-            for text, count in self.kinds.most_common(3)
-        )
-        raise ValueError(f"{self.count} of {total} rows cannot be trained on (first: row {self.first}): {said}")
+        count = len(self.numbers)
+        heading = f"{count} of {total} rows{f' of {name}' if name else ''} cannot be trained on"
+        others = f" {total - count}" if total - count > 1 else " one"
+        moves = [f"skip_bad_rows=True trains on the other{others}."] if can_skip and count < total else []
+        if self.mends:
+            moves.append(f"To mend the columns, pass {formatting(list(self.mends.values()))}")
+        if len(self.reasons) == 1:
+            [(reason, numbers)] = self.reasons.items()
+            raise RefusedRows(" ".join([f"{heading} ({named(list(map(place, numbers)))}): {reason}", *moves]))
+        raise RefusedRows("\n".join([f"{heading}:", *(f"- {line}" for line in self.told(place)), *moves]))
+
+    def told(self, place: Callable[[int], Place]) -> list[str]:
+        """'lines 3 and 9: its text is empty.', one for each reason, at a length to read."""
+        return told({reason: list(map(place, numbers)) for reason, numbers in self.reasons.items()})
 
 
 def listed(value: Any) -> Any:
@@ -76,11 +103,34 @@ def check_whole(text: str) -> None:
 
 def column(row: Row, name: str, *kinds: type) -> Any:
     """The value of a column, of one of `kinds` and not empty; raises BadRow otherwise."""
-    value = row.get(name)
-    value = listed(value)
+    value = listed(row.get(name))
+    if is_missing(value):
+        raise BadRow(f"its column '{name}' has no value; fill it in, or drop the row.")
     if not isinstance(value, kinds):
         wanted = " or a ".join(kind.__name__ for kind in kinds)
-        raise BadRow(f"its column '{name}' is a {type(value).__name__}, not a {wanted}.")
+        move, mend = _as_kind(value, name, kinds)
+        raise BadRow(f"its column '{name}' is {_of_type(value)}, not a {wanted}; {move}.", mend)
     if not value:
-        raise BadRow(f"its column '{name}' is empty.")
+        raise BadRow(f"its column '{name}' is empty; fill it in, or drop the row.")
     return value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether nothing is there: None, or the NaN that pandas and some writers of JSON have for it."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _of_type(value: Any) -> str:
+    kind = f"a {type(value).__name__}"
+    return f"{shown(value)}, {kind}" if isinstance(value, int | float) else kind
+
+
+def _as_kind(value: Any, name: str, kinds: tuple[type, ...]) -> tuple[str, Mend | None]:
+    """(the next move, how it is mended) for a value that is none of `kinds`."""
+    if list in kinds and isinstance(value, str) and value.lstrip().startswith("["):
+        return "it is JSON text, to be read with json.loads", parsed_text(name)
+    if list in kinds and isinstance(value, Mapping) and value and all(isinstance(one, list) for one in value.values()):
+        return "it is a dict of lists, to be turned into a list of dicts", turned(name)
+    if isinstance(value, int | float) and str in kinds:
+        return "put it in quotes", None
+    return "correct it, or drop the row", None

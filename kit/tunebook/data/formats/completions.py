@@ -7,7 +7,7 @@ from typing import Any
 
 from ..examples import Example
 from ..sources import Row
-from .columns import BadRow, column, listed
+from .columns import BadRow, column, is_missing, listed
 from .conversations import as_messages, row_tools, with_system
 from .reading import Reading
 from .templates import Message
@@ -76,6 +76,8 @@ def _history(row: Row) -> list[tuple[str, str]]:
 
 def _optional_text(row: Row, name: str) -> Any:
     value = row.get(name)
-    if value is not None and not isinstance(value, str):
+    if is_missing(value):
+        return ""
+    if not isinstance(value, str):
         raise BadRow(f"its column '{name}' is a {type(value).__name__}, not a str.")
-    return value or ""
+    return value

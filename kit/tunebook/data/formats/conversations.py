@@ -14,8 +14,8 @@ import numpy as np
 
 from ..examples import Example
 from ..sources import Row
-from .columns import BadRow, column, listed, shown
-from .reading import Reading
+from .columns import BadRow, column, is_missing, listed, shown
+from .reading import SPEAKERS, Reading
 from .templates import Message, Tools
 from .weights import weight_of, without_weights
 
@@ -47,7 +47,7 @@ def read_sharegpt(row: Row, reading: Reading) -> Example:
 def with_system(row: Row, messages: list[Message]) -> list[Message]:
     """The conversation behind the row's column `system`. Raises BadRow where it has another system turn of its own."""
     system = row.get("system")
-    if system is None or (isinstance(system, str) and not system):
+    if is_missing(system) or (isinstance(system, str) and not system):
         return messages
     if not isinstance(system, str):
         raise BadRow(f"its column 'system' is a {type(system).__name__}, not a str.")
@@ -79,10 +79,12 @@ def row_tools(row: Row) -> Tools:
 
 
 def _message(turn: Any, number: int, *, images: bool) -> Message:
+    if isinstance(turn, Mapping) and turn.get("role") is None and "from" in turn:
+        turn = _from_sharegpt(turn, number)
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
     weight = weight_of(turn, number)
-    message = without_weights(_without_none(turn))
+    message = {**without_weights(_without_none(turn)), "role": _speaker(turn["role"])}
     if not weight and message["role"] == "assistant":
         message["weight"] = 0  # for `supervise`
     if calls := message.pop("tool_calls", None):
@@ -90,7 +92,7 @@ def _message(turn: Any, number: int, *, images: bool) -> Message:
             raise BadRow(f"the tool_calls of turn {number} are a {type(calls).__name__}, not a list.")
         message["tool_calls"] = [_tool_call(call, number) for call in calls]
     if "content" in message:
-        message["content"] = _content(message["content"], number, images=images)
+        message["content"] = _content(message["content"], f"{number} ({shown(message['role'])})", images=images)
         if message["role"] == "assistant" and not isinstance(message["content"], str):
             raise BadRow(f"turn {number} is an answer with an image in it, and no model here writes images.")
     elif "function_call" in message and "tool_calls" not in message:
@@ -99,24 +101,31 @@ def _message(turn: Any, number: int, *, images: bool) -> Message:
             '[{"type": "function", "function": {"name": ..., "arguments": ...}}], which is what chat templates read.'
         )
     elif "tool_calls" not in message:
-        raise BadRow(f"turn {number} is not a dict with 'role' and 'content'.")
+        raise BadRow(f"turn {number} ({shown(message['role'])}) has no 'content'; write it, or drop the row.")
     return message
 
 
-def _content(content: Any, number: int, *, images: bool) -> str | list[Any]:
-    """Content as one string, the texts of a list of parts joined as they stand; a list while it holds an image."""
+def _speaker(role: str) -> str:
+    """The name of a role as chat templates know it; one nobody knows as it stands."""
+    small = role.strip().lower()
+    return small if small in SPEAKERS else ROLES.get(small, role)
+
+
+def _content(content: Any, turn: str, *, images: bool) -> str | list[Any]:
+    """A turn's content as one string, its parts joined as they stand; a list while it holds an image."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list | tuple):
-        raise BadRow(f"the content of turn {number} is a {type(content).__name__}, not a string.")
+        what = shown(content) if isinstance(content, int | float) else f"a {type(content).__name__}"
+        raise BadRow(f"the content of turn {turn} is {what}, not a string; write it as text, in quotes.")
     for part in content:
         if not isinstance(part, Mapping):
-            raise BadRow(f"the content of turn {number} holds a {type(part).__name__} among its parts.")
+            raise BadRow(f"the content of turn {turn} holds a {type(part).__name__} among its parts.")
         if images and part.get("type") == "image":
             continue
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             reads = "it reads text and images" if images else "this is a text model"
-            raise BadRow(f"the content of turn {number} has a part of type {shown(part.get('type'))}; {reads}.")
+            raise BadRow(f"the content of turn {turn} has a part of type {shown(part.get('type'))}; {reads}.")
     if any(part["type"] == "image" for part in content):
         return [dict(part) for part in content]
     return "".join(part["text"] for part in content)
@@ -149,7 +158,8 @@ def _from_sharegpt(turn: Any, number: int) -> Any:
     rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
     if not isinstance(role, str):
         raise BadRow(f"turn {number} has neither 'from' nor 'role'.")
-    return {**rest, "role": ROLES.get(role.lower(), role.lower()), "content": content}
+    known = {**rest, "role": ROLES.get(role.lower(), role.lower())}
+    return known if content is None else {**known, "content": content}
 
 
 _SHAREGPT_KEYS = (("role", "from"), ("content", "value"))

@@ -4,7 +4,7 @@ Supervision is decided here, where the text is rendered, and is never guessed at
 refused.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,9 @@ from .columns import BadRow, BadRows
 from .conversations import as_messages
 from .markers import Markers
 from .reading import Reading
-from .recognition import FORMATS, Format, format_named, recognise
+from .recognition import FORMATS, Format, check_columns, format_named, recognise
 from .row_images import Placing
-from .templates import ChatTemplate, Message, Tools
+from .templates import ChatTemplate, Message, Tools, printable
 from .unread import unread, unread_frames
 
 FormattingFunc = Callable[[Row], str | list[dict[str, Any]] | Row]
@@ -51,7 +51,7 @@ def reader(
         raise ValueError(f"train_on is {train_on!r}; choose 'assistant', 'last_assistant' or 'everything'.")
     if response_markers is not None and train_on == "everything":
         raise ValueError("response_markers and train_on='everything' are both given; choose one.")
-    name = format if format is not None else recognise(formatted(row, formatting_func) for row in rows)
+    name = format if format is not None else format_of(rows, formatting_func)
     kind = format_named(name)
     template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
     reading = Reading(
@@ -64,6 +64,7 @@ def reader(
 
     def read_text(row: Row) -> Example:
         row = formatted(row, formatting_func)
+        check_columns(row, kind)
         return _noted(row, kind.read(row, reading), kind, reading)
 
     if placeholder is None:
@@ -72,6 +73,7 @@ def reader(
 
     def read_with_images(row: Row) -> Example:
         row = formatted(row, formatting_func)
+        check_columns(row, kind)
         text, images = placing.take(row, kind)
         return _noted(row, placing.put_back(kind.read(text, reading), images), kind, reading)
 
@@ -97,11 +99,28 @@ def to_examples(
     bad.check(len(rows))
 
 
+def format_of(rows: Iterable[Row], formatting_func: FormattingFunc | None = None) -> str:
+    """The format of rows, told from their columns. Raises ValueError for rows of no format or of several."""
+    return recognise(_formatted_or_none(row, formatting_func) for row in rows)
+
+
+def _formatted_or_none(row: Row, formatting_func: FormattingFunc | None) -> Row:
+    try:
+        return formatted(row, formatting_func)
+    except BadRow:  # met again, and counted, when it is read
+        return {}
+
+
 def formatted(row: Row, formatting_func: FormattingFunc | None) -> Row:
-    """What `formatting_func` makes of a row, as a row of one of the formats."""
+    """What `formatting_func` makes of a row, as a row of one of the formats. Raises BadRow where it fails."""
     if formatting_func is None:
         return row
-    made = formatting_func(row)
+    try:
+        made = formatting_func(row)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # what a row raises that lacks something
+        said = printable(f"{type(error).__name__}: {error}", 80)
+        columns = printable(", ".join(map(str, row)), 80)
+        raise BadRow(f"formatting_func fails on it with {said}; its columns are {columns}.") from error
     if isinstance(made, str):
         return {"text": made}
     if isinstance(made, list) and made and all(isinstance(turn, Mapping) for turn in made):

@@ -1,6 +1,7 @@
 """The settings a row is read with: all that decides what it becomes, besides the row itself."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -12,7 +13,7 @@ from .supervision import supervise
 from .templates import ChatTemplate, Message, Tools
 
 # Who speaks in OpenAI's messages, and in those of Llama 3.1 (ipython) and GLM (observation).
-ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
+SPEAKERS = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,9 @@ class Reading:
         if self.template is None:
             raise ValueError(
                 "This tokenizer has no chat template, so a conversation cannot be rendered. Load an instruct model, "
-                "pass chat_template=... to from_pretrained, or give the rows a 'text' column."
+                "pass chat_template=... to from_pretrained, or give the rows a 'text' column: "
+                "formatting_func=lambda row: "
+                "'\\n'.join(turn['content'] for turn in row['messages'])"
             )
         self._check_roles(messages)
         if self.response_markers is None:
@@ -45,10 +48,12 @@ class Reading:
         assert self.template is not None
         for number, message in enumerate(messages):
             role = message["role"]
-            if role not in ROLES and role not in (self.template.source or ""):
+            if role not in SPEAKERS and role not in (self.template.source or ""):
+                close = get_close_matches(role[:40].lower(), SPEAKERS, n=1)
+                move = f"correct it to {close[0]!r}" if close else "correct it"
                 raise BadRow(
-                    f"turn {number} has the role {shown(role)}, which is none of {', '.join(ROLES)} and not in the "
-                    "chat template; correct it."
+                    f"turn {number} has the role {shown(role)}, which is none of {', '.join(SPEAKERS)} and not in the "
+                    f"chat template; {move}."
                 )
 
     def answer(self, prompt: str, completion: str) -> Example:

@@ -4,13 +4,17 @@ To add a format, write the function that reads one row of it into a file beside 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..examples import Example
 from ..sources import Row
+from .columns import BadRow, listed
 from .completions import read_alpaca, read_prompt_completion
 from .conversations import read_messages, read_sharegpt
+from .likely import meant, misspelt
+from .mends import formatting_all
 from .plain import read_text, read_tokens
 from .reading import Reading
 from .templates import printable
@@ -48,26 +52,54 @@ FORMATS: dict[str, Format] = {
 
 
 def recognise(rows: Iterable[Row]) -> str:
-    """The one format every row has the columns of, in one pass that keeps no row.
+    """The one format every row has the columns of, or most of them have, in one pass that keeps one row.
 
-    Raises ValueError with the counts of each when there is not exactly one.
+    Rows without the columns of most are for `check_columns` to name. Raises ValueError with what the columns are likely
+    meant for when no format, or several, is that of most rows.
     """
     counts: Counter[str] = Counter()
-    columns: set[str] = set()
+    columns: Counter[str] = Counter()
+    first: Row = {}
     total = 0
     for row in rows:
+        first = first or row
         total += 1
-        columns.update(row)
+        columns.update(name for name in row if row[name] is not None)
         counts.update(name for name, kind in FORMATS.items() if _has_columns(row, kind))
     complete = [name for name, count in counts.items() if count == total]
-    if len(complete) == 1:
-        return complete[0]
-    known = "; ".join(f"{name}: {', '.join(kind.columns)}" for name, kind in FORMATS.items())
+    most = complete or [name for name, count in counts.items() if 2 * count > total]
+    if len(most) == 1:
+        return most[0]
     seen = ", ".join(f"{count} of {total} look like '{name}'" for name, count in counts.most_common()) or "none fits"
-    raise ValueError(
-        f"Cannot tell the format of these rows: {seen}. Their columns are {_named(columns)}; the "
-        f"formats and their columns are {known}. Pass format='...' to choose one, or formatting_func=... to make one."
-    )
+    start = f"Cannot tell the format of these rows: {seen}. Their columns are {_named(set(columns))}"
+    if most:
+        choices = " or ".join(f"format={name!r}" for name in most)
+        raise ValueError(f"{start}. Pass {choices}: several fit, and one is to be chosen.")
+    if counts:
+        apart = f"[row for row in rows if row.get({FORMATS[counts.most_common(1)[0][0]].columns[0]!r})]"
+        raise ValueError(
+            f"{start}. Train on rows of one format, such as {apart}, or write formatting_func=... that makes them one."
+        )
+    raise ValueError(f"{start}{_meant(first)}")
+
+
+def check_columns(row: Row, kind: Format) -> None:
+    """Raise BadRow for a row that lacks columns of its set's format, with what it has in their place."""
+    missing = [name for name in kind.columns if row.get(name) is None]
+    if not missing:
+        return
+    lacks = " and ".join(map(repr, missing))
+    if found := misspelt(row, kind.columns, kind.optional):
+        spelt, mend = found
+        renamed = " and ".join(f"rename {other!r} to {name!r}" for name, other in spelt.items())
+        raise BadRow(f"it has no {lacks}; {renamed}.", mend)
+    if proposed := meant(row, kind.columns):
+        raise BadRow(f"it has {proposed[0]} in place of {lacks}; make it one as below, or drop it.", proposed[1])
+    if all(name in row for name in missing):
+        raise BadRow(f"its column {lacks} has no value; fill it in, or drop the row.")
+    other = next((name for name, other in FORMATS.items() if _has_columns(row, other)), None)
+    looks = f" and looks like '{other}'" if other else ""
+    raise BadRow(f"it has no {lacks}{looks}; its columns are {_named(set(row))}. Drop it, or give it that column.")
 
 
 def format_named(name: str) -> Format:
@@ -75,6 +107,31 @@ def format_named(name: str) -> Format:
     if name not in FORMATS:
         raise ValueError(f"format is {name!r}; choose one of {', '.join(FORMATS)}.")
     return FORMATS[name]
+
+
+def _meant(row: Row) -> str:
+    """What to do about rows of no format, of which `row` is one."""
+    if set(row) in ({"role", "content"}, {"from", "value"}):
+        return ". Each row is one turn of a conversation; pass all of them as one row: [{'messages': list(rows)}]"
+    for kind in FORMATS.values():
+        if found := misspelt(row, kind.columns, kind.optional):
+            renamed = " and ".join(f"{other!r} for {name!r}" for name, other in found[0].items())
+            return f". If that is {renamed}, pass {formatting_all(found[1])}"
+    if proposed := meant(row):
+        return f". If what is meant is in {proposed[0]}, pass {formatting_all(proposed[1])}"
+    within = next((name for name, value in row.items() if _is_rows(value)), None)
+    if within is not None:
+        return f". If {within!r} holds the rows, pass rows[0][{within!r}] of rows = read_rows(...)"
+    known = "; ".join(f"{name}: {', '.join(kind.columns)}" for name, kind in FORMATS.items())
+    return (
+        f"; the formats and their columns are {known}. Write formatting_func=lambda row: ... that makes a row one of "
+        "these."
+    )
+
+
+def _is_rows(value: Any) -> bool:
+    rows = listed(value)
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], Mapping)
 
 
 def _named(columns: set[str]) -> str:

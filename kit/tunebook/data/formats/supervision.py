@@ -34,13 +34,13 @@ def supervise(
         return Example(parts=(Text(whole, supervised=True),), rendered=True)
     turns = [turn for turn in range(first_turn, len(messages)) if messages[turn]["role"] == "assistant"]
     if not turns:
-        raise BadRow("it has no assistant turn, so there is no answer to learn; drop it or use format='text'.")
+        raise BadRow("it has no assistant turn, so there is no answer to learn; add one, or drop it.")
     turns = turns[-1:] if train_on == "last_assistant" else turns
     learnt = [turn for turn in turns if messages[turn].get("weight") != 0]
     if not learnt:
         raise BadRow("each of its answers says that it is not to be learnt (weight 0, train false); drop it.")
     if not all(_says_something(messages[turn]) for turn in learnt):
-        raise BadRow("an assistant turn is empty, so there is no answer to learn; drop it.")
+        raise BadRow("an assistant turn is empty, so there is no answer to learn; write one, or drop it.")
     spans = template.marked(messages, tools)
     if spans:
         spans = _of_turns(template, spans, messages, turns, tools)

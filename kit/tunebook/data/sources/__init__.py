@@ -6,20 +6,30 @@ its columns mean is the business of `formats/`, and none is renamed, dropped or 
 """
 
 from .identity import content_of
+from .places import Broken, Place, broken_lines, by_reason, named, row_number, told
 from .read import read_rows
-from .rows import Row, Source, reach_of
+from .rows import Row, Rows, Source, place_of, reach_of
 from .split import held_out_places, hold_out, rows_at
 from .streams import RowStream, stream_rows
 
 __all__ = [
+    "Broken",
+    "Place",
     "Row",
     "RowStream",
+    "Rows",
     "Source",
+    "broken_lines",
+    "by_reason",
     "content_of",
     "held_out_places",
     "hold_out",
+    "named",
+    "place_of",
     "reach_of",
     "read_rows",
+    "row_number",
     "rows_at",
     "stream_rows",
+    "told",
 ]

@@ -5,7 +5,6 @@ opened, so that a broken row is found then; other separators are refused, never 
 """
 
 import csv
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -13,24 +12,29 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .rows import Row, Rows
-from .text_files import Records, lines, stamp
+from .text_files import Found, Records, lines, stamp
 
 
 def read_csv(path: Path) -> Rows:
-    """A file with a header line; blank lines are passed over. Raises ValueError with the line that is wrong."""
-    starts = array("Q")
+    """A file with a header line; blank lines are passed over. Raises ValueError with the line that is wrong.
+
+    Records of more cells than there are columns are `broken` and are no rows.
+    """
+    found = Found()
     with path.open("rb") as file:
         records = _records(file, path)
         line, _, columns = next(records, (1, 0, []))
         _check_header(columns, path, line)
         for line, start, cells in records:
             if len(cells) > len(columns):
-                raise ValueError(
-                    f"{path}, line {line} has {len(cells)} cells, but the header names {len(columns)} columns. "
-                    "Put quotes around a cell that holds a comma."
+                reason = (
+                    f"{len(cells)} cells, but the header names {len(columns)} columns; put quotes around a cell that "
+                    "holds a comma"
                 )
-            starts.append(start)
-        return Records(path, stamp(file), starts, lambda file: _row(file, columns))
+                found.is_broken(line, reason, ",".join(cells))
+            else:
+                found.record(line, start)
+        return Records(path, stamp(file), found, lambda file: _row(file, columns))
 
 
 def _records(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, list[str]]]:

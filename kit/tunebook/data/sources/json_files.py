@@ -5,13 +5,12 @@ array is read whole. Values stay as they are.
 """
 
 import json
-from array import array
 from pathlib import Path
 from typing import Any
 
 from .rows import Indexed, Rows
 from .shape import DEEPEST, is_too_deep
-from .text_files import Line, Records, lines, stamp
+from .text_files import Found, Line, Records, lines, stamp
 
 _UNESCAPED = json.JSONEncoder(ensure_ascii=False)  # made once, for it is asked about every row
 
@@ -19,7 +18,7 @@ _UNESCAPED = json.JSONEncoder(ensure_ascii=False)  # made once, for it is asked 
 def read_json(path: Path) -> Rows:
     """A file with one array of objects, or with one object per line and perhaps blank lines between them.
 
-    Raises ValueError with the place that is wrong.
+    Raises ValueError with the place that is wrong. Lines that are no objects are `broken` and are no rows.
     """
     first = _first_line(path)
     if first.startswith("["):
@@ -27,7 +26,8 @@ def read_json(path: Path) -> Rows:
     if first == "{":
         raise ValueError(
             f"{path} begins with an object that goes on over several lines; rows are one array of objects, or one "
-            f"object per line. If a key of it holds the rows, pass json.load(open({str(path)!r}))[key]."
+            f"object per line. If a key of it holds the rows, pass rows made by: import json; "
+            f"rows = json.load(open({str(path)!r}, encoding='utf-8-sig'))[key]"
         )
     return _read_lines(path)
 
@@ -39,27 +39,42 @@ def _first_line(path: Path) -> str:
 
 
 def _read_lines(path: Path) -> Rows:
-    starts = array("Q")
+    found = Found()
     with path.open("rb") as file:
         for line in lines(file, path):
-            if not line.text.isspace():
-                _check_line(line, path)
-                starts.append(line.start)
-        return Records(path, stamp(file), starts, lambda file: json.loads(file.readline()))
+            if line.text.isspace():
+                continue
+            if wrong := _wrong_line(line):
+                found.is_broken(line.number, wrong, line.text)
+            else:
+                found.record(line.number, line.start)
+        return Records(path, stamp(file), found, lambda file: json.loads(file.readline()))
 
 
-def _check_line(line: Line, path: Path) -> None:
+def _wrong_line(line: Line) -> str | None:
+    """Why a line is no row; None when it is one."""
+    text = line.text.rstrip("\r\n")
     try:
-        value = json.loads(line.text.rstrip("\r\n"))
+        value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {line.number}, column {error.colno} is not JSON: {error.msg}. "
-            "Correct that line, or delete it."
-        ) from None
+        return f"not JSON at column {error.colno}: {_said(error, text)}"
     except (RecursionError, ValueError) as error:  # a number of more digits than Python reads
-        raise ValueError(f"{path}, line {line.number} {_unread(error)}. Correct that line, or delete it.") from None
-    if wrong := _what_is_wrong(value):
-        raise ValueError(f"{path}, line {line.number} {wrong}. Correct that line, or delete it.")
+        return f"it {_unread(error)}"
+    wrong = _what_is_wrong(value)
+    return f"it {wrong}" if wrong else None
+
+
+def _said(error: json.JSONDecodeError, text: str) -> str:
+    """The json module's words, or plainer ones for the slips of a hand."""
+    before, here = text[: error.pos].rstrip(), text[error.pos : error.pos + 1]
+    behind = text[error.pos + 1 :].strip()
+    if (before.endswith(",") and here in ("}", "]")) or (here == "," and behind[:1] in ("}", "]")):
+        return "a comma stands before a closing bracket; take the comma out"
+    if error.msg == "Extra data" and here == "," and not behind:
+        return "a comma stands behind the object; take it out"
+    if here in ("'", "\u201c", "\u201d"):
+        return f"text stands in {here} and not in double quotes"
+    return error.msg
 
 
 def _read_array(path: Path) -> Rows:
@@ -68,8 +83,14 @@ def _read_array(path: Path) -> Rows:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and isinstance(json.JSONDecoder().raw_decode(text.lstrip())[0], list):
+            raise ValueError(
+                f"{path} holds an array on each of several lines; a row is an object. If each is a conversation, pass "
+                f"rows made by: import json; rows = [{{'messages': json.loads(line)}} for line in open({str(path)!r}, "
+                "encoding='utf-8-sig')]"
+            ) from None
         raise ValueError(
-            f"{path}, line {error.lineno}, column {error.colno} is not JSON: {error.msg}. Correct it there."
+            f"{path}, line {error.lineno}: not JSON at column {error.colno}: {error.msg}. Correct it there."
         ) from None
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} {_unread(error)}. Correct it there.") from None

@@ -67,12 +67,12 @@ def from_saved(folder: Path) -> Rows:
 def undecoded(rows: datasets.Dataset) -> Any:
     """`rows` with the bytes or the path of each image in its place; those without images as they are."""
     chosen = rows.format
-    return _Undecoded(rows) if chosen["type"] is None and _holds_images(rows.features) else rows
+    return _Undecoded(rows) if chosen["type"] is None and _is_decoded(rows.features) else rows
 
 
 def undecoded_stream(rows: datasets.IterableDataset) -> datasets.IterableDataset:
     """As `undecoded`, of a stream; one whose columns are not known decodes none."""
-    return rows.decode(False) if rows.features is not None and _holds_images(rows.features) else rows
+    return rows.decode(False) if rows.features is not None and _is_decoded(rows.features) else rows
 
 
 def where_from(rows: datasets.Dataset | datasets.IterableDataset) -> Reach:
@@ -109,14 +109,14 @@ class _Undecoded:
         return self._tables[index].to_pylist()[0]
 
 
-def _holds_images(feature: Any) -> bool:
-    if isinstance(feature, datasets.Image):
+def _is_decoded(feature: Any) -> bool:
+    if isinstance(feature, datasets.Image | datasets.Audio | datasets.Video):
         return True
     if isinstance(feature, dict):
-        return any(map(_holds_images, feature.values()))
+        return any(map(_is_decoded, feature.values()))
     if isinstance(feature, list | tuple):
-        return any(map(_holds_images, feature))
-    return is_dataclass(feature) and _holds_images(vars(feature).get("feature"))  # a list of some kind
+        return any(map(_is_decoded, feature))
+    return is_dataclass(feature) and _is_decoded(vars(feature).get("feature"))  # a list of some kind
 
 
 def only_split(found: Any, name: str, pick: Callable[[str], str]) -> Any:

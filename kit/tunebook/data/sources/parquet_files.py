@@ -5,6 +5,7 @@ lacks inside nested columns is there with None, for Arrow stores one structure f
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -24,11 +25,14 @@ def read_parquet(path: Path) -> Rows:
         if not at.bytes:
             return ParquetRows(path, at, [])
         try:
-            footer = parquet.ParquetFile(file).metadata
-        except pyarrow.ArrowInvalid as error:
+            opened = parquet.ParquetFile(file)
+            footer, columns = opened.metadata, opened.schema_arrow.names
+        except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(
                 f"{path} is not a whole parquet file: {_first_line(error)}. Write or download it again."
             ) from None
+        if twice := [column for column, count in Counter(columns).items() if count > 1]:
+            raise ValueError(f"{path} has the column {twice[0]!r} twice. Write it again with a name for each.")
         return ParquetRows(path, at, [footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
 
 
@@ -49,7 +53,20 @@ class ParquetRows(Rows):
     def pick(self, indices: Iterable[int]) -> Iterator[Row]:
         for index in indices:
             number = bisect_right(self.starts, index) - 1
-            yield self._group(number).slice(index - self.starts[number], 1).to_pylist()[0]
+            yield self._row(self._group(number).slice(index - self.starts[number], 1), index)
+
+    def _row(self, table: pyarrow.Table, index: int) -> Row:
+        """The one row of a table. A date beyond Python's calendar and text that is not UTF-8 cannot be had."""
+        try:
+            return table.to_pylist()[0]
+        except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
+            bad = next((name for name in table.column_names if not _is_readable(table.column(name))), "")
+            rest = [name for name in table.column_names if name != bad]
+            raise ValueError(
+                f"{self.path}, row {index}: its column {bad!r} cannot be read ({_first_line(error)}). Write that "
+                f"column again, or leave it out: import pandas; rows = pandas.read_parquet({str(self.path)!r}, "
+                f"columns={rest})"
+            ) from error
 
     def _group(self, number: int) -> pyarrow.Table:
         if self._held is None or self._held[0] != number:
@@ -63,11 +80,19 @@ class ParquetRows(Rows):
                 raise ValueError(f"{self.path} has changed since it was opened; call read_rows on it again.")
             try:
                 return parquet.ParquetFile(file).read_row_group(number)
-            except (pyarrow.ArrowInvalid, OSError) as error:
+            except (pyarrow.ArrowException, OSError) as error:
                 raise ValueError(
                     f"{self.path}, row group {number} (rows {self.starts[number]} to {self.starts[number + 1] - 1}) "
                     f"is damaged: {_first_line(error)}. Write or download the file again."
                 ) from error
+
+
+def _is_readable(column: pyarrow.ChunkedArray) -> bool:
+    try:
+        column.to_pylist()
+    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError):
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -87,11 +87,16 @@ def _read_file(path: Path) -> Rows:
             f"{path} {ending}; {', '.join(READERS)} can be read. Convert it, or load it with the library it is for and "
             "pass the rows."
         )
-    return _not_empty(READERS[path.suffix.lower()](path))
+    try:
+        return _not_empty(READERS[path.suffix.lower()](path))
+    except OSError as error:  # no permission, a socket, a disk that does not answer
+        raise ValueError(
+            f"{path} cannot be read: {error.strerror or error}. Copy it to where you may read it, and pass the copy."
+        ) from error
 
 
 def _not_empty(rows: Rows) -> Rows:
-    if not rows:
+    if not rows and not rows.broken:
         raise ValueError(f"{rows.origin} holds no rows. Delete it, or give another.")
     return rows
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..reach import Reach
 from .frames import frame_rows
 from .paths import has_data_suffix, missing_path, read_path
+from .places import broken_lines
 from .rows import Indexed, Picked, Row, Rows, Source
 from .shape import check_row
 
@@ -22,7 +23,11 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:.+)?")
 
 
 def read_rows(
-    source: Source, name: str = "train_dataset", *, image_base_dir: str | os.PathLike[str] | None = None
+    source: Source,
+    name: str = "train_dataset",
+    *,
+    image_base_dir: str | os.PathLike[str] | None = None,
+    skip_bad_rows: bool = False,
 ) -> Sequence[Row]:
     """The rows of a path, a hub id, a list of dicts, a pandas frame, a `datasets` object or any iterable of dicts.
 
@@ -34,6 +39,9 @@ def read_rows(
     In a row of `datasets` an image is undecoded: its bytes or its path. Rows that are loaded from a file or the hub
     may name images below the folder they came from; `image_base_dir` is the folder they are below instead.
 
+    Lines of a file that are no rows are all named in one error; with `skip_bad_rows` they are left out, and listed as
+    `broken` of what is returned.
+
     Raises FileNotFoundError for a path or id that is not there, TypeError for a row that is no mapping, and ValueError
     for a row nested too deep, for a file that cannot be read (file, line and column), for several splits, and when
     there are no rows.
@@ -41,6 +49,8 @@ def read_rows(
     if image_base_dir is not None and not os.path.isdir(image_base_dir):
         raise ValueError(f"image_base_dir is {os.fspath(image_base_dir)!r}, which is no folder here.")
     rows = _open(source, name)
+    if isinstance(rows, Rows) and rows.broken and rows is not source and not (skip_bad_rows and rows):
+        raise broken_lines(rows.origin, rows.broken, len(rows))
     if not rows:
         raise ValueError(f"{name} is empty; there is nothing to train on or to measure.")
     return rows if image_base_dir is None else _with_images_in(rows, Path(image_base_dir))

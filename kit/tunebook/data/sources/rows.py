@@ -13,6 +13,7 @@ from typing import Any, Protocol, final, overload
 
 from ...machine.inert import one_line
 from ..reach import ANYWHERE, Reach
+from .places import Broken, Place, row_number
 
 Row = Mapping[str, Any]
 Source = Iterable[Any] | str | os.PathLike[str]  # pandas frames and `datasets` objects are iterables of their kind
@@ -23,6 +24,11 @@ class Rows(Sequence[Row]):
 
     origin: str  # what the rows are of: a path, an id, the name of an argument
     reach: Reach = ANYWHERE  # which files they may name as images
+    broken: Sequence[Broken] = ()  # lines of its files that are no rows
+
+    def place(self, number: int) -> Place:
+        """Where row `number` stands for whoever looks for it."""
+        return row_number(number)
 
     @abstractmethod
     def pick(self, indices: Iterable[int]) -> Iterator[Row]:
@@ -44,7 +50,13 @@ class Rows(Sequence[Row]):
         return self.pick(range(len(self)))
 
     def __repr__(self):
-        return f"<{len(self)} rows of {one_line(self.origin)}>"
+        without = f" without {len(self.broken)} broken lines" if self.broken else ""
+        return f"<{len(self)} rows of {one_line(self.origin)}{without}>"
+
+
+def place_of(rows: Sequence[Row], number: int) -> Place:
+    """Where row `number` of `rows` stands."""
+    return rows.place(number) if isinstance(rows, Rows) else row_number(number)
 
 
 def reach_of(rows: Sequence[Row]) -> Reach:
@@ -59,10 +71,13 @@ class Picked(Rows):
     def __init__(self, rows: Rows, places: Sequence[int]):
         self.rows = rows
         self.places = places
-        self.origin, self.reach = rows.origin, rows.reach
+        self.origin, self.reach, self.broken = rows.origin, rows.reach, rows.broken
 
     def __len__(self):
         return len(self.places)
+
+    def place(self, number: int) -> Place:
+        return self.rows.place(self.places[number])
 
     def pick(self, indices: Iterable[int]) -> Iterator[Row]:
         return self.rows.pick(self.places[index] for index in indices)
@@ -76,15 +91,26 @@ class Joined(Rows):
         self.parts = parts
         self.starts = [0, *accumulate(len(part) for part in parts)]  # the last is the number of rows
         self.origin = origin
+        self.broken = [
+            one._replace(place=one.place._replace(file=_file(part))) for part in parts for one in part.broken
+        ]
 
     def __len__(self):
         return self.starts[-1]
+
+    def place(self, number: int) -> Place:
+        part = bisect_right(self.starts, number) - 1
+        return self.parts[part].place(number - self.starts[part])._replace(file=_file(self.parts[part]))
 
     def pick(self, indices: Iterable[int]) -> Iterator[Row]:
         # Neighbours of one part are asked for together, so that its file is opened once.
         for number, group in groupby(indices, key=lambda index: bisect_right(self.starts, index) - 1):
             start = self.starts[number]
             yield from self.parts[number].pick(index - start for index in group)
+
+
+def _file(part: Rows) -> str:
+    return os.path.basename(part.origin)
 
 
 class TakesIndex(Protocol):

@@ -4,11 +4,12 @@ What `read_rows` opens by index is read by index here too. Beyond that come iter
 `datasets.IterableDataset`, a function that returns an iterator, and an iterator, which can be read once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice
-from typing import Any, Protocol, cast, final
+from typing import Any, NamedTuple, Protocol, cast, final
 
 from ..reach import ANYWHERE, Reach
+from .places import Broken, Place, row_number
 from .read import is_of, read_rows
 from .rows import Row, Rows, Source
 from .shape import check_row
@@ -22,6 +23,8 @@ class RowStream(Protocol):
     origin: str  # what errors call the source
     head: list[Row]  # the rows that are to be skipped, and at most HEAD behind them
     reach: Reach  # which files the rows may name as images
+    place: Callable[[int], Place]  # of a row, by its number
+    broken: Sequence[Broken]  # lines of its files that are no rows and were left out
 
     def start_at(self, row: int) -> Iterator[Row]:
         """The rows from number `row` on. Raises ValueError for a source that is over and cannot be read again."""
@@ -29,16 +32,21 @@ class RowStream(Protocol):
 
 
 def stream_rows(
-    source: Source | Callable[[], Iterator[Any]], name: str = "train_dataset", *, skip: int = 0
+    source: Source | Callable[[], Iterator[Any]],
+    name: str = "train_dataset",
+    *,
+    skip: int = 0,
+    skip_bad_rows: bool = False,
 ) -> RowStream:
     """A source as a stream: whatever `read_rows` opens, an iterable, an iterator, or a function that makes one.
 
     Raises as `read_rows` does, and ValueError when there are no rows behind the first `skip`.
     """
     seen = skip + HEAD
-    stream = (
-        _Once(source, name, seen) if isinstance(source, Iterator) else _Repeated(*_reader(source, name), name, seen)
-    )
+    if isinstance(source, Iterator):
+        stream = _Once(source, name, seen)
+    else:
+        stream = _Repeated(_anew(source, name, skip_bad_rows=skip_bad_rows), name, seen)
     if not stream.head:
         raise ValueError(f"{name} is empty; there is nothing to train on.")
     if len(stream.head) <= skip:
@@ -46,29 +54,38 @@ def stream_rows(
     return stream
 
 
-def _reader(source: Any, name: str) -> tuple[Callable[[int], Iterator[Any]], Reach]:
-    """(the function that reads a source anew, from a row on; which files its rows may name as images)."""
+class _Anew(NamedTuple):
+    """A source that can be read again."""
+
+    read: Callable[[int], Iterator[Any]]  # from a row on
+    reach: Reach = ANYWHERE
+    place: Callable[[int], Place] = row_number
+    broken: Sequence[Broken] = ()
+
+
+def _anew(source: Any, name: str, *, skip_bad_rows: bool) -> _Anew:
     if is_of(source, "datasets", "IterableDataset"):
         from .library import undecoded_stream, where_from
 
         stream = undecoded_stream(source)
-        return lambda row: iter(stream.skip(row)), where_from(source)
+        return _Anew(lambda row: iter(stream.skip(row)), where_from(source))
     if callable(source):
-        return lambda row: islice(cast(Iterator[Any], source()), row, None), ANYWHERE
+        return _Anew(lambda row: islice(cast(Iterator[Any], source()), row, None))
     if isinstance(source, Iterable) and not isinstance(source, str | Sized):
-        return lambda row: islice(source, row, None), ANYWHERE
-    rows = read_rows(source, name)
+        return _Anew(lambda row: islice(source, row, None))
+    rows = read_rows(source, name, skip_bad_rows=skip_bad_rows)
     if isinstance(rows, Rows):
-        return lambda row: rows.pick(range(row, len(rows))), rows.reach
-    return lambda row: (rows[place] for place in range(row, len(rows))), ANYWHERE
+        return _Anew(lambda row: rows.pick(range(row, len(rows))), rows.reach, rows.place, rows.broken)
+    return _Anew(lambda row: (rows[place] for place in range(row, len(rows))))
 
 
 @final
 class _Repeated:
     """A source that can be read again from any row."""
 
-    def __init__(self, read: Callable[[int], Iterator[Any]], reach: Reach, origin: str, seen: int):
-        self._read, self.reach, self.origin = read, reach, origin
+    def __init__(self, source: _Anew, origin: str, seen: int):
+        self._read, self.reach, self.place, self.broken = source
+        self.origin = origin
         self.head = list(islice(self.start_at(0), seen))
 
     def start_at(self, row: int) -> Iterator[Row]:
@@ -81,6 +98,8 @@ class _Once:
 
     def __init__(self, rows: Iterator[Any], origin: str, seen: int):
         self.origin, self.reach = origin, ANYWHERE
+        self.place: Callable[[int], Place] = row_number
+        self.broken: Sequence[Broken] = ()
         self.head = list(_checked(islice(rows, seen), 0, origin))
         self._rest, self._is_read = rows, False
 

@@ -6,11 +6,15 @@ What a record is, a line of JSON or a row of CSV, its own file says. Nothing is 
 import os
 from array import array
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, final
 
+from .not_utf8 import not_utf8
+from .places import Broken, Place
 from .rows import Row, Rows
+
+MOST_KEPT = 4000  # characters of a line that is no row
 
 
 class Line(NamedTuple):
@@ -43,13 +47,27 @@ def lines(file: BinaryIO, path: Path) -> Iterator[Line]:
         try:
             text = raw[mark:].decode()
         except UnicodeDecodeError as error:
-            place = start + mark + error.start
-            raise ValueError(
-                f"{path}, line {number} is not UTF-8: byte {place} of the file is 0x{raw[mark + error.start]:02x}. "
-                "Save the file as UTF-8."
-            ) from None
+            raise not_utf8(path, start + mark + error.start) from None
         yield Line(number, start + mark, start + len(raw), text)
         start += len(raw)
+
+
+class Found:
+    """Where the records of a file begin, and the lines that are none."""
+
+    def __init__(self):
+        self.starts = array("Q")  # bytes from the start of the file, one for each record
+        self.numbers = array("I")  # of the 1-based line each begins on
+        self.broken: list[Broken] = []
+
+    def record(self, number: int, start: int) -> None:
+        """A record begins on line `number`, at byte `start`."""
+        self.starts.append(start)
+        self.numbers.append(number)
+
+    def is_broken(self, number: int, reason: str, text: str) -> None:
+        """Line `number` is no record."""
+        self.broken.append(Broken(Place("line", number), reason, text.rstrip("\r\n")[:MOST_KEPT]))
 
 
 @final
@@ -59,20 +77,24 @@ class Records(Rows):
     Raises ValueError while reading when the file has changed since its records were found.
     """
 
-    def __init__(self, path: Path, stamp: Stamp, starts: "array[int]", read: Callable[[BinaryIO], Row]):
+    def __init__(self, path: Path, stamp: Stamp, found: Found, read: Callable[[BinaryIO], Row]):
         self.path = path
         self.stamp = stamp
-        self.starts = starts  # bytes from the start of the file, one for each record
         self.read = read
         self.origin = str(path)
+        self._starts, self._numbers = found.starts, found.numbers
+        self.broken: Sequence[Broken] = found.broken
 
     def __len__(self):
-        return len(self.starts)
+        return len(self._starts)
+
+    def place(self, number: int) -> Place:
+        return Place("line", self._numbers[number])
 
     def pick(self, indices: Iterable[int]) -> Iterator[Row]:
         with self.path.open("rb") as file:
             if stamp(file) != self.stamp:
                 raise ValueError(f"{self.path} has changed since it was opened; call read_rows on it again.")
             for index in indices:
-                file.seek(self.starts[index])
+                file.seek(self._starts[index])
                 yield self.read(file)

@@ -1,0 +1,42 @@
+"""The line to pass so that rows with other columns become rows of a format: `formatting_func=lambda row: ...`.
+
+Every line made here is Python that runs as it stands (one with `json` in it needs that imported); nothing is mended
+unless the person passes it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Mend(NamedTuple):
+    """How some rows become rows of a format, as two expressions of `row`."""
+
+    when: str  # true of the rows it is for, and of no good one
+    makes: str
+
+
+def formatting(mends: Sequence[Mend]) -> str:
+    """The argument that mends the rows each of `mends` is for, and leaves the others as they are."""
+    steps = " else ".join(f"{mend.makes} if {mend.when}" for mend in mends)
+    return f"formatting_func=lambda row: {steps} else row"
+
+
+def formatting_all(mend: Mend) -> str:
+    """The argument that mends rows which are all alike."""
+    return f"formatting_func=lambda row: {mend.makes}"
+
+
+def has_but_lacks(found: str, wanted: str | None) -> str:
+    """The condition that a row has the column `found` and not `wanted`."""
+    return f"row.get({found!r})" + (f" and not row.get({wanted!r})" if wanted is not None else "")
+
+
+def parsed_text(column: str) -> Mend:
+    """A column that holds JSON as text, read."""
+    return Mend(f"isinstance(row.get({column!r}), str)", f"{{**row, {column!r}: json.loads(row[{column!r}])}}")
+
+
+def turned(column: str) -> Mend:
+    """A column that holds a dict of lists, as a list of dicts."""
+    turns = f"[dict(zip(row[{column!r}], turn)) for turn in zip(*row[{column!r}].values())]"
+    return Mend(f"isinstance(row.get({column!r}), dict)", f"{{**row, {column!r}: {turns}}}")
