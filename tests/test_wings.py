@@ -21,8 +21,9 @@ KIT = ROOT / "kit" / "tunebook"
 WIDGETS = ROOT / "widgets" / "tunebook_widgets"
 TESTS = Path(__file__).parent
 
-# A wing, and the wings it may import. Everybody may import `config` and `events`.
+# A wing, and the wings it may import. Everybody may import `config` and `events`, and the records use `settings`.
 TABLE = """
+    settings    :
     machine     :
     model_files : machine
     data        : machine
@@ -204,7 +205,8 @@ def test_a_folder_is_taken_in_at_a_glance():
     folders = [path for root in (KIT, WIDGETS, TESTS) for path in (root, *root.rglob("*")) if path.is_dir()]
     for folder in folders:
         entries = [entry for entry in folder.iterdir() if entry.name != "__pycache__"]
-        assert len(entries) <= (24 if folder in (KIT, TESTS) else 19), folder
+        most = 25 if folder in (KIT, TESTS) else 19  # a wing each, and the files beside them
+        assert len(entries) <= most, folder
 
 
 def test_no_file_is_longer_than_300_lines_and_no_function_longer_than_60():

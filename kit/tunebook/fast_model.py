@@ -5,15 +5,14 @@ It only calls into the wings; nothing is decided here.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from .config import LoraConfig
-from .data.sources import Row
+from .data.sources import Source
 from .events import Event
 from .export.hub import publish
 from .export.lora import AdapterFormat
@@ -25,6 +24,14 @@ from .models.generation import as_prompt, write
 from .models.loaded import Loaded
 from .models.loader import load_pretrained
 from .models.resize import resize
+from .settings import arguments
+from .settings.taken import call
+from .settings.values import Folder
+
+Prompt = Annotated[str | Sequence[Mapping[str, Any]], "a text, or a list of messages"]
+Method = Annotated[SaveMethod, "16 bits, or for mlx-lm alone 8, 4 or mxfp4"]
+SavedDtype = Annotated[str | mx.Dtype | None, "None: the checkpoint's own 16-bit type, else bfloat16"]
+Checked = Annotated[Source | None, "rows, or where they are, to compare the loss on once the export is read back"]
 
 
 @dataclass(eq=False)
@@ -56,20 +63,21 @@ class FastModel:
         return f"FastModel({self.loaded.name!r}, {total / 1e6:.1f} M parameters, {share})"
 
     @staticmethod
+    @call("FastModel.from_pretrained")
     def from_pretrained(
-        name: str | Path,
-        max_seq_length: int = 2048,
-        dtype: str | mx.Dtype | None = None,
-        load_in_4bit: bool = False,
-        load_in_8bit: bool = False,
-        full_finetuning: bool = False,
-        token: str | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        text_only: bool | None = None,
-        random_state: int = 3407,
-        chat_template: str | None = None,
-        resize_embeddings: bool = False,
+        name: Annotated[Folder, "a hub id, a model folder, a folder of adapters or a .gguf file"],
+        max_seq_length: arguments.Length = 2048,
+        dtype: Annotated[str | mx.Dtype | None, "float32, float16 or bfloat16; None: as the machine is fast in"] = None,
+        load_in_4bit: arguments.Bits4 = False,
+        load_in_8bit: arguments.Bits8 = False,
+        full_finetuning: arguments.Whole = False,
+        token: arguments.Token = None,
+        revision: arguments.Revision = None,
+        trust_remote_code: arguments.Trust = False,
+        text_only: arguments.TextOnly = None,
+        random_state: arguments.Seed = 3407,
+        chat_template: arguments.Template = None,
+        resize_embeddings: arguments.Resize = False,
     ) -> "tuple[FastModel, TokenizerWrapper]":
         """A hub id, a model folder or a .gguf file -> (model, tokenizer); see `loader.load` for what is raised.
 
@@ -96,6 +104,7 @@ class FastModel:
         return FastModel(loaded), loaded.tokenizer
 
     @staticmethod
+    @call("FastModel.get_peft_model", of=LoraConfig)
     def get_peft_model(
         model: "FastModel",
         r: int = LoraConfig.r,
@@ -110,24 +119,17 @@ class FastModel:
         finetune_attention_modules: bool = LoraConfig.finetune_attention_modules,
         finetune_mlp_modules: bool = LoraConfig.finetune_mlp_modules,
         modules_to_save: Sequence[str] | str | None = LoraConfig.modules_to_save,
-        use_gradient_checkpointing: bool | Literal["auto", "unsloth"] = "auto",
+        use_gradient_checkpointing: arguments.Checkpointing = "auto",
         random_state: int = LoraConfig.random_state,
     ) -> "FastModel":
         """Put LoRA (or DoRA) adapters on `model`, in place, and return it.
 
         Trainable are the adapters and, whole, the modules `modules_to_save` names; nothing else stays so.
-        `use_gradient_checkpointing` is what `TrainingConfig.gradient_checkpointing` is taken to be unless it is set:
-        "auto" is on for a run that would not fit in memory without, and "unsloth", as its notebooks have it, is True.
-        Raises ValueError for anything else, and for a model loaded with full_finetuning, where nothing is to be
-        adapted.
+        Raises ValueError for a model loaded with full_finetuning, where nothing is to be adapted.
         """
-        if use_gradient_checkpointing not in (True, False, "auto", "unsloth"):
-            raise ValueError(
-                f"use_gradient_checkpointing is {use_gradient_checkpointing!r}; choose True, False or 'auto'."
-            )
         config = LoraConfig(
             r=r,
-            target_modules=_names(target_modules),
+            target_modules=cast("tuple[str, ...] | None", target_modules),
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
             use_rslora=use_rslora,
@@ -137,7 +139,7 @@ class FastModel:
             finetune_language_layers=finetune_language_layers,
             finetune_attention_modules=finetune_attention_modules,
             finetune_mlp_modules=finetune_mlp_modules,
-            modules_to_save=_names(modules_to_save),
+            modules_to_save=cast("tuple[str, ...] | None", modules_to_save),
             random_state=random_state,
         )
         trainable, total = adapters.parameter_counts(model.module)
@@ -171,47 +173,57 @@ class FastModel:
         model.module.train()
         return model
 
+    @call("stream")
     def stream(
         self,
-        prompt: str | Sequence[Mapping[str, Any]],
+        prompt: Prompt,
         *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
+        max_tokens: arguments.MaxTokens = 256,
+        temperature: arguments.Temperature = 0.0,
+        top_p: arguments.TopP = 1.0,
     ) -> Iterator[str]:
         """Write an answer piece by piece.
 
         A list of messages, or a string where the model has a chat template, is a conversation the model answers; a
-        string without one is text it continues. Temperature 0 always takes the likeliest token.
+        string without one is text it continues.
         """
         example = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder).example
         yield from write(self.loaded, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
 
-    def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:
-        """The whole answer as a string; arguments as for `stream`."""
-        return "".join(self.stream(prompt, **options))
+    @call("generate")
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: arguments.MaxTokens = 256,
+        temperature: arguments.Temperature = 0.0,
+        top_p: arguments.TopP = 1.0,
+    ) -> str:
+        """The whole answer as a string, as `stream` writes it."""
+        return "".join(self.stream(prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p))
 
+    @call("save_pretrained")
     def save_pretrained(
         self,
-        folder: Path | str,
+        folder: arguments.Into,
         *,
-        format: AdapterFormat | Literal["gguf"] = "mlx",
-        verify_with: Sequence[Row] | None = None,
+        format: Annotated[AdapterFormat | Literal["gguf"], "mlx-lm's, PEFT's, or a .gguf for llama.cpp"] = "mlx",
+        verify_with: Checked = None,
     ) -> Export:
         """Save the adapters as mlx-lm ("mlx") or PEFT ("peft") does; `from_pretrained(folder)` goes on from either.
 
-        "gguf" is one file in `folder`, for llama.cpp's `--lora` on a GGUF of the base model. `verify_with` are rows to
-        compare the loss on once they are read back.
+        "gguf" is one file in `folder`, for llama.cpp's `--lora` on a GGUF of the base model.
         """
         return export_lora(self, folder, format, verify_with=verify_with)
 
+    @call("save_pretrained_merged")
     def save_pretrained_merged(
         self,
-        folder: Path | str,
+        folder: arguments.Into,
         *,
-        save_method: SaveMethod = "merged_16bit",
-        dtype: str | mx.Dtype | None = None,
-        verify_with: Sequence[Row] | None = None,
+        save_method: Method = "merged_16bit",
+        dtype: SavedDtype = None,
+        verify_with: Checked = None,
     ) -> Export:
         """Save a model folder with the adapters merged in, also those of a model that is held in 4 bits.
 
@@ -220,24 +232,26 @@ class FastModel:
         """
         return export_merged(self, folder, save_method, dtype=dtype, verify_with=verify_with)
 
+    @call("save_pretrained_gguf")
     def save_pretrained_gguf(
         self,
-        folder: Path | str,
+        folder: arguments.Into,
         *,
-        quantization_method: str | Sequence[str] = "q8_0",
-        verify_with: Sequence[Row] | None = None,
+        quantization_method: arguments.Quantizations = "q8_0",
+        verify_with: Checked = None,
     ) -> list[Export]:
         """Save one .gguf file per quantization method into `folder`, all from one merge, each with its Modelfile."""
         return export_gguf(self, folder, quantization_method, verify_with=verify_with)
 
+    @call("push_to_hub")
     def push_to_hub(
         self,
-        repo_id: str,
+        repo_id: arguments.Repository,
         *,
-        format: AdapterFormat = "mlx",
-        private: bool = True,
-        token: str | None = None,
-        verify_with: Sequence[Row] | None = None,
+        format: Annotated[AdapterFormat, "mlx-lm's or PEFT's"] = "mlx",
+        private: arguments.Private = True,
+        token: arguments.Token = None,
+        verify_with: Checked = None,
     ) -> str:
         """`save_pretrained` to a repository on the Hugging Face hub, made if there is none; returns its address.
 
@@ -249,15 +263,16 @@ class FastModel:
             repo_id, lambda folder: [export_lora(self, folder, format, **options)], private=private, token=token
         )
 
+    @call("push_to_hub_merged")
     def push_to_hub_merged(
         self,
-        repo_id: str,
+        repo_id: arguments.Repository,
         *,
-        save_method: SaveMethod = "merged_16bit",
-        dtype: str | mx.Dtype | None = None,
-        private: bool = True,
-        token: str | None = None,
-        verify_with: Sequence[Row] | None = None,
+        save_method: Method = "merged_16bit",
+        dtype: SavedDtype = None,
+        private: arguments.Private = True,
+        token: arguments.Token = None,
+        verify_with: Checked = None,
     ) -> str:
         """`save_pretrained_merged` to the hub, as `push_to_hub`."""
         options = {"dtype": dtype, "verify_with": verify_with, "repo_id": repo_id}
@@ -265,14 +280,15 @@ class FastModel:
             repo_id, lambda folder: [export_merged(self, folder, save_method, **options)], private=private, token=token
         )
 
+    @call("push_to_hub_gguf")
     def push_to_hub_gguf(
         self,
-        repo_id: str,
+        repo_id: arguments.Repository,
         *,
-        quantization_method: str | Sequence[str] = "q8_0",
-        private: bool = True,
-        token: str | None = None,
-        verify_with: Sequence[Row] | None = None,
+        quantization_method: arguments.Quantizations = "q8_0",
+        private: arguments.Private = True,
+        token: arguments.Token = None,
+        verify_with: Checked = None,
     ) -> str:
         """`save_pretrained_gguf` to the hub, as `push_to_hub`."""
         options = {"verify_with": verify_with, "repo_id": repo_id}
@@ -282,7 +298,3 @@ class FastModel:
             private=private,
             token=token,
         )
-
-
-def _names(names: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    return (names,) if isinstance(names, str) else None if names is None else tuple(names)

@@ -29,6 +29,7 @@ from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
 from .runs.result import TrainResult, result_of
+from .settings.taken import call
 from .tokens.batch_order import total_steps
 from .train.datasets import Datasets, encode_more, prepare, skips_unreadable
 from .train.evaluation import Score, score_now
@@ -59,6 +60,7 @@ class Trainer:
     them, for rows that cannot be trained on; `skip_bad_rows` leaves them out, and a notice lists them.
     """
 
+    @call("Trainer")
     def __init__(
         self,
         model: HoldsModel,
@@ -132,6 +134,7 @@ class Trainer:
         """End the run with the step in progress."""
         self.send(Command.STOP)
 
+    @call("train")
     def train(self, resume_from_checkpoint: ResumeFrom = None) -> TrainResult:
         """Train, blocking until done. In a notebook prefer `await trainer.train_async()`: there the buttons work.
 
@@ -157,6 +160,7 @@ class Trainer:
                 await drain_async(run.events(awaited=True), audience)
         return result_of(audience.told, run.folder)
 
+    @call("evaluate")
     def evaluate(self, rows: Source | MultimodalPretrain | None = None) -> Score:
         """The loss of the model as it is now, on `rows`, read as the training rows were; None: on the held-out rows.
 

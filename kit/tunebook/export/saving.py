@@ -11,7 +11,7 @@ from typing import Literal, Protocol, get_args
 
 import mlx.core as mx
 
-from ..data.sources import Row
+from ..data.sources import Row, Source, read_rows
 from ..events import Event
 from ..gguf import check_quantizations
 from ..models.adapters import trained_whole
@@ -48,19 +48,19 @@ def export_lora(
     folder: Path | str,
     format: AdapterFormat | Literal["gguf"] = "mlx",
     *,
-    verify_with: Sequence[Row] | None = None,
+    verify_with: Source | None = None,
     repo_id: str | None = None,
 ) -> Export:
     """The adapters in a folder; "gguf" is one file there, which has no card.
 
     With `repo_id` the folder is for the hub: nothing in it names a path of this machine.
     """
-    loaded, folder = model.loaded, Path(folder).expanduser()
+    loaded, folder, rows = model.loaded, Path(folder).expanduser(), _to_compare(verify_with)
     if format == "gguf":
         path = folder / gguf_adapter_name(loaded)
         with adding(folder, "lora_gguf", loaded, names=[path.name]) as draft:
             save_gguf_adapter(loaded, draft.new)
-        check = None if verify_with is None else verify_gguf_adapter(path, loaded, verify_with)
+        check = None if rows is None else verify_gguf_adapter(path, loaded, rows)
         return Export(kind="lora", path=path, verification=check)
     form = "peft" if format == "peft" else "lora"
     card = model_card(loaded, model.run_events, form, place=repo_id or place_of(folder).name, hub=repo_id is not None)
@@ -74,7 +74,7 @@ def export_lora(
             "use save_pretrained_merged."
         )
     notes += [*misread_by_stock(loaded), *unlike_stock(loaded)]
-    return _read_back(model, "lora", folder, verify_with, notes)
+    return _read_back(model, "lora", folder, rows, notes)
 
 
 def export_merged(
@@ -83,7 +83,7 @@ def export_merged(
     save_method: SaveMethod = "merged_16bit",
     *,
     dtype: str | mx.Dtype | None = None,
-    verify_with: Sequence[Row] | None = None,
+    verify_with: Source | None = None,
     repo_id: str | None = None,
 ) -> Export:
     """The merged model in a folder, in `dtype` or quantized from it.
@@ -92,6 +92,7 @@ def export_merged(
     """
     if save_method not in get_args(SaveMethod):
         raise ValueError(f"save_method is {save_method!r}; choose one of {', '.join(get_args(SaveMethod))}.")
+    rows = _to_compare(verify_with)
     loaded, folder, quantization = model.loaded, Path(folder).expanduser(), QUANTIZATIONS.get(save_method)
     dtype = _float_type(loaded, dtype)
     library = loaded.family.library
@@ -120,7 +121,7 @@ def export_merged(
             "(|error| / |change|, over all adapted layers). merged_16bit, or the adapters alone, keep it."
         )
     notes += unlike_stock(loaded)
-    return _read_back(model, save_method, folder, verify_with, notes)
+    return _read_back(model, save_method, folder, rows, notes)
 
 
 def export_gguf(
@@ -128,7 +129,7 @@ def export_gguf(
     folder: Path | str,
     quantization_method: str | Sequence[str],
     *,
-    verify_with: Sequence[Row] | None = None,
+    verify_with: Source | None = None,
     repo_id: str | None = None,
 ) -> list[Export]:
     """One .gguf per type in `folder`, all from one merge, each with a Modelfile for Ollama beside it.
@@ -138,6 +139,7 @@ def export_gguf(
     loaded, folder, methods = model.loaded, Path(folder).expanduser(), quantization_method
     kinds = [kind.lower() for kind in ([methods] if isinstance(methods, str) else methods)]
     check_quantizations(kinds)
+    rows = _to_compare(verify_with)
     check_gguf(loaded)
     names = gguf_names(loaded, kinds)
     place, hub = repo_id or place_of(folder).name, repo_id is not None
@@ -150,8 +152,13 @@ def export_gguf(
     for kind, name, notes in zip(kinds, names, said, strict=True):
         path = folder / name
         commands = gguf_commands(path, modelfile=modelfile_of(path))
-        exports.append(_read_back(model, kind, path, verify_with, [*notes, *draft.notes], commands))
+        exports.append(_read_back(model, kind, path, rows, [*notes, *draft.notes], commands))
     return exports
+
+
+def _to_compare(given: Source | None) -> Sequence[Row] | None:
+    """Rows as they were given, or read from where they are, before anything is written."""
+    return None if given is None else read_rows(given, "verify_with")
 
 
 def _read_back(

@@ -1,0 +1,38 @@
+"""Arguments that functions people call have in common: what each may be, and what it means."""
+
+from typing import Annotated, Literal
+
+from .values import AtMostOne, Count, Folder, NotNegative
+
+# Of loading.
+Length = Annotated[Count, "longest row or conversation in tokens"]
+Bits4 = Annotated[bool, "hold the weights in 4 bits; adapters are trained on them"]
+Bits8 = Annotated[bool, "hold the weights in 8 bits"]
+Whole = Annotated[bool, "train every weight, without adapters"]
+Token = Annotated[str | None, "of the Hugging Face hub; None: the one of `hf auth login`"]
+Revision = Annotated[str | None, "branch, tag or commit on the hub; None: main"]
+Trust = Annotated[bool, "run Python that the model's folder brings"]
+TextOnly = Annotated[bool | None, "True: only the language model of one that reads images; None: as its config says"]
+Seed = Annotated[int, "seed of what is made at random"]
+Template = Annotated[str | None, "a chat template's source, or the name of one the tokenizer has; None: its own"]
+Resize = Annotated[bool, "add rows to the embedding for tokens that it has none for"]
+
+# Of adapters.
+Checkpointing = Annotated[
+    bool | Literal["auto", "unsloth"],
+    "what TrainingConfig.gradient_checkpointing is where it is None; 'auto': on for a run that would not fit in "
+    "memory without; 'unsloth' is True",
+]
+
+# Of writing.
+MaxTokens = Annotated[Count, "longest answer in tokens"]
+Temperature = Annotated[NotNegative, "0: always the likeliest token; 1: as the model has it"]
+TopP = Annotated[AtMostOne, "draw from the likeliest tokens that have this share together"]
+
+# Of saving.
+Into = Annotated[Folder, "the folder, made if there is none"]
+Quantizations = Annotated[
+    tuple[str, ...] | str, "q8_0, q4_k_m, f16, ...: the type of most weights; of a list a file for each"
+]
+Repository = Annotated[str, "user/name on the hub; made if there is none"]
+Private = Annotated[bool, "whether only you see the repository"]
