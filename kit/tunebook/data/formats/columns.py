@@ -59,7 +59,7 @@ class BadRows:
         others = f" {total - count}" if total - count > 1 else " one"
         moves = [f"skip_bad_rows=True trains on the other{others}."] if can_skip and count < total else []
         if self.mends:
-            moves.append(f"To mend the columns, pass {formatting(list(self.mends.values()))}")
+            moves.append(f"To mend the columns, {formatting(list(self.mends.values()))}")
         if len(self.reasons) == 1:
             [(reason, numbers)] = self.reasons.items()
             raise RefusedRows(" ".join([f"{heading} ({named(list(map(place, numbers)))}): {reason}", *moves]))

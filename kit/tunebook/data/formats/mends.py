@@ -16,19 +16,23 @@ class Mend(NamedTuple):
 
 
 def formatting(mends: Sequence[Mend]) -> str:
-    """The argument that mends the rows each of `mends` is for, and leaves the others as they are."""
+    """'pass formatting_func=...', which mends the rows each of `mends` is for and leaves the others as they are."""
     steps = " else ".join(f"{mend.makes} if {mend.when}" for mend in mends)
-    return f"formatting_func=lambda row: {steps} else row"
+    return _passed(f"{steps} else row")
 
 
 def formatting_all(mend: Mend) -> str:
-    """The argument that mends rows which are all alike."""
-    return f"formatting_func=lambda row: {mend.makes}"
+    """'pass formatting_func=...', which mends rows that are all alike."""
+    return _passed(mend.makes)
 
 
 def has_but_lacks(found: str, wanted: str | None) -> str:
     """The condition that a row has the column `found` and not `wanted`."""
     return f"row.get({found!r})" + (f" and not row.get({wanted!r})" if wanted is not None else "")
+
+
+def _passed(makes: str) -> str:
+    return f"{'import json and ' if 'json.' in makes else ''}pass formatting_func=lambda row: {makes}"
 
 
 def parsed_text(column: str) -> Mend:

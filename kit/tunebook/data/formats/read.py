@@ -6,6 +6,7 @@ refused.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -100,15 +101,24 @@ def to_examples(
 
 
 def format_of(rows: Iterable[Row], formatting_func: FormattingFunc | None = None) -> str:
-    """The format of rows, told from their columns. Raises ValueError for rows of no format or of several."""
-    return recognise(_formatted_or_none(row, formatting_func) for row in rows)
+    """The format of rows, told from their columns. Raises ValueError for rows of no format or of several.
 
+    A row that `formatting_func` fails on says nothing; it is met again, and counted, when it is read.
+    """
+    failed: dict[str, BadRow] = {}
 
-def _formatted_or_none(row: Row, formatting_func: FormattingFunc | None) -> Row:
-    try:
-        return formatted(row, formatting_func)
-    except BadRow:  # met again, and counted, when it is read
-        return {}
+    def made() -> Iterator[Row]:
+        for row in rows:
+            try:
+                yield formatted(row, formatting_func)
+            except BadRow as error:
+                failed.setdefault("first", error)
+
+    all_made = made()
+    first = next(all_made, None)
+    if first is None and failed:
+        raise ValueError(f"No row is left to train on. Of the first: {failed['first']}") from failed["first"]
+    return recognise(all_made if first is None else chain([first], all_made))
 
 
 def formatted(row: Row, formatting_func: FormattingFunc | None) -> Row:

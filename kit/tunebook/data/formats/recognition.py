@@ -94,12 +94,13 @@ def check_columns(row: Row, kind: Format) -> None:
         renamed = " and ".join(f"rename {other!r} to {name!r}" for name, other in spelt.items())
         raise BadRow(f"it has no {lacks}; {renamed}.", mend)
     if proposed := meant(row, kind.columns):
-        raise BadRow(f"it has {proposed[0]} in place of {lacks}; make it one as below, or drop it.", proposed[1])
+        what, mend = proposed
+        raise BadRow(f"it has {what} in place of {lacks}; formatting_func can make it one, or drop it.", mend)
     if all(name in row for name in missing):
         raise BadRow(f"its column {lacks} has no value; fill it in, or drop the row.")
     other = next((name for name, other in FORMATS.items() if _has_columns(row, other)), None)
-    looks = f" and looks like '{other}'" if other else ""
-    raise BadRow(f"it has no {lacks}{looks}; its columns are {_named(set(row))}. Drop it, or give it that column.")
+    looks = f" and looks like '{other}', which format={other!r} reads" if other else ""
+    raise BadRow(f"it has no {lacks}{looks}; its columns are {_named(set(row))}. Give it that column, or drop it.")
 
 
 def format_named(name: str) -> Format:
@@ -116,9 +117,9 @@ def _meant(row: Row) -> str:
     for kind in FORMATS.values():
         if found := misspelt(row, kind.columns, kind.optional):
             renamed = " and ".join(f"{other!r} for {name!r}" for name, other in found[0].items())
-            return f". If that is {renamed}, pass {formatting_all(found[1])}"
+            return f". If that is {renamed}, {formatting_all(found[1])}"
     if proposed := meant(row):
-        return f". If what is meant is in {proposed[0]}, pass {formatting_all(proposed[1])}"
+        return f". If what is meant is in {proposed[0]}, {formatting_all(proposed[1])}"
     within = next((name for name, value in row.items() if _is_rows(value)), None)
     if within is not None:
         return f". If {within!r} holds the rows, pass rows[0][{within!r}] of rows = read_rows(...)"

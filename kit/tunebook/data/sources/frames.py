@@ -17,7 +17,8 @@ def frame_rows(frame: Any, name: str) -> list[Row]:
     for column, count in Counter(frame.columns).items():
         if not isinstance(column, str) or count > 1:
             why = "occurs twice" if count > 1 else f"is a {type(column).__name__}, not a string"
-            raise ValueError(f"The column {column!r} of {name} {why}. Rename the frame's columns first.")
+            move = "them: frame.columns = frame.columns.map(str)" if count == 1 else "one of them."
+            raise ValueError(f"The column {column!r} of {name} {why}. Rename {move}")
     whole = frame.astype(object).where(frame.notna(), None)
     rows = whole.to_dict("records")
     for number, row in enumerate(rows):

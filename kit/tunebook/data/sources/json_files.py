@@ -26,8 +26,8 @@ def read_json(path: Path) -> Rows:
     if first == "{":
         raise ValueError(
             f"{path} begins with an object that goes on over several lines; rows are one array of objects, or one "
-            f"object per line. If a key of it holds the rows, pass rows made by: import json; "
-            f"rows = json.load(open({str(path)!r}, encoding='utf-8-sig'))[key]"
+            "object per line. If a key of it holds the rows, pass rows made by: import json, pathlib; "
+            f"rows = json.loads(pathlib.Path({str(path)!r}).read_bytes())[key]"
         )
     return _read_lines(path)
 
@@ -86,8 +86,8 @@ def _read_array(path: Path) -> Rows:
         if error.msg == "Extra data" and isinstance(json.JSONDecoder().raw_decode(text.lstrip())[0], list):
             raise ValueError(
                 f"{path} holds an array on each of several lines; a row is an object. If each is a conversation, pass "
-                f"rows made by: import json; rows = [{{'messages': json.loads(line)}} for line in open({str(path)!r}, "
-                "encoding='utf-8-sig')]"
+                "rows made by: import json, pathlib; rows = [{'messages': json.loads(line)} for line in "
+                f"pathlib.Path({str(path)!r}).read_bytes().splitlines() if line.strip()]"
             ) from None
         raise ValueError(
             f"{path}, line {error.lineno}: not JSON at column {error.colno}: {error.msg}. Correct it there."

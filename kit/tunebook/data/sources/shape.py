@@ -19,7 +19,8 @@ def check_row(row: Any, number: int, name: str) -> None:
     for column in row:
         if not isinstance(column, str):
             raise ValueError(
-                f"Row {number} of {name} has a column whose name is a {type(column).__name__}, not a string; rename it."
+                f"Row {number} of {name} has a column whose name is a {type(column).__name__}, not a string; "
+                "rename it: rows = [{str(column): value for column, value in row.items()} for row in rows]"
             )
     if is_too_deep(row):
         raise ValueError(
