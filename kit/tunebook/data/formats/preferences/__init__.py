@@ -1,0 +1,11 @@
+"""Rows of preferences -> answers: a pair of which one is chosen, or a single one with a label; as TRL 1.16 reads them.
+
+`read.py` makes a reader for a whole set and has the table of both kinds. `pairs.py` and `labelled.py` read a row each,
+`sides.py` has what they share: columns that are strings or conversations, and the answers in them. What is malformed
+is refused with a sentence. Strings are plain text, whose answers end in the end token; conversations are written by the
+chat template. The prompt of a pair may be implied: what both of its sides begin with.
+"""
+
+from .read import PREFERENCES, preference_reader
+
+__all__ = ["PREFERENCES", "preference_reader"]

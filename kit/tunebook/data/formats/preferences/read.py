@@ -1,0 +1,115 @@
+"""Rows -> answers: the function that reads one row of preferences, made for a whole set."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from ...answers import Answers
+from ...sources import Row
+from ..columns import BadRow
+from ..read import FormattingFunc, formatted
+from ..reading import Reading
+from ..templates import ChatTemplate, printable
+from .labelled import read_labelled
+from .pairs import SCORES, read_pair
+
+Kind = Literal["pairs", "labelled"]
+MOST_NAMED = 20  # columns in a message
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """A kind of rows: its columns, and how one is read."""
+
+    columns: tuple[str, ...]  # most rows have them
+    read: Callable[[Row, Reading], Answers]
+    optional: tuple[str, ...]  # read where a row has them
+    also: str  # what such rows are, for a sentence
+
+
+PREFERENCES: dict[Kind, Preferences] = {
+    "pairs": Preferences(
+        ("chosen", "rejected"),
+        read_pair,
+        optional=("prompt", "system", "tools", *(name for names in SCORES for name in names)),
+        also="with 'prompt' where both do not begin with it",
+    ),
+    "labelled": Preferences(
+        ("prompt", "completion", "label"), read_labelled, optional=("system", "tools"), also="a label True or False"
+    ),
+}
+
+
+def preference_reader(
+    rows: Iterable[Row],
+    tokenizer: TokenizerWrapper,
+    kind: Kind,
+    *,
+    formatting_func: FormattingFunc | None = None,
+    reads_images: bool = False,
+) -> Callable[[Row], Answers]:
+    """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
+
+    Raises ValueError where half of them have not the columns of `kind`, saying what they look like.
+    """
+    form = PREFERENCES[kind]
+    _check_columns((formatted(row, formatting_func) for row in rows), kind)
+    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
+    reading = Reading(tokenizer=tokenizer, template=template, reads_images=reads_images)
+    read = {*form.columns, *form.optional}
+
+    def read_row(row: Row) -> Answers:
+        row = formatted(row, formatting_func)
+        if row.get("images") or row.get("image") is not None:
+            raise BadRow("it has an image, and answers are compared by text alone; drop the column, or the row.")
+        answers = form.read(row, reading)
+        names = tuple(f"column {name!r:.60}" for name, value in row.items() if name not in read and _says(value))
+        return replace(answers, unread=names) if names else answers
+
+    return read_row
+
+
+def _check_columns(rows: Iterable[Row], kind: Kind) -> None:
+    """Raise ValueError where most of `rows` are of another kind; single rows are for their reader to refuse."""
+    counts: Counter[str] = Counter()
+    columns: set[str] = set()
+    total = 0
+    for row in rows:
+        total += 1
+        columns.update(name for name, value in row.items() if value is not None)
+        counts.update(name for name, form in PREFERENCES.items() if all(row.get(it) is not None for it in form.columns))
+    if not total or 2 * counts[kind] > total:
+        return
+    form = PREFERENCES[kind]
+    wanted = " and ".join(map(repr, form.columns))
+    raise ValueError(
+        f"This objective reads rows with the columns {wanted}, {form.also}; {counts[kind]} of {total} have them. The "
+        f"columns are {_named(columns)}.{_instead(kind, counts, columns)}"
+    )
+
+
+def _instead(kind: Kind, counts: Mapping[str, int], columns: set[str]) -> str:
+    if kind == "pairs" and counts["labelled"]:
+        return " They are judged answers, which objectives.KTO reads."
+    if kind == "labelled" and counts["pairs"]:
+        return (
+            " They are pairs, which objectives.DPO reads; for KTO make two rows of each, [{'prompt': row['prompt'], "
+            "'completion': row[side], 'label': side == 'chosen'} for row in rows for side in ('chosen', 'rejected')]."
+        )
+    missing = [name for name in PREFERENCES[kind].columns if name not in columns]
+    if missing and len(missing) < len(PREFERENCES[kind].columns):
+        return f" No row has {' or '.join(map(repr, missing))}."
+    return " Write formatting_func=lambda row: ... that makes a row one of these."
+
+
+def _named(columns: set[str]) -> str:
+    more = f" and {len(columns) - MOST_NAMED} more" if len(columns) > MOST_NAMED else ""
+    named: Sequence[str] = [printable(str(name), 40) for name in sorted(columns, key=str)[:MOST_NAMED]]
+    return ", ".join(named) + more or "none"
+
+
+def _says(value: object) -> bool:
+    return value is not None and not (isinstance(value, str | list | tuple | dict) and not value)

@@ -1,0 +1,79 @@
+"""Answers -> token ids: both sides of a pair in one row, their prompt found in them, brought within the length.
+
+As TRL 1.16 does it (trl/trainer/dpo_trainer.py and trl/trainer/kto_trainer.py, `tokenize_fn`): each side is tokenized
+whole, so that tokens merge as the model will see them, and the answer begins where the tokens of the prompt by itself
+and those of a side part.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..data.answers import Answers
+from ..data.encoded import Encoded
+from ..models.families.base import Family
+from .tally import Account
+
+
+def encode_answers(answers: Sequence[Answers], family: Family) -> list[Encoded]:
+    """One row of each, at its full length: of two answers a pair, of one a row with its label."""
+    encoded = iter(family.encode([example for one in answers for example in (one.prompt, *one.wholes)]))
+    rows = []
+    for one in answers:
+        prompt = next(encoded)
+        sides = [next(encoded).tokens for _ in one.wholes]
+        begins = min(_shared(prompt.tokens, side) for side in sides)
+        masks = [np.arange(len(side)) >= begins for side in sides]
+        rows.append(
+            Encoded(
+                tokens=np.concatenate(sides),
+                loss_mask=np.concatenate(masks),
+                second=len(sides[0]) if len(sides) > 1 else 0,
+                label=one.label,
+            )
+        )
+    return rows
+
+
+def fitted_answers(row: Encoded, account: Account) -> Iterator[Encoded]:
+    """`row` with each side cut on the right to the length; left out, and counted, when all of an answer would be."""
+    longest = account.max_seq_length
+    sides = row.sequences
+    cut = max(0, *(len(side.tokens) - longest for side in sides))
+    kept = [replace(side, tokens=side.tokens[:longest], loss_mask=side.loss_mask[:longest]) for side in sides]
+    if not all(side.supervised_tokens for side in kept):
+        account.left_out.append(row.number)
+        if not all(side.supervised_tokens for side in sides):
+            account.never_supervised.append(row.number)
+            account.never_supervised_why = account.never_supervised_why or "one of its answers has no token of its own"
+        return
+    account.cut += cut > 0
+    account.longest_cut = max(account.longest_cut, cut)
+    yield replace(
+        row,
+        tokens=np.concatenate([side.tokens for side in kept]),
+        loss_mask=np.concatenate([side.loss_mask for side in kept]),
+        second=len(kept[0].tokens) if row.second else 0,
+        cut=cut,
+    )
+
+
+def mismatched(rows: Sequence[Encoded], max_seq_length: int) -> list[Encoded]:
+    """Each prompt with the answer of the row before it, the first with that of the last: what KTO's KL is taken of.
+
+    As in trl/trainer/kto_trainer.py (1.16), but that an answer which was cut is cut here too.
+    """
+    made = []
+    for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True):
+        prompt, answer = row.tokens[~row.loss_mask], other.tokens[other.loss_mask]
+        tokens = np.concatenate([prompt, answer])[:max_seq_length]
+        made.append(replace(row, tokens=tokens, loss_mask=np.arange(len(tokens)) >= len(prompt)))
+    return made
+
+
+def _shared(ids: np.ndarray, others: np.ndarray) -> int:
+    """How many leading tokens both have in common."""
+    shorter = min(len(ids), len(others))
+    differ = np.flatnonzero(ids[:shorter] != others[:shorter])
+    return int(differ[0]) if differ.size else shorter

@@ -1,0 +1,161 @@
+"""Rows of preferences against TRL's own processing: the same token ids, the same answers in them, the same cuts."""
+
+from dataclasses import replace
+
+import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from transformers import AutoTokenizer
+
+from tests.data.formats.conversations import TOOL_TEMPLATE, TOOL_TURNS
+from tests.data.formats.test_chat_templates import FOLDER, NAMES
+from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder, tiny_tokenizer
+from tests.tokens import trl_rows
+from tunebook import FastModel
+from tunebook.data.formats import BadRow
+from tunebook.data.formats.preferences import preference_reader
+from tunebook.models.families.text import TextFamily
+from tunebook.tokens.answers import encode_answers, fitted_answers, mismatched
+from tunebook.tokens.tally import Account
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    return FastModel.from_pretrained(tiny_model_folder(tmp_path_factory.mktemp("tiny")))[0].module
+
+
+def with_template(folder, template):
+    tiny_tokenizer(folder, chat_template=template)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def ours(rows, tokenizer, module, kind="pairs", max_length=10_000):
+    """Rows as the kit has them, and what was counted."""
+    wrapped = TokenizerWrapper(tokenizer)
+    read = preference_reader(rows, wrapped, kind)
+    account = Account(name="rows", max_seq_length=max_length)
+    encoded = encode_answers([read(row) for row in rows], TextFamily(module, wrapped))
+    numbered = (replace(row, number=number) for number, row in enumerate(encoded))
+    return [kept for row in numbered for kept in fitted_answers(row, account)], account
+
+
+def sides(row):
+    return [(side.tokens.tolist(), side.loss_mask.astype(int).tolist()) for side in row.sequences]
+
+
+def said(role, content):
+    return {"role": role, "content": content}
+
+
+STRINGS = [
+    {"prompt": "What color is the sky?", "chosen": " It is blue.", "rejected": " It is green, I'd say."},
+    {"prompt": "Count to three: one", "chosen": ", two, three.", "rejected": """ tune tunes"""},
+    {"prompt": "The sky is", "chosen": "land", "rejected": " blue"},  # a token may merge with the prompt's last
+    {"prompt": "Überall\n\n", "chosen": "\nça va<|endoftext|>", "rejected": "日本語"},
+]
+IMPLIED = [
+    {"chosen": "The sky is blue today.", "rejected": "The sky is green today."},
+    {"chosen": "Q: why?\nA: tune", "rejected": "Q: why?\nA: tune the dog"},
+    {"chosen": "Q: 3 to 17 two", "rejected": "Q: 3 to 12"},
+]
+TALKS = [
+    {
+        "prompt": [said("user", "Where are you?")],
+        "chosen": [said("assistant", "In Paris.")],
+        "rejected": [said("assistant", "Nowhere at all, I am sure.")],
+    },
+    {
+        "prompt": [said("user", "Who?"), said("assistant", "I."), said("user", "And now?")],
+        "chosen": [said("assistant", "In Rome,\nby now.")],
+        "rejected": [said("assistant", "no")],
+    },
+]
+IMPLIED_TALKS = [
+    {"chosen": row["prompt"] + row["chosen"], "rejected": row["prompt"] + row["rejected"]} for row in TALKS
+]
+SETS = {"strings": STRINGS, "implied": IMPLIED, "talks": TALKS, "implied talks": IMPLIED_TALKS}
+
+
+@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("max_length", [10_000, 12, 8])
+def test_pairs_are_the_token_ids_that_trl_trains_on(tmp_path, module, kind, max_length):
+    tokenizer = with_template(tmp_path, CHAT_TEMPLATE)
+    rows, account = ours(SETS[kind], tokenizer, module, max_length=max_length)
+    assert [sides(row) for row in rows] == trl_rows.pairs(SETS[kind], tokenizer, max_length)
+    assert len(rows) + len(account.left_out) == len(SETS[kind])
+    assert account.cut == sum(row.cut > 0 for row in rows)
+
+
+# Their models think unless they are told not to. mlx-lm tells a template so where the tokenizer has no such tokens.
+THINKING = ("glm4moe", "nemotron", "qwen3")
+# They want a content in parts, which TRL makes of strings for the processors of images alone.
+IN_PARTS = {"idefics3", "llava_next", "smolvlm"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in IN_PARTS])
+def test_with_the_template_of_each_released_model_pairs_are_trls_token_ids(tmp_path, module, name):
+    tokenizer = with_template(tmp_path, (FOLDER / f"{name}.jinja").read_text())
+    if name.startswith(THINKING) and not name.endswith("nothink"):
+        tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
+    for rows in (TALKS, IMPLIED_TALKS):
+        assert [sides(row) for row in ours(rows, tokenizer, module)[0]] == trl_rows.pairs(rows, tokenizer, None)
+
+
+def test_tools_and_answers_that_call_them_are_trls_token_ids(tmp_path, module):
+    tokenizer = with_template(tmp_path, TOOL_TEMPLATE)
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    called = {
+        "prompt": TOOL_TURNS[:1],
+        "chosen": TOOL_TURNS[1:],
+        "rejected": [{"role": "assistant", "content": "Warm."}],
+        "tools": tools,
+    }
+    for turn in TOOL_TURNS:
+        turn.setdefault("content", "")
+    [row], _ = ours([called], tokenizer, module)
+    assert [sides(row)] == trl_rows.pairs([called], tokenizer, None)
+
+
+JUDGED = [
+    {"prompt": "What color is the sky?", "completion": " Blue.", "label": True},
+    {"prompt": "Who?", "completion": " I, and you and all the others.", "label": False},
+    {"prompt": "Where are you now, and why?", "completion": " In Rome.", "label": 1},
+    {"prompt": "Say tune", "completion": "s and tones", "label": 0},
+]
+JUDGED_TALKS = [{"prompt": row["prompt"], "completion": row["chosen"], "label": True} for row in TALKS]
+
+
+@pytest.mark.parametrize("rows", [JUDGED, JUDGED_TALKS], ids=["strings", "talks"])
+@pytest.mark.parametrize("max_length", [10_000, 20])
+def test_judged_answers_and_their_mismatches_are_the_token_ids_that_trl_trains_on(tmp_path, module, rows, max_length):
+    tokenizer = with_template(tmp_path, CHAT_TEMPLATE)
+    found, _ = ours(rows, tokenizer, module, "labelled", max_length)
+    theirs = trl_rows.labelled(rows, tokenizer, max_length, batch_size=len(rows))
+    assert [sides(row) for row in found] == [whole for whole, _ in theirs]
+    assert [row.label for row in found] == [bool(rows[row.number]["label"]) for row in found]
+    if max_length == 10_000:  # TRL mismatches answers before they are cut
+        assert [sides(row) for row in mismatched(found, max_length)] == [other for _, other in theirs]
+
+
+def test_what_was_cut_and_left_out_is_counted_and_said(tmp_path, module):
+    rows = [STRINGS[0], {"prompt": "a " * 40, "chosen": "b", "rejected": "c"}]
+    tokenizer = with_template(tmp_path, CHAT_TEMPLATE)
+    whole, _ = ours(rows[:1], tokenizer, module)
+    [kept], account = ours(rows, tokenizer, module, max_length=whole[0].longest - 2)
+    assert (kept.cut, account.longest_cut, account.left_out) == (2, 2, [1])
+    assert set(account.by_kind()) == {"cut", "left out"}
+
+
+@pytest.mark.parametrize("kind", ["strings", "talks"])
+def test_no_row_of_these_holds_something_unread_but_a_column_that_nobody_knows_is_named(tmp_path, kind):
+    tokenizer = TokenizerWrapper(with_template(tmp_path, CHAT_TEMPLATE))
+    row = {**SETS[kind][0], "score_chosen": 2, "score_rejected": 1.5, "source": "made up", "note": None}
+    assert preference_reader([row], tokenizer, "pairs")(row).unread == ("column 'source'",)
+
+
+def test_conversations_without_a_template_name_the_ways_out(tmp_path):
+    tokenizer = TokenizerWrapper(with_template(tmp_path, None))
+    with pytest.raises(ValueError, match=r"chat_template=\.\.\. to from_pretrained, or give the rows strings"):
+        preference_reader(TALKS, tokenizer, "pairs")(TALKS[0])
+    assert preference_reader(STRINGS, tokenizer, "pairs")(STRINGS[0]).wholes
+    with pytest.raises(BadRow, match="image"):
+        preference_reader(STRINGS, tokenizer, "pairs")({**STRINGS[0], "images": ["a.png"]})
