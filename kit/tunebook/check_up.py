@@ -18,6 +18,8 @@ def doctor(*, gpu: bool = False) -> "Diagnosis | MachineReport":
 
     With `gpu` eight steps are taken and timed with this kit and with mlx-lm, on random weights of SmolLM2-135M's shape:
     a minute or so on a GPU. `print(report.json())` is then a file that tells nothing of whose machine it is.
+
+        >>> print(doctor())
     """
     if not gpu:
         return diagnosis()

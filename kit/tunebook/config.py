@@ -23,7 +23,11 @@ Clipping = Literal["max_grad_norm", "max_grad_leaf_norm", "max_grad_value"]
 @record
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Which layers get adapters and how strong they are (Hu et al. 2021, arXiv 2106.09685)."""
+    """Which layers get adapters and how strong they are (Hu et al. 2021, arXiv 2106.09685).
+
+    >>> LoraConfig(r=16, lora_alpha=32).scale
+    2.0
+    """
 
     r: Annotated[Count, "rank R of each adapter"] = 16
     lora_alpha: Annotated[Positive, "the update is scaled by lora_alpha / r"] = 16.0
@@ -64,6 +68,9 @@ class LoraConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """One training run. Give `num_train_epochs` or `max_steps`, not both; with neither, one epoch is trained.
+
+        >>> TrainingConfig(max_steps=60, learning_rate=1e-4).clipping
+        ('max_grad_norm', 1.0)
 
     `max_grad_norm` and `warmup_steps` give way to the fields that would contradict them unless they are given
     themselves. They are filled in when the record is made, so it shows what is used.

@@ -5,6 +5,7 @@ It only calls into the wings; nothing is decided here.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import mlx.core as mx
@@ -29,18 +30,26 @@ from .settings.taken import call
 from .settings.values import Folder
 
 Prompt = Annotated[str | Sequence[Mapping[str, Any]], "a text, or a list of messages"]
-Method = Annotated[SaveMethod, "16 bits, or for mlx-lm alone 8, 4 or mxfp4"]
+Method = Annotated[SaveMethod, "merged_16bit, or for mlx-lm alone merged_8bit, merged_4bit or merged_mxfp4"]
 SavedDtype = Annotated[str | mx.Dtype | None, "None: the checkpoint's own 16-bit type, else bfloat16"]
 Checked = Annotated[Source | None, "rows, or where they are, to compare the loss on once the export is read back"]
 
 
 @dataclass(eq=False)
 class FastModel:
-    """A loaded model. `module` is the mlx-lm model itself, `source` a sentence on where it came from."""
+    """A loaded model, as `from_pretrained` makes one. `module` is the mlx-lm model itself.
+
+        >>> model, tokenizer = FastModel.from_pretrained(name)
+        >>> model = FastModel.get_peft_model(model, r=8)
+        >>> answer = model.generate("What is a tune?", max_tokens=8)
+
+    `loaded` is all that is known of it, `gradient_checkpointing` how it is trained when the TrainingConfig does not
+    say, `run_events` what its latest run has said so far, which the trainer leaves here.
+    """
 
     loaded: Loaded
-    gradient_checkpointing: bool | Literal["auto"] = "auto"  # how it is trained when the TrainingConfig does not say
-    run_events: Sequence[Event] = ()  # what its latest run has said so far; the trainer leaves it here
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    run_events: Sequence[Event] = ()
 
     @property
     def module(self) -> nn.Module:
@@ -82,9 +91,8 @@ class FastModel:
         """A hub id, a model folder or a .gguf file -> (model, tokenizer); see `loader.load` for what is raised.
 
         The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything. A folder
-        of saved adapters, in mlx-lm's format or PEFT's, brings its base model and its adapters, trainable as they were.
-        `resize_embeddings` adds rows for tokens that the tokenizer has and the embedding has not, as the method of that
-        name does; adapters that bring a tokenizer of their own have them as they were tuned with them.
+        of saved adapters, in mlx-lm's format or PEFT's, brings its base model and its adapters, trainable as they were,
+        and the rows of the embedding for tokens that they brought.
         """
         loaded = load_pretrained(
             name,
@@ -227,8 +235,7 @@ class FastModel:
     ) -> Export:
         """Save a model folder with the adapters merged in, also those of a model that is held in 4 bits.
 
-        `dtype` None is the checkpoint's own 16-bit type, else bfloat16; "float32" keeps every digit. The other methods
-        quantize from there, for mlx-lm alone: "merged_8bit", "merged_4bit", "merged_mxfp4".
+        "float32" keeps every digit; methods other than "merged_16bit" quantize from there, for mlx-lm alone.
         """
         return export_merged(self, folder, save_method, dtype=dtype, verify_with=verify_with)
 
@@ -255,13 +262,10 @@ class FastModel:
     ) -> str:
         """`save_pretrained` to a repository on the Hugging Face hub, made if there is none; returns its address.
 
-        `token` None takes the one of `hf auth login`. Nothing is sent if the repository is not as private as asked, or
-        the export fails its verification.
+        Nothing is sent if it is not as private as asked, or the export fails its verification.
         """
-        options = {"verify_with": verify_with, "repo_id": repo_id}
-        return publish(
-            repo_id, lambda folder: [export_lora(self, folder, format, **options)], private=private, token=token
-        )
+        saved = partial(export_lora, self, format=format, verify_with=verify_with, repo_id=repo_id)
+        return publish(repo_id, lambda folder: [saved(folder)], private=private, token=token)
 
     @call("push_to_hub_merged")
     def push_to_hub_merged(
@@ -275,10 +279,9 @@ class FastModel:
         verify_with: Checked = None,
     ) -> str:
         """`save_pretrained_merged` to the hub, as `push_to_hub`."""
-        options = {"dtype": dtype, "verify_with": verify_with, "repo_id": repo_id}
-        return publish(
-            repo_id, lambda folder: [export_merged(self, folder, save_method, **options)], private=private, token=token
-        )
+        options = {"save_method": save_method, "dtype": dtype, "verify_with": verify_with, "repo_id": repo_id}
+        saved = partial(export_merged, self, **options)
+        return publish(repo_id, lambda folder: [saved(folder)], private=private, token=token)
 
     @call("push_to_hub_gguf")
     def push_to_hub_gguf(
@@ -291,10 +294,5 @@ class FastModel:
         verify_with: Checked = None,
     ) -> str:
         """`save_pretrained_gguf` to the hub, as `push_to_hub`."""
-        options = {"verify_with": verify_with, "repo_id": repo_id}
-        return publish(
-            repo_id,
-            lambda folder: export_gguf(self, folder, quantization_method, **options),
-            private=private,
-            token=token,
-        )
+        options = {"quantization_method": quantization_method, "verify_with": verify_with, "repo_id": repo_id}
+        return publish(repo_id, partial(export_gguf, self, **options), private=private, token=token)

@@ -53,8 +53,12 @@ class HoldsModel(Protocol):
 class Trainer:
     """Trains the trainable parameters of a loaded model.
 
+        >>> trainer = Trainer(model, tokenizer, train_dataset=rows, args=TrainingConfig(max_steps=2))
+        >>> result = trainer.train()
+
     Every row is read, rendered, tokenized and checked here, before the first step. A dataset is anything
-    `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id; or it is a MultimodalPretrain.
+    `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id; or it is a MultimodalPretrain;
+    without `eval_dataset` a share of `train_dataset` is held out. `tokenizer` is the model's own, `args` the settings.
     `format` names one of `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row
     first; `response_markers` are as for `train_on_responses_only`. Raises ValueError, with all of them and what mends
     them, for rows that cannot be trained on; `skip_bad_rows` leaves them out, and a notice lists them.
@@ -274,6 +278,9 @@ def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response
 
     For templates whose answers cannot be told from the template itself; where they can, that is done already. The rows
     are read again, and the same trainer is returned. Raises ValueError when no row has a `response_part`.
+
+        >>> asks, answers = "<|im_start|>user\\n", "<|im_start|>assistant\\n"
+        >>> trainer = train_on_responses_only(trainer, instruction_part=asks, response_part=answers)
     """
     options = replace(trainer.datasets.options, response_markers=(instruction_part, response_part))
     trainer.prepare(replace(trainer.datasets, options=options))

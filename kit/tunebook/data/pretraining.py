@@ -18,9 +18,16 @@ from .sources import Source
 class MultimodalPretrain:
     """Documents: in each row a text, and in the text a placeholder for each image of the row; all of it is trained.
 
+        >>> documents = MultimodalPretrain("documents.jsonl", image_base_dir="pictures", skip_bad_images=True)
+
     A row is {"text": ..., "images": [paths]}, or was tokenized elsewhere: {"_mm_text", "images", "input_ids",
-    "attention_mask", "labels"}. `source` is anything `sources.read_rows` opens. Raises ValueError with everything that
-    is wrong with the settings.
+    "attention_mask", "labels"}. `source` is anything `sources.read_rows` opens.
+
+    `text_column` and `image_column` name the columns, `image_token` what stands for an image in these texts (None: the
+    model's own placeholder). Paths of images are below `image_base_dir`, which they may not leave. The first `skip`
+    rows are not used; `skip_bad_images` leaves out, and counts, rows whose images cannot be had, and without it they
+    are refused; `allow_remote_images` fetches http(s) addresses, each once. `excess_length_strategy` "drop" or "raise"
+    is for a document with images beyond max_seq_length. Raises ValueError with everything that is wrong with these.
     """
 
     source: Source

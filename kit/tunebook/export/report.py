@@ -46,7 +46,10 @@ class Export:
 
 
 class ExportTable(tuple[Export, ...]):
-    """Several exports as a table, in a notebook and in a terminal."""
+    """Several `exports`, as the saving methods return them, as a table in a notebook and in a terminal.
+
+    >>> ExportTable([model.save_pretrained("out/lora"), model.save_pretrained_merged("out/merged")])
+    """
 
     HEADINGS = HEADINGS
 

@@ -2,6 +2,8 @@
 
 A model and a configuration in, an `Estimate` out, with what to change where it is more than there is.
 
+    >>> print(memory.estimate(model, TrainingConfig(per_device_train_batch_size=2)))
+
 Doors: `footprint`, `forecast`.
 """
 

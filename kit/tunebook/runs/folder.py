@@ -73,7 +73,9 @@ class RunHistory:
 
 
 def load(path: Path | str) -> RunHistory:
-    """Read back a run from its folder or its events.jsonl, with what `read_events` says of its lines.
+    """Read back the run at `path`, its folder or its events.jsonl, with what `read_events` says of its lines.
+
+        >>> losses = load_run("runs/run-001").loss
 
     Raises FileNotFoundError where there is no log, ValueError for one that no run has begun.
     """

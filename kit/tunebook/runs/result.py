@@ -10,15 +10,23 @@ from ..machine.inert import one_line
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """How a run went. The weights are in the model."""
+    """How a run went, as `Trainer.train` returns it. The weights are in the model.
+
+        >>> result = trainer.train()
+        >>> losses = [step.loss for step in result.steps]
+
+    `reason` is how it ended and `message` says so in a sentence; `steps`, `evals` and `samples` are what was told of
+    it, in order; `seconds` is how long it took; `run_folder` is where events.jsonl is, None when
+    TrainingConfig.output_dir is None.
+    """
 
     reason: EndReason
-    message: str  # one sentence
+    message: str
     steps: tuple[StepEvent, ...]
     evals: tuple[EvalEvent, ...]
     samples: tuple[SampleEvent, ...]
     seconds: float
-    run_folder: Path | None  # where events.jsonl is; None when TrainingConfig.output_dir is None
+    run_folder: Path | None
 
     def __repr__(self):
         return one_line(self.message)

@@ -1,5 +1,7 @@
 """Small real data sets, and models made for them, that need no network.
 
+    >>> rows = samples.python_docs()
+
 Doors: `sets`.
 """
 

@@ -15,11 +15,12 @@ def documented(text: str | None, heading: str, kinds: Mapping[str, Any], default
 
     The docstring comes back without the indentation of its source.
     """
-    lines = [inspect.cleandoc(text or ""), "", f"{heading}:"]
+    lines: list[str] = []
     for name, kind in kinds.items():
         if said := meaning(kind):
             default = f" = {defaults[name]!r}" if name in defaults else ""
             lines += textwrap.wrap(
                 f"{name}{default}: {said}", WIDTH, initial_indent="    ", subsequent_indent="        "
             )
-    return "\n".join(lines)
+    said = inspect.cleandoc(text or "")
+    return "\n".join([said, "", f"{heading}:", *lines]) if lines else said

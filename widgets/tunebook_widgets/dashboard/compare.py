@@ -33,7 +33,9 @@ _OF_THE_PLACE = {"output_dir"}  # settings that differ and explain nothing
 
 
 def compare(runs: list[Recorded], *, names: list[str] | None = None) -> "Comparison":
-    """Lay runs over one another. They are named as in `Dashboard`; `names` are what they are called, else their folder.
+    """Lay `runs`, named as in `Dashboard`, over one another; `names` are what they are called, else their folder.
+
+        >>> both = compare(["runs/run-001", "runs/run-002"], names=["first", "second"])
 
     Raises ValueError for fewer than two runs or another number of names, FileNotFoundError where there is no log.
     """

@@ -51,7 +51,10 @@ class Screen(Protocol):
 
 
 class Dashboard:
-    """Shows the runs of one trainer, or one run that is over.
+    """Shows the runs of one trainer, or one run that is over: `source`.
+
+        >>> board = Dashboard(trainer)
+        >>> result = trainer.train()
 
     In a notebook it appears where it is the last expression of a cell or where `show()` is called; a run that starts
     before either shows it in its own cell. A later run of the same trainer takes the same place. Of several dashboards
@@ -174,7 +177,9 @@ class Dashboard:
 
 
 def replay(run: Recorded) -> Dashboard:
-    """Play a recorded run, its speed and place under sliders; named as in `Dashboard`. Needs no MLX and no kernel.
+    """Play a recorded `run`, its speed and place under sliders; named as in `Dashboard`. Needs no MLX and no kernel.
+
+        >>> player = replay("runs/run-001")
 
     The run plays in the browser. Raises FileNotFoundError where there is no log.
     """

@@ -36,11 +36,12 @@ class HoldsLoaded(Protocol):
 class Chat(anywidget.AnyWidget):
     """Talk to a tuned model and its base side by side.
 
-        Chat(model, system="You are a pirate.")
+        >>> chat = Chat(model, system="You are a pirate.")
 
     First the tuned model answers a message, then the base; each remembers its own answers. Where the base is not in
     memory, or the model is the base, one side is shown and `alone` says why. A model without a chat template goes on
-    with each message as a text of its own. `turns` is what was said.
+    with each message as a text of its own. `turns` is what was said. `temperature`, `top_p` and
+    `max_tokens` are as in `FastModel.stream`, and can be changed on the page.
     """
 
     _esm = esm("chat.js")

@@ -41,7 +41,7 @@ _ANSWERED = (ValueError, RuntimeError, OSError, ImportError)  # what an export s
 class ExportPanel(anywidget.AnyWidget):
     """Export a model from the notebook, form by form.
 
-        ExportPanel(model, "out/pirate", rows=held_out[:8])
+        >>> panel = ExportPanel(model, "out/pirate", rows=held_out_rows[:8])
 
     Each form gets a folder of its own in `folder`, all GGUF files one together. With `rows` every export is opened by
     the program it is for, and its loss on them compared with the model's; without, it is not read back. A form that

@@ -19,11 +19,12 @@ _HEIGHT = 22  # units of the drawing, which is 100 wide
 class FitCheck:
     """Say before a run whether it fits.
 
-        FitCheck(trainer)
-        FitCheck(model, TrainingConfig(per_device_train_batch_size=8))
+        >>> fit = FitCheck(trainer)
+        >>> fit = FitCheck(model, TrainingConfig(per_device_train_batch_size=8))
 
-    A trainer brings its rows, and so its largest batch; a model alone is taken to read rows of max_seq_length.
-    `estimate` is what is shown. Raises ValueError when nothing is trainable.
+    `source` is a trainer, or a model with the `config` it would be trained by. A trainer brings its rows, and so its
+    largest batch; a model alone is taken to read rows of max_seq_length. `estimate` is what is shown. Raises
+    ValueError when nothing is trainable.
     """
 
     def __init__(self, source: HoldsLoaded | Trainer, config: TrainingConfig | None = None):

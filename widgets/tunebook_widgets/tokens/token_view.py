@@ -27,13 +27,14 @@ from .token_html import Bars, Card, shown, static_html
 class TokenView:
     """Show a trainer's rows as they will be trained, or any rows as a model would read them.
 
-        TokenView(trainer)
-        TokenView(model, train_rows[:3])
+        >>> view = TokenView(trainer)
+        >>> view = TokenView(model, rows[:3])
 
-    Rows are anything `sources.read_rows` opens, and the other arguments are those of the Trainer and TrainingConfig;
-    a trainer brings its own. As the last expression of a cell it shows what the set is like and a handful of rows, and
-    stays in the saved notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check
-    found. Raises ValueError as the Trainer does for rows that cannot be trained on.
+    The `rows` are anything `sources.read_rows` opens; `format`, `formatting_func` and `response_markers` are those of
+    the Trainer, `train_on` and `max_seq_length` those of TrainingConfig; a trainer brings its own. As the last
+    expression of a cell it shows what the set is like and a handful of rows, and stays in the saved notebook;
+    `browse()` shows all rows, for as long as the kernel runs. `report` is what the check found. Raises ValueError
+    as the Trainer does for rows that cannot be trained on.
     """
 
     def __init__(

@@ -31,10 +31,12 @@ def read_rows(
 ) -> Sequence[Row]:
     """The rows of a path, a hub id, a list of dicts, a pandas frame, a `datasets` object or any iterable of dicts.
 
-    A path is a .json, .jsonl, .csv or .parquet file, a folder of such, or one `datasets.save_to_disk` wrote. An id is
-    "owner/name" or "owner/name:split"; an existing path of that name comes first. `name` is what errors call the rows
-    of an object. Rows are as the source has them: Arrow (parquet, `datasets`) gives every nested dict all keys of its
-    column, None where a row has none.
+        >>> rows = read_rows("train.jsonl")
+
+    The `source` decides what is done. A path is a .json, .jsonl, .csv or .parquet file, a folder of such, or one
+    `datasets.save_to_disk` wrote. An id is "owner/name" or "owner/name:split"; an existing path of that name comes
+    first. `name` is what errors call the rows of an object. Rows are as the source has them: Arrow (parquet,
+    `datasets`) gives every nested dict all keys of its column, None where a row has none.
 
     In a row of `datasets` an image is undecoded: its bytes or its path. Rows that are loaded from a file or the hub
     may name images below the folder they came from; `image_base_dir` is the folder they are below instead.

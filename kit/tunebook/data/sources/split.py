@@ -18,6 +18,8 @@ def hold_out(rows: Source, count: int | float, seed: int = 3407) -> tuple[Sequen
     to train on.
 
     A list is split into lists; of anything else the two are views, which read a row when asked for it.
+
+        >>> train_rows, held_out_rows = hold_out("train.jsonl", 0.25)
     """
     source = read_rows(rows, "rows")
     train, held_out = held_out_places(source, count, seed)

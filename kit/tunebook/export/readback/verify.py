@@ -100,6 +100,9 @@ def verify_export(
     llama.cpp (`xllamacpp`) for a .gguf; else our own reader. `kind` is a key of TOLERANCE; None finds it out. Raises
     ValueError for a reader that does not open such an export, RuntimeError with the reader's own words when it cannot
     open this one.
+
+        >>> export = model.save_pretrained("out/lora")
+        >>> check = verify_export("out/lora", model, rows[:2])
     """
     path, loaded = Path(path), model.loaded
     readers = readers_of(path, loaded.family.library)
