@@ -74,6 +74,8 @@ class RunStarted:
     padding_share: float = 0.0  # of the tokens in the first epoch's batches
     awaited: bool  # True under train_async, where a button pressed in the browser is heard between two steps
     memory_limit_gb: float | None = None  # 1e9 bytes the device can use well; None where it names no limit
+    discards: bool = True  # whether a discard can put the weights back; False: no copy of them fits
+    folder: str | None = None  # what it keeps on the disk, its path as it is typed here; None: nothing is kept
     config: dict[str, Any] = field(default_factory=dict)  # the TrainingConfig, as plain values
 
 
@@ -277,6 +279,7 @@ _IS_ONE: dict[Any, Callable[[Any], bool]] = {
     Command: lambda value: type(value) is str,
     int | None: lambda value: value is None or _is_int(value),
     float | None: lambda value: value is None or _is_float(value),
+    str | None: lambda value: value is None or type(value) is str,
 }
 # Of each kind: the name of a field, whether a value is one of its type, whether it may be missing.
 _FIELDS: dict[type[Event], list[tuple[str, Callable[[Any], bool], bool]]] = {

@@ -22,7 +22,7 @@ from .data.sources import Source
 from .events import Command, Event, Request
 from .export.gguf.feasibility import gguf_notice
 from .machine.interrupts import held_back, on_terminate
-from .memory.forecast import Estimate, asked_checkpointing, estimate, settled
+from .memory.forecast import Estimate, asked_checkpointing, estimate, settled, start_fits
 from .models.loaded import Loaded
 from .models.tensors import flat
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
@@ -225,7 +225,7 @@ class Trainer:
         config, notices = settled(self._model, self.config, self.train_rows, before=checkpointing)
         if config.compile == "auto":
             config = replace(config, compile=before.get("compile", "auto"))
-        plan = replace(asked, config=config)
+        plan = replace(asked, config=config, start_fits=start_fits(self._model, config, self.train_rows))
         run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
         if found:

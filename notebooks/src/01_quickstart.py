@@ -94,7 +94,8 @@ model
 # %% [markdown]
 # ## 7. Train
 # Watch the loss fall, or press **Stop** once it does: the run ends with the step in progress, and the cells below work
-# all the same. The diamonds are the loss on the held-out rows.
+# all the same. The diamonds are the loss on the held-out rows. When a picture has taken the place of the live view,
+# `dashboard.thaw()` brings it back to be zoomed into.
 
 # %%
 trainer = Trainer(
@@ -113,7 +114,8 @@ trainer = Trainer(
         output_dir=f"{OUTPUT}/runs",
     ),
 )
-widgets.Dashboard(trainer).show()
+dashboard = widgets.Dashboard(trainer)
+dashboard.show()
 result = await trainer.train_async()
 
 # %% [markdown]

@@ -101,7 +101,8 @@ trainer = Trainer(
         output_dir=f"{OUTPUT}/full",
     ),
 )
-widgets.Dashboard(trainer).show()
+dashboard = widgets.Dashboard(trainer)
+dashboard.show()
 result = await trainer.train_async()
 
 # %% [markdown]

@@ -110,7 +110,8 @@ settings = TrainingConfig(
 )
 trainer = Trainer(model, processor, train_dataset=documents, eval_dataset=held_out, args=settings)
 trainer.add_step_callback(lambda step, *_: trainer.stop() if step == STOPPED_AT else None)
-widgets.Dashboard(trainer).show()
+dashboard = widgets.Dashboard(trainer)
+dashboard.show()
 stopped = await trainer.train_async()
 
 # %% [markdown]

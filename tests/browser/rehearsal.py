@@ -98,6 +98,7 @@ class Rehearsal:
             eval_rows=40,
             awaited=awaited,
             memory_limit_gb=4.0,
+            folder="runs/run-001",
             config={"max_grad_norm": 1.0, "learning_rate": 2e-4, "output_dir": "runs"},
         )
         yield self._evaluated(0)
@@ -159,6 +160,7 @@ class Rehearsal:
             peak_gb=1.23,
             elapsed=time.monotonic() - self._began,
             num_tokens=960 * step,
+            total_tokens=2400 * step,
             grad_norm=math.nan if broken else 0.62 + 0.3 * wobble + (1.4 if step % 23 == 0 else 0),
             active_gb=1.05 + 0.1 * wobble,
             cache_gb=0.2 - 0.1 * wobble,

@@ -1,5 +1,7 @@
 """A run's page put together from its events, what can be read from its canvas, and what a hand does to it."""
 
+from typing import Any
+
 from tunebook.events import EndReason, RunEnded, RunStarted, StepEvent
 from tunebook_widgets.dashboard.live import LiveView
 from tunebook_widgets.dashboard.progress import Progress
@@ -37,6 +39,7 @@ def run_of(
     model: str = "example/model",
     awaited: bool = True,
     output_dir: str | None = None,
+    **started: Any,
 ) -> Progress:
     run = Progress()
     total = total or len(losses)
@@ -50,6 +53,8 @@ def run_of(
             eval_rows=2,
             awaited=awaited,
             config={"learning_rate": 2e-4, "output_dir": output_dir},
+            folder=None if output_dir is None else f"{output_dir}/run-001",
+            **started,
         )
     )
     for step, loss in enumerate(losses, start=1):

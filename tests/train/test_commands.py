@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from tests.makers.small_runs import PLAIN, asking, make, same, weights
+from tests.makers.small_runs import PLAIN, SETTINGS, asking, make, same, weights
+from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import (
     CheckpointSaved,
     Command,
@@ -14,6 +15,7 @@ from tunebook.events import (
     EvalEvent,
     LearningRateChanged,
     Notice,
+    RunStarted,
     StepEvent,
     Working,
 )
@@ -89,14 +91,36 @@ def test_a_discarded_run_leaves_the_weights_as_it_found_them_and_no_checkpoint_m
     assert "The weights are as they were before this run; checkpoints it wrote stay." in notices
 
 
-def test_where_too_much_is_trained_to_keep_a_copy_a_discard_says_so(tiny_folder, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("tunebook.train.kept.snapshots.DISCARD_SHARE", 0.0)
-    trainer = asking(make(tiny_folder, rows, tmp_path, **PLAIN), 1, Command.DISCARD)
+def test_a_discard_puts_every_weight_of_a_model_back_where_a_copy_fits(tiny_folder, rows, tmp_path):
+    trainer = asking(trained_whole(tiny_folder, rows, tmp_path), 4, Command.DISCARD)
+    found = weights(trainer)
+    result = trainer.train()
+    assert (result.reason, len(result.steps)) == (EndReason.DISCARDED, 5)
+    assert same(weights(trainer), found)
+    [started] = [event for event in read_events(result.run_folder) if isinstance(event, RunStarted)]
+    assert started.discards
+
+
+def test_where_no_copy_fits_the_run_says_so_before_its_first_step(tiny_folder, rows, tmp_path, monkeypatch):
+    trainer = asking(trained_whole(tiny_folder, rows, tmp_path), 1, Command.DISCARD)
+    copy = sum(array.nbytes for array in weights(trainer).values())
+    need = trainer.memory().total
+    monkeypatch.setattr("tunebook.machine.runtime.training_limit_gb", lambda: (need + copy // 2) / 1e9)
     found = weights(trainer)
     result = trainer.train()
     assert not same(weights(trainer), found)
-    notices = [event.text for event in read_events(result.run_folder) if isinstance(event, Notice)]
-    assert any("load the model again" in text for text in notices)
+    events = list(read_events(result.run_folder))
+    assert not events[0].discards
+    assert "cannot be discarded" in events[1].text
+    assert "load the model again" in events[1].text
+
+
+def trained_whole(folder, rows, out):
+    """A trainer of every weight of the model in `folder`."""
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=128, full_finetuning=True)
+    trainer = Trainer(model, train_dataset=rows, args=TrainingConfig(**{**SETTINGS, **PLAIN, "output_dir": str(out)}))
+    trainer.subscribe(lambda event: None)
+    return trainer
 
 
 def test_a_step_says_what_memory_is_held_and_what_is_kept_for_reuse(changed):

@@ -21,6 +21,8 @@ def test_a_termination_ends_the_run_with_a_checkpoint_and_a_result(tiny_folder, 
     result = trainer.train()
     assert result.reason is EndReason.STOPPED
     assert [path.name for path in checkpoint_folders(result.run_folder)][-1] == "step-00005"
+    where = f"It is kept in {tmp_path / 'run-001'}, and goes on with trainer.train(resume_from_checkpoint=True)."
+    assert where in result.message
 
 
 def test_a_stop_file_ends_the_run_and_is_taken_away(tiny_folder, rows, tmp_path):

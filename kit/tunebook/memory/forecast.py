@@ -23,6 +23,7 @@ from ..models.loaded import Loaded
 from ..models.tensors import flat
 from ..tokens.batch_order import padded_width, steps_per_epoch, windows
 from ..tokens.stored_rows import lengths_of
+from ..train.kept.snapshots import trains_little
 from .footprint import BatchShape, Estimate, Facts, Remedy, facts_of, put_together, readable
 
 WORTH_SAYING = 0.02  # share of the total a remedy must save
@@ -104,8 +105,21 @@ def settled(
     return config, []
 
 
-def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded]) -> bool:
+def start_fits(model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encoded]) -> bool:
+    """Whether a copy of the trained weights, to discard the run with, fits beside the run that `config` settles."""
+    if trains_little(model.loaded.module):
+        return True
+    copy = sum(array.nbytes for array in flat(model.loaded.module.trainable_parameters()).values())
+    if _surely_fits(model.loaded, config, rows, beside=copy):
+        return True
+    need = estimate(model, config, rows=rows)
+    return need.total + copy <= need.device
+
+
+def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded], *, beside: int = 0) -> bool:
     """Whether a bound far above any estimate is within what there is, so that a small run need not be measured.
+
+    `beside` are bytes that are to be there as well.
 
     It takes 16 float32 numbers for each parameter; for each token 8 for every row and column of a matrix (a layer
     keeps one or two); and for each layer and token 12 scores per token and head of 16 numbers, or states of that size.
@@ -116,7 +130,7 @@ def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded]
     depth, width = len(layers_of(loaded.module)), max(min(value.shape, default=0) for value in parameters)
     sides = sum(value.size // value.shape[-1] + value.size // value.shape[-2] for value in parameters if value.ndim > 1)
     scores = 3 * width * depth * (batch.tokens + 1024)
-    bound = 64 * sum(value.size for value in parameters) + batch.rows * batch.tokens * (32 * sides + scores)
+    bound = 64 * sum(value.size for value in parameters) + batch.rows * batch.tokens * (32 * sides + scores) + beside
     return bound <= runtime.training_limit_gb() * 1e9
 
 

@@ -3,6 +3,6 @@
 `loop.py` says what comes when, `step.py` makes the numbers of a step, `kept/` is what is left on the disk for a run to
 go on from. An optimizer or a schedule is added in `optim/`.
 
-Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/identity`, `loop`, `optim`, `passes/self_test`, `plan`,
-`start`, `step`.
+Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/identity`, `kept/snapshots`, `loop`, `optim`,
+`passes/self_test`, `plan`, `start`, `step`.
 """

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..events import CheckpointSaved, Command, EndReason, Event, LearningRateChanged, Notice, Working
+from ..events import Command, EndReason, Event, LearningRateChanged, Notice, Working
 from ..machine import runtime
 from ..machine.interrupts import held_back
-from ..models.tensors import flat
 from ..runs.controls import Controls
 from ..runs.ending_interrupts import Interrupts
 from ..tokens.feed import Portion
@@ -26,9 +25,10 @@ from .commands import why_not
 from .divergence import Astray
 from .endings import STEPS_NOT_FINITE, TORN, explained
 from .evaluation import best_of, patience_is_lost
-from .kept.checkpoint import Checkpoint, save_checkpoint
-from .kept.saving import NOT_ON_THE_DISK, SaveSchedule, checkpoint_bytes, said_of_the_disk
-from .kept.snapshots import KeptWeights
+from .kept.checkpoint import Checkpoint
+from .kept.saves import Saves
+from .kept.saving import NOT_ON_THE_DISK, checkpoint_bytes, said_of_the_disk
+from .kept.snapshots import NO_DISCARD, KeptWeights
 from .looks import Looks, Samples
 from .owed import Owed
 from .passes.first_step import settled_forms, take_up_forms
@@ -65,11 +65,12 @@ class Run:
             skip_unreadable=plan.skip_unreadable,
         )
         self.notices += self._stepper.notices
-        self._kept, self._owed = KeptWeights(self._module), Owed()
-        self._save_schedule = SaveSchedule(plan.config)
-        self._saved_step: int | None = None
+        self._kept, self._owed = KeptWeights(self._module, start_fits=plan.start_fits), Owed()
+        self.notices += [] if self._kept.keeps_start else [NO_DISCARD]
+        self._saves = Saves(plan, self._stepper, self._kept, self._owed)
         self._astray = Astray(self._module, self._stepper, self._kept, plan.config)
         self.samples = Samples(plan.prompts)
+        self._awaited = False
         self.looks = Looks(plan, self._kept, self._owed, self.samples, self.controls, self._listen)
 
     @property
@@ -84,7 +85,7 @@ class Run:
         self._kept.best = checkpoint.best_weights
         self.progress = RunProgress.from_plain(checkpoint.progress)
         take_up_forms(self._stepper, self.progress)
-        self._saved_step = self.step
+        self._saves.step = self.step
 
     def events(self, *, awaited: bool) -> Generator[Event, None, None]:
         """Everything that happens, in order, ending with RunEnded whatever ends the run.
@@ -93,6 +94,7 @@ class Run:
         again after RunEnded.
         """
         failure: Exception | None = None
+        self._awaited = awaited
         try:
             try:
                 reason = yield from self._begin_and_train(awaited=awaited)
@@ -115,7 +117,8 @@ class Run:
             self._kept.keep_start()
             runtime.reset_peak_memory()
             self.progress.start_clock()
-            self._owed.add(run_started(self.plan, self.step, awaited=awaited))
+            discards = self._kept.keeps_start
+            self._owed.add(run_started(self.plan, self.step, awaited=awaited, folder=self.folder, discards=discards))
         size = checkpoint_bytes(self._module, self._stepper.optimizer, self._config)
         try:
             with runtime.memory_for_training():
@@ -145,7 +148,8 @@ class Run:
         if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:
             yield Notice(step=self.step, text=NOT_ON_THE_DISK)
         detail = f"{type(failure).__name__}: {failure}" if failure is not None else self._astray.cause
-        yield run_ended(self.plan, self.progress, reason, detail)
+        kept_in = self.folder if self._saves.step == self.step > 0 else None
+        yield run_ended(self.plan, self.progress, reason, detail, kept_in=kept_in, awaited=self._awaited)
 
     def _train(self) -> Generator[Event, None, EndReason]:
         self._stepper.optimizer.lay_out(self._module)
@@ -155,7 +159,7 @@ class Run:
         if _is_due(self._config.sample_steps, self.step) or self.samples.were_begun(self.step):
             yield from self._sample()
         portions = self.plan.feed.portions(self.progress.place)
-        self._save_schedule.start()
+        self._saves.schedule.start()
         while True:
             yield from self._between_steps()
             if self.controls.stopping:
@@ -173,7 +177,7 @@ class Run:
                 yield from self._evaluate()
             if _is_due(self._config.sample_steps, self.step):
                 yield from self._sample()
-            if self._save_schedule.is_due(self.step):
+            if self._saves.schedule.is_due(self.step):
                 yield from self._save()
             if _is_due(CACHE_STEPS, self.step):
                 mx.clear_cache()
@@ -220,7 +224,7 @@ class Run:
         yield from self._owed.told()
 
     def _why_not(self, command: Command) -> str | None:
-        saved = self._saved_step
+        saved = self._saves.step
         return why_not(command, self.plan, self.progress, self.samples, folder=self.folder, saved_step=saved)
 
     def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
@@ -266,7 +270,7 @@ class Run:
         if self._stepper.is_torn:
             yield Notice(step=self.step, text=TORN)
             return
-        if self.folder is None or self._saved_step == self.step:
+        if self.folder is None or self._saves.step == self.step:
             return
         if may_be_astray and self._is_astray():
             text = (
@@ -274,26 +278,7 @@ class Run:
             )
             yield Notice(step=self.step, text=text)
             return
-        began = time.monotonic()
-        checkpoint = Checkpoint(
-            weights=flat(self._module.trainable_parameters()),
-            optimizer_state=self._stepper.optimizer.state,
-            best_weights=self._kept.best,
-            identity=self.plan.identity,
-            progress=self.progress.as_plain(),
-        )
-        try:
-            self.see_to_folder()
-            path = save_checkpoint(self.folder, self.step, checkpoint, keep=self._config.save_total_limit)
-        except (OSError, RuntimeError) as error:  # a full disk, or MLX out of memory
-            yield Notice(step=self.step, text=f"No checkpoint was written at step {self.step}. {error}")
-        else:
-            with held_back():
-                self._saved_step = self.step
-                self._owed.add(CheckpointSaved(step=self.step, path=str(path)))
-            yield from self._owed.told()
-        finally:
-            self._save_schedule.tried(time.monotonic() - began)
+        yield from self._saves.write(self.progress, self.folder, self.see_to_folder)
 
 
 def _is_due(every: int | None, step: int) -> bool:

@@ -27,6 +27,7 @@ class RunPlan:
     eval_rows: Sequence[Encoded]  # held out to measure with; may be none
     max_seq_length: int
     skip_unreadable: bool = False  # leave rows out that cannot be opened when they are needed
+    start_fits: bool = True  # whether the weights it finds can be kept beside it, to be put back by a discard
     prompts: Sequence[Prompt] = ()  # what samples are taken of
     base: Callable[[], str]  # `identity.base_of` the model; asked for where the run is kept, and dear
 

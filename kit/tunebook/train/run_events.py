@@ -3,9 +3,12 @@
 A plan, the progress and the outcome of a step come in; records and sentences go out. When they are told is the loop's.
 """
 
+from pathlib import Path
+
 from ..events import EndReason, RunEnded, RunStarted, StepEvent
 from ..machine import runtime
 from ..models.adapters import parameter_counts
+from ..runs.resuming import as_typed, resume_line
 from ..tokens.batch_order import padding_share
 from ..tokens.stored_rows import lengths_of
 from .endings import closing_sentence
@@ -14,7 +17,7 @@ from .progress import RunProgress
 from .step import Outcome
 
 
-def run_started(plan: RunPlan, step: int, *, awaited: bool) -> RunStarted:
+def run_started(plan: RunPlan, step: int, *, awaited: bool, folder: Path | None, discards: bool) -> RunStarted:
     """What is about to be trained, `step` steps being done."""
     trainable, total = parameter_counts(plan.loaded.module)
     known = plan.feed.known
@@ -29,6 +32,8 @@ def run_started(plan: RunPlan, step: int, *, awaited: bool) -> RunStarted:
         padding_share=padding_share(lengths_of(known), plan.config, max_seq_length=plan.max_seq_length),
         awaited=awaited,
         memory_limit_gb=runtime.memory().limit_gb,
+        discards=discards,
+        folder=None if folder is None else as_typed(folder, plan.config.output_dir),
         config=plan.config.as_plain(),
     )
 
@@ -53,13 +58,19 @@ def step_taken(plan: RunPlan, progress: RunProgress, outcome: Outcome) -> StepEv
     )
 
 
-def run_ended(plan: RunPlan, progress: RunProgress, reason: EndReason, detail: str = "") -> RunEnded:
-    """`detail` is what went wrong in a run that failed or diverged."""
+def run_ended(
+    plan: RunPlan,
+    progress: RunProgress,
+    reason: EndReason,
+    detail: str = "",
+    *,
+    kept_in: Path | None = None,
+    awaited: bool = False,
+) -> RunEnded:
+    """`detail` is what went wrong in a run that failed or diverged, `kept_in` the folder with its last step."""
     elapsed = progress.elapsed
-    return RunEnded(
-        step=progress.step,
-        total_steps=plan.total_steps,
-        reason=reason,
-        message=closing_sentence(reason, progress.step, plan.total_steps, elapsed, progress.evals, detail),
-        elapsed=elapsed,
-    )
+    sentence = closing_sentence(reason, progress.step, plan.total_steps, elapsed, progress.evals, detail)
+    if kept_in is not None and reason in (EndReason.STOPPED, EndReason.INTERRUPTED, EndReason.FAILED):
+        place, output_dir = as_typed(kept_in, plan.config.output_dir), plan.config.output_dir
+        sentence += f" It is kept in {place}, and goes on with {resume_line(place, output_dir, awaited=awaited)}."
+    return RunEnded(step=progress.step, total_steps=plan.total_steps, reason=reason, message=sentence, elapsed=elapsed)

@@ -51,7 +51,7 @@ def test_a_best_that_was_not_kept_is_said(layer):
 
 
 def test_a_discard_says_when_so_much_is_trained_that_the_start_was_not_kept(layer):
-    kept = KeptWeights(layer)
+    kept = KeptWeights(layer, start_fits=False)
     kept.keep_start()
     set_to(layer, 2.0)
     assert "load the model again" in kept.put_start_back()

@@ -87,7 +87,7 @@ def test_below_a_view_no_page_draws_stands_a_table_until_one_does(kernel):
     comm = _begin(kernel, steps=400, seconds=0.05)
     seen = kernel.watch(seconds=8, until=lambda message: "<table>" in _html(message))
     kernel.press(comm, {"ready": True})
-    kernel.watch(seconds=3, until=lambda message: message["msg_type"] == "update_display_data" and not _html(message))
+    kernel.watch(seconds=3, until=lambda message: "shown here live" in _html(message))
     kernel.press(comm, {"command": "stop"})
     kernel.watch(seconds=5, until=_says("ended: stopped"))
     assert "of 400" in _html(seen[-1])

@@ -73,7 +73,7 @@ def test_in_a_synchronous_cell_the_button_is_disabled_and_says_why(chromium, lab
     with rehearsing_notebook(chromium, lab, "sync.ipynb", "steps=20, seconds=0.2", SYNCHRONOUS) as notebook:
         notebook.run_all()
         page = notebook.page
-        stop = page.get_by_role("button", name="Stop and save")
+        stop = page.get_by_role("button", name="Stop")
         expect(page.locator(".tunebook-headline")).to_contain_text(re.compile("Step [5-9] of 20"), timeout=20_000)
         expect(stop).to_be_disabled()
         expect(stop).to_have_attribute("title", rehearsal_reason := page.locator(".tunebook-reason").inner_text())

@@ -39,8 +39,10 @@ def test_the_traits_decode_to_the_steps_that_were_fed(steps):
         run.add(event)
         view.publish(run)
     decoded = np.frombuffer(view.sealed + view.recent, "<f4").reshape(-1, len(COLUMNS))
-    fed = np.array([[getattr(event, name) for name in COLUMNS] for event in events], "f4")
-    np.testing.assert_array_equal(decoded, fed)
+    told = [name for name in COLUMNS if name != "all_tokens_sec"]
+    fed = np.array([[getattr(event, name) for name in told] for event in events], "f4")
+    np.testing.assert_array_equal(decoded[:, : len(told)], fed)
+    assert np.isnan(decoded[:, len(told) :]).all()  # this trainer counts trained tokens alone
     assert len(view.recent) <= 512 * 4 * len(COLUMNS)
 
 
@@ -51,6 +53,14 @@ def test_a_number_a_trainer_does_not_say_is_nan_in_its_column():
     row = dict(zip(COLUMNS, np.frombuffer(view.recent, "<f4"), strict=True))
     assert math.isnan(row["active_gb"])
     assert row["peak_gb"] == 1.5
+
+
+def test_all_tokens_of_a_step_are_counted_per_second_of_the_time_its_trained_ones_took():
+    run = started_run(total=2)
+    for step, (trained, every) in enumerate([(100, 400), (250, 1000)], start=1):  # since the run began
+        run.add(step_event(step, total=2, tokens_sec=50.0, num_tokens=trained, total_tokens=every))
+    # 100 trained tokens in 2 s beside 400 in all, then 150 in 3 s beside 600.
+    np.testing.assert_allclose(run.column("all_tokens_sec"), [400 / 2, 600 / 3])
 
 
 def test_the_state_is_strict_json_whatever_is_not_finite():

@@ -1,5 +1,7 @@
 """The page of a run in a real browser, alone: its buttons, its texts, and a state that comes later."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -75,6 +77,24 @@ def test_a_run_is_discarded_only_by_a_second_press(chromium):
     page.context.close()
 
 
+def test_a_run_that_cannot_be_discarded_says_so_before_it_is_pressed(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9, discards=False)))
+    discard = page.get_by_role("button", name="Discard")
+    expect(discard).to_be_disabled()
+    expect(discard).to_have_attribute("title", re.compile("load the model again"))
+    discard.dispatch_event("click")
+    assert asked_of(page) == []
+    page.context.close()
+
+
+def test_stop_says_where_the_run_is_kept_and_the_line_that_goes_on(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9, output_dir="runs")))
+    means = page.get_by_role("button", name="Stop").get_attribute("title") or ""
+    page.context.close()
+    assert "kept in runs/run-001" in means
+    assert "await trainer.train_async(resume_from_checkpoint=True)" in means
+
+
 def test_where_the_kernel_cannot_hear_every_button_says_so_and_sends_nothing(chromium):
     page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9, awaited=False)))
     for button in page.locator(".tunebook-header button").all():
@@ -139,7 +159,7 @@ def test_a_blind_choice_is_counted_for_whom_it_was_and_told_to_the_kernel(chromi
 
 def test_a_press_of_stop_is_sent_once_and_answered_by_the_page_itself(chromium):
     page = open_widget(chromium, view_of(run_of([3.0, 2.5], total=9, output_dir="runs")))
-    page.get_by_role("button", name="Stop and save").click()
+    page.get_by_role("button", name="Stop").click()
     expect(page.locator(".tunebook-headline")).to_have_text("Stopping after step 3…")
     expect(page.get_by_role("button", name="Stopping…")).to_be_disabled()
     assert asked_of(page) == [{"command": "stop"}]

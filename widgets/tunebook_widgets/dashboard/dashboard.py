@@ -108,6 +108,7 @@ class Dashboard:
         begins = isinstance(event, RunStarted) or not self._run.running
         if begins:
             self._run = Progress()
+            self._run.trainer = _name_of(self._trainer)
         self._run.add(event)
         if begins:
             self._screen.begin(self._run)
@@ -199,6 +200,13 @@ def _supersede(trainer: TrainerLike, dashboard: Dashboard) -> None:
     older = older() if older is not None else None
     if older is not None:
         older._retire()
+
+
+def _name_of(trainer: TrainerLike | None) -> str:
+    """What the notebook calls a trainer; `trainer` where it has no name there."""
+    shell = get_ipython()
+    names = shell.user_ns.items() if shell is not None and trainer is not None else ()
+    return next((name for name, value in names if value is trainer and not name.startswith("_")), "trainer")
 
 
 def _screen(on_request: Callable[[Request], object] | None) -> Screen | None:

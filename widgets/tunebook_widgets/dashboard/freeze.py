@@ -94,6 +94,9 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
         rows.append(
             ("Tokens", f"{run.last.num_tokens:,} trained, {np.median(run.column('tokens_sec')):,.0f} per second")
         )
+        if run.last.total_tokens:
+            speed = f", {np.nanmedian(run.column('all_tokens_sec')):,.0f} per second"
+            rows.append(("With padding", f"{run.last.total_tokens:,} tokens in all{speed}"))
         rows.append(("Peak memory", f"{run.last.peak_gb:.2f} GB"))
     if end is not None and end.message:
         rows.append(("Ended", visible(end.message)))

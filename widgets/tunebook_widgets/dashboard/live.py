@@ -17,6 +17,8 @@ import traitlets
 from tunebook.events import Command, Request
 
 from ..esm import VIEW, esm
+from .freeze import Bundle
+from .going_on import lost_kernel, stop_means, without_page
 from .progress import COLUMNS, Progress
 from .wording import headline
 
@@ -44,6 +46,9 @@ class LiveView(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)  # what changes all the time, see `state_of`
     record = traitlets.Dict().tag(sync=True)  # what is added to now and then, see `record_of`
     samples = traitlets.List().tag(sync=True)  # [step, prompt, text] of what the model wrote
+    # The outputs a run has left, for a page that was loaded again and is not told of them: {} or, of the view with the
+    # id "of", "outputs": [data, metadata] of the upper and of the lower one.
+    frozen = traitlets.Dict().tag(sync=True)
     picks = traitlets.List().tag(sync=True)  # from the page: {"prompt", "pick"} of each blind choice made
 
     def __init__(
@@ -56,16 +61,18 @@ class LiveView(anywidget.AnyWidget):
         super().__init__(mode=mode)
         self._on_request = on_request
         self._on_ready = on_ready
+        self._in_place = "A training run is shown here live."
         self._sealed_rows = 0
         self._samples_seen = -1
         self.on_msg(self._receive)
 
     def __repr__(self) -> str:
         """What a notebook shows that was saved in the middle of a run and opened without its kernel."""
-        return "A training run was shown here live. Run the cell again to see one."
+        return self._in_place
 
     def publish(self, run: Progress) -> None:
         """Send the state of `run`. Cheap enough for a few times a second at any length of history."""
+        self._in_place = without_page(run)
         with self.hold_sync():
             if run.steps - self._sealed_rows >= _recent_rows(run.steps):
                 self.sealed = _bytes(run.rows())
@@ -76,6 +83,10 @@ class LiveView(anywidget.AnyWidget):
                 self._samples_seen = len(run.samples)
                 self.samples = _timeline(run)
             self.state = state_of(run, can_send=self._on_request is not None)
+
+    def leave(self, *outputs: tuple[Bundle, dict[str, Any]]) -> None:
+        """Tell the page which outputs stand in place of this view when the run has ended."""
+        self.frozen = {"of": self.model_id, "outputs": [list(output) for output in outputs]}
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         match content:
@@ -97,13 +108,15 @@ def state_of(run: Progress, *, can_send: bool) -> dict[str, Any]:
         "model": run.started.model if run.started else "",
         "stop": _buttons(run, can_send),
         "offered": _offered(run),
-        "saves": run.started is not None and bool(run.started.config.get("output_dir")),
         "pending": sorted(run.pending),
         "working": [run.working.what, run.working.done, run.working.total] if run.working else None,
         "step": run.last.step if run.last else 0,
         "total_steps": run.total_steps,
         "elapsed": run.ended.elapsed if run.ended else run.last.elapsed if run.last else 0.0,
         "seconds_left": run.seconds_left,
+        "stop_means": stop_means(run),
+        "discards": run.started is not None and run.started.discards,
+        "lost": lost_kernel(run),
         "told": run.told,
     }
 

@@ -8,13 +8,14 @@ The live view stands there only while a run is going on, so what is saved afterw
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from IPython.display import display, update_display
 
-from tunebook.events import Event, Request, RunEnded
+from tunebook.events import CheckpointSaved, Event, Request, RunEnded
 
 from .freeze import Bundle, frozen_picture, frozen_table
+from .going_on import note_below
 from .progress import Progress
 from .reattach import Reattach
 from .status import NO_ANYWIDGET, status_table
@@ -30,6 +31,7 @@ SECONDS_TO_SHOW = 3.0  # a page that has not drawn the live view by then is take
 SECONDS_BETWEEN_TABLES = 1.0
 
 _EMPTY: Bundle = {"text/html": "", "text/plain": ""}
+_BELOW = {"tunebook": "below"}  # metadata by which a page knows the lower output (view/frozen.js)
 
 
 class NotebookScreen:
@@ -46,9 +48,11 @@ class NotebookScreen:
         self._view: LiveView | None = None
         self._began = 0.0  # when the view was shown
         self._ready = False  # a page has drawn it
+        self._pages = 0  # that have, one after the other
         self._last_table = float("-inf")
         self._table_shown = False
         self._shown = False
+        self._frozen: list[tuple[Bundle, dict[str, Any]]] = []  # the upper output and the lower, when a run has ended
         self._upper = f"tunebook-{uuid.uuid4().hex}"
         self._lower = f"{self._upper}-table"
 
@@ -59,9 +63,9 @@ class NotebookScreen:
 
     def begin(self, run: Progress) -> None:
         """Show a run that has just started: where the dashboard already is, else in the cell that is running now."""
-        older = self._view
+        older, self._frozen = self._view, []
         if self._form == "widget":
-            self._view, self._ready = self._new_view("live"), False
+            self._view, self._ready, self._pages = self._new_view("live"), False, 0
             self._view.publish(run)
             self._began = time.monotonic()
             self._reattach.begin()
@@ -75,7 +79,7 @@ class NotebookScreen:
         now = time.monotonic()
         if isinstance(event, RunEnded):
             self._freeze(run)
-        elif self._view is not None and self._throttle.allows(event, now):
+        elif self._view is not None and (self._throttle.allows(event, now) or _is_first_checkpoint(run, event)):
             self._view.publish(run)
             self._stand_in(run, now)
             self._throttle.took(time.monotonic() - now)
@@ -119,6 +123,9 @@ class NotebookScreen:
 
     def _page_is_there(self) -> None:
         self._ready = True
+        self._pages += 1
+        if self._frozen and self._view is not None:
+            self._view.leave(*self._frozen)
 
     def _stand_in(self, run: Progress, now: float) -> None:
         """Below a live view that no page draws, a table of numbers; it goes when a page does.
@@ -129,29 +136,32 @@ class NotebookScreen:
             return
         if self._ready and self._table_shown:
             self._table_shown = False
-            update_display(_EMPTY, raw=True, display_id=self._lower)
+            update_display(note_below(run), raw=True, metadata=_BELOW, display_id=self._lower)
         late = now - self._began > SECONDS_TO_SHOW and now - self._last_table >= SECONDS_BETWEEN_TABLES
         if not self._ready and late:
             self._table_shown, self._last_table = True, now
-            update_display(status_table(run), raw=True, display_id=self._lower)
+            update_display(status_table(run), raw=True, metadata=_BELOW, display_id=self._lower)
 
     def _freeze(self, run: Progress) -> None:
         # Drawing the picture takes a moment, so the view says at once that the run is over. It is left open: a page
-        # loaded again during the run has lost the display id, and goes on showing the view.
+        # loaded again during the run has lost the display id, and is given what stands there by the view.
         if self._view is not None:
             self._view.publish(run)
         self._reattach.end()
+        self._frozen = [frozen_picture(run), (frozen_table(run), _BELOW)]
         self._put(run, update_display)
+        if self._view is not None and self._pages > 1:
+            self._view.leave(*self._frozen)
 
     def _put(self, run: Progress, put: Callable[..., object]) -> None:
         """Fill both outputs as the run stands, with `display` (new outputs) or `update_display` (those there)."""
         if run.ended is not None:
-            picture, metadata = frozen_picture(run)
+            (picture, metadata), (table, below) = self._frozen or [frozen_picture(run), (frozen_table(run), _BELOW)]
             put(picture, raw=True, metadata=metadata, display_id=self._upper)
-            put(frozen_table(run), raw=True, display_id=self._lower)
+            put(table, raw=True, metadata=below, display_id=self._lower)
         elif self._view is not None:
             put(self._view, display_id=self._upper)
-            put(_EMPTY, raw=True, display_id=self._lower)
+            put(note_below(run), raw=True, metadata=_BELOW, display_id=self._lower)
         elif self._form == "html" and run.running:
             put(status_table(run, self._hint), raw=True, display_id=self._upper)
             put(_EMPTY, raw=True, display_id=self._lower)
@@ -161,6 +171,11 @@ class NotebookScreen:
             )
             put(_text(waiting), raw=True, display_id=self._upper)
             put(_EMPTY, raw=True, display_id=self._lower)
+
+
+def _is_first_checkpoint(run: Progress, event: Event) -> bool:
+    """From here on the page says another line, should the kernel be lost: it is told at once."""
+    return isinstance(event, CheckpointSaved) and len(run.checkpoints) == 1
 
 
 def has_anywidget() -> bool:

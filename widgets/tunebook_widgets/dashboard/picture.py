@@ -151,8 +151,12 @@ def _draw_rate(axes: Axes, run: Progress) -> None:
 
 
 def _draw_speed(axes: Axes, run: Progress) -> None:
-    axes.plot(run.column("step"), finite(run.column("tokens_sec")), color=SLATE, linewidth=1, marker=_marker(run))
-    title(axes, "Trained tokens per second")
+    step, every = run.column("step"), finite(run.column("all_tokens_sec"))
+    axes.plot(step, finite(run.column("tokens_sec")), color=SLATE, linewidth=1, marker=_marker(run), label="trained")
+    title(axes, "Tokens per second")
+    if np.isfinite(every).any():
+        axes.plot(step, every, color=SLATE, linewidth=1, linestyle=(0, (1, 1.5)), marker=_marker(run), label="all")
+        _small_legend(axes)
 
 
 def _draw_memory(axes: Axes, run: Progress) -> None:
@@ -167,8 +171,13 @@ def _draw_memory(axes: Axes, run: Progress) -> None:
         axes.axhline(limit, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     title(axes, "Memory  (GB)" if limit is None else f"Memory  (GB of {limit:.1f})")
     if run.steps:
-        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
-        axes.legend(fontsize=7, labelcolor=MUTED, ncols=3, columnspacing=1, handlelength=1.6, **place)
+        _small_legend(axes)
+
+
+def _small_legend(axes: Axes) -> None:
+    """The names of a small chart's curves, in one line beside its title."""
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
+    axes.legend(fontsize=7, labelcolor=MUTED, ncols=3, columnspacing=1, handlelength=1.6, **place)
 
 
 def _draw_bands(axes: Axes, run: Progress) -> None:

@@ -23,7 +23,8 @@ from tunebook.events import (
     Working,
 )
 
-# One column for each field of a StepEvent that changes from step to step, in the order `Progress.rows` has them.
+# One column for each field of a StepEvent that changes from step to step, and for what follows from them, in the order
+# `Progress.rows` has them.
 COLUMNS = (
     "step",
     "loss",
@@ -35,6 +36,7 @@ COLUMNS = (
     "grad_norm",
     "active_gb",  # NaN, as the next, from a trainer that does not say
     "cache_gb",
+    "all_tokens_sec",  # of all tokens of the step's batches, padding included; NaN from a trainer that does not say
 )
 
 _RECENT_STEPS = 32  # the time left is estimated from the durations of this many steps
@@ -44,6 +46,7 @@ class Progress:
     """One run, from its first event to its last. `add` every event in the order it was emitted."""
 
     def __init__(self):
+        self.trainer = "trainer"  # what the notebook calls it
         self.started: RunStarted | None = None  # None too when the trainer only speaks the step callback
         self.last: StepEvent | None = None
         self.evals: list[EvalEvent] = []
@@ -162,9 +165,16 @@ class Progress:
             event.grad_norm,
             math.nan if event.active_gb is None else event.active_gb,
             math.nan if event.cache_gb is None else event.cache_gb,
+            self._all_tokens_sec(event),
         )
         self.steps += 1
         self.last = event
         self.working = None
         self.pending.discard(Command.LEARNING_RATE)  # one that is no other than before is in force without a word
         self.total_steps = event.total_steps
+
+    def _all_tokens_sec(self, event: StepEvent) -> float:
+        """Tokens of a step's batches per second of training time, from what is counted since the run began."""
+        before = (self.last.total_tokens, self.last.num_tokens) if self.last is not None else (0, 0)
+        every, trained = event.total_tokens - before[0], event.num_tokens - before[1]
+        return event.tokens_sec * every / trained if every > 0 and trained > 0 else math.nan

@@ -10,7 +10,7 @@ from tunebook.machine.inert import visible
 
 from .freeze import Bundle
 from .progress import Progress
-from .wording import duration, headline, loss, rate
+from .wording import duration, headline, loss, rate, tokens_sec
 
 NO_ANYWIDGET = (
     "Live charts and buttons need the package anywidget: run %pip install anywidget, then restart the kernel."
@@ -45,7 +45,7 @@ def _rows(run: Progress) -> list[tuple[str, str]]:
     return [
         *rows,
         ("Learning rate", rate(last.lr)),
-        ("Tokens/s", f"{last.tokens_sec:,.0f}"),
+        ("Trained tokens/s", tokens_sec(run)),
         ("Peak memory", f"{last.peak_gb:.2f} GB"),
         ("Elapsed", duration(last.elapsed)),
     ]

@@ -19,7 +19,7 @@ from tunebook.machine.inert import one_line, visible
 
 from .freeze import frozen_table
 from .progress import Progress
-from .wording import about, duration, headline, loss, rate, rows_to_train, verdict
+from .wording import about, duration, headline, loss, rate, rows_to_train, tokens_sec, verdict
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -74,11 +74,11 @@ class TerminalScreen:
 
 
 def log_line(run: Progress, event: StepEvent) -> str:
-    """'step 12/40  loss 1.823  grad 0.41  lr 2.00e-04  1,203 tok/s  1.23 GB  38 s  about 3 min left'."""
+    """'step 12/40  loss 1.823  grad 0.41  lr 2.00e-04  1,203 of 2,310 tok/s  1.23 GB  38 s  about 3 min left'."""
     width = len(str(event.total_steps))
     norm = f"  grad {event.grad_norm:.2f}" if math.isfinite(event.grad_norm) else ""
     left = "" if run.seconds_left is None else f"  {about(run.seconds_left)} left"
     return (
         f"step {event.step:>{width}}/{event.total_steps}  loss {loss(event.loss)}{norm}  "
-        f"lr {rate(event.lr)}  {event.tokens_sec:,.0f} tok/s  {event.peak_gb:.2f} GB  {duration(event.elapsed)}{left}"
+        f"lr {rate(event.lr)}  {tokens_sec(run)} tok/s  {event.peak_gb:.2f} GB  {duration(event.elapsed)}{left}"
     )

@@ -73,6 +73,15 @@ def rate(value: float) -> str:
     return f"{value:.2e}"
 
 
+def tokens_sec(run: Progress) -> str:
+    """'1,203 of 2,310': the last step's trained tokens per second, and all of them where the trainer says."""
+    if run.last is None:
+        return "–"
+    every = run.column("all_tokens_sec")[-1]
+    trained = f"{run.last.tokens_sec:,.0f}"
+    return f"{trained} of {every:,.0f}" if math.isfinite(every) else trained
+
+
 def duration(seconds: float) -> str:
     """'8.2 s', '3 min 12 s', '2 h 05 min'."""
     if not 0 <= seconds < 1e12:

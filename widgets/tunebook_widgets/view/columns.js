@@ -20,6 +20,7 @@ export function runOf(column, total, record) {
   const run = { count: total, column, record };
   run.hasGradNorm = column.grad_norm.some(Number.isFinite);
   run.hasMemory = column.active_gb.some(Number.isFinite);
+  run.hasEvery = column.all_tokens_sec.some(Number.isFinite);
   run.smooth = smoothed(column.loss);
   run.bad = badStretches(run);
   return run;

@@ -15,14 +15,15 @@ const ACTIONS = {
 const UNHEARD =
   "This cell keeps the kernel busy, so a button cannot be heard. Use the notebook’s interrupt button ■ to stop " +
   "without losing work, or train with “await trainer.train_async()”.";
-const SAVES = "End the run after the step in progress; nothing is lost";
-const KEEPS = "End the run after the step in progress; the weights stay in this kernel, and nothing is on the disk";
+const DISCARDS = "End the run and put the weights back as they were before it; checkpoints it wrote stay";
+const NO_DISCARD =
+  "So many weights are trained that no copy of the old ones fits in memory. Stop, and load the model again to have them back.";
 const SURE_FOR = 5000; // milliseconds in which a second press of Discard counts
 
 /** The buttons; `ask(command, value)` sends a request, `say(sentence)` tells a screen reader. */
 export function controls(ask, say) {
   const group = node("div", { class: "tunebook-actions", role: "group", "aria-label": "Between two steps", hidden: "" });
-  const stop = button("Stop and save", { class: "tunebook-stop" });
+  const stop = button("Stop", { class: "tunebook-stop" });
   const discard = button("Discard", { class: "tunebook-discard" });
   const reason = node("p", { class: "tunebook-reason", id: `tunebook-reason-${Math.random().toString(36).slice(2)}` });
   const rate = rateForm((value) => send("learning_rate", value));
@@ -47,6 +48,7 @@ export function controls(ask, say) {
 
   function explain() {
     if (state.stop === "unheard") say(UNHEARD);
+    else if (!state.discards) say(NO_DISCARD);
   }
 
   function end(command) {
@@ -96,9 +98,10 @@ export function controls(ask, say) {
     stop.hidden = ended;
     discard.hidden = ended || !running;
     for (const each of [stop, discard]) disable(each, unheard || !running);
-    stop.textContent = !running ? "Stopping…" : state.saves ? "Stop and save" : "Stop";
-    stop.title = unheard ? UNHEARD : !running ? "" : state.saves ? SAVES : KEEPS;
-    discard.title = unheard ? UNHEARD : "End the run and put the weights back as they were before it";
+    stop.textContent = running ? "Stop" : "Stopping…";
+    stop.title = unheard ? UNHEARD : !running ? "" : (state.stop_means ?? "");
+    discard.title = unheard ? UNHEARD : state.discards ? DISCARDS : NO_DISCARD;
+    disable(discard, unheard || !running || !state.discards);
     reason.textContent = unheard ? UNHEARD : "";
     reason.hidden = !unheard;
     for (const each of [stop, discard])

@@ -5,8 +5,10 @@
 
 import { firstSteps, readRun } from "./columns.js";
 import { controls } from "./controls.js";
+import { keepFrozen } from "./frozen.js";
 import { headerView, isBetweenSteps, showClock, showHeader, showNotices, showNumbers } from "./header.js";
 import { linkedCharts } from "./linked.js";
+import { lostView, watchKernel } from "./kernel.js";
 import { node } from "./page.js";
 import { player } from "./player.js";
 import { CHARTS, plotsOf } from "./plots.js";
@@ -16,6 +18,7 @@ import { count, gigabytes, loss, rate, short } from "./words.js";
 
 const ANNOUNCE_EVERY = 10_000; // milliseconds between two sentences for a screen reader
 const TICK_EVERY = 500; // milliseconds between two looks at the clock
+const KEEP_AFTER = 1000; // milliseconds; a page that was there from the start has the outputs by then
 const TABLE_ROWS = 12; // evenly spaced steps of the table that says the curves in numbers
 
 export default { render };
@@ -33,6 +36,8 @@ function render({ model, el }) {
     announced = { at: performance.now(), phase: state.phase };
     spoken.textContent = sentence;
   };
+  const kernel = watchKernel(model.widget_manager, () => showWords());
+  const lost = lostView(say);
   const buttons = controls((command, value) => {
     model.send(value === undefined ? { command } : { command, value });
     showWords();
@@ -58,6 +63,7 @@ function render({ model, el }) {
     buttons.form,
     header.headline,
     buttons.reason,
+    lost.root,
     header.progress,
     ...(replay ? [replay.root] : []),
     header.list,
@@ -68,7 +74,11 @@ function render({ model, el }) {
     spoken,
   );
 
+  /** "gone" or "unreached" where a run that goes on has nobody behind it, else "". */
+  const lostKernel = () => (state.phase === "running" ? kernel.lost() : "");
+
   function headline() {
+    if (lostKernel()) return lost.headline(lostKernel(), state);
     if (!buttons.stopping) return state.headline ?? "";
     const step = isBetweenSteps(state) ? state.step : state.step + 1;
     return `Stopping after step ${count(step)}…`;
@@ -113,16 +123,25 @@ function render({ model, el }) {
   }
 
   function showWords() {
-    buttons.show({ ...state, learning_rate: run.record.learning_rate });
-    const phase = buttons.stopping ? "stopping" : (state.phase ?? "running");
+    const gone = lostKernel();
+    lost.show(gone, state.lost ?? ["", ""]);
+    buttons.show({ ...state, learning_rate: run.record.learning_rate, stop: gone ? "absent" : state.stop });
+    const phase = gone || (buttons.stopping ? "stopping" : (state.phase ?? "running"));
     showHeader(header, root, state, { phase, headline: headline() });
   }
 
   function showTime() {
-    const running = state.phase === "running" || state.phase === "stopping";
+    const running = (state.phase === "running" || state.phase === "stopping") && !lostKernel();
     const since = running ? (performance.now() - heard.at) / 1000 : 0;
     const left = state.seconds_left ?? null;
-    showClock(header, (state.elapsed ?? 0) + since, left === null || state.phase !== "running" ? null : Math.max(left - since, 0));
+    showClock(header, (state.elapsed ?? 0) + since, left === null || state.phase !== "running" || lostKernel() ? null : Math.max(left - since, 0));
+  }
+
+  /** Where a page was loaded again, the notebook in it is not told what stands in place of this view. */
+  let keeping = 0;
+  function keep() {
+    const { of, outputs } = model.get("frozen") ?? {};
+    if (of) keeping = setTimeout(() => keepFrozen(model.widget_manager, of, outputs), KEEP_AFTER);
   }
 
   el.append(root);
@@ -132,6 +151,8 @@ function render({ model, el }) {
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) replay.finish();
     else replay.start();
   } else {
+    model.on("change:frozen", keep);
+    keep();
     model.on("change:state", takeIn); // one message carries all traits, and the state is in every one
     takeIn();
     model.send({ ready: true });
@@ -139,9 +160,12 @@ function render({ model, el }) {
 
   return () => {
     clearInterval(timer);
+    clearTimeout(keeping);
+    kernel.close();
     replay?.close();
     charts.close();
     model.off("change:state", takeIn);
+    model.off("change:frozen", keep);
   };
 }
 
@@ -150,7 +174,7 @@ function heldOutAt(run, step) {
 }
 
 /** [swatch, label, value] of a step, for the tooltip. */
-function tooltipRows({ column, smooth, record, hasGradNorm, hasMemory }, step, index) {
+function tooltipRows({ column, smooth, record, hasGradNorm, hasMemory, hasEvery }, step, index) {
   const held = heldOutAt({ record }, step);
   return [
     ["raw", "loss", loss(column.loss[index])],
@@ -158,7 +182,8 @@ function tooltipRows({ column, smooth, record, hasGradNorm, hasMemory }, step, i
     ...(held ? [["held", "held-out", loss(held[1])]] : []),
     ...(hasGradNorm ? [["grad", "gradient norm", short(column.grad_norm[index])]] : []),
     ["rate", "learning rate", rate(column.lr[index])],
-    ["speed", "tokens/s", count(Math.round(column.tokens_sec[index]))],
+    ["speed", "trained tokens/s", count(Math.round(column.tokens_sec[index]))],
+    ...(hasEvery ? [["every", "all tokens/s", count(Math.round(column.all_tokens_sec[index]))]] : []),
     ...(hasMemory ? [["active", "memory in use", `${gigabytes(column.active_gb[index])} GB`]] : []),
     ["peak", "peak memory", `${gigabytes(column.peak_gb[index])} GB`],
   ];
@@ -175,7 +200,7 @@ function cursorSentence(run, step, index) {
 /** The curves in numbers, made when it is opened. */
 function numbersTable(runNow) {
   const body = node("tbody", {});
-  const heads = ["Step", "Loss", "Smoothed", "Gradient norm", "Learning rate", "Tokens/s", "Peak GB"];
+  const heads = ["Step", "Loss", "Smoothed", "Gradient norm", "Learning rate", "Trained tokens/s", "All tokens/s", "Peak GB"];
   const made = node("table", {}, node("thead", {}, node("tr", {}, ...heads.map((each) => node("th", { scope: "col" }, each)))), body);
   const details = node("details", { class: "tunebook-table" }, node("summary", {}, "The curves as a table"), made);
   details.addEventListener("toggle", () => {
@@ -190,6 +215,7 @@ function numbersTable(runNow) {
       short(column.grad_norm[i]),
       rate(column.lr[i]),
       count(Math.round(column.tokens_sec[i])),
+      Number.isFinite(column.all_tokens_sec[i]) ? count(Math.round(column.all_tokens_sec[i])) : "–",
       gigabytes(column.peak_gb[i]),
     ];
     body.replaceChildren(...places.map((i) => node("tr", {}, ...cells(i).map((each) => node("td", {}, each)))));

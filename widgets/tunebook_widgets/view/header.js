@@ -14,7 +14,7 @@ export function headerView() {
     best: number("Best held-out"),
     grad: number("Gradient norm"),
     lr: number("Learning rate"),
-    speed: number("Speed"),
+    speed: number("Trained tokens/s"),
     memory: number("Peak memory"),
     elapsed: number("Elapsed"),
     left: number("Left"),
@@ -34,7 +34,7 @@ export function isBetweenSteps(state) {
   return Boolean(state.working) && state.working[0] !== "training";
 }
 
-/** `phase` is "running", "stopping", "ended" or "replay". */
+/** `phase` is "running", "stopping", "ended", "replay", "gone" or "unreached". */
 export function showHeader(view, root, state, { phase, headline }) {
   root.dataset.phase = phase;
   const [work, finished, of] = state.working ?? [];
@@ -42,7 +42,7 @@ export function showHeader(view, root, state, { phase, headline }) {
     { testing: "Testing", evaluating: `Evaluating ${finished} of ${of}`, sampling: "Writing a sample", paused: "Paused" }[
       work
     ] ?? "Training";
-  view.phase.textContent = { running, stopping: "Stopping", ended: "Done", replay: "Replay" }[phase];
+  view.phase.textContent = { running, stopping: "Stopping", ended: "Done", replay: "Replay", gone: "No kernel", unreached: "No connection" }[phase];
   view.title.textContent = view.title.title = state.model ?? "";
   view.headline.textContent = headline;
   const part = state.working && !isBetweenSteps(state) ? finished / of : 0; // of the step in progress
@@ -66,7 +66,9 @@ export function showNumbers({ numbers }, state, run) {
   put("best", record.best_eval ? loss(record.best_eval[1]) : "–", record.best_eval ? `at step ${count(record.best_eval[0])}` : "");
   put("grad", run.hasGradNorm ? short(now("grad_norm")) : "–", record.clip_norm ? `clip at ${record.clip_norm}` : "");
   put("lr", rate(now("lr")), record.rates?.length ? `changed at ${count(record.rates.at(-1)[0])}` : "");
-  put("speed", Number.isFinite(now("tokens_sec")) ? count(Math.round(now("tokens_sec"))) : "–", "tokens/s");
+  const every = now("all_tokens_sec");
+  const speed = now("tokens_sec");
+  put("speed", Number.isFinite(speed) ? count(Math.round(speed)) : "–", Number.isFinite(every) ? `of ${count(Math.round(every))} with padding` : "");
   put("memory", gigabytes(now("peak_gb")), record.memory_limit_gb ? `of ${gigabytes(record.memory_limit_gb)} GB` : "GB");
   numbers.elapsed.detail.textContent = `${count(state.step ?? 0)} / ${count(state.total_steps ?? 0)}`;
   numbers.left.detail.textContent = "estimated";

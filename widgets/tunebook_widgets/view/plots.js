@@ -17,7 +17,14 @@ export const CHARTS = {
   },
   grad: { title: "Gradient norm", unit: "before clipping", legend: [] },
   rate: { title: "Learning rate", unit: "", legend: [] },
-  speed: { title: "Speed", unit: "trained tokens per second", legend: [] },
+  speed: {
+    title: "Speed",
+    unit: "tokens per second",
+    legend: [
+      ["speed", "trained"],
+      ["every", "all, padding included"],
+    ],
+  },
   memory: {
     title: "Memory",
     unit: "GB",
@@ -62,7 +69,10 @@ export function plotsOf(run, ink) {
     rate: plot("rate", [line(column.lr, { color: ink.rate, tip: true })], {
       marks: { checkpoints: [], changes: (record.rates ?? []).map((each) => each[0]) },
     }),
-    speed: plot("speed", [line(column.tokens_sec, { color: ink.speed, width: 1.2 })]),
+    speed: plot("speed", [
+      line(column.tokens_sec, { color: ink.speed, width: 1.2, tip: true }),
+      ...(run.hasEvery ? [line(column.all_tokens_sec, { color: ink.speed, dash: [1, 3], width: 1.4 })] : []),
+    ]),
     memory: plot("memory", memoryLines(run, line, ink), {
       reference: limit ? { value: limit, label: `this device: ${gigabytes(limit)} GB` } : null,
     }),

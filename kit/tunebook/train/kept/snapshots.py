@@ -15,7 +15,11 @@ from ...events import EvalEvent
 from ...models.adapters import parameter_counts
 from ...models.tensors import flat
 
-DISCARD_SHARE = 0.1  # up to which share of all parameters the trained ones are kept as they were, for a discard
+SMALL_SHARE = 0.1  # up to which share of all parameters a copy of the trained ones is kept whatever memory there is
+NO_DISCARD = (
+    "This run cannot be discarded: so many weights are trained that no copy of them fits beside it. To have the old "
+    "ones back, load the model again."
+)
 
 
 @final
@@ -25,10 +29,11 @@ class KeptWeights:
     No array is copied: a step makes new ones, so the memory kept is that of the parameters, once for each moment.
     """
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, *, start_fits: bool = True):
+        """`start_fits` says whether there is memory for what `module` holds now; a small part of it is kept anyway."""
         self._module = module
-        trainable, total = parameter_counts(module)
-        self._is_small = trainable <= DISCARD_SHARE * total
+        self._is_small = trains_little(module)
+        self.keeps_start = self._is_small or start_fits
         self._start: dict[str, mx.array] | None = None
         self._good: tuple[int, dict[str, mx.array]] | None = (
             None  # the last a finite loss was computed with, their step
@@ -36,8 +41,8 @@ class KeptWeights:
         self.best: dict[str, mx.array] | None = None  # of the lowest held-out loss, if they will be wanted
 
     def keep_start(self) -> None:
-        """Keep what `module` holds now to discard a run with, unless that is more than DISCARD_SHARE of it."""
-        if self._is_small:
+        """Keep what `module` holds now to discard a run with, where there is room for it."""
+        if self.keeps_start:
             self._start = flat(self._module.trainable_parameters())
 
     def keep_best(self) -> None:
@@ -49,7 +54,7 @@ class KeptWeights:
         return flat(self._module.trainable_parameters()) if self._is_small else {}
 
     def keep_good(self, step: int, weights: dict[str, mx.array]) -> None:
-        """Keep the weights of `step`, which gave a finite loss, unless that is more than DISCARD_SHARE of the model."""
+        """Keep the weights of `step`, which gave a finite loss, unless that is more than SMALL_SHARE of the model."""
         if self._is_small:
             self._good = (step, weights)
 
@@ -78,7 +83,7 @@ class KeptWeights:
     def put_start_back(self) -> str:
         """Undo the run, where its start was kept; the sentence says whether it was."""
         if self._start is None:
-            return "So many weights are trained that no copy was kept. To have the old ones back, load the model again."
+            return NO_DISCARD
         self._put_back(self._start)
         return "The weights are as they were before this run; checkpoints it wrote stay."
 
@@ -96,3 +101,9 @@ class KeptWeights:
 
     def _put_back(self, weights: dict[str, mx.array]) -> None:
         self._module.load_weights(list(weights.items()), strict=False)
+
+
+def trains_little(module: nn.Module) -> bool:
+    """Whether so few parameters are trained that a copy of them is no question of memory."""
+    trainable, total = parameter_counts(module)
+    return trainable <= SMALL_SHARE * total
