@@ -11,10 +11,14 @@ from tests.data.formats.test_chat_templates import FOLDER, NAMES
 from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder, tiny_tokenizer
 from tests.tokens import trl_rows
 from tunebook import FastModel
-from tunebook.data.formats import BadRow
+from tunebook.data.formats import BadRow, RefusedRows
 from tunebook.data.formats.preferences import preference_reader
 from tunebook.models.families.text import TextFamily
+from tunebook.models.generation import opening
+from tunebook.tokens import encoding
 from tunebook.tokens.answers import encode_answers, fitted_answers, mismatched
+from tunebook.tokens.collation import collated
+from tunebook.tokens.encoding import encode_rows
 from tunebook.tokens.tally import Account
 
 
@@ -159,3 +163,58 @@ def test_conversations_without_a_template_name_the_ways_out(tmp_path):
     assert preference_reader(STRINGS, tokenizer, "pairs")(STRINGS[0]).wholes
     with pytest.raises(BadRow, match="image"):
         preference_reader(STRINGS, tokenizer, "pairs")({**STRINGS[0], "images": ["a.png"]})
+
+
+# Through the whole of the data path
+
+PAIRS = STRINGS[:3]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    return FastModel.from_pretrained(tiny_model_folder(tmp_path_factory.mktemp("loaded")))[0].loaded
+
+
+def test_rows_of_preferences_are_encoded_as_a_set_and_kept_in_the_cache(loaded, monkeypatch):
+    rows = [{**PAIRS[0], "chosen": f"{PAIRS[0]['chosen']} {number}"} for number in range(4)]
+    at_once = encode_rows(rows, loaded, max_seq_length=64, answers="pairs")
+    monkeypatch.setattr(encoding, "CACHED_ROWS", 2)
+    written, read = (encode_rows(rows, loaded, max_seq_length=64, answers="pairs") for _ in range(2))
+    assert [row.digest for row in at_once.rows] == [row.digest for row in written.rows]
+    assert [row.digest for row in at_once.rows] == [row.digest for row in read.rows]
+    assert not isinstance(read.rows, list)
+    assert all(row.second for row in read.rows)
+    judged = [{"prompt": row["prompt"], "completion": row["chosen"], "label": True} for row in rows]
+    as_text, as_judged = (encode_rows(judged, loaded, max_seq_length=64, answers=kind) for kind in (None, "labelled"))
+    assert [row.label for row in as_text.rows] == [None] * 4
+    assert [row.label for row in as_judged.rows] == [True] * 4
+
+
+def test_malformed_rows_are_told_together_and_may_be_left_out(loaded):
+    rows = [*PAIRS, {**PAIRS[0], "rejected": PAIRS[0]["chosen"]}, {**PAIRS[0], "rejected": None}]
+    with pytest.raises(
+        RefusedRows, match=r"2 of 5 rows of rows cannot be trained on(?s:.*)the same(?s:.*)no 'rejected'"
+    ):
+        encode_rows(rows, loaded, max_seq_length=64, answers="pairs")
+    kept = encode_rows(rows, loaded, max_seq_length=64, answers="pairs", skip_bad_rows=True)
+    assert [row.number for row in kept.rows] == [0, 1, 2]
+    assert "the same" in " ".join(kept.notices)
+
+
+def test_a_batch_of_judged_answers_brings_the_mismatched(loaded):
+    encoded = encode_rows(JUDGED, loaded, max_seq_length=64, answers="labelled").rows
+    batch, _ = collated(loaded.family, encoded, 64)
+    others = batch["mismatched"]
+    assert batch["labels"].tolist() == [True, False, True, False]
+    for number, row in enumerate(mismatched(encoded, 64)):
+        assert others["tokens"][number, : len(row.tokens)].tolist() == row.tokens.tolist()
+        assert others["loss_mask"][number].sum().item() == row.supervised_tokens
+
+
+@pytest.mark.parametrize("kind", ["strings", "talks"])
+def test_what_is_sampled_of_such_a_row_is_its_prompt(loaded, kind):
+    row = SETS[kind][0]
+    answers = preference_reader([row], loaded.tokenizer, "pairs")(row)
+    prompt = opening(answers)
+    assert prompt.example == answers.prompt
+    assert prompt.shown == answers.prompt.text.strip()

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import TrainOn
 from .formats import FormattingFunc, Markers, format_of
+from .formats.preferences import Comparing
 from .pretraining import MultimodalPretrain, reach_of_documents
 from .reach import Reach
 from .sources import Broken, Place, Row, Rows, Source, place_of, reach_of, read_rows, row_number, rows_at
@@ -26,11 +27,15 @@ class ReadingOptions:
     response_markers: Markers | None = None  # (instruction_part, response_part)
     formatting_func: FormattingFunc | None = None
     documents: MultimodalPretrain | None = None  # None: rows of one of formats.FORMATS
+    # What an objective compares: rows are preferences then, and the first three say nothing. None: it reads texts.
+    answers: Comparing | None = None
     skip_bad_rows: bool = False  # leave out, count and list rows that cannot be trained on; False: refuse the set
 
     @property
     def as_plain(self) -> list[Any]:
         """What decides what a row becomes, once `formatting_func` was called with it, as values for JSON."""
+        if self.answers is not None:
+            return ["answers", self.answers]
         plain: list[Any] = [self.format, self.train_on, self.response_markers]
         return plain if self.documents is None else [*plain, self.documents.as_plain]
 

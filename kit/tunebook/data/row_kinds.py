@@ -1,4 +1,4 @@
-"""The two kinds of rows, examples to learn from and documents of text and images: which one a set has is asked here.
+"""The kinds of rows, examples to learn from, documents with images and answers to compare: which a set has.
 
 An opened set and what the model reads with go in; out comes all that is done otherwise with rows of its kind.
 """
@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from .answers import Answers
 from .examples import Example
 from .formats import reader
 from .formats.documents import document_reader
 from .formats.documents import image_references as references_of_document
+from .formats.preferences import preference_reader
 from .formats.row_images import references
 from .opened import Opened
 from .sources import Row
@@ -26,7 +28,7 @@ class RowKind:
     """What is done with the rows of one set."""
 
     # Gives the function that reads one row and raises BadRow; to recognise the format takes a pass over the rows.
-    reader: Callable[[], Callable[[Row], Example]]
+    reader: Callable[[], Callable[[Row], Example | Answers]]
     image_references: Callable[[Row], Iterable[Any]]  # all that a row names as an image, whatever that is
     too_long: TooLong  # what becomes of a row beyond the length; raw text is in pieces, whichever it is
     skips_bad_images: bool  # leave out, and count, a row whose images cannot be had; else it is refused
@@ -54,6 +56,16 @@ def row_kind(
             image_references=partial(references_of_document, entry=options.documents),
             too_long=options.documents.excess_length_strategy,
             skips_bad_images=options.documents.skip_bad_images,
+            skips_bad_rows=options.skip_bad_rows,
+        )
+    if options.answers is not None:
+        return RowKind(
+            reader=partial(
+                preference_reader, opened.rows, tokenizer, options.answers, formatting_func=options.formatting_func
+            ),
+            image_references=_no_references,
+            too_long="cut",
+            skips_bad_images=False,
             skips_bad_rows=options.skip_bad_rows,
         )
     return RowKind(

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from ..data.answers import Answers
 from ..data.examples import Example, Image, Text, Tokens, texts
 from ..data.formats import render_prompt
 from ..data.tokenizer_state import bring_up_to_date
@@ -45,8 +46,10 @@ def as_prompt(
     return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder))
 
 
-def opening(example: Example) -> Prompt:
+def opening(example: Example | Answers) -> Prompt:
     """A training example up to where the model begins to write; a text it writes from the start, to a few words in."""
+    if isinstance(example, Answers):
+        return Prompt(example.prompt.text.strip(), example.prompt)
     first = example.parts[0]
     if isinstance(first, Tokens):
         count = first.supervised.index(True) or 1

@@ -12,8 +12,17 @@ import numpy as np
 
 from ..data.answers import Answers
 from ..data.encoded import Encoded
+from ..data.examples import Example
 from ..models.families.base import Family
 from .tally import Account
+
+
+def encode_examples(examples: Sequence[Example | Answers], family: Family) -> list[Encoded]:
+    """One row of each, at its full length; rows of one set are of one kind. Raises NotEncodable."""
+    plain = [example for example in examples if isinstance(example, Example)]
+    if plain:
+        return family.encode(plain)
+    return encode_answers([answers for answers in examples if isinstance(answers, Answers)], family)
 
 
 def encode_answers(answers: Sequence[Answers], family: Family) -> list[Encoded]:

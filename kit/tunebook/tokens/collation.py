@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from ..data.encoded import Batch, Encoded, Unreadable, sequences_of
 from ..models.families.base import Family
+from .answers import mismatched
 from .batch_order import padded_width
 
 Collated = tuple[Batch, list[str]]  # the batch, a sentence about each row that was left out of it
@@ -56,7 +57,7 @@ def collated(
     while rest:
         width = padded_width(max(row.longest for row in rest), max_seq_length)
         try:
-            return family.collate(sequences_of(rest), width) | _of_answers(rest), left_out
+            return family.collate(sequences_of(rest), width) | _of_answers(family, rest, max_seq_length), left_out
         except Unreadable as error:
             if not skip_unreadable:
                 raise
@@ -68,10 +69,12 @@ def collated(
     )
 
 
-def _of_answers(rows: Sequence[Encoded]) -> Batch:
-    """What an objective over answers reads of a batch beside its tokens: "lengths" and "labels" (`objectives/`)."""
+def _of_answers(family: Family, rows: Sequence[Encoded], max_seq_length: int) -> Batch:
+    """What an objective over answers reads of a batch beside its tokens (`objectives/__init__.py`)."""
     if rows[0].second:
         return {"lengths": mx.array([len(sequence.tokens) for sequence in sequences_of(rows)], mx.int32)}
     if rows[0].label is not None:
-        return {"labels": mx.array([bool(row.label) for row in rows])}
+        others = mismatched(rows, max_seq_length)
+        width = padded_width(max(len(row.tokens) for row in others), max_seq_length)
+        return {"labels": mx.array([bool(row.label) for row in rows]), "mismatched": family.collate(others, width)}
     return {}

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..data.answers import Answers
 from ..data.encoded import Encoded
 from ..data.examples import Example
 from ..data.formats import BadRow, BadRows, formatted
@@ -28,6 +29,7 @@ from ..models.families.base import NotEncodable
 from ..models.families.tables import BeyondTable, check_row
 from ..models.loaded import Loaded
 from . import stored_rows
+from .answers import encode_examples
 from .tally import Account
 from .token_cache import cached_folder, key_of, prune
 from .truncation import fitted, is_left_out
@@ -190,10 +192,10 @@ def _read(folder: Path, account: Account, reach: Reach) -> EncodedSet:
     return EncodedSet(rows, Account(**{**facts, "name": account.name}, place=account.place))
 
 
-def _whole(example: Example, loaded: Loaded) -> Encoded:
+def _whole(example: Example | Answers, loaded: Loaded) -> Encoded:
     """`example` encoded. Raises BadImages for one the model's family refuses."""
     try:
-        [row] = loaded.family.encode([example])
+        [row] = encode_examples([example], loaded.family)
     except NotEncodable as error:
         raise BadImages(str(error)) from error
     return row
@@ -205,7 +207,7 @@ def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account, ba
     places = range(len(rows)) if opened.places is None else opened.places
     numbered = zip(places, progress(rows, f"Tokenizing {account.name}", total=len(rows)), strict=True)
     for some in _chunks(numbered, AT_ONCE):
-        examples: dict[int, Example] = {}
+        examples: dict[int, Example | Answers] = {}
         whole: list[Encoded] = []
         for number, row in some:
             try:
@@ -219,7 +221,7 @@ def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account, ba
                 examples[number] = example
                 account.note_unread(number, example.unread)
         if loaded.family.placeholder is None:
-            whole = loaded.family.encode(list(examples.values()))  # all at once: the tokenizer has threads
+            whole = encode_examples(list(examples.values()), loaded.family)  # at once: the tokenizer has threads
         for (number, example), row in zip(examples.items(), whole, strict=True):
             try:
                 check_row(row, loaded.family.tables, loaded.tokenizer)

@@ -6,16 +6,20 @@ A conversation is cut on the right, raw text into pieces, and what holds an imag
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..data.answers import Answers
 from ..data.encoded import Encoded
 from ..data.examples import Example, Text
 from ..data.formats import BadRow
 from ..data.formats.documents import BadImages
 from ..data.row_kinds import RowKind, TooLong
+from .answers import fitted_answers
 from .tally import Account
 
 
-def fitted(row: Encoded, example: Example, kind: RowKind, account: Account) -> Iterator[Encoded]:
+def fitted(row: Encoded, example: Example | Answers, kind: RowKind, account: Account) -> Iterator[Encoded]:
     """`row`, which `example` was encoded to, within the length: as it is, cut, in pieces, or not at all."""
+    if isinstance(example, Answers):
+        return fitted_answers(row, account)
     if kind.too_long == "cut":
         return _cut(row, example, account)
     return _uncut(row, kind.too_long, account)

@@ -15,6 +15,7 @@ from tunebook.data.opened import Opened, ReadingOptions, open_rows
 from tunebook.data.row_kinds import row_kind
 from tunebook.data.sources import Source
 from tunebook.models.loaded import Loaded
+from tunebook.tokens.answers import encode_examples
 from tunebook.tokens.data_report import DataReport, inspect
 from tunebook.tokens.encoding import EncodedSet, encode
 from tunebook.trainer import HoldsModel, Trainer
@@ -106,7 +107,7 @@ def _left_out_reader(opened: Opened, encoded: EncodedSet, loaded: Loaded) -> Cal
     read = cache(row_kind(opened, loaded.tokenizer, loaded.family.placeholder).reader)
 
     def read_left_out(number: int) -> Encoded:
-        (whole,) = loaded.family.encode([read()(opened.source[number])])
+        (whole,) = encode_examples([read()(opened.source[number])], loaded.family)
         cut = max(0, len(whole.tokens) - limit)
         return replace(whole, tokens=whole.tokens[:limit], loss_mask=whole.loss_mask[:limit], cut=cut, number=number)
 

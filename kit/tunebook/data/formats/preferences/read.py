@@ -16,7 +16,7 @@ from ..templates import ChatTemplate, printable
 from .labelled import read_labelled
 from .pairs import SCORES, read_pair
 
-Kind = Literal["pairs", "labelled"]
+Comparing = Literal["pairs", "labelled"]
 MOST_NAMED = 20  # columns in a message
 
 
@@ -30,7 +30,7 @@ class Preferences:
     also: str  # what such rows are, for a sentence
 
 
-PREFERENCES: dict[Kind, Preferences] = {
+PREFERENCES: dict[Comparing, Preferences] = {
     "pairs": Preferences(
         ("chosen", "rejected"),
         read_pair,
@@ -46,7 +46,7 @@ PREFERENCES: dict[Kind, Preferences] = {
 def preference_reader(
     rows: Iterable[Row],
     tokenizer: TokenizerWrapper,
-    kind: Kind,
+    kind: Comparing,
     *,
     formatting_func: FormattingFunc | None = None,
     reads_images: bool = False,
@@ -72,7 +72,7 @@ def preference_reader(
     return read_row
 
 
-def _check_columns(rows: Iterable[Row], kind: Kind) -> None:
+def _check_columns(rows: Iterable[Row], kind: Comparing) -> None:
     """Raise ValueError where most of `rows` are of another kind; single rows are for their reader to refuse."""
     counts: Counter[str] = Counter()
     columns: set[str] = set()
@@ -91,7 +91,7 @@ def _check_columns(rows: Iterable[Row], kind: Kind) -> None:
     )
 
 
-def _instead(kind: Kind, counts: Mapping[str, int], columns: set[str]) -> str:
+def _instead(kind: Comparing, counts: Mapping[str, int], columns: set[str]) -> str:
     if kind == "pairs" and counts["labelled"]:
         return " They are judged answers, which objectives.KTO reads."
     if kind == "labelled" and counts["pairs"]:
