@@ -17,7 +17,7 @@ def check_gguf(loaded: Loaded) -> None:
     if loaded.family.placeholder is not None:
         raise ValueError(
             "llama.cpp wants what reads images in a second file (mmproj), which is not written here. Use "
-            "save_pretrained_merged, or load with text_only=True for a .gguf of the language model alone."
+            "save_pretrained_merged or save_pretrained."
         )
     check_architecture(loaded.config)
     check_tokenizer(loaded.tokenizer, loaded.folder)

@@ -50,8 +50,8 @@ def check_family(family: "VisionFamily", module: nn.Module) -> None:
                 wrong = f"it cannot be called so ({type(error).__name__}: {error})"
             if wrong is not None:
                 raise NotTrainable(
-                    f"This model cannot be tuned on images here. The check of {name} failed: {wrong}. Pass "
-                    "text_only=True to tune its language model alone, or take another model."
+                    f"This model cannot be tuned on images here. The check of {name} failed: {wrong}. "
+                    f"{family.instead_of_images}"
                 )
     finally:
         module.train(was_training)

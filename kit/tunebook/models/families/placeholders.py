@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .language_alone import instead_of_images
+
 # Placeholders of released models, in the order they are tried where the processor does not say.
 CANDIDATES = (
     "<image>",
@@ -59,8 +61,7 @@ def media_tokens(processor: Any, config: dict[str, Any]) -> MediaTokens:
     if placeholder is None or placeholder not in special:
         raise ValueError(
             f"{type(processor).__name__} does not say which token stands for an image, and its tokenizer has none of "
-            f"{', '.join(CANDIDATES)}; this model cannot be tuned on images here. Pass text_only=True to tune its "
-            "language model alone."
+            f"{', '.join(CANDIDATES)}; this model cannot be tuned on images here. {instead_of_images(config)}"
         )
     image_id = image_id_of(config)
     image_id = known[named["image_token"] or placeholder] if image_id is None else image_id

@@ -27,6 +27,7 @@ from .check import check_family
 from .fingerprint import fingerprint
 from .head import head_layer, projection
 from .image_tokens import Expander
+from .language_alone import instead_of_images
 from .placeholders import media_tokens
 from .quirks import quirks_of
 from .tables import check_batch, find_tables, most_written
@@ -47,6 +48,7 @@ class VisionFamily(Family):
         self.tokenizer, self.processor = tokenizer, processor
         self.quirks = quirks_of(config["model_type"])
         self.media = media_tokens(processor, config)
+        self.instead_of_images = instead_of_images(config)  # where it turns out that it cannot be tuned on them
         self.placeholder = self.media.placeholder
         self.transformers_names = self.quirks.transformers_names
         if self.quirks.mends_config:

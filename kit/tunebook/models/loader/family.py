@@ -11,20 +11,25 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerBase
 
 from ...model_files.transformers_config import quiet_transformers
+from ...model_files.trusted import Unopened
 from ..families.base import Family
 from ..families.text import TextFamily
 from .folder import ModelFolder
+from .refusals import why_no_images
 
 
 def open_processor(folder: ModelFolder) -> Any:
     """What turns images into arrays; None for a model that reads none."""
     if not folder.sees:
         return None
-    with folder.opening(), quiet_transformers():
-        from mlx_vlm.utils import load_processor
+    try:
+        with folder.opening(), quiet_transformers():
+            from mlx_vlm.utils import load_processor
 
-        # Left to itself mlx-vlm trusts the code of most families.
-        return load_processor(folder.shown, add_detokenizer=False, trust_remote_code=folder.trust_remote_code)
+            # Left to itself mlx-vlm trusts the code of most families.
+            return load_processor(folder.shown, add_detokenizer=False, trust_remote_code=folder.trust_remote_code)
+    except Unopened as error:
+        raise Unopened(why_no_images(folder.config, str(error))) from error
 
 
 def family_of(
@@ -37,8 +42,11 @@ def family_of(
 
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError(
-            f"{folder.path} is more than a text model (its config has vision_config), but holds no processor of images "
-            "that mlx-vlm knows. Pass text_only=True to tune its language model alone."
+            why_no_images(
+                config,
+                f"{folder.path} is more than a text model (its config has vision_config), but holds no processor of "
+                "images that mlx-vlm knows.",
+            )
         )
     if not tokenizer.has_chat_template and processor.chat_template is not None:
         tokenizer.chat_template = processor.chat_template

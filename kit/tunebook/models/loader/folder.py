@@ -17,6 +17,7 @@ from ...model_files.generation_config import usable_generation
 from ...model_files.tensor_files import shapes_in
 from ...model_files.trusted import Unopened, openable, opening, read_settings, refuse_code, shortened
 from ...model_files.unsupported_settings import UnreadableConfig
+from .refusals import why_no_images, why_no_model
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def model_folder(
 ) -> ModelFolder:
     """The folder of what was found at `path`; `say` is told what is left out of it. Raises what `load` tells of."""
     folder = _as_folder(path)
-    _check_folder(folder, name)
+    if (reason := why_no_model(folder, name)) is not None:
+        raise FileNotFoundError(reason)
     config = read_settings(folder / "config.json")
     _check_config(config, folder)
     sees = _sees(config, name, text_only)
@@ -77,21 +79,6 @@ def _as_folder(path: Path) -> Path:
     return folder
 
 
-def _check_folder(folder: Path, name: str | Path) -> None:
-    missing = [] if (folder / "config.json").exists() else ["config.json"]
-    missing += [] if any(folder.glob("model*.safetensors")) else ["model*.safetensors"]
-    if missing:
-        found = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
-        hint = (
-            " It looks like an adapter: load its base model instead."
-            if (folder / "adapter_config.json").exists()
-            else ""
-        )
-        raise FileNotFoundError(
-            f"{name} is no model folder: {' and '.join(missing)} missing in {folder} (it holds {found}).{hint}"
-        )
-
-
 def _sees(config: dict[str, Any], name: str | Path, text_only: bool | None) -> bool:
     """Whether the model is to read images. Raises ValueError for one that hears, and for images asked of a text model.
 
@@ -104,8 +91,7 @@ def _sees(config: dict[str, Any], name: str | Path, text_only: bool | None) -> b
         return False
     if "audio_config" in config:
         raise ValueError(
-            f"{name} reads sound as well (its config has audio_config), which is not tuned here. Pass text_only=True "
-            "to tune its language model alone."
+            why_no_images(config, f"{name} reads sound as well (its config has audio_config), which is not tuned here.")
         )
     return has_vision
 

@@ -17,6 +17,7 @@ from ..tensors import flat
 from ..vision_names import open_vision_model
 from ..windows import apply_windows
 from .folder import ModelFolder
+from .refusals import why_no_module
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -33,6 +34,15 @@ class Held:
 
 def open_module(folder: ModelFolder) -> tuple[nn.Module, dict[str, Any]]:
     """(the module, not yet evaluated, its config as the library read it)."""
+    try:
+        return _built(folder)
+    except Unopened as error:
+        if (reason := why_no_module(folder.config, folder.path, sees=folder.sees)) is None:
+            raise
+        raise Unopened(reason) from error
+
+
+def _built(folder: ModelFolder) -> tuple[nn.Module, dict[str, Any]]:
     shown, trust_remote_code = folder.shown, folder.trust_remote_code
     with folder.opening():
         if folder.sees:
