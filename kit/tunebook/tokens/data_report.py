@@ -13,6 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..data.sources import Place, named, row_number
 from ..machine.inert import one_line
+from .answer_facts import AnswerColumns, answer_columns_of, remarks
 from .encoding import EncodedSet
 from .row_facts import Columns, columns_of
 from .tally import MOST_NAMED, Account
@@ -28,6 +29,9 @@ Kind = Literal[
     "unknown_token",
     "duplicate",
     "unread",
+    "length_bias",
+    "both_sides",
+    "labels",
 ]
 
 NAMED_ROWS = 5  # row numbers a finding gives
@@ -81,6 +85,7 @@ class DataReport:
     histogram: Histogram
     findings: tuple[Finding, ...]
     columns: Columns = field(repr=False, compare=False)
+    answers: AnswerColumns | None = field(default=None, repr=False, compare=False)  # None: rows that are no answers
 
     @property
     def trained_share(self) -> float:
@@ -121,7 +126,7 @@ def inspect(encoded: EncodedSet, tokenizer: TokenizerWrapper) -> DataReport:
 
     Whether an answer is empty is told from its trained stretch, so with train_on="everything" it is not seen.
     """
-    columns = columns_of(encoded.rows, tokenizer)
+    columns, answers = columns_of(encoded.rows, tokenizer), answer_columns_of(encoded.rows)
     account = encoded.account
     full = columns.length + columns.cut
     return DataReport(
@@ -130,21 +135,25 @@ def inspect(encoded: EncodedSet, tokenizer: TokenizerWrapper) -> DataReport:
         encoded_rows=len(columns.number),
         in_pieces=account.in_pieces,
         max_seq_length=account.max_seq_length,
-        tokens=int(columns.length.sum()),
+        tokens=int(columns.tokens.sum()),
         trained_tokens=int(columns.trained.sum()),
         shortest=int(full.min()),
         median=int(np.median(full)),
         longest=int(full.max()),
         histogram=_histogram(full, account.max_seq_length),
-        findings=tuple(_findings(encoded, columns, tokenizer)),
+        findings=tuple(_findings(encoded, columns, answers, tokenizer)),
         columns=columns,
+        answers=answers,
     )
 
 
-def _findings(encoded: EncodedSet, columns: Columns, tokenizer: TokenizerWrapper) -> Iterator[Finding]:
+def _findings(
+    encoded: EncodedSet, columns: Columns, answers: AnswerColumns | None, tokenizer: TokenizerWrapper
+) -> Iterator[Finding]:
     """What is worth a warning, the gravest first."""
     account = encoded.account
-    for odd in (*_left_out(account), *_odd(columns, account.max_seq_length, tokenizer)):
+    of_answers = [] if answers is None else [_Odd(*remark) for remark in remarks(answers)]
+    for odd in (*_left_out(account), *_odd(columns, account.max_seq_length, tokenizer), *of_answers):
         if odd.numbers:
             text, first = f"{_rows(len(odd.numbers))} {odd.text}", tuple(odd.numbers[:NAMED_ROWS])
             yield Finding(odd.kind, len(odd.numbers), first, text, odd.remedy, account.place)

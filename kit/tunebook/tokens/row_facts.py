@@ -21,7 +21,8 @@ class Columns:
     """A few numbers about each encoded row, in the rows' order. Every array is (N,), over encoded rows."""
 
     number: np.ndarray  # int64, of the row in its source
-    length: np.ndarray  # int64, tokens
+    length: np.ndarray  # int64, tokens; of a pair those of its longer side
+    tokens: np.ndarray  # int64, tokens of all that goes through the model
     trained: np.ndarray  # int64, tokens
     cut: np.ndarray  # int64, tokens left out because the row was longer than max_seq_length
     first_alike: np.ndarray  # int64, index of the first row with the same tokens and mask; its own when there is none
@@ -43,8 +44,10 @@ def columns_of(rows: Sequence[Encoded], tokenizer: TokenizerWrapper) -> Columns:
     parts: list[Columns] = []
     for start in range(0, len(rows), AT_ONCE):
         some = rows[start : start + AT_ONCE]
+        sequences = [sequence for row in some for sequence in row.sequences]
+        owners = np.repeat(np.arange(len(some)), [len(row.sequences) for row in some])
         alike = [first_of.setdefault(row.digest, start + place) for place, row in enumerate(some)]
-        parts.append(_chunk_columns(some, np.array(alike), meanings))
+        parts.append(_rows_of(_chunk_columns(sequences, meanings), np.array(alike), owners))
     whole = Columns(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Columns)))
     goes_on = np.append(whole.number[1:] == whole.number[:-1], False)  # a piece of raw text that others follow
     return replace(whole, no_end=whole.no_end & ~goes_on)
@@ -75,8 +78,16 @@ class _Meanings:
         return self._speaks[token]
 
 
-def _chunk_columns(rows: Sequence[Encoded], first_alike: np.ndarray, meanings: _Meanings) -> Columns:
-    """The numbers of a few rows, whose n tokens lie end to end in the arrays here."""
+def _rows_of(sequences: Columns, first_alike: np.ndarray, owners: np.ndarray) -> Columns:
+    """The numbers of rows, of those of their sequences: `owners` (S,) are ascending, each the row of a sequence."""
+    starts = np.flatnonzero(np.append(True, owners[1:] != owners[:-1]))
+    by_row = {f.name: np.maximum.reduceat(getattr(sequences, f.name), starts) for f in fields(Columns)}
+    sums = {name: np.add.reduceat(getattr(sequences, name), starts) for name in ("tokens", "trained")}
+    return Columns(**{**by_row, **sums, "first_alike": first_alike})
+
+
+def _chunk_columns(rows: Sequence[Encoded], meanings: _Meanings) -> Columns:
+    """The numbers of a few sequences, whose n tokens lie end to end in the arrays here."""
     length = np.array([len(row.tokens) for row in rows])
     cut = np.array([row.cut for row in rows])
     ends = np.cumsum(length)
@@ -105,9 +116,10 @@ def _chunk_columns(rows: Sequence[Encoded], first_alike: np.ndarray, meanings: _
     return Columns(
         number=np.array([row.number for row in rows]),
         length=length,
+        tokens=length,
         trained=np.add.reduceat(trained, starts, dtype=np.int64),
         cut=cut,
-        first_alike=first_alike,
+        first_alike=np.arange(len(rows)),
         empty_answer=empty_answer,
         no_end=((last_end < 0) | speaks_on) & (cut == 0),
         double_bos=nowhere
