@@ -47,24 +47,27 @@ def encode_answers(answers: Sequence[Answers], family: Family) -> list[Encoded]:
 
 def fitted_answers(row: Encoded, account: Account) -> Iterator[Encoded]:
     """`row` with each side cut on the right to the length; left out, and counted, when all of an answer would be."""
-    longest = account.max_seq_length
-    sides = row.sequences
-    cut = max(0, *(len(side.tokens) - longest for side in sides))
-    kept = [replace(side, tokens=side.tokens[:longest], loss_mask=side.loss_mask[:longest]) for side in sides]
-    if not all(side.supervised_tokens for side in kept):
+    kept = shortened(row, account.max_seq_length)
+    if not all(side.supervised_tokens for side in kept.sequences):
         account.left_out.append(row.number)
-        if not all(side.supervised_tokens for side in sides):
+        if not all(side.supervised_tokens for side in row.sequences):
             account.never_supervised.append(row.number)
             account.never_supervised_why = account.never_supervised_why or "one of its answers has no token of its own"
         return
-    account.cut += cut > 0
-    account.longest_cut = max(account.longest_cut, cut)
-    yield replace(
+    account.cut += kept.cut > 0
+    account.longest_cut = max(account.longest_cut, kept.cut)
+    yield kept
+
+
+def shortened(row: Encoded, longest: int) -> Encoded:
+    """`row` with each of its sequences cut on the right to `longest` tokens, whatever is left of its answers."""
+    sides = [(side.tokens[:longest], side.loss_mask[:longest]) for side in row.sequences]
+    return replace(
         row,
-        tokens=np.concatenate([side.tokens for side in kept]),
-        loss_mask=np.concatenate([side.loss_mask for side in kept]),
-        second=len(kept[0].tokens) if row.second else 0,
-        cut=cut,
+        tokens=np.concatenate([tokens for tokens, _ in sides]),
+        loss_mask=np.concatenate([mask for _, mask in sides]),
+        second=len(sides[0][0]) if row.second else 0,
+        cut=max(0, *(len(side.tokens) - longest for side in row.sequences)),
     )
 
 

@@ -115,6 +115,7 @@ def test_only_the_page_that_is_asked_for_is_read():
         cuts=same * 0,
         first_alike=same,
         odd={},
+        ordered={},
         decode=str,
         special=set(),
     )

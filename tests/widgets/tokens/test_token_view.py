@@ -12,9 +12,10 @@ from tests.widgets.tokens.token_cards import Seen, seen
 from tunebook import Trainer, TrainingConfig, train_on_responses_only
 from tunebook.tokens.encoding import encode_rows
 from tunebook_widgets import TokenView
-from tunebook_widgets.tokens.token_book import HEAD, TAIL, Page
+from tunebook_widgets.tokens.token_book import Page
 from tunebook_widgets.tokens.token_html import Bars, Card, static_html
 from tunebook_widgets.tokens.token_pieces import Piece
+from tunebook_widgets.tokens.token_spread import HEAD, TAIL
 
 
 def test_the_underlined_text_is_what_the_loss_sees(model, rows):

@@ -7,30 +7,17 @@ shown by its two ends. Nothing here knows how pages are drawn.
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from .token_pieces import Decode, Piece, pieces
+from .token_spread import EncodedLike, Stretch, spread
 
-HEAD, TAIL = 700, 300  # tokens shown of a longer row
 FIRST = 3  # rows shown because they come first
 FEW = 6  # so few rows are all shown
 
+JUDGED = {None: "", True: "a good answer", False: "a bad answer"}  # by its label
 _REMARKED = ("left out", "copies")  # orders whose rows say so themselves
-
-
-class EncodedLike(Protocol):
-    """A row as numbers."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...  # (T,) ids
-    @property
-    def loss_mask(self) -> np.ndarray: ...  # (T,) bool
-    @property
-    def cut(self) -> int: ...  # tokens that were cut off behind
-    @property
-    def number(self) -> int: ...  # in its source
 
 
 @dataclass(frozen=True)
@@ -47,6 +34,7 @@ class Page:
     hidden_tokens: int  # between head and tail
     hidden_trained: int
     tail: tuple[Piece, ...]
+    between: str = ""  # what the tail is, where it is no end of the row
 
     @property
     def caption(self) -> str:
@@ -55,10 +43,9 @@ class Page:
 
     @property
     def gap(self) -> str:
-        """What stands for the tokens between head and tail; empty when there are none."""
-        if not self.hidden_tokens:
-            return ""
-        return f"… {self.hidden_tokens:,} tokens, {self.hidden_trained:,} of them trained, are not shown …"
+        """What stands between head and tail; empty when nothing does."""
+        hidden = f"… {self.hidden_tokens:,} tokens, {self.hidden_trained:,} of them trained, are not shown …"
+        return "\n".join(filter(None, [hidden if self.hidden_tokens else "", self.between]))
 
     @property
     def cut_note(self) -> str:
@@ -80,10 +67,14 @@ class Book:
         cuts: np.ndarray,
         first_alike: np.ndarray,
         odd: Mapping[str, np.ndarray],
+        ordered: Mapping[str, np.ndarray],
         decode: Decode,
         special: AbstractSet[int],
     ):
-        """The arrays are (N,), over `rows`; `odd` names kinds of rows, each with a (N,) bool array."""
+        """The arrays are (N,), over `rows`.
+
+        `odd` names kinds of rows, each with a (N,) bool array; `ordered` orders, each with indexes into `rows`.
+        """
         self._rows, self._left_out, self._read_left_out = rows, left_out, read_left_out
         self._decode, self._special = decode, special
         self._first_alike = first_alike
@@ -93,6 +84,7 @@ class Book:
         page = np.argsort(self._entry, kind="stable")  # the other way round
         orders = {
             "longest": np.argsort(-(lengths + cuts), kind="stable"),
+            **ordered,
             "most cut": np.argsort(-cuts, kind="stable")[: np.count_nonzero(cuts)],
             "left out": np.arange(len(rows), len(every)),
             "copies": np.flatnonzero(first_alike != np.arange(len(rows))),
@@ -113,21 +105,19 @@ class Book:
         entry = int(self._entry[index])
         left_out = entry >= len(self._rows)
         row = self._read_left_out(self._left_out[entry - len(self._rows)]) if left_out else self._rows[entry]
-        tokens, trained = row.tokens.tolist(), [False, *row.loss_mask[1:].tolist()]  # the first is never predicted
-        head, tail = len(tokens), len(tokens)
-        if len(tokens) > HEAD + TAIL:
-            head, tail = HEAD, len(tokens) - TAIL
+        shown = spread(row)
         return Page(
             index=index,
             number=row.number,
-            why=" · ".join(filter(None, [why, self._remark(entry)])),
-            tokens=len(tokens),
-            trained=sum(trained),
+            why=" · ".join(filter(None, [why, JUDGED[row.label], self._remark(entry)])),
+            tokens=len(row.tokens),
+            trained=shown.shown_trained + shown.hidden_trained,
             cut=row.cut,
-            head=self._pieces(tokens[:head], trained[:head]),
-            hidden_tokens=tail - head,
-            hidden_trained=sum(trained[head:tail]),
-            tail=self._pieces(tokens[tail:], trained[tail:]),
+            head=self._pieces(shown.head),
+            hidden_tokens=shown.hidden_tokens,
+            hidden_trained=shown.hidden_trained,
+            tail=self._pieces(shown.tail),
+            between=shown.between,
         )
 
     def chosen(self) -> list[Page]:
@@ -145,5 +135,5 @@ class Book:
         first = int(self._first_alike[entry])
         return "" if first == entry else f"a copy of row {self._rows[first].number}"
 
-    def _pieces(self, tokens: list[int], trained: list[bool]) -> tuple[Piece, ...]:
-        return tuple(pieces(tokens, trained, decode=self._decode, special=self._special))
+    def _pieces(self, stretch: Stretch) -> tuple[Piece, ...]:
+        return tuple(pieces(stretch.tokens, stretch.trained, decode=self._decode, special=self._special))

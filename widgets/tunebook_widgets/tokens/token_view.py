@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
+
 from tunebook.data.encoded import Encoded
 from tunebook.data.formats import FormattingFunc, Markers, TrainOn
 from tunebook.data.opened import Opened, ReadingOptions, open_rows
 from tunebook.data.row_kinds import row_kind
 from tunebook.data.sources import Source
 from tunebook.models.loaded import Loaded
-from tunebook.tokens.answers import encode_examples
+from tunebook.tokens.answer_facts import AnswerColumns
+from tunebook.tokens.answers import encode_examples, shortened
 from tunebook.tokens.data_report import DataReport, inspect
 from tunebook.tokens.encoding import EncodedSet, encode
 from tunebook.trainer import HoldsModel, Trainer
@@ -95,9 +98,15 @@ def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out
             "two BOS": columns.double_bos,
             "unknown token": columns.unknown_token,
         },
+        ordered={} if report.answers is None else _orders_of(report.answers),
         decode=tokenizer.decode,
         special=set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids),
     )
+
+
+def _orders_of(answers: AnswerColumns) -> dict[str, np.ndarray]:
+    """Pairs whose sides differ least come first; judged answers have no such order."""
+    return {"closest": np.argsort(answers.apart, kind="stable")} if answers.second.any() else {}
 
 
 def _left_out_reader(opened: Opened, encoded: EncodedSet, loaded: Loaded) -> Callable[[int], Encoded]:
@@ -108,8 +117,7 @@ def _left_out_reader(opened: Opened, encoded: EncodedSet, loaded: Loaded) -> Cal
 
     def read_left_out(number: int) -> Encoded:
         (whole,) = encode_examples([read()(opened.source[number])], loaded.family)
-        cut = max(0, len(whole.tokens) - limit)
-        return replace(whole, tokens=whole.tokens[:limit], loss_mask=whole.loss_mask[:limit], cut=cut, number=number)
+        return replace(shortened(whole, limit), number=number)
 
     return read_left_out
 
