@@ -37,6 +37,7 @@ class Command(StrEnum):
 
     STOP = "stop"  # end the run with the step in progress
     DISCARD = "discard"  # the same, with no checkpoint, and the weights back as the run found them
+    GO_BACK = "go_back"  # the same, and the weights of the last checkpoint before the loss ran away
     PAUSE = "pause"  # take no further step until RESUME
     RESUME = "resume"
     SAVE = "save"  # write a checkpoint now
@@ -135,6 +136,7 @@ class Notice:
 
     step: int
     text: str
+    go_back_to: int | None = None  # of a loss that runs away: the step whose weights Command.GO_BACK brings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +221,7 @@ def to_json(event: Event) -> str:
 def from_json(line: str) -> Event:
     """The event that `to_json` wrote; fields that only a newer version knows are left aside.
 
-    Raises ValueError for a line that is no event or has a value of a wrong type, and UnknownEvent, which is one, for a
-    kind not known here.
+    Raises ValueError for no event or a value of a wrong type; UnknownEvent, which is one, for a kind not known here.
     """
     return parsed(line)[0]
 

@@ -21,6 +21,7 @@ class Controls:
     def __init__(self):
         self.stopping = False  # the run is to end with the step in progress
         self.paused = False
+        self.going_back = False  # it is to end with the weights of before its loss ran away
         self._discarding = False
         self._stop_file_stays = False  # it was heard, and is not taken away
         self._requests: deque[Request] = deque()  # not heard yet
@@ -50,8 +51,9 @@ class Controls:
         while self._requests:
             request = self._requests.popleft()
             match request:
-                case Request(Command.STOP | Command.DISCARD):
+                case Request(Command.STOP | Command.DISCARD | Command.GO_BACK):
                     self.stopping = True
+                    self.going_back |= request.command is Command.GO_BACK
                     self._discarding |= request.command is Command.DISCARD
                 case Request(Command.PAUSE | Command.RESUME):
                     self.paused = request.command is Command.PAUSE

@@ -26,6 +26,7 @@ from .divergence import Astray
 from .endings import STEPS_NOT_FINITE, TORN, explained
 from .evaluation import best_of, patience_is_lost
 from .kept.checkpoint import Checkpoint
+from .kept.runaway import Runaway
 from .kept.saves import Saves
 from .kept.saving import NOT_ON_THE_DISK, checkpoint_bytes, said_of_the_disk
 from .kept.snapshots import NO_DISCARD, KeptWeights
@@ -70,7 +71,7 @@ class Run:
         self._saves = Saves(plan, self._stepper, self._kept, self._owed)
         self._astray = Astray(self._module, self._stepper, self._kept, plan.config)
         self.samples = Samples(plan.prompts)
-        self._awaited = False
+        self._awaited, self._runaway = False, Runaway(self._module)
         self.looks = Looks(plan, self._kept, self._owed, self.samples, self.controls, self._listen)
 
     @property
@@ -132,14 +133,22 @@ class Run:
     def _end(self, reason: EndReason, failure: Exception | None) -> Generator[Event, None, None]:
         """Save what there is, leave the weights in the model that are wanted, and tell how it ended."""
         yield from self._owed.told()
+        went_back = False
         if reason is EndReason.DISCARDED:
             yield Notice(step=self.step, text=self._kept.put_start_back())
-        else:
+        elif reason is EndReason.STOPPED and self.controls.going_back:
+            text, went_back = self._runaway.put_back(self.progress, self.folder)
+            yield Notice(step=self.step, text=text)
+        if reason is not EndReason.DISCARDED and not went_back:
             yield from self._save(may_be_astray=reason is not EndReason.FAILED)
         if reason is EndReason.NOT_FINITE and self._is_astray() and (good := self._kept.put_good_back()) is not None:
             text = f"The weights of step {good}, the last that gave a finite loss, are in the model."
             yield Notice(step=self.step, text=text)
-        if reason not in (EndReason.DISCARDED, EndReason.FAILED) and self._config.load_best_model_at_end:
+        if (
+            reason not in (EndReason.DISCARDED, EndReason.FAILED)
+            and not went_back
+            and self._config.load_best_model_at_end
+        ):
             said = self._kept.put_best_back(best_of(self.progress.counted_evals), self.step)
             if said is not None:
                 yield Notice(step=self.step, text=said)
@@ -250,6 +259,9 @@ class Run:
         yield from self._owed.told()
         if not outcome.applied:
             yield Notice(step=step, text=self._astray.why_not_applied(step, outcome))
+        if self._runaway.look_at(step, outcome.loss):
+            rate, discards = self._stepper.learning_rate, self._kept.keeps_start
+            yield self._runaway.notice(self.progress, self.folder, rate, discards=discards)
 
     def _is_astray(self) -> bool:
         """Whether the weights give no finite loss any more; a score of this step that is finite says they do."""

@@ -28,7 +28,7 @@ def test_only_what_ends_a_run_is_shown_as_a_stop(command):
     run = started_run(total=5)
     run.add(step_event(1, total=5))
     run.add(CommandReceived(step=1, command=command))
-    assert ("Stop heard" in headline(run)) == (command in (Command.STOP, Command.DISCARD))
+    assert ("Stop heard" in headline(run)) == (command in (Command.STOP, Command.DISCARD, Command.GO_BACK))
 
 
 @pytest.mark.parametrize("steps", [1, 511, 512, 1300])

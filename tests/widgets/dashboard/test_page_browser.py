@@ -67,6 +67,33 @@ def test_a_new_learning_rate_is_sent_as_a_number_and_nonsense_is_answered_in_the
     page.context.close()
 
 
+def test_a_learning_rate_far_above_the_one_in_force_is_asked_about_once(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9)))
+    page.get_by_role("button", name="Learning rate", exact=True).click()
+    field = page.get_by_role("textbox", name="New learning rate")
+    field.fill("0.02")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tunebook-rate [role=alert]")).to_contain_text("0.02 is 100 times the rate in force (0.0002)")
+    assert asked_of(page) == []
+    page.keyboard.press("Enter")
+    assert asked_of(page) == [{"command": "learning_rate", "value": 0.02}]
+    page.context.close()
+
+
+def test_a_loss_that_runs_away_is_told_with_a_button_that_goes_back(chromium, screenshots):
+    run = run_of([1.0, 4.0], total=9)
+    run.add(Notice(step=2, text="The loss runs away.", go_back_to=1))
+    page = open_widget(chromium, view_of(run))
+    told = page.locator(".tunebook-runaway")
+    expect(told).to_contain_text("The loss runs away.")
+    page.screenshot(path=screenshots / "page-runaway.png")
+    page.get_by_role("button", name="Go back to step 1").click()
+    assert asked_of(page) == [{"command": "go_back"}]
+    expect(page.locator(".tunebook-headline")).to_have_text("Stopping after step 3…")
+    expect(told).to_be_hidden()
+    page.context.close()
+
+
 def test_a_run_is_discarded_only_by_a_second_press(chromium):
     page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9)))
     page.get_by_role("button", name="Discard").click()

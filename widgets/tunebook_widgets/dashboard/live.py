@@ -134,6 +134,7 @@ def record_of(run: Progress) -> dict[str, Any]:
         "memory_limit_gb": run.started.memory_limit_gb if run.started else None,
         "notices": [[notice.step, notice.text] for notice in run.notices[hidden:]],
         "hidden_notices": hidden,
+        "ran_away": [away.step, away.text, away.go_back_to] if (away := run.ran_away) else None,
     }
 
 

@@ -94,7 +94,7 @@ class Progress:
             case LearningRateChanged():
                 self.rates.append(event)
                 self.pending.discard(Command.LEARNING_RATE)
-            case CommandReceived(command=Command.STOP | Command.DISCARD):
+            case CommandReceived(command=Command.STOP | Command.DISCARD | Command.GO_BACK):
                 self.stop_heard_at = event.step
             case CommandReceived(command=Command.PAUSE | Command.RESUME):
                 self.paused, self.waiting = event.command is Command.PAUSE, False
@@ -121,6 +121,11 @@ class Progress:
         if self.rates:
             return self.rates[-1].learning_rate
         return self.started.config.get("learning_rate") if self.started else None
+
+    @property
+    def ran_away(self) -> Notice | None:
+        """What was said of a loss that runs away, where there is a step to go back to; the last time it was."""
+        return next((notice for notice in reversed(self.notices) if notice.go_back_to is not None), None)
 
     @property
     def last_samples(self) -> list[SampleEvent]:

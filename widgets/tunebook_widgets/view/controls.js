@@ -3,6 +3,7 @@
  * In a cell that keeps the kernel busy nobody hears them; then they say so and point to the interrupt button. */
 
 import { button, disable, isDisabled, node } from "./page.js";
+import { count } from "./words.js";
 
 const ACTIONS = {
   pause: ["Pause", "Take no further step until resumed"],
@@ -18,6 +19,7 @@ const UNHEARD =
 const DISCARDS = "End the run and put the weights back as they were before it; checkpoints it wrote stay";
 const NO_DISCARD =
   "So many weights are trained that no copy of the old ones fits in memory. Stop, and load the model again to have them back.";
+const FAR_ABOVE = 5; // times the learning rate in force, from where a higher one is asked about
 const SURE_FOR = 5000; // milliseconds in which a second press of Discard counts
 
 /** The buttons; `ask(command, value)` sends a request, `say(sentence)` tells a screen reader. */
@@ -26,7 +28,8 @@ export function controls(ask, say) {
   const stop = button("Stop", { class: "tunebook-stop" });
   const discard = button("Discard", { class: "tunebook-discard" });
   const reason = node("p", { class: "tunebook-reason", id: `tunebook-reason-${Math.random().toString(36).slice(2)}` });
-  const rate = rateForm((value) => send("learning_rate", value));
+  const rate = rateForm((value) => send("learning_rate", value), say);
+  const runaway = runawayView(() => end("go_back"));
   const asked = new Set(); // pressed in this page, and the run has not acknowledged it
   let state = {};
   let stopping = false; // pressed in this page
@@ -95,6 +98,7 @@ export function controls(ask, say) {
     offer(running && state.stop !== "absent" ? (state.offered ?? []) : []);
     mark();
     if (!running) rate.close();
+    runaway.show(running && state.stop === "heard" ? state.ran_away : null);
     stop.hidden = ended;
     discard.hidden = ended || !running;
     for (const each of [stop, discard]) disable(each, unheard || !running);
@@ -126,6 +130,7 @@ export function controls(ask, say) {
     discard,
     reason,
     form: rate.root,
+    runaway: runaway.root,
     show,
     /** The run has said something new: what it has not taken up by now it will not. */
     acknowledge: () => asked.clear(),
@@ -135,7 +140,33 @@ export function controls(ask, say) {
   };
 }
 
-function rateForm(send) {
+/** What was said of a loss that runs away, [step, text, step to go back to], and the button that does. */
+function runawayView(goBack) {
+  const words = node("p", {});
+  const back = button("", { title: "End the run with the step in progress, and put the weights of that checkpoint into the model" });
+  const stay = button("Go on as it is");
+  const root = node("div", { class: "tunebook-runaway", role: "alert", hidden: "" }, words, node("div", { class: "tunebook-line" }, back, stay));
+  let dismissed = 0; // the step it was said after
+  let said = null;
+  back.addEventListener("click", goBack);
+  stay.addEventListener("click", () => {
+    dismissed = said[0];
+    root.hidden = true;
+  });
+  return {
+    root,
+    show(now) {
+      said = now ?? null;
+      root.hidden = said === null || said[0] === dismissed;
+      if (root.hidden || root.dataset.step === String(said[0])) return;
+      root.dataset.step = said[0];
+      words.textContent = said[1];
+      back.textContent = `Go back to step ${count(said[2])}`;
+    },
+  };
+}
+
+function rateForm(send, say) {
   const input = node("input", { type: "text", inputmode: "decimal", size: "9", "aria-label": "New learning rate" });
   const complaint = node("span", { class: "tunebook-complaint", role: "alert" });
   const cancel = button("Cancel");
@@ -147,6 +178,8 @@ function rateForm(send) {
     cancel,
     complaint,
   );
+  let inForce = null;
+  let sure = null; // a rate far above it that was asked about
   const close = () => {
     root.hidden = true;
   };
@@ -156,6 +189,12 @@ function rateForm(send) {
     if (!(value > 0 && Number.isFinite(value))) {
       complaint.textContent = `“${input.value}” is no learning rate; write a number above 0, such as 1e-4.`;
       return input.focus();
+    }
+    if (inForce && value > FAR_ABOVE * inForce && value !== sure) {
+      sure = value;
+      complaint.textContent = `${value} is ${count(Math.round(value / inForce))} times the rate in force (${inForce}); a loss often runs away at that. Press Change once more to take it.`;
+      say(complaint.textContent);
+      return undefined;
     }
     close();
     return send(value);
@@ -167,6 +206,8 @@ function rateForm(send) {
   cancel.addEventListener("click", close);
   const open = (current) => {
     root.hidden = false;
+    inForce = current;
+    sure = null;
     complaint.textContent = "";
     input.value = current ? String(current) : "";
     input.focus();

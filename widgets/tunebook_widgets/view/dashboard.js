@@ -64,6 +64,7 @@ function render({ model, el }) {
     header.headline,
     buttons.reason,
     lost.root,
+    buttons.runaway,
     header.progress,
     ...(replay ? [replay.root] : []),
     header.list,
@@ -125,7 +126,8 @@ function render({ model, el }) {
   function showWords() {
     const gone = lostKernel();
     lost.show(gone, state.lost ?? ["", ""]);
-    buttons.show({ ...state, learning_rate: run.record.learning_rate, stop: gone ? "absent" : state.stop });
+    const { learning_rate, ran_away } = run.record;
+    buttons.show({ ...state, learning_rate, ran_away, stop: gone ? "absent" : state.stop });
     const phase = gone || (buttons.stopping ? "stopping" : (state.phase ?? "running"));
     showHeader(header, root, state, { phase, headline: headline() });
   }
