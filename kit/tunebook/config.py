@@ -111,6 +111,9 @@ class TrainingConfig:
         TrainOn,
         "whose turns of a conversation are supervised: assistant, last_assistant or everything; raw text is whole",
     ] = "assistant"
+    thinking: Annotated[
+        bool | None, "write chats with the template's switch for thoughts on or off; None: on where the model thinks"
+    ] = None
     hold_out: Annotated[Share, "share of the rows to measure with when no eval_dataset is given; 0: none"] = 0.05
     packing: Annotated[
         bool, "put short training rows together, each trained as if alone; together they count as one row"

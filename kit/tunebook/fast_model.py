@@ -91,8 +91,7 @@ class FastModel:
         """A hub id, a model folder or a .gguf file -> (model, tokenizer); see `loader.load` for what is raised.
 
         The model comes frozen: `get_peft_model` makes adapters trainable, `full_finetuning=True` everything. A folder
-        of saved adapters, in mlx-lm's format or PEFT's, brings its base model and its adapters, trainable as they were,
-        and the rows of the embedding for tokens that they brought.
+        of saved adapters, mlx-lm's or PEFT's, brings its base model, and its adapters as trainable as they were.
         """
         loaded = load_pretrained(
             name,
@@ -189,13 +188,14 @@ class FastModel:
         max_tokens: arguments.MaxTokens = 256,
         temperature: arguments.Temperature = 0.0,
         top_p: arguments.TopP = 1.0,
+        thinking: arguments.Thinking = None,
     ) -> Iterator[str]:
         """Write an answer piece by piece.
 
         A list of messages, or a string where the model has a chat template, is a conversation the model answers; a
         string without one is text it continues.
         """
-        example = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder).example
+        example = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder, thinking=thinking).example
         yield from write(self.loaded, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
 
     @call("generate")
@@ -206,9 +206,11 @@ class FastModel:
         max_tokens: arguments.MaxTokens = 256,
         temperature: arguments.Temperature = 0.0,
         top_p: arguments.TopP = 1.0,
+        thinking: arguments.Thinking = None,
     ) -> str:
         """The whole answer as a string, as `stream` writes it."""
-        return "".join(self.stream(prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p))
+        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "thinking": thinking}
+        return "".join(self.stream(prompt, **options))
 
     @call("save_pretrained")
     def save_pretrained(

@@ -89,6 +89,7 @@ class Trainer:
             train_on=self.config.train_on,
             response_markers=response_markers,
             formatting_func=formatting_func,
+            thinking=self.config.thinking,
             skip_bad_rows=skip_bad_rows,
         )
         self.prepare(Datasets(train=train_dataset, held_out=eval_dataset, options=options))

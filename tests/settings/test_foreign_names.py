@@ -57,6 +57,8 @@ def at_hand(model, tiny_folder, rows, tmp_path):
     args = TrainingConfig(max_steps=1, save_steps=1, output_dir=str(tmp_path / "runs"))
     trainer = Trainer(model, train_dataset=rows[:4], eval_dataset=rows[4:6], args=args)
     trainer.subscribe(ignore)
+    switch = "{% if add_generation_prompt and enable_thinking is false %}{{ '<think></think>' }}{% endif %}"
+    model.loaded.tokenizer.chat_template += switch
     from tunebook import bridges
 
     def fresh():

@@ -26,6 +26,7 @@ class ReadingOptions:
     train_on: TrainOn = "assistant"
     response_markers: Markers | None = None  # (instruction_part, response_part)
     formatting_func: FormattingFunc | None = None
+    thinking: bool | None = None  # the chat template's switch for thoughts; None: as mlx-lm has it
     documents: MultimodalPretrain | None = None  # None: rows of one of formats.FORMATS
     # What an objective compares: rows are preferences then, and the first three say nothing. None: it reads texts.
     answers: Comparing | None = None
@@ -35,8 +36,8 @@ class ReadingOptions:
     def as_plain(self) -> list[Any]:
         """What decides what a row becomes, once `formatting_func` was called with it, as values for JSON."""
         if self.answers is not None:
-            return ["answers", self.answers]
-        plain: list[Any] = [self.format, self.train_on, self.response_markers]
+            return ["answers", self.answers, self.thinking]
+        plain: list[Any] = [self.format, self.train_on, self.response_markers, self.thinking]
         return plain if self.documents is None else [*plain, self.documents.as_plain]
 
 

@@ -61,7 +61,12 @@ def row_kind(
     if options.answers is not None:
         return RowKind(
             reader=partial(
-                preference_reader, opened.rows, tokenizer, options.answers, formatting_func=options.formatting_func
+                preference_reader,
+                opened.rows,
+                tokenizer,
+                options.answers,
+                formatting_func=options.formatting_func,
+                thinking=options.thinking,
             ),
             image_references=_no_references,
             too_long="cut",
@@ -78,6 +83,7 @@ def row_kind(
             formatting_func=options.formatting_func,
             placeholder=placeholder,
             reach=opened.reach,
+            thinking=options.thinking,
         ),
         image_references=references if placeholder is not None else _no_references,
         too_long="cut",

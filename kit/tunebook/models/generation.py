@@ -15,6 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..data.answers import Answers
 from ..data.examples import Example, Image, Text, Tokens, texts
 from ..data.formats import render_prompt
+from ..data.formats.templates import template_of
 from ..data.tokenizer_state import bring_up_to_date
 from .base_model import without_adapters
 from .loaded import Loaded
@@ -31,19 +32,25 @@ class Prompt:
 
 
 def as_prompt(
-    prompt: str | Sequence[Mapping[str, Any]], tokenizer: TokenizerWrapper, placeholder: str | None = None
+    prompt: str | Sequence[Mapping[str, Any]],
+    tokenizer: TokenizerWrapper,
+    placeholder: str | None = None,
+    *,
+    thinking: bool | None = None,
 ) -> Prompt:
     """A list of messages, or a string where the model has a chat template: a conversation, which it answers.
 
     A string without a chat template is text, which it continues. `placeholder` is what stands for an image in a text;
-    None for a model that reads text alone.
+    None for a model that reads text alone. `thinking` turns the template's switch for thoughts on or off; ValueError
+    where it has none.
     """
     bring_up_to_date(tokenizer)
     if isinstance(prompt, str):
-        if not tokenizer.has_chat_template:
+        if template_of(tokenizer, thinking) is None:
             return Prompt(prompt, Example(parts=(Text(prompt),), rendered=False))
-        return Prompt(prompt, render_prompt([{"role": "user", "content": prompt}], tokenizer, placeholder))
-    return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder))
+        messages = [{"role": "user", "content": prompt}]
+        return Prompt(prompt, render_prompt(messages, tokenizer, placeholder, thinking=thinking))
+    return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder, thinking=thinking))
 
 
 def opening(example: Example | Answers) -> Prompt:

@@ -28,6 +28,7 @@ Checkpointing = Annotated[
 MaxTokens = Annotated[Count, "longest answer in tokens"]
 Temperature = Annotated[NotNegative, "0: always the likeliest token; 1: as the model has it"]
 TopP = Annotated[AtMostOne, "draw from the likeliest tokens that have this share together"]
+Thinking = Annotated[bool | None, "the chat template's switch for thoughts; None: on where the model thinks"]
 
 # Of saving.
 Into = Annotated[Folder, "the folder, made if there is none"]

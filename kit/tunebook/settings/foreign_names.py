@@ -89,6 +89,8 @@ TRAINING: Answers = {
     "auto_find_batch_size": "what a run takes is said beforehand by `trainer.memory()`; leave it out",
     "chat_template_path": "a template is given to the model: `FastModel.from_pretrained(name, chat_template=template)`",
     "model_init_kwargs": "a model is loaded first: `FastModel.from_pretrained(name)`; leave it out",
+    "enable_thinking": "`thinking={value!r}`",
+    "chat_template_kwargs": "`thinking=False`, where the template has a switch for thoughts",
     **_each("eos_token pad_token", "they are the tokenizer's; leave it out"),
     **_each("push_to_hub hub_model_id hub_token hub_strategy hub_private_repo", _TO_THE_HUB),
     **_each(
@@ -177,6 +179,8 @@ WRITING: Answers = {
         "attention_mask use_cache pad_token_id eos_token_id stop_strings return_dict_in_generate verbose tokenizer",
         "`model.generate(prompt)` reads and ends as the model's tokenizer has it; leave it out",
     ),
+    "enable_thinking": "`thinking={value!r}`",
+    "chat_template_kwargs": "`thinking=False`, where the template has a switch for thoughts",
     "num_return_sequences": "a call writes one answer: `[model.generate(prompt, temperature=0.7) for _ in range(2)]`",
     **_each("generation_config", "`max_tokens=64, temperature=0.7, top_p=0.9` are what there is"),
 }

@@ -31,6 +31,7 @@ from ..models.loaded import Loaded
 from . import stored_rows
 from .answers import encode_examples
 from .tally import Account
+from .thoughts import has_thoughts
 from .token_cache import cached_folder, key_of, prune
 from .truncation import fitted, is_left_out
 
@@ -131,6 +132,7 @@ def row_encoder(head: Opened, loaded: Loaded, account: Account) -> Callable[[int
                 return []
             raise _refused(number, account, error) from error
         account.note_unread(number, example.unread)
+        account.note_thoughts(has_thoughts(example, loaded.tokenizer))
         return list(fitted(replace(whole, number=number), example, kind, account))
 
     return encode_one
@@ -220,6 +222,7 @@ def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account, ba
             else:
                 examples[number] = example
                 account.note_unread(number, example.unread)
+                account.note_thoughts(has_thoughts(example, loaded.tokenizer))
         if loaded.family.placeholder is None:
             whole = encode_examples(list(examples.values()), loaded.family)  # at once: the tokenizer has threads
         for (number, example), row in zip(examples.items(), whole, strict=True):

@@ -28,6 +28,8 @@ class Account:
     bad_images_why: str = ""  # of the first of them
     bad: dict[str, list[int]] = field(default_factory=dict)  # why rows were left out: [how many, the first]
     unread: dict[str, list[int]] = field(default_factory=dict)  # what rows say and nobody reads: [how many, the first]
+    chats: int = 0  # rows that a chat template wrote
+    with_thoughts: int = 0  # those of them with thoughts that are trained
     kept_in_memory: bool = False  # a large set that the cache folder cannot hold
     not_cached: str = ""  # why a large set could not be written to the cache folder
     place: Callable[[int], Place] = field(default=row_number, repr=False, compare=False)  # of a row, by its number
@@ -51,6 +53,11 @@ class Account:
         for name in names:
             count, first = self.unread.get(name, [0, number])
             self.unread[name] = [count + 1, first]
+
+    def note_thoughts(self, found: bool | None) -> None:
+        """Count a row with thoughts before an answer, or without; None is no chat."""
+        self.chats += found is not None
+        self.with_thoughts += found is True
 
     @property
     def answer_beyond(self) -> list[int]:
@@ -95,6 +102,11 @@ class Account:
             said["not read"] = (
                 f"Of the {self.rows} rows of {self.name} this is not read, and changes nothing: "
                 f"{', '.join(told[:MOST_NAMED])}{more}."
+            )
+        if 0 < self.with_thoughts < self.chats:
+            said["thoughts"] = (
+                f"{self.with_thoughts} of {self.chats} chats of {self.name} have thoughts before an answer and others "
+                "have none, so whether the tuned model thinks is left to chance; train on rows of one kind."
             )
         if self.kept_in_memory:
             said["kept in memory"] = (

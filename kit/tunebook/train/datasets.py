@@ -184,7 +184,7 @@ def _streamed(datasets: Datasets, loaded: Loaded, config: TrainingConfig, max_se
 
 
 def _check_documents(datasets: Datasets, loaded: Loaded, config: TrainingConfig) -> None:
-    names = ("format", "formatting_func", "response_markers")
+    names = ("format", "formatting_func", "response_markers", "thinking")
     check(
         datasets.train,
         datasets.held_out,
@@ -255,7 +255,10 @@ def _prompts(opened: Opened, measured: EncodedSet, loaded: Loaded, config: Train
     Raises ValueError for a prompt that was given and reaches beyond a table of the model.
     """
     if config.sample_prompts:
-        given = [as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder) for prompt in config.sample_prompts]
+        given = [
+            as_prompt(prompt, loaded.tokenizer, loaded.family.placeholder, thinking=config.thinking)
+            for prompt in config.sample_prompts
+        ]
         for number, prompt in enumerate(given):
             try:
                 _check_prompt(prompt, loaded)

@@ -57,6 +57,16 @@ def test_without_adapters_a_tuned_model_is_its_base_to_the_last_bit_and_then_its
     assert list(flat(model.module.trainable_parameters())) == names
 
 
+def test_the_switch_for_thoughts_decides_what_the_model_goes_on_from_and_is_refused_without_one(tuned):
+    with pytest.raises(ValueError, match="no switch"):
+        Chat(tuned, thinking=False)
+    tuned.loaded.tokenizer.chat_template += (
+        "{% if add_generation_prompt and enable_thinking is false %}{{ 'No thoughts.' }}{% endif %}"
+    )
+    answers = {thinking: said(Chat(tuned, thinking=thinking, **GREEDY), "Hi")["tuned"] for thinking in (True, False)}
+    assert answers == {thinking: tuned.generate("Hi", thinking=thinking, max_tokens=12) for thinking in (True, False)}
+
+
 def test_each_side_answers_as_its_model_does_and_remembers_its_own_answers(tuned, tiny_folder):
     base, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=128)
     chat = Chat(tuned, system="Be brief.", **GREEDY)

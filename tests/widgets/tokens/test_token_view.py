@@ -28,6 +28,13 @@ def test_the_underlined_text_is_what_the_loss_sees(model, rows):
         assert count == row.supervised_tokens
 
 
+@pytest.mark.parametrize("thinking", [True, False])
+def test_the_switch_for_thoughts_is_seen_in_the_rows(model, rows, thinking):
+    model.loaded.tokenizer.chat_template += "{% if enable_thinking is false %}OFF{% endif %}"
+    (text,) = seen(TokenView(model, rows[:1], train_on="everything", thinking=thinking)).rows
+    assert text.endswith("OFF") is not thinking
+
+
 def test_the_first_token_is_not_marked_for_it_is_predicted_from_nothing(model):
     view = TokenView(model, [{"text": "the quick brown fox"}])
     (row,) = encode_rows([{"text": "the quick brown fox"}], model.loaded, max_seq_length=128).rows

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import anywidget
 import traitlets
 
+from tunebook.data.formats.templates import template_of
 from tunebook.machine.inert import one_line
 from tunebook.models.base_model import why_no_base
 from tunebook.models.generation import as_prompt, write_in_slices
@@ -41,7 +42,8 @@ class Chat(anywidget.AnyWidget):
     First the tuned model answers a message, then the base; each remembers its own answers. Where the base is not in
     memory, or the model is the base, one side is shown and `alone` says why. A model without a chat template goes on
     with each message as a text of its own. `turns` is what was said. `temperature`, `top_p` and
-    `max_tokens` are as in `FastModel.stream`, and can be changed on the page.
+    `max_tokens` are as in `FastModel.stream`, and can be changed on the page; `thinking` is the template's
+    switch for thoughts.
     """
 
     _esm = esm("chat.js")
@@ -63,10 +65,13 @@ class Chat(anywidget.AnyWidget):
         temperature: float = 0.7,
         top_p: float = 0.9,
         max_tokens: int = 256,
+        thinking: bool | None = None,
     ):
         super().__init__()
         self._loaded = model.loaded
         self._stops = False
+        template_of(self._loaded.tokenizer, thinking)  # refuses what cannot be had before anything is said
+        self._thinking = thinking
         self._answering: asyncio.Task[Turn] | None = None
         self.name = one_line(model.loaded.name)
         self.alone = why_no_base(model.loaded.module) or ""
@@ -125,7 +130,8 @@ class Chat(anywidget.AnyWidget):
             turn["note"] = "stopped"
             return
         prompt = turn["you"] if not self.chats else self._conversation(side, turn["you"])
-        example = as_prompt(prompt, self._loaded.tokenizer, self._loaded.family.placeholder).example
+        tokenizer, placeholder = self._loaded.tokenizer, self._loaded.family.placeholder
+        example = as_prompt(prompt, tokenizer, placeholder, thinking=self._thinking).example
         options = {name: value for name, value in self.settings.items() if name != "system"}
         for text in write_in_slices(self._loaded, example, seconds=SLICE, adapters=side == "tuned", **options):
             turn[side] += text

@@ -35,10 +35,10 @@ class TokenView:
         >>> view = TokenView(model, rows[:3])
 
     The `rows` are anything `sources.read_rows` opens; `format`, `formatting_func` and `response_markers` are those of
-    the Trainer, `train_on` and `max_seq_length` those of TrainingConfig; a trainer brings its own. As the last
-    expression of a cell it shows what the set is like and a handful of rows, and stays in the saved notebook;
-    `browse()` shows all rows, for as long as the kernel runs. `report` is what the check found. Raises ValueError
-    as the Trainer does for rows that cannot be trained on.
+    the Trainer, `train_on`, `max_seq_length` and `thinking` those of TrainingConfig; a trainer brings its own. As
+    the last expression of a cell it shows what the set is like and a handful of rows, and stays in the saved
+    notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check found. Raises
+    ValueError as the Trainer does for rows that cannot be trained on.
     """
 
     def __init__(
@@ -51,9 +51,14 @@ class TokenView:
         response_markers: Markers | None = None,
         formatting_func: FormattingFunc | None = None,
         max_seq_length: int | None = None,
+        thinking: bool | None = None,
     ):
         options = ReadingOptions(
-            format=format, train_on=train_on, response_markers=response_markers, formatting_func=formatting_func
+            format=format,
+            train_on=train_on,
+            response_markers=response_markers,
+            formatting_func=formatting_func,
+            thinking=thinking,
         )
         if not isinstance(model, Trainer):
             if rows is None:

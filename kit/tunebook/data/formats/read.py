@@ -21,7 +21,7 @@ from .markers import Markers
 from .reading import Reading
 from .recognition import FORMATS, Format, check_columns, format_named, recognise
 from .row_images import Placing
-from .templates import ChatTemplate, Message, Tools, printable
+from .templates import ChatTemplate, Message, Tools, printable, template_of
 from .unread import unread, unread_frames
 
 FormattingFunc = Callable[[Row], str | list[dict[str, Any]] | Row]
@@ -37,6 +37,7 @@ def reader(
     formatting_func: FormattingFunc | None = None,
     placeholder: str | None = None,
     reach: Reach = ANYWHERE,
+    thinking: bool | None = None,
 ) -> Callable[[Row], Example]:
     """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
 
@@ -45,6 +46,7 @@ def reader(
     `train_on` is about conversations and answers; raw text is supervised whole. `response_markers`, a pair
     (instruction_part, response_part), decide in place of the chat template, and in raw text. `placeholder` is the
     token that stands for an image, with None the model reads text alone; `reach` says which files it may open.
+    `thinking` is as `ChatTemplate` has it.
     Raises ValueError for rows of no format or of several, and for settings that contradict one another; the function
     it returns raises ValueError for a template that does not let its answers be told exactly.
     """
@@ -54,7 +56,7 @@ def reader(
         raise ValueError("response_markers and train_on='everything' are both given; choose one.")
     name = format if format is not None else format_of(rows, formatting_func)
     kind = format_named(name)
-    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
+    template = template_of(tokenizer, thinking)
     reading = Reading(
         tokenizer=tokenizer,
         template=template,
@@ -149,12 +151,19 @@ def render_chat(messages: Sequence[Message], tokenizer: TokenizerWrapper, tools:
     return Reading(tokenizer=tokenizer, template=template).chat(as_messages(messages), tools)
 
 
-def render_prompt(messages: Sequence[Message], tokenizer: TokenizerWrapper, placeholder: str | None = None) -> Example:
+def render_prompt(
+    messages: Sequence[Message],
+    tokenizer: TokenizerWrapper,
+    placeholder: str | None = None,
+    *,
+    thinking: bool | None = None,
+) -> Example:
     """A conversation up to the point where the assistant speaks next; nothing is supervised.
 
-    `placeholder` is the token that stands for an image, None for a model that reads text alone.
+    `placeholder` is the token that stands for an image, None for a model that reads text alone; `thinking` is as
+    `ChatTemplate` has it.
     """
-    template = ChatTemplate(tokenizer)
+    template = ChatTemplate(tokenizer, thinking)
     if placeholder is None:
         return Example(parts=(Text(template.render(as_messages(messages), add_generation_prompt=True)),), rendered=True)
     placing = Placing(tokenizer, placeholder, template)

@@ -39,6 +39,7 @@ class Reading:
                 "'\\n'.join(turn['content'] for turn in row['messages'])"
             )
         self._check_roles(messages)
+        self._check_thoughts(messages)
         if self.response_markers is None:
             return supervise(self.template, messages, tools, train_on=self.train_on, first_turn=first_turn)
         return Example(parts=self._between_markers(self.template.render(messages, tools)), rendered=True)
@@ -54,6 +55,21 @@ class Reading:
                 raise BadRow(
                     f"turn {number} has the role {shown(role)}, which is none of {', '.join(SPEAKERS)} and not in the "
                     f"chat template; {move}."
+                )
+
+    def _check_thoughts(self, messages: list[Message]) -> None:
+        """Raise BadRow for thoughts in a row that is to be written without them."""
+        assert self.template is not None
+        if self.template.thinking is not False:
+            return
+        _, end = self.template.thought_marks
+        for number, message in enumerate(messages):
+            said = message.get("content")
+            inside = message["role"] == "assistant" and isinstance(said, str) and end in said
+            if inside or message.get("reasoning_content"):
+                raise BadRow(
+                    f"turn {number} has thoughts, and thinking=False writes answers without; take them out, or pass "
+                    "thinking=True."
                 )
 
     def answer(self, prompt: str, completion: str) -> Example:

@@ -25,10 +25,20 @@ NEXT_SENTINEL = "\ue0c6content\ue0c6"
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer that has one."""
+    """The chat template of a tokenizer that has one.
 
-    def __init__(self, tokenizer: TokenizerWrapper):
+    `thinking` turns the template's switch for thoughts on or off (`enable_thinking`, or DeepSeek's `thinking`); None
+    leaves it as mlx-lm has it. Raises ValueError where the template has no such switch.
+    """
+
+    def __init__(self, tokenizer: TokenizerWrapper, thinking: bool | None = None):
         self.tokenizer = tokenizer
+        self.thinking = thinking
+        if thinking is not None and not self._has_switch(thinking):
+            raise ValueError(
+                f"thinking is {thinking}, and {self.name} writes the same without thoughts as with them: it has no "
+                "switch (enable_thinking). Leave thinking out."
+            )
 
     @property
     def name(self) -> str:
@@ -71,6 +81,11 @@ class ChatTemplate:
     def added_tokens(self) -> tuple[str, ...]:
         """The tokens that stand outside the tokenizer's ordinary vocabulary, such as `<|im_end|>`."""
         return tuple(self.tokenizer.get_added_vocab())
+
+    @cached_property
+    def thought_marks(self) -> tuple[str, str]:
+        """What stands before thoughts and behind them."""
+        return marks_of_thoughts(self.tokenizer)
 
     @cached_property
     def end_tokens(self) -> tuple[str, ...]:
@@ -124,6 +139,13 @@ class ChatTemplate:
         """Whether content must be a list of parts: some templates iterate over it and would drop a string."""
         return not self._shows("a string") and self._shows([{"type": "text", "text": "a list"}])
 
+    def _has_switch(self, thinking: bool) -> bool:
+        asked = [{"role": "user", "content": SENTINEL}]
+        other = ChatTemplate(self.tokenizer)
+        other.thinking = not thinking
+        here, there = (template.render(asked, add_generation_prompt=True) for template in (self, other))
+        return here != there
+
     def _shows(self, content: Any) -> bool:
         text = content if isinstance(content, str) else content[0]["text"]
         try:
@@ -139,14 +161,19 @@ class ChatTemplate:
             {} if tools is None else {"tools": list(tools)}
         )  # mlx-lm's own renderers know no tools=None
         options["add_generation_prompt"] = add_generation_prompt
+        switches: dict[str, Any] = {} if self.thinking is None else {"enable_thinking": self.thinking}
         try:
             if self.source is None or renders_in_python(self.tokenizer):
-                return self.tokenizer.apply_chat_template(messages, tokenize=False, **options), []
+                return self.tokenizer.apply_chat_template(messages, tokenize=False, **options, **switches), []
+            if switches:
+                switches["thinking"] = self.thinking
             # What a template is given is transformers' to say, so it is asked by a template that shows just that.
-            names = ["messages", "tools", "documents", "add_generation_prompt", "enable_thinking"]
+            names = ["messages", "tools", "documents", "add_generation_prompt", *(switches or ["enable_thinking"])]
             names += self.tokenizer.special_tokens_map
             shown = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | tojson }}"
-            given = self.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=shown, **options)
+            given = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, chat_template=shown, **options, **switches
+            )
             source = self.tokenizer.get_chat_template(tools=options.get("tools"))
             text, spans = rendered(compiled(source), json.loads(given), size=len(given))
         except TemplateLimit as error:
@@ -164,6 +191,21 @@ class ChatTemplate:
         if not self._wants_parts or not isinstance(message.get("content"), str):
             return dict(message)
         return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def marks_of_thoughts(tokenizer: TokenizerWrapper) -> tuple[str, str]:
+    """What stands before thoughts and behind them; of a tokenizer that has no such tokens what most models write."""
+    start, end = tokenizer.think_start, tokenizer.think_end
+    return ("<think>", "</think>") if start is None or end is None else (start, end)
+
+
+def template_of(tokenizer: TokenizerWrapper, thinking: bool | None) -> ChatTemplate | None:
+    """The chat template of a tokenizer, None where it has none. Raises ValueError for `thinking` that cannot be had."""
+    if tokenizer.has_chat_template:
+        return ChatTemplate(tokenizer, thinking)
+    if thinking is not None:
+        raise ValueError(f"thinking is {thinking}, and this model has no chat template to say so. Leave thinking out.")
+    return None
 
 
 def printable(text: str, most: int = 300) -> str:

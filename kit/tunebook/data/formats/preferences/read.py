@@ -12,7 +12,7 @@ from ...sources import Row
 from ..columns import BadRow
 from ..read import FormattingFunc, formatted
 from ..reading import Reading
-from ..templates import ChatTemplate, printable
+from ..templates import printable, template_of
 from .labelled import read_labelled
 from .pairs import SCORES, read_pair
 
@@ -50,6 +50,7 @@ def preference_reader(
     *,
     formatting_func: FormattingFunc | None = None,
     reads_images: bool = False,
+    thinking: bool | None = None,
 ) -> Callable[[Row], Answers]:
     """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
 
@@ -57,7 +58,7 @@ def preference_reader(
     """
     form = PREFERENCES[kind]
     _check_columns((formatted(row, formatting_func) for row in rows), kind)
-    template = ChatTemplate(tokenizer) if tokenizer.has_chat_template else None
+    template = template_of(tokenizer, thinking)
     reading = Reading(tokenizer=tokenizer, template=template, reads_images=reads_images)
     read = {*form.columns, *form.optional}
 
