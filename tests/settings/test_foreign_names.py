@@ -32,6 +32,7 @@ GIVEN = {
     "lr_max": 1e-4,
     "temp": 0.5,
     "use_rslora": True,
+    "enable_thinking": False,
     "use_dora": True,
     "gradient_checkpointing": "unsloth",
     "packing": True,

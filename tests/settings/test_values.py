@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from tunebook import FastModel, LoraConfig, TrainingConfig
+from tunebook import FastModel, LoraConfig, Trainer, TrainingConfig
 from tunebook.settings.values import Count, Folder, NotNegative, Positive, Share, SomeNames, Unfit, complaint, read
 
 
@@ -148,6 +148,17 @@ def test_arguments_of_generate_and_stream_are_refused_where_they_are_called(mode
         model.generate("Hi", temperature=-1)
     with pytest.raises(ValueError, match=r"generate\.prompt is 5; it must be a text or a list, each a dict"):
         model.generate(5)
+
+
+@pytest.mark.parametrize("wrong", [5, None, 2.5, True, object()])
+def test_what_can_be_no_rows_is_refused_by_who_reads_them(adapted, rows, wrong):
+    with pytest.raises((TypeError, ValueError), match="train_dataset"):
+        Trainer(adapted, train_dataset=wrong)
+    if wrong is not None:
+        with pytest.raises((TypeError, ValueError), match="verify_with"):
+            adapted.save_pretrained("out", verify_with=wrong)
+        with pytest.raises((TypeError, ValueError), match="rows"):
+            Trainer(adapted, train_dataset=rows).evaluate(wrong)
 
 
 def test_rows_to_compare_an_export_on_are_read_from_where_they_are_before_anything_is_written(adapted, rows, tmp_path):
