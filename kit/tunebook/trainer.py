@@ -68,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         model: HoldsModel,
-        tokenizer: TokenizerWrapper | None = None,
+        tokenizer: "TokenizerWrapper | None" = None,  # any other is answered below
         *,
         train_dataset: Source | MultimodalPretrain,
         eval_dataset: Source | MultimodalPretrain | None = None,

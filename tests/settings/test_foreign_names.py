@@ -200,3 +200,20 @@ def test_no_name_and_no_value_in_the_tables_is_taken(at_hand):
             for value in answers:
                 with pytest.raises(ValueError, match=rf"{name} is {re.escape(repr(value))}; .*[.]$"):
                     call(**{name: value})
+
+
+def test_what_from_pretrained_gave_is_answered_with_the_line_that_takes_it_apart(at_hand):
+    pair = FastModel.from_pretrained(at_hand["name"])
+    for call in (lambda: FastModel.get_peft_model(pair), lambda: Trainer(pair, train_dataset=at_hand["rows"])):
+        with pytest.raises(ValueError, match=r"\.model is a pair; from_pretrained gives two things") as refused:
+            call()
+        (code,) = code_of(str(refused.value))
+        names = dict(at_hand)
+        exec(code, names)
+        assert Trainer(FastModel.get_peft_model(names["model"]), names["tokenizer"], train_dataset=names["rows"])
+
+
+def test_a_tokenizer_of_transformers_is_answered_with_the_models_own(adapted, rows):
+    inner = vars(adapted.loaded.tokenizer)["_tokenizer"]
+    with pytest.raises(ValueError, match="pass the one from_pretrained returned beside it"):
+        Trainer(adapted, inner, train_dataset=rows)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 Answers = dict[int | str, str]
 
+# For a model that is still what from_pretrained returned.
+A_PAIR = "from_pretrained gives two things: write `model, tokenizer = FastModel.from_pretrained(name)`"
+
 
 def _each(values: str, answer: str) -> Answers:
     return {**dict.fromkeys(values.split(), answer)}

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from .foreign_names import NAMES
-from .foreign_values import VALUES
+from .foreign_values import A_PAIR, VALUES
 from .meanings import documented
 from .values import Unfit, bare, complaint, meaning, read
 
@@ -122,6 +122,9 @@ def _read_all(taker: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) ->
     """The values as their types have them. Raises ValueError with everything that is wrong with them."""
     taken, wrong = {}, []
     for name, value in given.items():
+        if name == "model" and isinstance(value, tuple):
+            wrong.append(f"{taker}.model is a pair; {A_PAIR}.")
+            continue
         foreign = VALUES.get(taker, {}).get(name, {})
         known = value if isinstance(value, int | str) else str(value)
         if foreign and known in foreign:
