@@ -8,8 +8,11 @@ import jupytext
 import nbformat
 import pytest
 
+from tunebook.parity import FAULTS
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+FOR_A_PERSON = "skip-execution"  # the tag of cells that nbclient, and so nbmake, leaves out
 
 
 @pytest.fixture(params=ALL, ids=lambda path: path.name)
@@ -24,6 +27,22 @@ def notebook(path):
 
 def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def is_for_a_person(cell):
+    return FOR_A_PERSON in cell.metadata.get("tags", [])
+
+
+def printed(cell):
+    """The text of all outputs of a cell."""
+    return "\n".join(output.get("text") or output.data["text/plain"] for output in cell.outputs)
+
+
+def lab_cells():
+    """The cells of the parity lab, and the number of the one that says what was planted."""
+    cells = nbformat.read(NOTEBOOKS / "03_parity_lab.ipynb", as_version=4).cells
+    [told] = [number for number, cell in enumerate(cells) if cell.source == "print(list(parity.FAULTS)[SUSPECT])"]
+    return cells, told
 
 
 def test_every_source_has_its_notebook_and_every_notebook_its_source():
@@ -57,7 +76,7 @@ def test_a_sentence_stands_before_the_code_of_each_section(notebook):
 
 
 def test_the_committed_notebook_was_executed_and_shows_its_run(notebook):
-    assert all(cell.execution_count for cell in code(notebook))
+    assert all(cell.execution_count for cell in code(notebook) if not is_for_a_person(cell))
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert [output for output in outputs if "image/png" in output.get("data", {})]
@@ -69,3 +88,29 @@ def test_no_widget_state_and_no_path_of_a_machine_is_left_in_the_file(path, note
     assert "application/vnd.jupyter.widget-view+json" not in mimes
     assert path.stat().st_size < 500_000
     assert not re.search(r"/(home|root|Users|work)/", path.read_text())
+
+
+def test_a_panel_that_needs_a_person_has_a_picture_above_it_and_no_output(notebook):
+    for above, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code" and is_for_a_person(cell):
+            assert not cell.outputs
+            [(said, picture)] = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", above.source)
+            assert len(said.split()) > 5
+            assert (NOTEBOOKS / picture).is_file()
+
+
+def test_nothing_above_its_solution_gives_the_puzzle_of_the_parity_lab_away():
+    cells, told = lab_cells()
+    [planted] = printed(cells[told]).split("\n")[:1]
+    above = "\n".join(cell.source + "".join(map(str, cell.get("outputs", []))) for cell in cells[:told])
+    assert planted in FAULTS
+    assert planted not in above
+
+
+def test_the_explained_suspect_is_the_one_that_was_found():
+    cells, told = lab_cells()
+    sentence = r"parts from its references at the stage (\w+): .*?: ([\d.]+) relative"
+    [(stage, size)] = re.findall(sentence, printed(cells[told - 2]))
+    assert stage == FAULTS["mean of means"].stage
+    assert printed(cells[told]).startswith("mean of means")
+    assert f"too little by {size} " in cells[told + 1].source.replace("\n", " ")
