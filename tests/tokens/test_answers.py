@@ -13,6 +13,7 @@ from tests.tokens import trl_rows
 from tunebook import FastModel
 from tunebook.data.formats import BadRow, RefusedRows
 from tunebook.data.formats.preferences import preference_reader
+from tunebook.data.opened import ReadingOptions
 from tunebook.models.families.text import TextFamily
 from tunebook.models.generation import opening
 from tunebook.tokens import encoding
@@ -218,3 +219,12 @@ def test_what_is_sampled_of_such_a_row_is_its_prompt(loaded, kind):
     prompt = opening(answers)
     assert prompt.example == answers.prompt
     assert prompt.shown == answers.prompt.text.strip()
+
+
+@pytest.mark.parametrize(
+    "given", [{"format": "messages"}, {"train_on": "everything"}, {"response_markers": ("user", "assistant")}]
+)
+def test_settings_of_rows_that_are_trained_as_they_stand_are_not_passed_over_in_silence(given):
+    with pytest.raises(ValueError, match=f"^{next(iter(given))} is for rows that are trained as they stand"):
+        ReadingOptions(answers="pairs", **given)
+    assert ReadingOptions(**given).answers is None

@@ -28,9 +28,17 @@ class ReadingOptions:
     formatting_func: FormattingFunc | None = None
     thinking: bool | None = None  # the chat template's switch for thoughts; None: as mlx-lm has it
     documents: MultimodalPretrain | None = None  # None: rows of one of formats.FORMATS
-    # What an objective compares: rows are preferences then, and the first three say nothing. None: it reads texts.
-    answers: Comparing | None = None
+    answers: Comparing | None = None  # what an objective compares: rows are preferences then. None: it reads texts
     skip_bad_rows: bool = False  # leave out, count and list rows that cannot be trained on; False: refuse the set
+
+    def __post_init__(self):
+        given = {"format": self.format, "response_markers": self.response_markers}
+        given["train_on"] = None if self.train_on == "assistant" else self.train_on
+        if self.answers is not None and (named := [name for name, value in given.items() if value is not None]):
+            raise ValueError(
+                f"{' and '.join(named)} is for rows that are trained as they stand. Leave it out: an objective that "
+                "compares answers knows its rows by their columns, and an answer is all that follows its prompt."
+            )
 
     @property
     def as_plain(self) -> list[Any]:
