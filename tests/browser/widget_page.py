@@ -106,7 +106,7 @@ def open_token_browser(browser: Browser, widget: TokenBrowser, *, width: int = 1
 
     page.expose_function("answer", answer)
     page.set_content(f"<style>{(_SOURCE / 'tokens.css').read_text()}</style>")
-    traits = {"name": widget.name, "total": widget.total, "orders": widget.orders, "page": widget.page}
+    traits = {name: getattr(widget, name) for name in ("name", "total", "orders", "word", "page")}
     page.evaluate(_START_TOKENS, [(_SOURCE / "token_browser.js").read_text(), json.loads(json.dumps(traits))])
     return page
 

@@ -41,7 +41,7 @@ class Account:
 
     def placed(self, number: int) -> str:
         """'Row 3' or 'Line 4', to begin a sentence with."""
-        return str(self.place(number)).capitalize()
+        return self.place(number).title
 
     def note_bad(self, number: int, why: str) -> None:
         """Count row `number`, which cannot be trained on and is left out."""

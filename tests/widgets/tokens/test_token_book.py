@@ -7,6 +7,7 @@ import pytest
 
 from tests.widgets.odd_rows import KINDS
 from tunebook.data.encoded import Encoded
+from tunebook.data.sources import row_number
 from tunebook.tokens.encoding import encode_rows
 from tunebook_widgets import TokenView
 from tunebook_widgets.tokens.token_book import Book
@@ -116,6 +117,7 @@ def test_only_the_page_that_is_asked_for_is_read():
         first_alike=same,
         odd={},
         ordered={},
+        place=row_number,
         decode=str,
         special=set(),
     )

@@ -107,6 +107,21 @@ def test_a_row_is_reached_by_its_number_and_a_wrong_one_is_said(chromium, odd, o
     expect(page.locator(f"{CARD} b")).to_have_text("Row 8")
 
 
+def test_rows_of_a_text_file_are_reached_by_their_lines(chromium, model, tmp_path, opened):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'\n{{"text": "the dog {number}"}}\n' for number in range(5)))  # on lines 2, 4, ... 10
+    page = open_token_browser(chromium, TokenView(model, path).browse())
+    opened.append(page)
+    expect(page.locator(f"{CARD} b")).to_have_text("Line 2")
+    page.get_by_label("Line number").fill("6")
+    page.get_by_role("button", name="Go to line").click()
+    expect(page.locator(f"{CARD} b")).to_have_text("Line 6")
+    expect(page.locator("pre")).to_contain_text("the dog 2")
+    page.get_by_label("Line number").fill("5")
+    page.keyboard.press("Enter")
+    expect(page.locator("[aria-live]")).to_have_text("There is no line 5.")
+
+
 def test_each_order_leads_to_its_row(chromium, odd, opened):
     page = open_token_browser(chromium, odd.browse())
     opened.append(page)

@@ -142,7 +142,7 @@ def test_hostile_text_of_a_conversation_stays_text(model):
 def test_a_single_token_that_is_markup_stays_text():
     piece = Piece(HOSTILE, (5,), trained=True, special=False)
     key = Piece(HOSTILE, (6,), trained=False, special=True)
-    page = Page(0, 0, HOSTILE, 2, 1, 0, (piece, key), 0, 0, ())
+    page = Page(0, 0, HOSTILE, 2, 1, 0, (piece, key), 0, 0, (), HOSTILE, 0)
     html = Seen(static_html(Card([HOSTILE, HOSTILE], Bars(1, [1], 1), [(HOSTILE, HOSTILE)]), [page]))
     assert html.rows == [HOSTILE * 2]
     assert html.trained == [HOSTILE]

@@ -7,6 +7,8 @@ shown by its two ends. Nothing here knows how pages are drawn.
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +36,8 @@ class Page:
     hidden_tokens: int  # between head and tail
     hidden_trained: int
     tail: tuple[Piece, ...]
+    title: str  # 'Row 3', or 'Line 4' of a text file
+    asked: int  # the number one asks for this row by
     between: str = ""  # what the tail is, where it is no end of the row
 
     @property
@@ -53,6 +57,19 @@ class Page:
         return f"✂ {self.cut:,} {'token' if self.cut == 1 else 'tokens'} cut off here" if self.cut else ""
 
 
+class PlaceLike(Protocol):
+    """Where a row stands for whoever made it: a line of a text file, or a row of something else."""
+
+    @property
+    def word(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def file(self) -> str: ...  # "" where all rows are of one
+    @property
+    def title(self) -> str: ...
+
+
 class Book:
     """Pages in the source's order. `rows` are read one at a time; `read_left_out` reads a row that is not in them."""
 
@@ -68,13 +85,16 @@ class Book:
         first_alike: np.ndarray,
         odd: Mapping[str, np.ndarray],
         ordered: Mapping[str, np.ndarray],
+        place: Callable[[int], PlaceLike],
         decode: Decode,
         special: AbstractSet[int],
     ):
         """The arrays are (N,), over `rows`.
 
-        `odd` names kinds of rows, each with a (N,) bool array; `ordered` orders, each with indexes into `rows`.
+        `odd` names kinds of rows, each with a (N,) bool array; `ordered` orders, each with indexes into `rows`; `place`
+        says where the row of a number stands.
         """
+        self._place = place
         self._rows, self._left_out, self._read_left_out = rows, left_out, read_left_out
         self._decode, self._special = decode, special
         self._first_alike = first_alike
@@ -95,10 +115,23 @@ class Book:
     def __len__(self):
         return len(self._entry)
 
-    def page_of(self, number: int) -> int | None:
-        """The first page of the source's row `number`, None when there is no such row."""
-        place = int(np.searchsorted(self._numbers, number))
-        return place if place < len(self) and self._numbers[place] == number else None
+    @cached_property
+    def word(self) -> str:
+        """What one asks for a row by: its 'line' where all are of one text file, else its 'row'."""
+        first = self._place(int(self._numbers[0]))
+        return "row" if first.file else first.word
+
+    @cached_property
+    def _asked(self) -> np.ndarray:
+        """(pages,) the numbers rows are asked for by, ascending."""
+        if self.word == "row":
+            return self._numbers
+        return np.array([self._place(number).number for number in self._numbers.tolist()])
+
+    def page_of(self, asked: int) -> int | None:
+        """The first page of the row that is asked for by that number, None when there is no such row."""
+        place = int(np.searchsorted(self._asked, asked))
+        return place if place < len(self) and self._asked[place] == asked else None
 
     def page(self, index: int, why: str = "") -> Page:
         """The page at `index`, in [0, len(self))."""
@@ -118,6 +151,8 @@ class Book:
             hidden_trained=shown.hidden_trained,
             tail=self._pieces(shown.tail),
             between=shown.between,
+            title=self._place(row.number).title,
+            asked=int(self._asked[index]),
         )
 
     def chosen(self) -> list[Page]:
@@ -133,7 +168,7 @@ class Book:
         if entry >= len(self._rows):
             return "left out"
         first = int(self._first_alike[entry])
-        return "" if first == entry else f"a copy of row {self._rows[first].number}"
+        return "" if first == entry else f"a copy of {self._place(self._rows[first].number)}"
 
     def _pieces(self, stretch: Stretch) -> tuple[Piece, ...]:
         return tuple(pieces(stretch.tokens, stretch.trained, decode=self._decode, special=self._special))

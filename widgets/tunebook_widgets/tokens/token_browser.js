@@ -6,7 +6,7 @@
 export default { render };
 
 function render({ model, el }) {
-  const view = buildView(model.get("name"), model.get("orders"));
+  const view = buildView(model.get("name"), model.get("orders"), model.get("word"));
   const last = () => model.get("total") - 1;
   const at = () => model.get("page").index;
 
@@ -24,12 +24,12 @@ function render({ model, el }) {
     view.root.removeAttribute("aria-busy");
     view.previous.disabled = page.index === 0;
     view.next.disabled = page.index === last();
-    view.title.textContent = `Row ${page.number.toLocaleString("en")}`;
+    view.title.textContent = page.title;
     view.why.textContent = page.why;
     view.count.textContent = page.caption;
     view.place.textContent = `${(page.index + 1).toLocaleString("en")} of ${(last() + 1).toLocaleString("en")}`;
     view.complaint.textContent = page.complaint;
-    if (!page.complaint && document.activeElement !== view.number) view.number.value = page.number;
+    if (!page.complaint && document.activeElement !== view.number) view.number.value = page.asked;
     view.row.replaceChildren(...page.head.map(token), note(page.gap && `\n${page.gap}\n`), ...page.tail.map(token), note(page.cut));
     view.row.scrollTop = 0;
     view.spoken.textContent = page.complaint || [view.title.textContent, page.why, page.caption].filter(Boolean).join(", ");
@@ -58,12 +58,12 @@ function render({ model, el }) {
   return () => model.off("change:page", show);
 }
 
-function buildView(name, orders) {
+function buildView(name, orders, word) {
   const previous = node("button", { type: "button", "aria-label": "Previous row" }, "◀");
   const next = node("button", { type: "button", "aria-label": "Next row" }, "▶");
   const place = node("span", { class: "tunebook-count" });
-  const number = node("input", { type: "number", min: "0", step: "1", "aria-label": "Row number" });
-  const form = node("form", {}, number, node("button", { type: "submit" }, "Go to row"));
+  const number = node("input", { type: "number", min: "0", step: "1", "aria-label": `${word === "line" ? "Line" : "Row"} number` });
+  const form = node("form", {}, number, node("button", { type: "submit" }, `Go to ${word}`));
   const buttons = orders.map(([order, count]) => [
     order,
     node("button", { type: "button", title: `Next by: ${order}` }, `${order} (${count.toLocaleString("en")})`),

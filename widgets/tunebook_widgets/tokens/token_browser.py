@@ -26,13 +26,14 @@ class TokenBrowser(anywidget.AnyWidget):
     name = traitlets.Unicode().tag(sync=True)  # of the rows
     total = traitlets.Int().tag(sync=True)  # pages
     orders = traitlets.List().tag(sync=True)  # [name, rows in it] of each order to leaf through
+    word = traitlets.Unicode().tag(sync=True)  # what is asked for by its number: a "row" or a "line"
     page = traitlets.Dict().tag(sync=True)  # see `plain_page`
 
     def __init__(self, book: Book, name: str):
         super().__init__()
         self._book = book
         self._order, self._place = "", 0  # the order last leafed through, and how far
-        self.name = name
+        self.name, self.word = name, book.word
         self.total = len(book)
         self.orders = [[name, len(order)] for name, order in book.orders.items() if len(order)]
         self.page = plain_page(book.page(0))
@@ -49,7 +50,7 @@ class TokenBrowser(anywidget.AnyWidget):
             case {"go": "row", "number": int(number)}:
                 index = self._book.page_of(number)
                 if index is None:
-                    self.page = {**self.page, "complaint": f"There is no row {number}."}
+                    self.page = {**self.page, "complaint": f"There is no {self.word} {number}."}
                 else:
                     self._turn_to(index)
             case {"go": "order", "name": str(name)} if len(self._book.orders.get(name, ())):
@@ -68,6 +69,8 @@ def plain_page(page: Page) -> dict[str, Any]:
     return {
         "index": page.index,
         "number": page.number,
+        "title": page.title,
+        "asked": page.asked,
         "why": page.why,
         "caption": page.caption,
         "head": [_plain_piece(piece) for piece in page.head],

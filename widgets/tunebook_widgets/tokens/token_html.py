@@ -11,6 +11,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
+from .bad_rows_html import BadRows, bad_rows_html
 from .token_book import Page
 from .token_pieces import Piece
 
@@ -48,20 +49,29 @@ class Card:
     findings: Sequence[tuple[str, str]]  # what is odd, and what to do
 
 
-def static_html(card: Card, pages: Sequence[Page]) -> str:
-    """The card, a legend and the pages, of which one is open at a time."""
+def static_html(card: Card | None, pages: Sequence[Page], bad: BadRows | None = None) -> str:
+    """What cannot be trained on, the card of the rest, a legend and its pages, of which one is open at a time."""
     group = f"tunebook-{uuid.uuid4().hex[:8]}"  # two views in one notebook must not close each other's rows
-    heading, *facts = card.facts
     return "".join(
         [
             f'<div class="tunebook-tokens"><style>{STYLE.read_text()}</style>',
+            bad_rows_html(bad) if bad is not None else "",
+            _card(card, pages, group) if card is not None else "",
+            "</div>",
+        ]
+    )
+
+
+def _card(card: Card, pages: Sequence[Page], group: str) -> str:
+    heading, *facts = card.facts
+    return "".join(
+        [
             f'<p class="tunebook-heading"><b>{escape(heading)}</b></p>',
             *(f"<p>{escape(fact)}</p>" for fact in facts),
             _drawing(card.bars),
             _findings(card.findings),
             _LEGEND,
             *(_page(page, group, is_open=place == 0) for place, page in enumerate(pages)),
-            "</div>",
         ]
     )
 
@@ -102,9 +112,9 @@ def _page(page: Page, group: str, *, is_open: bool) -> str:
     gap = f'<em class="tunebook-note">\n{page.gap}\n</em>' if page.gap else ""
     cut = f'<em class="tunebook-note">{page.cut_note}</em>' if page.cut else ""
     return (
-        f'<details name="{group}"{" open" if is_open else ""}><summary><b>Row {page.number:,}</b>{why} '
+        f'<details name="{group}"{" open" if is_open else ""}><summary><b>{escape(page.title)}</b>{why} '
         f'<span class="tunebook-count">{page.caption}</span></summary>'
-        f'<pre class="tunebook-row" tabindex="0" aria-label="Row {page.number}" '
+        f'<pre class="tunebook-row" tabindex="0" aria-label="{escape(page.title)}" '
         f'style="white-space: pre-wrap; overflow-wrap: anywhere">'
         f"{_text(page.head)}{gap}{_text(page.tail)}{cut}</pre></details>"
     )

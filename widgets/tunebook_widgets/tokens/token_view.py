@@ -6,8 +6,10 @@ mask that is shown is the one the loss uses.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,16 +18,22 @@ from tunebook.data.formats import FormattingFunc, Markers, TrainOn
 from tunebook.data.opened import Opened, ReadingOptions, open_rows
 from tunebook.data.row_kinds import row_kind
 from tunebook.data.sources import Source
+from tunebook.machine.inert import visible
 from tunebook.models.loaded import Loaded
 from tunebook.tokens.answer_facts import AnswerColumns
 from tunebook.tokens.answers import encode_examples, shortened
 from tunebook.tokens.data_report import DataReport, inspect
+from tunebook.tokens.diagnosis import Diagnosis, diagnose
 from tunebook.tokens.encoding import EncodedSet, encode
 from tunebook.trainer import HoldsModel, Trainer
 
+from .bad_rows_html import BadRows
 from .token_book import Book, Page
 from .token_browser import TokenBrowser
 from .token_html import Bars, Card, shown, static_html
+
+T = TypeVar("T")
+OPTIONS = ReadingOptions(skip_bad_rows=True)  # lines that are no rows are shown, and so not refused
 
 
 class TokenView:
@@ -37,8 +45,9 @@ class TokenView:
     The `rows` are anything `sources.read_rows` opens; `format`, `formatting_func` and `response_markers` are those of
     the Trainer, `train_on`, `max_seq_length` and `thinking` those of TrainingConfig; a trainer brings its own. As
     the last expression of a cell it shows what the set is like and a handful of rows, and stays in the saved
-    notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check found. Raises
-    ValueError as the Trainer does for rows that cannot be trained on.
+    notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check found. Rows that
+    cannot be trained on come first, each as it came, with what is wrong and what mends it; `bad` is that, and None
+    where all are good. Raises ValueError for a source that cannot be opened.
     """
 
     def __init__(
@@ -53,7 +62,8 @@ class TokenView:
         max_seq_length: int | None = None,
         thinking: bool | None = None,
     ):
-        options = ReadingOptions(
+        options = replace(
+            OPTIONS,
             format=format,
             train_on=train_on,
             response_markers=response_markers,
@@ -63,28 +73,71 @@ class TokenView:
         if not isinstance(model, Trainer):
             if rows is None:
                 raise ValueError("TokenView was given a model and no rows; pass TokenView(model, rows), or a trainer.")
-            opened = open_rows(rows, "data", options)
+            whole, name = open_rows(rows, "data", options), "data"
             limit = max_seq_length or model.loaded.max_seq_length
-            encoded = encode(opened, model.loaded, max_seq_length=limit, name="data")
-        elif rows is not None or max_seq_length is not None or options != ReadingOptions():
+            self.bad, opened, encoded = _looked_at(whole, model.loaded, limit, name)
+        elif rows is not None or max_seq_length is not None or options != OPTIONS:
             raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
         else:
-            opened, encoded = model.data.opened, model.data.train
-        self.report: DataReport = inspect(encoded, model.loaded.tokenizer)
-        self._book = _book(encoded, self.report, model.loaded, _left_out_reader(opened, encoded, model.loaded))
+            self.bad, opened, encoded = None, model.data.opened, model.data.train
+            if opened.options.skip_bad_rows:
+                whole, name = replace(opened, rows=opened.source, places=None), encoded.account.name
+                self.bad, _ = diagnose(whole, model.loaded, max_seq_length=model.max_seq_length, name=name)
+        self._report = self._book = None
+        if opened is not None and encoded is not None:
+            self._report = inspect(encoded, model.loaded.tokenizer)
+            left_out = _left_out_reader(opened, encoded, model.loaded)
+            self._book = _book(encoded, self._report, model.loaded, left_out)
+
+    @property
+    def report(self) -> DataReport:
+        """What the check found in the rows that can be trained on. Raises ValueError where there are none."""
+        return _there(self._report, self.bad)
 
     def __repr__(self):
-        return "\n\n".join([str(self.report), *map(_plain, self._book.chosen())])
+        bad = [visible(self.bad)] if self.bad is not None else []
+        if self._report is None or self._book is None:
+            return "\n\n".join(bad)
+        return "\n\n".join([*bad, str(self._report), *map(_plain, self._book.chosen())])
 
     def browse(self) -> TokenBrowser:
-        """A widget to leaf through all rows, those that are left out among them; it needs the kernel."""
-        return TokenBrowser(self._book, self.report.name)
+        """A widget to leaf through all rows, those that are left out among them; it needs the kernel.
+
+        Raises ValueError where no row can be trained on.
+        """
+        return TokenBrowser(_there(self._book, self.bad), self.report.name)
 
     def _repr_html_(self) -> str:
-        report = self.report
+        bad = None if self.bad is None else plain_diagnosis(self.bad)
+        if self._report is None or self._book is None:
+            return static_html(None, (), bad)
+        report = self._report
         bars = Bars(report.histogram.width, report.histogram.counts, report.max_seq_length)
         findings = [(f"{finding.text} {finding.where}", finding.remedy) for finding in report.findings]
-        return static_html(Card(report.facts, bars, findings), self._book.chosen())
+        return static_html(Card(report.facts, bars, findings), self._book.chosen(), bad)
+
+
+def _looked_at(
+    whole: Opened, loaded: Loaded, limit: int, name: str
+) -> tuple[Diagnosis | None, Opened | None, EncodedSet | None]:
+    """(what is wrong, the rows that can be trained on, those encoded); None where nothing is wrong, or none is left."""
+    if not whole.broken:
+        strict = replace(whole, options=replace(whole.options, skip_bad_rows=False))
+        with suppress(ValueError):  # what is wrong is found below
+            return None, strict, encode(strict, loaded, max_seq_length=limit, name=name)
+    bad, good = diagnose(whole, loaded, max_seq_length=limit, name=name)
+    return bad, good, None if good is None else encode(good, loaded, max_seq_length=limit, name=name)
+
+
+def plain_diagnosis(found: Diagnosis) -> BadRows:
+    """A diagnosis as it is drawn."""
+    return BadRows(found.heading, [(one.text, one.rows) for one in found.ailments], found.mends)
+
+
+def _there(found: T | None, bad: Diagnosis | None) -> T:
+    if found is None:
+        raise ValueError(f"No row can be trained on, so none is shown as tokens.\n{visible(bad)}")
+    return found
 
 
 def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out: Callable[[int], Encoded]) -> Book:
@@ -105,6 +158,7 @@ def _book(encoded: EncodedSet, report: DataReport, loaded: Loaded, read_left_out
         },
         ordered={} if report.answers is None else _orders_of(report.answers),
         decode=tokenizer.decode,
+        place=encoded.account.place,
         special=set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids),
     )
 
@@ -135,4 +189,4 @@ def _plain(page: Page) -> str:
     )
     why = f" [{page.why}]" if page.why else ""
     gap = f"\n{page.gap}\n" if page.gap else ""
-    return f"Row {page.number}{why}, {page.caption}:\n{head}{gap}{tail}{page.cut_note}"
+    return f"{page.title}{why}, {page.caption}:\n{head}{gap}{tail}{page.cut_note}"

@@ -7,8 +7,9 @@ refused. Documents with images have settings of their own, and are no entry of t
 """
 
 from ...config import TrainOn
-from .columns import BadRow, BadRows, RefusedRows
+from .columns import BadRow, BadRows, NoFormat, RefusedRows
 from .markers import Markers, supervise_between
+from .mends import called
 from .read import FormattingFunc, format_of, formatted, reader, render_chat, render_prompt, to_examples
 from .recognition import FORMATS, Format, recognise
 
@@ -19,8 +20,10 @@ __all__ = [
     "Format",
     "FormattingFunc",
     "Markers",
+    "NoFormat",
     "RefusedRows",
     "TrainOn",
+    "called",
     "format_of",
     "formatted",
     "reader",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..sources import Place, Row, named, row_number, told
-from .mends import Mend, formatting, parsed_text, turned
+from .mends import Mend, formatting, parsed_text, passed, turned
 
 
 class BadRow(ValueError):
@@ -16,6 +16,14 @@ class BadRow(ValueError):
     def __init__(self, message: str, mend: Mend | None = None):
         super().__init__(message)
         self.mend = mend
+
+
+class NoFormat(ValueError):
+    """Rows of no format, or of several; `mending` is the argument that makes them rows of one, where that is likely."""
+
+    def __init__(self, message: str, mending: str = ""):
+        super().__init__(message)
+        self.mending = mending
 
 
 class RefusedRows(ValueError):
@@ -40,6 +48,11 @@ class BadRows:
         """Of all bad rows."""
         return {number for numbers in self.reasons.values() for number in numbers}
 
+    @property
+    def mending(self) -> str:
+        """The argument that mends the rows whose columns alone are wrong."""
+        return formatting(list(self.mends.values()))
+
     def check(
         self,
         total: int,
@@ -59,7 +72,7 @@ class BadRows:
         others = f" {total - count}" if total - count > 1 else " one"
         moves = [f"skip_bad_rows=True trains on the other{others}."] if can_skip and count < total else []
         if self.mends:
-            moves.append(f"To mend the columns, {formatting(list(self.mends.values()))}")
+            moves.append(f"To mend the columns, {passed(self.mending)}")
         if len(self.reasons) == 1:
             [(reason, numbers)] = self.reasons.items()
             raise RefusedRows(" ".join([f"{heading} ({named(list(map(place, numbers)))}): {reason}", *moves]))
@@ -107,7 +120,7 @@ def column(row: Row, name: str, *kinds: type) -> Any:
     if is_missing(value):
         raise BadRow(f"its column '{name}' has no value; fill it in, or drop the row.")
     if not isinstance(value, kinds):
-        wanted = " or a ".join(kind.__name__ for kind in kinds)
+        wanted = " or a ".join(kind.__name__ for kind in kinds if kind is not tuple)
         move, mend = _as_kind(value, name, kinds)
         raise BadRow(f"its column '{name}' is {_of_type(value)}, not a {wanted}; {move}.", mend)
     if not value:

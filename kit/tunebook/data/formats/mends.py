@@ -16,23 +16,33 @@ class Mend(NamedTuple):
 
 
 def formatting(mends: Sequence[Mend]) -> str:
-    """'pass formatting_func=...', which mends the rows each of `mends` is for and leaves the others as they are."""
-    steps = " else ".join(f"{mend.makes} if {mend.when}" for mend in mends)
-    return _passed(f"{steps} else row")
+    """The argument that mends the rows each of `mends` is for and leaves the others as they are."""
+    return _argument(" else ".join(f"{mend.makes} if {mend.when}" for mend in mends) + " else row")
 
 
 def formatting_all(mend: Mend) -> str:
-    """'pass formatting_func=...', which mends rows that are all alike."""
-    return _passed(mend.makes)
+    """The argument that mends rows which are all alike."""
+    return _argument(mend.makes)
+
+
+def passed(argument: str) -> str:
+    """What to do with an argument, in a sentence."""
+    return f"{'import json and ' if 'json.' in argument else ''}pass {argument}"
+
+
+def called(argument: str) -> str:
+    """The lines to write with an argument."""
+    first = "import json\n" if "json." in argument else ""
+    return f"{first}Trainer(model, tokenizer, train_dataset=rows, {argument})"
+
+
+def _argument(makes: str) -> str:
+    return f"formatting_func=lambda row: {makes}"
 
 
 def has_but_lacks(found: str, wanted: str | None) -> str:
     """The condition that a row has the column `found` and not `wanted`."""
     return f"row.get({found!r})" + (f" and not row.get({wanted!r})" if wanted is not None else "")
-
-
-def _passed(makes: str) -> str:
-    return f"{'import json and ' if 'json.' in makes else ''}pass formatting_func=lambda row: {makes}"
 
 
 def parsed_text(column: str) -> Mend:

@@ -10,11 +10,11 @@ from typing import Any
 
 from ..examples import Example
 from ..sources import Row
-from .columns import BadRow, listed
+from .columns import BadRow, NoFormat, listed
 from .completions import read_alpaca, read_prompt_completion
 from .conversations import read_messages, read_sharegpt
 from .likely import meant, misspelt
-from .mends import formatting_all
+from .mends import formatting_all, passed
 from .plain import read_text, read_tokens
 from .reading import Reading
 from .templates import printable
@@ -54,7 +54,7 @@ FORMATS: dict[str, Format] = {
 def recognise(rows: Iterable[Row]) -> str:
     """The one format every row has the columns of, or most of them have, in one pass that keeps one row.
 
-    Rows without the columns of most are for `check_columns` to name. Raises ValueError with what the columns are likely
+    Rows without the columns of most are for `check_columns` to name. Raises NoFormat with what the columns are likely
     meant for when no format, or several, is that of most rows.
     """
     counts: Counter[str] = Counter()
@@ -74,13 +74,14 @@ def recognise(rows: Iterable[Row]) -> str:
     start = f"Cannot tell the format of these rows: {seen}. Their columns are {_named(set(columns))}"
     if most:
         choices = " or ".join(f"format={name!r}" for name in most)
-        raise ValueError(f"{start}. Pass {choices}: several fit, and one is to be chosen.")
+        raise NoFormat(f"{start}. Pass {choices}: several fit, and one is to be chosen.")
     if counts:
         apart = f"[row for row in rows if row.get({FORMATS[counts.most_common(1)[0][0]].columns[0]!r})]"
-        raise ValueError(
+        raise NoFormat(
             f"{start}. Train on rows of one format, such as {apart}, or write formatting_func=... that makes them one."
         )
-    raise ValueError(f"{start}{_meant(first)}")
+    said, mending = _meant(first)
+    raise NoFormat(f"{start}{said}", mending)
 
 
 def check_columns(row: Row, kind: Format) -> None:
@@ -110,24 +111,24 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def _meant(row: Row) -> str:
-    """What to do about rows of no format, of which `row` is one."""
+def _meant(row: Row) -> tuple[str, str]:
+    """(what to do about rows of no format, of which `row` is one; the argument that does it, or nothing)."""
     if set(row) in ({"role", "content"}, {"from", "value"}):
-        return ". Each row is one turn of a conversation; pass all of them as one row: [{'messages': list(rows)}]"
+        return ". Each row is one turn of a conversation; pass all of them as one row: [{'messages': list(rows)}]", ""
     for kind in FORMATS.values():
         if found := misspelt(row, kind.columns, kind.optional):
             renamed = " and ".join(f"{other!r} for {name!r}" for name, other in found[0].items())
-            return f". If that is {renamed}, {formatting_all(found[1])}"
+            mending = formatting_all(found[1])
+            return f". If that is {renamed}, {passed(mending)}", mending
     if proposed := meant(row):
-        return f". If what is meant is in {proposed[0]}, {formatting_all(proposed[1])}"
+        mending = formatting_all(proposed[1])
+        return f". If what is meant is in {proposed[0]}, {passed(mending)}", mending
     within = next((name for name, value in row.items() if _is_rows(value)), None)
     if within is not None:
-        return f". If {within!r} holds the rows, pass rows[0][{within!r}] of rows = read_rows(...)"
+        return f". If {within!r} holds the rows, pass rows[0][{within!r}] of rows = read_rows(...)", ""
     known = "; ".join(f"{name}: {', '.join(kind.columns)}" for name, kind in FORMATS.items())
-    return (
-        f"; the formats and their columns are {known}. Write formatting_func=lambda row: ... that makes a row one of "
-        "these."
-    )
+    move = "Write formatting_func=lambda row: ... that makes a row one of these."
+    return f"; the formats and their columns are {known}. {move}", ""
 
 
 def _is_rows(value: Any) -> bool:

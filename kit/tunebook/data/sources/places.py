@@ -22,6 +22,11 @@ class Place(NamedTuple):
     def __str__(self):
         return f"{self.word} {self.number}{f' of {self.file}' if self.file else ''}"
 
+    @property
+    def title(self) -> str:
+        """'Line 1,234 of a.jsonl', to begin with."""
+        return f"{self.word.capitalize()} {self.number:,}{f' of {self.file}' if self.file else ''}"
+
 
 class Broken(NamedTuple):
     """A line of a file that is no row."""
