@@ -126,8 +126,8 @@ def _read_all(taker: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) ->
             wrong.append(f"{taker}.model is a pair; {A_PAIR}.")
             continue
         foreign = VALUES.get(taker, {}).get(name, {})
-        known = value if isinstance(value, int | str) else str(value)
-        if foreign and known in foreign:
+        # Only where it is asked about: the text of a data set is as long as the data set.
+        if foreign and (known := value if isinstance(value, int | str) else str(value)) in foreign:
             wrong.append(f"{taker}.{name} is {value!r}; {_filled(foreign[known], name, value)}.")
             continue
         try:
