@@ -182,5 +182,5 @@ def test_a_warmup_that_does_not_end_within_the_run_is_told(settings, said):
 
 @pytest.mark.parametrize("setting", ["learning_rate", "adam_epsilon", "embedding_learning_rate"])
 def test_a_number_that_is_zero_in_float32_is_refused(setting):
-    with pytest.raises(ValueError, match=f"{setting} is 1e-320, which is 0 for float32"):
+    with pytest.raises(ValueError, match=rf"{setting} is 1e-320; .* 0 for float32"):
         TrainingConfig(**{setting: 1e-320})
