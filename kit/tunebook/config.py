@@ -38,12 +38,12 @@ class LoraConfig:
     ] = None
     use_dora: Annotated[bool, "learn the magnitude of each output apart (Liu et al. 2024, arXiv 2402.09353)"] = False
     finetune_last_n_layers: Annotated[Count | None, "adapt the last n layers; None: all"] = None
-    finetune_attention_modules: Annotated[bool, "adapt attention, where target_modules is None"] = True
-    finetune_mlp_modules: Annotated[bool, "adapt the MLPs, where target_modules is None"] = True
+    finetune_attention_modules: Annotated[bool, "let the projections of attention be adapted"] = True
+    finetune_mlp_modules: Annotated[bool, "let the projections of the MLPs be adapted"] = True
     finetune_vision_layers: Annotated[
-        bool, "of a model that reads images: its tower, and what joins it to the text"
+        bool, "let be adapted, of a model that reads images, its tower and what joins it to the text"
     ] = False
-    finetune_language_layers: Annotated[bool, "the layers that read and write text"] = True
+    finetune_language_layers: Annotated[bool, "let the layers that read and write text be adapted"] = True
     modules_to_save: Annotated[
         SomeNames | None, "trained whole, without an adapter; leaf names or full paths; None: none"
     ] = None
@@ -83,7 +83,9 @@ class TrainingConfig:
     ] = None
     max_steps: Annotated[Count | None, "length of the run in optimizer steps; None: by num_train_epochs"] = None
     learning_rate: Annotated[Rate, "the highest rate of the schedule"] = 2e-4
-    lr_scheduler_type: Annotated[Schedule, "how the rate falls after the warm-up: to an end, or not at all"] = "linear"
+    lr_scheduler_type: Annotated[Schedule, "after the warm-up: linear or cosine down to min_lr_rate, or constant"] = (
+        "linear"
+    )
     warmup_steps: Annotated[CountOrZero | None, "optimizer steps; None: 5, unless warmup_ratio is given"] = None
     warmup_ratio: Annotated[Share | None, "warm-up as a share of all steps, rounded up to a whole step"] = None
     min_lr_rate: Annotated[Share, "the rate the schedule ends at, as a share of learning_rate"] = 0.0
