@@ -76,9 +76,7 @@ class FastModel:
     def from_pretrained(
         name: Annotated[Folder, "a hub id, a model folder, a folder of adapters or a .gguf file"],
         max_seq_length: arguments.Length = 2048,
-        dtype: Annotated[
-            str | mx.Dtype | None, "float32, float16 or bfloat16; None: the checkpoint's, on a CPU float32"
-        ] = None,
+        dtype: Annotated[str | mx.Dtype | None, "float32, float16, bfloat16; None: as stored, on a CPU float32"] = None,
         load_in_4bit: arguments.Bits4 = False,
         load_in_8bit: arguments.Bits8 = False,
         full_finetuning: arguments.Whole = False,
