@@ -48,8 +48,6 @@ class DPO(Objective):
     ld_alpha: float | None = None  # what a token beyond the shorter answer's length counts (LD-DPO, arXiv 2409.06411)
     use_weighting: bool = False  # weigh pairs by how likely the model is to write them (WPO, arXiv 2406.11827)
     discopop_tau: float = 0.05
-    precompute_ref_log_probs: bool = False  # the reference's are found for all rows before the run
-    precompute_ref_batch_size: int | None = None  # pairs then taken together; None: as in training
 
     def __post_init__(self):
         kinds = (self.loss_type,) if isinstance(self.loss_type, str) else tuple(self.loss_type)

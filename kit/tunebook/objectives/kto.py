@@ -39,8 +39,6 @@ class KTO(Objective):
     beta: float = 0.1  # how dear it is to depart from the reference
     desirable_weight: float = 1.0  # the paper's lambda_D, to counter labels that are not balanced
     undesirable_weight: float = 1.0  # lambda_U
-    precompute_ref_log_probs: bool = False  # the reference's are found for all rows before the run
-    precompute_ref_batch_size: int | None = None  # rows then taken together; None: as in training
 
     def __post_init__(self):
         raise_all(
