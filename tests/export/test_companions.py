@@ -7,6 +7,7 @@ import pytest
 
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
+from tunebook.machine.sealed import SEAL, seal
 
 MINE = (
     *("customers.json", "train.jsonl", "passwords.txt", "notes.txt", "wandb_config.json", "secret.model", "run.py"),
@@ -39,6 +40,14 @@ def test_a_persons_own_files_stay_where_they_are_and_are_named(folder, tmp_path)
     said = [name for name in MINE if name in note]
     assert len(said) == 4
     assert f"and {len(MINE) - 4} more" in note
+
+
+def test_nothing_is_said_of_the_seal_the_kit_put_on_a_folder_from_a_package(tmp_path):
+    folder = tiny_model_folder(tmp_path / "base")
+    seal(folder)
+    export = tuned(folder).save_pretrained_merged(tmp_path / "merged")
+    assert not (tmp_path / "merged" / SEAL).exists()
+    assert not [note for note in export.notes if note.startswith("Not copied")]
 
 
 def code(folder):

@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ...gguf.tokenizers.source import SOURCE_FILE
+from ...machine.sealed import SEAL
 from ...model_files.generation_config import FILE as GENERATION
 from ...model_files.generation_config import usable_generation
 from ...model_files.trusted import code_files_in, read_settings, without_code
@@ -35,7 +36,7 @@ _TEXT_SUFFIXES = ("", ".md", ".txt")
 
 # What is made anew, and what no merge has: nothing is said of these.
 _OF_THE_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "config.json", "adapter_config.json")
-_OF_THE_FOLDER = (CARD.lower(), LIST, ".*")
+_OF_THE_FOLDER = (CARD.lower(), LIST, SEAL, ".*")
 
 
 def companions(loaded: Loaded) -> list[Path]:
