@@ -41,10 +41,13 @@ def without_bad_rows(
 
 
 def broken_notices(sets: Mapping[str, Opened]) -> list[str]:
-    """A sentence on the lines that were left out of each source because they are no rows."""
-    return [
-        f"skip_bad_rows: {len(opened.broken)} lines of {named_source(opened.source, name)} are no rows and are left "
-        f"out; {'; '.join(told(by_reason(opened.broken)))}."
-        for name, opened in sets.items()
-        if opened.broken
-    ]
+    """A sentence on the lines or items that were left out of each source because they are no rows."""
+    said = []
+    for name, opened in sets.items():
+        if opened.broken:
+            what = "lines" if opened.broken[0].place.word == "line" else "items"
+            source, reasons = named_source(opened.source, name), "; ".join(told(by_reason(opened.broken)))
+            said.append(
+                f"skip_bad_rows: {len(opened.broken)} {what} of {source} are no rows and are left out; {reasons}."
+            )
+    return said

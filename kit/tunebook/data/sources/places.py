@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """A line of a file that is no row."""
+    """A line of a file, or an item of a list, that is no row."""
 
     place: Place
     reason: str  # a sentence that begins small: "not JSON at column 9: ..."
@@ -78,15 +78,16 @@ def told(reasons: Mapping[str, Sequence[Place]]) -> list[str]:
 
 
 def broken_lines(origin: str, broken: Sequence[Broken], others: int) -> ValueError:
-    """The error for lines that are no rows, of a file or folder in which `others` are."""
+    """The error for lines or items that are no rows, of a source in which `others` are."""
     move = (
         f", or pass skip_bad_rows=True, which reads the other{f' {others}' if others > 1 else ' one'}" if others else ""
     )
+    first, what = broken[0], "line" if broken[0].place.word == "line" else "item"
     if len(broken) == 1:
-        return ValueError(f"{origin}, {broken[0].place}: {broken[0].reason}. Correct that line, or delete it{move}.")
+        return ValueError(f"{origin}, {first.place}: {first.reason}. Correct that {what}, or delete it{move}.")
     listed = [f"- {line}." for line in told(by_reason(broken))]
-    heading = f"{origin}: {len(broken)} of {len(broken) + others} lines are no rows."
-    return ValueError("\n".join([heading, *listed, f"Correct those lines, or delete them{move}."]))
+    heading = f"{origin}: {len(broken)} of {len(broken) + others} {what}s are no rows."
+    return ValueError("\n".join([heading, *listed, f"Correct those {what}s, or delete them{move}."]))
 
 
 def by_reason(broken: Iterable[Broken]) -> dict[str, list[Place]]:

@@ -6,6 +6,7 @@ by index; a list, a frame, and an iterable without an index are in memory as a w
 
 import os
 import re
+import reprlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from ..reach import Reach
 from .frames import frame_rows
 from .paths import has_data_suffix, missing_path, read_path
-from .places import broken_lines
+from .places import Broken, broken_lines, row_number
 from .rows import Indexed, Picked, Row, Rows, Source
 from .shape import check_row
 
@@ -41,8 +42,8 @@ def read_rows(
     In a row of `datasets` an image is undecoded: its bytes or its path. Rows that are loaded from a file or the hub
     may name images below the folder they came from; `image_base_dir` is the folder they are below instead.
 
-    Lines of a file that are no rows are all named in one error; with `skip_bad_rows` they are left out, and listed as
-    `broken` of what is returned.
+    Lines of a file and items of a list that are no rows are all named in one error; with `skip_bad_rows` they are left
+    out, and listed as `broken` of what is returned.
 
     Raises FileNotFoundError for a path or id that is not there, TypeError for a row that is no mapping, and ValueError
     for a row nested too deep, for a file that cannot be read (file, line and column), for several splits, and when
@@ -50,7 +51,7 @@ def read_rows(
     """
     if image_base_dir is not None and not os.path.isdir(image_base_dir):
         raise ValueError(f"image_base_dir is {os.fspath(image_base_dir)!r}, which is no folder here.")
-    rows = _open(source, name)
+    rows = _open(source, name, skip_bad_rows=skip_bad_rows)
     if isinstance(rows, Rows) and rows.broken and rows is not source and not (skip_bad_rows and rows):
         raise broken_lines(rows.origin, rows.broken, len(rows))
     if not rows:
@@ -64,7 +65,7 @@ def _with_images_in(rows: Sequence[Row], folder: Path) -> Rows:
     return made
 
 
-def _open(source: Any, name: str) -> Sequence[Row]:
+def _open(source: Any, name: str, *, skip_bad_rows: bool) -> Sequence[Row]:
     if isinstance(source, Rows):
         return source
     if isinstance(source, str):
@@ -81,7 +82,8 @@ def _open(source: Any, name: str) -> Sequence[Row]:
         from .library import undecoded, where_from
 
         rows = undecoded(source)
-        _check_rows([rows[0]] if len(rows) else [], name)  # a format such as "pandas" makes something else of every row
+        if len(rows):
+            check_row(rows[0], 0, name)  # a format such as "pandas" makes something else of every row
         return Indexed(rows, name, where_from(source))
     if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
         raise TypeError(
@@ -89,11 +91,10 @@ def _open(source: Any, name: str) -> Sequence[Row]:
             "path or a hub id."
         )
     if isinstance(source, Sequence) and not isinstance(source, list | tuple):
-        _check_rows(source, name)
-        return Indexed(source, name)  # of a kind we do not know, and perhaps larger than memory
-    rows = list(source)
-    _check_rows(rows, name)
-    return rows
+        checked = _checked(source, name, skip_bad_rows=skip_bad_rows)
+        # Of a kind we do not know, and perhaps larger than memory.
+        return checked if isinstance(checked, Rows) else Indexed(source, name)
+    return _checked(list(source), name, skip_bad_rows=skip_bad_rows)
 
 
 def is_of(source: Any, library: str, *kinds: str) -> bool:
@@ -103,9 +104,30 @@ def is_of(source: Any, library: str, *kinds: str) -> bool:
     return isinstance(source, tuple(names[kind] for kind in kinds if kind in names))
 
 
-def _check_rows(rows: Iterable[Any], name: str) -> None:
+def _checked(rows: Sequence[Any], name: str, *, skip_bad_rows: bool) -> Sequence[Row]:
+    """`rows`, or those of them that are rows. Raises as `check_row` does, once for all of them."""
+    wrong: dict[int, TypeError | ValueError] = {}
     for index, row in enumerate(rows):
-        check_row(row, index, name)
+        try:
+            check_row(row, index, name)
+        except (TypeError, ValueError) as error:
+            wrong[index] = error
+    if not wrong:
+        return rows
+    broken = [
+        Broken(
+            row_number(index),
+            f"it {str(error).removeprefix(f'Row {index} of {name} ').rstrip('.')}",
+            reprlib.repr(rows[index]),
+        )
+        for index, error in wrong.items()
+    ]
+    if skip_bad_rows and len(wrong) < len(rows):
+        good = Picked(Indexed(rows, name), [index for index in range(len(rows)) if index not in wrong])
+        good.broken = broken
+        return good
+    first = next(iter(wrong.values()))
+    raise first if len(wrong) == 1 else type(first)(str(broken_lines(name, broken, len(rows) - len(wrong))))
 
 
 def _read_text(source: str, name: str) -> Rows:
