@@ -37,7 +37,7 @@ def open_module(folder: ModelFolder) -> tuple[nn.Module, dict[str, Any]]:
     try:
         return _built(folder)
     except Unopened as error:
-        if (reason := why_no_module(folder.config, folder.path, sees=folder.sees)) is None:
+        if (reason := why_no_module(folder.config, folder.path, error.__cause__, sees=folder.sees)) is None:
             raise
         raise Unopened(reason) from error
 

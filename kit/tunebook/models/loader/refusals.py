@@ -5,18 +5,20 @@ from typing import Any
 
 from ..families.language_alone import has_language_model, instead_of_images
 
+_SHOWN = 80  # letters of what a library says
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
 
 
-def why_no_module(config: dict[str, Any], path: Path, *, sees: bool) -> str | None:
-    """Why a model of `config`, which could not be built, cannot be; None for what is not told by its config."""
+def why_no_module(config: dict[str, Any], path: Path, said: object, *, sees: bool) -> str | None:
+    """Why a model of `config`, which a library could not build and said why, cannot be; None where it is not told."""
     if isinstance(config.get("quantization_config"), dict):
         method = config["quantization_config"].get("quant_method")
         by = f"by {method!r}" if isinstance(method, str) else "by a method that it does not name (quant_method)"
         library = "mlx-vlm" if sees else "mlx-lm"
         return (
             f"{path / 'config.json'} says that the weights were quantized {by} (quantization_config), and {library} "
-            "does not open them so. Take the model they were made from, in 16 bits, and pass load_in_4bit=True."
+            f"does not open them so ({_beginning(said)}). Take the model they were made from, in 16 bits, and pass "
+            "load_in_4bit=True."
         )
     if not sees and not has_language_model(config):
         has_images = "vision_config" in config
@@ -25,6 +27,12 @@ def why_no_module(config: dict[str, Any], path: Path, *, sees: bool) -> str | No
             f"{path / 'config.json'} has model_type {config.get('model_type')!r}, which mlx-lm has no model of. {move}"
         )
     return None
+
+
+def _beginning(said: object) -> str:
+    """The beginning of what a library says, on one line."""
+    text = " ".join(str(said).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def why_no_model(folder: Path, name: str | Path) -> str | None:
