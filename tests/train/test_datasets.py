@@ -165,3 +165,23 @@ def test_a_model_that_would_mix_the_documents_is_refused_with_the_reason(tmp_pat
     model.module["model"]["norm"] = lambda states: norm(states + states.mean(axis=1, keepdims=True))  # sees them all
     with pytest.raises(ValueError, match=r"packing is on, but .* cannot be packed: .*Set it off"):
         Trainer(model, train_dataset=MANY, args=TrainingConfig(packing=True))
+
+
+def test_what_is_said_of_long_rows_is_said_of_the_whole_set_however_much_is_held_out(model):
+    turn = lambda role, content: {"role": role, "content": content}  # noqa: E731
+    rows = [
+        {"messages": [turn("user", f"{n} why?"), turn("assistant", "so " * (90 if n % 4 == 0 else 1))], "id": n}
+        for n in range(40)
+    ]
+    rows[5]["messages"][0]["content"] = "why " * 90
+    notices = [
+        sorted(text for text in Trainer(model, train_dataset=rows, args=config).data.notices if "train_dataset" in text)
+        for config in (TrainingConfig(hold_out=share, max_seq_length=64) for share in (0, 0.05, 0.5))
+    ]
+    assert notices[0] == notices[1] == notices[2]
+    told = " ".join(notices[0])
+    assert "10 of 40 rows of train_dataset are longer than 64 tokens" in told
+    assert "1 of 40 rows of train_dataset were left out, the first row 5" in told
+    assert (
+        "Of the 40 rows of train_dataset this is not read, and changes nothing: column 'id' (40, first row 0)" in told
+    )

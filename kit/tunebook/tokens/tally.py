@@ -1,7 +1,7 @@
 """What became of the rows of a source on their way to training: how many were cut, in pieces or left out, and why."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..data.sources import Place, row_number
@@ -123,3 +123,43 @@ class Account:
     def _left_out(self, numbers: list[int], why: str, because: str = "") -> str:
         first = self.place(numbers[0])
         return f"{len(numbers)} of {self.rows} rows of {self.name} were left out{because}, the first {first}: {why}"
+
+
+def together(one: Account, other: Account) -> Account:
+    """The account of a source of which `one` and `other` are two parts."""
+    return replace(
+        one,
+        rows=one.rows + other.rows,
+        cut=one.cut + other.cut,
+        longest_cut=max(one.longest_cut, other.longest_cut),
+        in_pieces=one.in_pieces + other.in_pieces,
+        left_out=sorted(one.left_out + other.left_out),
+        never_supervised=sorted(one.never_supervised + other.never_supervised),
+        never_supervised_why=_first_why(
+            {tuple(part.never_supervised): part.never_supervised_why for part in (one, other)}
+        ),
+        images_beyond=sorted(one.images_beyond + other.images_beyond),
+        documents_beyond=sorted(one.documents_beyond + other.documents_beyond),
+        bad_images=sorted(one.bad_images + other.bad_images),
+        bad_images_why=_first_why({tuple(part.bad_images): part.bad_images_why for part in (one, other)}),
+        bad=_counted(one.bad, other.bad),
+        unread=_counted(one.unread, other.unread),
+        chats=one.chats + other.chats,
+        with_thoughts=one.with_thoughts + other.with_thoughts,
+        kept_in_memory=one.kept_in_memory or other.kept_in_memory,
+        not_cached=one.not_cached or other.not_cached,
+    )
+
+
+def _first_why(whys: Mapping[tuple[int, ...], str]) -> str:
+    """The reason of the first row, of numbers and the reason of their first."""
+    return min(((numbers, why) for numbers, why in whys.items() if numbers), default=((), ""))[1]
+
+
+def _counted(one: Mapping[str, list[int]], other: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """[how many, the first] of both."""
+    both = dict(one)
+    for name, (count, first) in other.items():
+        before, earlier = both.get(name, [0, first])
+        both[name] = [before + count, min(earlier, first)]
+    return both

@@ -26,7 +26,7 @@ from ..tokens.encoding import EncodedSet, encode, row_encoder
 from ..tokens.feed import Feed, StoredFeed, StreamFeed
 from ..tokens.packing import pack, packing_notice
 from ..tokens.stored_rows import lengths_of
-from ..tokens.tally import Account
+from ..tokens.tally import Account, together
 from .packing_check import why_not_packed
 
 MOST_HELD_OUT = 64  # rows held out when nobody says how many; more make a loss steadier and every evaluation slower
@@ -99,18 +99,21 @@ def _prepared(sets: dict[str, Opened], loaded: Loaded, config: TrainingConfig, m
                 f"{both} of the {len(held_out.rows)} held-out rows are trained on as well, so their loss measures "
                 "memory; split with hold_out(rows, n)."
             )
+        notices += train.notices + held_out.notices
     elif (split := _split(opened.rows, config)) is not None:
         to_train, to_measure = (opened.at(places) for places in split)
-        train, held_out = encoded(to_train, "train_dataset"), encoded(to_measure, "train_dataset")
+        train = encoded(to_train, "train_dataset")
+        held_out = encoded(to_measure, "the rows held out of train_dataset")
         copies = len(opened.rows) - len(to_train.rows) - len(to_measure.rows)
         left_out = f"; {copies} copies of them are left out as well" if copies else ""
         notices.append(
             f"{len(to_measure.rows)} of the {len(opened.rows)} rows are held out to measure with, and not "
             f"trained on{left_out}; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
         )
+        notices += together(train.account, held_out.account).by_kind().values()
     else:
         to_measure, train, held_out = opened, encoded(opened, "train_dataset"), None
-    notices += train.notices + (held_out.notices if held_out else [])
+        notices += train.notices
     notices += _on_positions(train.rows, loaded, config) + _on_new_rows(loaded)
     batched = train.rows
     if config.packing:
