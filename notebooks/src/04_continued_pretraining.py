@@ -14,19 +14,20 @@
 # ---
 
 # %% [markdown]
-# # Continue pretraining, on text with pictures
+# # Continue pretraining, on text with images
 #
-# A model is pretrained on documents: it learns to predict all of a text, word after word. Continued pretraining goes on
-# with that, on documents of yours. Choose it when you have manuals, papers, catalogues or web pages, and want the model
-# to know their subject, language and pictures. Choose chat rows, as in the quickstart and the notebook about vision,
-# when you have questions with answers and want it to answer like that. Often one follows the other.
+# A model is *pretrained* on documents: from all the words before it, it learns to predict the next. *Continued
+# pretraining* does the same with documents of yours. Choose it when you have manuals, papers, catalogues or web pages,
+# and the model should know their subject, their language and their images. Choose questions and answers, as in
+# `01_quickstart` and `02_vision`, when it should answer like them. Often one follows the other.
 #
-# In about a minute, without a download, this notebook takes a tiny vision-language model through documents that have
-# pictures between their sentences, interrupts the run and resumes it, and then proves that the pictures are read.
+# In about a minute, without a download, this notebook trains a very small vision-language model on documents with
+# images between their sentences. It stops the run in the middle and goes on with it. In the end it shows that the model
+# really looks at the images.
 
 # %% [markdown]
 # ## 1. The choices
-# These fit two CPU cores.
+# First the imports. Everything you may want to change is in the cell after them.
 
 # %%
 import json
@@ -39,54 +40,57 @@ import tunebook
 import tunebook_widgets as widgets
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig, samples
 
+# %% [markdown]
+# These numbers fit two CPU cores and this small model. For a released model, mind the comments.
+
 # %% tags=["parameters"]
 HELD_OUT_ROWS = 100  # documents that are never trained on
-BATCH_SIZE = 32  # for a released model: 1 or 2, with gradient accumulation
+BATCH_SIZE = 32  # documents read at a time; for a released model: 1 or 2, with gradient accumulation
 STEPS = 160
-STOPPED_AT = 80  # the step at which the run is interrupted
-LEARNING_RATE = 3e-3  # for random weights; a released model wants a hundredth of it, or less
-MAX_SEQ_LENGTH = 128  # tokens per document, those of its pictures included
+STOPPED_AT = 80  # the step at which the run is stopped
+LEARNING_RATE = 3e-3  # for random parameters; a released model wants a hundredth of it, or less
+MAX_SEQ_LENGTH = 128  # tokens per document, those of its images included
 OUTPUT = "pretraining"  # the folder the results go to
 
 # %% [markdown]
 # ## 2. The documents
-# A row is a text and a list of pictures. Where a picture is to be seen, the text has the model's own placeholder, here
-# `<image>`; the pictures are paths below one folder. These documents describe small tiles of two photographs.
+# A row has a text and a list of images. Where an image belongs, the text has a *placeholder*, which is a token of the
+# model; here it is `<image>`. Images are named by their paths in one folder. These documents describe small tiles that
+# were cut from two photographs.
 
 # %%
-pictures = Path(OUTPUT) / "tiles"
-rows = samples.photographs(pictures)
-train_rows, held_out_rows = tunebook.hold_out(rows, HELD_OUT_ROWS)
-for name, some in {"train": train_rows, "held-out": held_out_rows}.items():
-    lines = "".join(json.dumps(row) + "\n" for row in some)
+tiles = Path(OUTPUT) / "tiles"
+train_rows, held_out_rows = tunebook.hold_out(samples.photographs(tiles), HELD_OUT_ROWS)
+for name, rows in {"train": train_rows, "held-out": held_out_rows}.items():
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
     (Path(OUTPUT) / f"{name}.jsonl").write_text(lines)
 print(f"{len(train_rows)} documents to train on, {len(held_out_rows)} held out, such as")
 train_rows[:3]
 
 # %% [markdown]
-# The sentences are computed from the pixels, so they are true. These tiles are some of those in the documents.
+# A program made the sentences from the pixels, so what they say is true. Here are the tiles of some documents.
 
 # %%
 figure, places = plt.subplots(1, 8, figsize=(11, 1.6))
 for place, row in zip(places, [row for row in train_rows if len(row["images"]) == 1], strict=False):
-    place.imshow(Image.open(pictures / row["images"][0]))
+    place.imshow(Image.open(tiles / row["images"][0]))
     place.set_title(row["text"].split(": ")[-1], fontsize=8)
     place.axis("off")
 plt.show()
 
 # %% [markdown]
-# `MultimodalPretrain` names the file, and the folder its pictures must be in. A picture that is missing, broken or
-# outside that folder is an error that names the row, before the first step; with `skip_bad_images=True` such rows are
+# `MultimodalPretrain` names the file of documents and the folder of images. An image that is missing, broken or outside
+# that folder is an error before the first step, and the error names the row. With `skip_bad_images=True` such rows are
 # left out and counted instead. Nothing is fetched from a network unless you allow it.
 
 # %%
-documents = MultimodalPretrain(f"{OUTPUT}/train.jsonl", image_base_dir=pictures)
-held_out = MultimodalPretrain(f"{OUTPUT}/held-out.jsonl", image_base_dir=pictures)
+documents = MultimodalPretrain(f"{OUTPUT}/train.jsonl", image_base_dir=tiles)
+held_out = MultimodalPretrain(f"{OUTPUT}/held-out.jsonl", image_base_dir=tiles)
 
 # %% [markdown]
 # ## 3. The model
-# SmolVLM's architecture with 100,000 random weights. With a released model, whose pretraining you really continue, put
-# its name in place of the folder.
+# It is built like SmolVLM, with 100,000 parameters that are random numbers. So it begins pretraining here; to
+# *continue* that of a released model, put its name in place of the folder.
 
 # %%
 untrained = samples.photograph_reader(f"{OUTPUT}/untrained")
@@ -95,8 +99,18 @@ model
 
 # %% [markdown]
 # ## 4. Train, and stop halfway
-# All of a text is learnt, but no token of a picture. Somewhere in the middle the run is stopped, as by the **Stop**
-# button, a closed lid or a full disk; it leaves a checkpoint.
+# Every token of a text is trained, and no token of an image. The *loss* says how much the tokens surprise the model, in
+# *nats* per token: 0 means that it was sure of every token, 0.7 that it gave each a chance of one in two. In the middle
+# the run is stopped from code, just as by a press of **Stop**: it finishes the step it is in and saves a *checkpoint*,
+# which holds everything it needs to go on.
+#
+# What happens when a run ends otherwise?
+#
+# - **The kernel is interrupted, or a step fails.** The run saves a checkpoint too.
+# - **The kernel is killed, or the power fails.** The steps since the newest checkpoint are lost. The first is saved
+#   within two minutes, and then one every ten minutes and every hundred steps.
+# - **The disk is full.** The run says that a checkpoint could not be saved, and trains on. The one before it stays.
+# - **The lid is closed.** The laptop sleeps, and the run with it. It goes on when the laptop wakes.
 
 # %%
 settings = TrainingConfig(
@@ -112,63 +126,64 @@ trainer = Trainer(model, processor, train_dataset=documents, eval_dataset=held_o
 trainer.add_step_callback(lambda step, *_: trainer.stop() if step == STOPPED_AT else None)
 dashboard = widgets.Dashboard(trainer)
 dashboard.show()
-stopped = await trainer.train_async()
+result = await trainer.train_async()
 
 # %% [markdown]
-# ## 5. Resume
-# A new kernel would do the same: load the model, make the trainer, and go on from the newest checkpoint. Weights,
-# optimizer and learning rate are those of the moment it stopped, and the next document is the one that was next. This
-# time there is a progress bar alone.
+# ## 5. Go on
+# In a new kernel you would run the cells with the choices and the documents, and then this one. It loads the model,
+# makes the trainer, and goes on from the newest checkpoint. The parameters, the optimizer and the learning rate are as
+# they were when the run stopped, and the documents come in the order they would have come in. This time a progress bar
+# takes the place of the dashboard. (The note about GGUF does not mean that something is wrong: Tunebook writes no such
+# files of models that read images.)
 
 # %%
 model, processor = FastModel.from_pretrained(untrained, full_finetuning=True, max_seq_length=MAX_SEQ_LENGTH)
 trainer = Trainer(model, processor, train_dataset=documents, eval_dataset=held_out, args=settings)
-result = await trainer.train_async(resume_from_checkpoint=stopped.run_folder)
+result = await trainer.train_async(resume_from_checkpoint=True)
 
 # %% [markdown]
-# ## 6. Are the pictures read?
-# A falling loss is no proof: most of such a sentence can be guessed without looking. So the held-out documents get each
-# other's pictures, and nothing else is changed. A model that does not look would not notice.
+# ## 6. Does it look at the images?
+# The loss fell, but that alone does not prove it: much of such a sentence can be guessed without looking. So give the
+# held-out documents each other's images, and change nothing else. A model that does not look would not notice.
+#
+# `trainer.evaluate` measures the loss on any rows.
 
 # %%
-shown = [row for row in held_out_rows if row["images"]]
-names = [name for row in shown for name in row["images"]]
+own = [row for row in held_out_rows if row["images"]]
+names = [name for row in own for name in row["images"]]
 others = iter(names[len(names) // 2 :] + names[: len(names) // 2])
-exchanged_rows = [{**row, "images": [next(others) for _ in row["images"]]} for row in shown]
+exchanged = [{**row, "images": [next(others) for _ in row["images"]]} for row in own]
 
 losses = {
-    label: Trainer(
-        model,
-        processor,
-        train_dataset=documents,
-        eval_dataset=MultimodalPretrain(some, image_base_dir=pictures),
-        args=settings,
-    )
-    .evaluate()
-    .loss
-    for label, some in {"their own pictures": shown, "each other's pictures": exchanged_rows}.items()
+    label: trainer.evaluate(MultimodalPretrain(rows, image_base_dir=tiles)).loss
+    for label, rows in {"their own images": own, "each other's images": exchanged}.items()
 }
 figure, axes = plt.subplots(figsize=(6, 1.8))
-axes.bar_label(axes.barh(list(losses), list(losses.values()), color=["tab:blue", "tab:orange"]), fmt="%.3f", padding=4)
+bars = axes.barh(list(losses), list(losses.values()), color=["tab:blue", "tab:orange"])
+axes.bar_label(bars, fmt="%.3f", padding=4)
 axes.set(xlabel="held-out loss, nats per token", xlim=(0, 1.2 * max(losses.values())))
 axes.invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# The pictures are all that differs, so whatever the second bar is longer by, the model takes from them.
+# Only the images differ. So the part by which the second bar is longer is what the model learns from looking at them.
 
 # %% [markdown]
 # ## 7. Take it with you
-# A model folder that mlx-vlm opens. It is read back at once, and must give the same loss on documents held out.
+# The model is saved as a folder that mlx-vlm can open. It is opened there at once, and has to give the same loss on
+# eight held-out documents: *loss there* is what mlx-vlm finds, *loss here* what this notebook finds. The column *ids*,
+# which counts texts that are cut into the same tokens, stays empty for documents with images.
 
 # %%
-check = [{**row, "images": [str(pictures / name) for name in row["images"]]} for row in shown[:8]]
+check = [{**row, "images": [str(tiles / name) for name in row["images"]]} for row in own[:8]]
 saved = model.save_pretrained_merged(Path(OUTPUT) / "continued", verify_with=check)
 saved
 
 # %% [markdown]
 # ## Where next
-# Put your own .jsonl, .parquet or hub id in place of `train.jsonl`, and a released model such as
-# `HuggingFaceTB/SmolVLM-256M-Instruct` in place of the folder. Its placeholder is `model.family.placeholder`. To train
-# small adapters in place of all weights, call `FastModel.get_peft_model` as in the notebook about vision. For answers
-# rather than documents, go on from the saved folder with chat rows.
+# - **Your own documents.** Put your .jsonl or .parquet file or a hub id in place of `train.jsonl`.
+# - **A released model.** Put its name in place of the folder, such as `HuggingFaceTB/SmolVLM-256M-Instruct`. The
+#   placeholder your texts need is then `model.family.placeholder`.
+# - **Less memory.** To train small adapters in place of all parameters, call `FastModel.get_peft_model`, as in
+#   `02_vision`.
+# - **Answers rather than documents.** Go on from the saved folder, with questions and answers as rows.
