@@ -76,8 +76,9 @@ print(f"{len(train_rows)} rows to train on, {len(held_out_rows)} held out")
 
 # %% [markdown]
 # Look at the rows before you train. This is the text exactly as the model reads it. It learns to write the marked part,
-# which is the answer; the rest it only reads. If anything about the rows were odd, such as an answer that is cut off or
-# a row that comes twice, it would say so above them.
+# which is the answer; the rest it only reads. Above the rows it says what is odd about them, such as an answer that is
+# cut off or a row that comes twice. Here it is only that the column `name`, with the name of each function, is not
+# read.
 
 # %%
 widgets.TokenView(model, train_rows)
@@ -154,10 +155,10 @@ dashboard.show()
 result = await trainer.train_async()
 
 # %% [markdown]
-# The notes below the table say what the run did with your rows and settings. Here the column `name`, with the name of
-# each function, is not read. The small charts are for when something looks wrong. The *gradient norm* says how large a
-# change the rows of a step ask for; a change that is larger than the dotted line is made smaller. The learning rate
-# rises for two steps and then falls slowly, as `warmup_steps` and `cosine` say.
+# The notes below the table say what the run did with your rows and settings. The small charts are for when something
+# looks wrong. The *gradient norm* says how large a change the rows of a step ask for; a change that is larger than the
+# dotted line is made smaller. The learning rate rises for two steps and then falls slowly, as `warmup_steps` and
+# `cosine` say.
 
 # %% [markdown]
 # ## 8. After
