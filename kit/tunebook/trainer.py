@@ -25,6 +25,9 @@ from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import Estimate, asked_checkpointing, estimate, settled, start_fits
 from .models.loaded import Loaded
 from .models.tensors import flat
+from .objectives.base import Objective, check_rows
+from .objectives.next_token import NextToken
+from .objectives.reference import Reference
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
@@ -32,7 +35,7 @@ from .runs.result import TrainResult, result_of
 from .settings.taken import call
 from .tokens.batch_order import total_steps
 from .train.datasets import Datasets, encode_more, prepare, skips_unreadable
-from .train.evaluation import Score, score_now
+from .train.evaluation import Score, check_evaluation, score_now
 from .train.kept.checkpoint import find_checkpoint, put_right_beside
 from .train.kept.identity import base_of, differences
 from .train.loop import Run
@@ -73,6 +76,7 @@ class Trainer:
         train_dataset: Source | MultimodalPretrain,
         eval_dataset: Source | MultimodalPretrain | None = None,
         args: TrainingConfig | None = None,
+        objective: Objective | None = None,
         format: str | None = None,
         formatting_func: FormattingFunc | None = None,
         response_markers: Markers | None = None,
@@ -81,7 +85,7 @@ class Trainer:
         self.loaded, self._model = model.loaded, model
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
             raise ValueError("This tokenizer is not the model's own; pass the one from_pretrained returned beside it.")
-        self.config = args or TrainingConfig()
+        self.config, self.objective = args or TrainingConfig(), objective or NextToken()
         asked = self.config.max_seq_length or self.loaded.max_seq_length
         self.max_seq_length = self.loaded.family.tables.longest(asked)
         options = ReadingOptions(
@@ -91,6 +95,7 @@ class Trainer:
             formatting_func=formatting_func,
             thinking=self.config.thinking,
             skip_bad_rows=skip_bad_rows,
+            answers=None if self.objective.rows == "texts" else self.objective.rows,
         )
         self.prepare(Datasets(train=train_dataset, held_out=eval_dataset, options=options))
         self._shows_progress = False
@@ -105,7 +110,8 @@ class Trainer:
         self.train_rows = self.data.feed.known  # of a stream the first
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
         self.total_steps = total_steps(len(self.train_rows), self.config)
-        self._check_evaluation()
+        check_rows(self.objective, self.train_rows, self.config)
+        check_evaluation(self.config, self.eval_rows)
 
     def subscribe(self, listener: Listener, *, shows_progress: bool = False) -> None:
         """Have `listener(event)` called with every event of every run, in order, on the training thread.
@@ -182,31 +188,14 @@ class Trainer:
             batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             max_seq_length=self.max_seq_length,
             skip_unreadable=self.data.skip_unreadable or skips_unreadable(rows),
+            objective=self.objective,
+            reference=self._reference(),
         )
         return measured if more is None else replace(measured, notices=tuple(more.notices))
 
     def memory(self) -> Estimate:
         """What training on these rows takes, part by part; see `memory.estimate`."""
         return estimate(self._model, self.config, rows=self.train_rows)
-
-    def _check_evaluation(self) -> None:
-        """Raise ValueError for settings that wait for a held-out loss nobody measures during the run."""
-        waiting = [
-            name
-            for name, wanted in {
-                "load_best_model_at_end": self.config.load_best_model_at_end,
-                "early_stopping_patience": self.config.early_stopping_patience is not None,
-                "eval_steps": self.config.eval_steps is not None,
-            }.items()
-            if wanted
-        ]
-        if waiting and not self.eval_rows:
-            raise ValueError(
-                f"{' and '.join(waiting)} need held-out rows; pass eval_dataset=..., or more rows, of which some are "
-                "held out."
-            )
-        if waiting and self.config.eval_steps is None:
-            raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
 
     def _start(self, resume_from: ResumeFrom, held: ExitStack) -> tuple[Run, Audience]:
         """A new or resumed run, whose folder is this run's alone until `held` is left, and those to tell of it."""
@@ -247,6 +236,7 @@ class Trainer:
         return RunPlan(
             loaded=self.loaded,
             config=self.config,
+            objective=self.objective,
             feed=self.data.feed,
             eval_rows=self.eval_rows,
             max_seq_length=self.max_seq_length,
@@ -264,6 +254,12 @@ class Trainer:
         }
         # What is left open a run that is resumed does as it did before.
         return differences(identity, {name: value for name, value in here.items() if value != "auto"})
+
+    def _reference(self) -> Reference:
+        """What the last run is measured against; before the first, the model as it is."""
+        reference = self._run.reference if self._run else Reference(self.loaded.module, self.objective)
+        reference.settle()
+        return reference
 
     def _place(self, resume_from: str | Path | bool) -> Path:
         """The folder a checkpoint is looked for in."""

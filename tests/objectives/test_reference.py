@@ -38,6 +38,12 @@ def without_known(model, rows):
     return batch
 
 
+def reference_of(model):
+    reference = Reference(model.module, DPO())
+    reference.settle()
+    return reference
+
+
 KINDS = {
     "fresh adapters": lambda model: FastModel.get_peft_model(model, r=4),
     "fresh magnitudes": lambda model: FastModel.get_peft_model(model, r=4, use_dora=True),
@@ -53,7 +59,7 @@ def test_the_reference_is_the_model_as_it_was_and_the_model_is_left_as_it_is(mod
         changed(model.module)
     objective, batch = DPO(ld_alpha=0.5), without_known(model, rows)
     expected = said(model, batch, objective)
-    reference = Reference(model.module)
+    reference = reference_of(model)
     assert (reference.kept is None) == (kind == "fresh adapters" and not tuned_before)
     changed(model.module)
     trained, now = flat(model.module.trainable_parameters()), said(model, batch, objective)
@@ -67,10 +73,11 @@ def test_the_reference_is_the_model_as_it_was_and_the_model_is_left_as_it_is(mod
 
 
 def test_a_reference_that_is_opened_again_is_the_same(tuned, rows):
-    batch, first = without_known(tuned, rows), Reference(tuned.module)
+    batch, first = without_known(tuned, rows), reference_of(tuned)
     expected = known(tuned, DPO(), first, batch)["reference_logps"]
     changed(tuned.module)
-    again = Reference(tuned.module, dict(first.kept))
+    again = Reference(tuned.module, DPO())
+    again.take_up(dict(first.kept))
     np.testing.assert_array_equal(known(tuned, DPO(), again, batch)["reference_logps"], expected)
 
 
@@ -81,7 +88,7 @@ def test_the_reference_is_asked_with_dropout_off_and_training_goes_on_with_it_on
             lambda path, value: value + 0.1 if path.endswith("lora_b") else value, model.module.trainable_parameters()
         )
     )
-    batch, reference = without_known(model, rows), Reference(model.module)
+    batch, reference = without_known(model, rows), reference_of(model)
     model.module.train()
     found = [np.array(known(model, DPO(), reference, batch)["reference_logps"]) for _ in range(2)]
     np.testing.assert_array_equal(*found)
@@ -90,14 +97,14 @@ def test_the_reference_is_asked_with_dropout_off_and_training_goes_on_with_it_on
 
 def test_what_a_batch_brings_is_not_made_again_and_what_is_not_needed_is_not_made(tuned, rows):
     batch = batch_for(tuned, rows)
-    reference = Reference(tuned.module)
+    reference = reference_of(tuned)
     assert known(tuned, DPO(), reference, batch)["reference_logps"] is batch["reference_logps"]
     assert "reference_logps" not in known(tuned, CPO(), reference, without_known(tuned, rows))
 
 
 def test_the_kl_is_the_mean_log_ratio_of_mismatched_answers_and_never_below_zero(tuned, rows):
     objective = KTO()
-    batch, reference = without_known(tuned, rows), Reference(tuned.module)
+    batch, reference = without_known(tuned, rows), reference_of(tuned)
     batch |= {"labels": mx.array([True, False, True, False]), "mismatched": without_known(tuned, rows[4:])}
     before = said(tuned, batch["mismatched"], objective)
     changed(tuned.module)

@@ -31,7 +31,8 @@ def both(request, tmp_path_factory):
     folder = tiny_model_folder(tmp_path_factory.mktemp("both") / request.param, request.param)
     model, _ = FastModel.from_pretrained(folder)
     FastModel.get_peft_model(model, r=4, lora_alpha=8, target_modules=list(TARGETS))
-    reference = Reference(model.module)
+    reference = Reference(model.module, DPO())
+    reference.settle()
     mx.random.seed(5)
     model.module.update(
         tree_map_with_path(

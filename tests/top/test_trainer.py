@@ -147,7 +147,6 @@ def test_a_command_with_nothing_to_hear_it_is_an_error(adapted, rows):
         trainer_of(adapted, rows).stop()
 
 
-@pytest.mark.float32
 @pytest.mark.parametrize("given", ["rows", "a file"])
 def test_evaluate_measures_any_rows_as_stock_mlx_lm_does(tuned, rows, given, tmp_path):
     texts = [{"text": f"The {name} goes to town on day {len(name)}."} for name in ("fox", "hound", "otter", "magpie")]

@@ -1,16 +1,16 @@
 """What a training step minimises: a model and a batch in, a sum of losses out, which its caller divides.
 
-The simplest is `next_token.py`: which predictions of a batch count, the sum over them that is differentiated, and the
-same sum where no gradient is wanted. It is given a `Family`, asks it for hidden states and the head, and never for what
-kind of model made them. `train/step.py`, `train/evaluation.py` and `memory/` take it by name.
+`base.py` says what the loop asks of one: which predictions of a batch count, the sum over them that is differentiated,
+and the same sum where no gradient is wanted. It is given a `Family`, asks it for hidden states and the head, and never
+for what kind of model made them. The simplest is `NextToken`.
 
-The others are records of settings (`DPO`, `ORPO`, `CPO`, `KTO`; `SimPO` and `AlphaPO` make a `CPO`), `Objective`s of
-`objective.py`. Each reads log-probabilities (B, T-1) of a batch's tokens, which `token_logps.py` makes of the same
+The others are records of settings (`DPO`, `ORPO`, `CPO`, `KTO`; `SimPO` and `AlphaPO` make a `CPO`), of the kind that
+`answers.py` has. Each reads log-probabilities (B, T-1) of a batch's tokens, which `token_logps.py` makes of the same
 pieces as the next-token loss, and knows no model either. In the order of a step:
 
 - `positions(batch)` (N,): the predictions it asks for. `units(batch)`: what the step's sum is divided by.
 - `with_what_is_known(objective, batch, ...)` of `reference.py` adds what has no gradient: "reference_logps" (B,), and
-  for KTO "kl" (). A batch that brings them, from the disk, is left as it is. `Reference(module)` is made before the
+  for KTO "kl" (). A batch that brings them, from the disk, is left as it is. A `Reference` is settled before the
   first step; its `kept` belongs into a checkpoint.
 - `summed(family, forms)`: `loss(module, batch, positions, weights)` -> (sum, Sums), for `nn.value_and_grad` and
   `CompiledPass`. `measured` is the same without a gradient.
@@ -24,13 +24,13 @@ the same order. "loss_mask" marks the answers, "lengths" (B,) int32 are the toke
 so that micro-batches of other lengths add up to the step's own mean. A batch of labelled rows has "labels" (B,) bool,
 and "mismatched", a batch of the same prompts, each with the answer of the row before it.
 
-Doors: `next_token`.
+Doors: `base`, `next_token`, `reference`.
 """
 
+from .base import Objective
 from .cpo import CPO, AlphaPO, SimPO
 from .dpo import DPO
 from .kto import KTO
-from .objective import Objective
 from .orpo import ORPO
 
 __all__ = ["CPO", "DPO", "KTO", "ORPO", "AlphaPO", "Objective", "SimPO"]

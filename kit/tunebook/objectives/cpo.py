@@ -4,16 +4,18 @@ No reference is asked. Names, defaults and meanings of the settings are those of
 (trl/experimental/cpo/cpo_config.py), where SimPO and AlphaPO are loss types of CPO too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..data.encoded import Batch
+from ..data.encoded import Batch, Encoded
+from .answers import OverAnswers, answer_mask, not_among, not_positive, outside, raise_all
+from .base import RowsKind, Summed
 from .next_token import supervised_positions
-from .objective import Objective, RowsKind, Summed, answer_mask, not_among, not_positive, outside, raise_all
-from .pairs import answer_tokens, halves, rewards_and_logps, tokens_per_pair
+from .pairs import answer_tokens, halves, rewards_and_logps, tokens_of_step, tokens_per_pair
 from .token_logps import TokenLogps
 
 CPOLoss = Literal["sigmoid", "hinge", "ipo", "simpo", "alphapo"]
@@ -21,7 +23,7 @@ CPOLoss = Literal["sigmoid", "hinge", "ipo", "simpo", "alphapo"]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class CPO(Objective):
+class CPO(OverAnswers):
     """Prefer the chosen answer by its likelihood alone, and imitate it by `cpo_alpha`."""
 
     rows: ClassVar[RowsKind] = "pairs"
@@ -53,6 +55,10 @@ class CPO(Objective):
     def positions(self, batch: Batch) -> mx.array:
         """The answers' tokens."""
         return supervised_positions(batch)
+
+    def known_of_step(self, rows: Sequence[Encoded]) -> Batch:
+        """Of imitation, which is a mean over tokens, how many a pair has."""
+        return tokens_of_step(rows, lambda chosen: chosen.supervised_tokens) if self.cpo_alpha else {}
 
     def units(self, batch: Batch) -> int:
         """Pairs."""

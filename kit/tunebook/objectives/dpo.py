@@ -9,27 +9,26 @@ from typing import ClassVar, cast, final, get_args
 
 import mlx.core as mx
 
-from ..data.encoded import Batch
-from .divergences import FDivergence
-from .dpo_losses import LOSSES, OF_MARGINS, SFT, SMOOTHED, SORTING
-from .next_token import supervised_positions
-from .objective import (
-    Objective,
-    RowsKind,
-    Summed,
+from ..data.encoded import Batch, Encoded
+from .answers import (
+    OverAnswers,
     answer_mask,
     not_among,
     not_positive,
     outside,
     raise_all,
 )
-from .pairs import Pairs, answer_tokens, halves, rewards_and_logps, tokens_per_pair
+from .base import RowsKind, Summed
+from .divergences import FDivergence
+from .dpo_losses import LOSSES, OF_MARGINS, SFT, SMOOTHED, SORTING
+from .next_token import supervised_positions
+from .pairs import Pairs, answer_tokens, halves, rewards_and_logps, tokens_of_step, tokens_per_pair
 from .token_logps import TokenLogps
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DPO(Objective):
+class DPO(OverAnswers):
     """Prefer the chosen answer over the rejected, measured against the model as it was."""
 
     rows: ClassVar[RowsKind] = "pairs"
@@ -106,6 +105,10 @@ class DPO(Objective):
     def positions(self, batch: Batch) -> mx.array:
         """The answers' tokens."""
         return supervised_positions(batch)
+
+    def known_of_step(self, rows: Sequence[Encoded]) -> Batch:
+        """Of imitation, which is a mean over tokens, how many a pair has."""
+        return tokens_of_step(rows, lambda chosen: chosen.supervised_tokens) if SFT in self.loss_type else {}
 
     def units(self, batch: Batch) -> int:
         """Pairs."""

@@ -10,18 +10,16 @@ import mlx.core as mx
 
 from ..data.encoded import Batch
 from ..models.tensors import number
-from .next_token import supervised_positions
-from .objective import (
-    Objective,
-    RowsKind,
-    Summed,
-    Sums,
+from .answers import (
+    OverAnswers,
     answer_mask,
     not_among,
     not_positive,
     raise_all,
     summed_and_counted,
 )
+from .base import RowsKind, Summed, Sums
+from .next_token import supervised_positions
 from .token_logps import TokenLogps
 
 KTOLoss = Literal["kto", "apo_zero_unpaired"]
@@ -29,7 +27,7 @@ KTOLoss = Literal["kto", "apo_zero_unpaired"]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class KTO(Objective):
+class KTO(OverAnswers):
     """Make desirable answers likelier than the reference has them, by more than answers are, and others less."""
 
     rows: ClassVar[RowsKind] = "labelled"

@@ -7,7 +7,7 @@ step (`bench/memory.py`). Dividing is left to the caller: sums add up over micro
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import ClassVar, cast, final
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,6 +18,33 @@ from ..fast.exponentials import exponential
 from ..fast.forms import Forms, forms_for
 from ..models.families.base import Family
 from ..models.tensors import called_with, flat, number
+from .base import Objective, RowsKind, Summed, Sums
+
+
+@final
+class NextToken(Objective):
+    """The loss of the next token, in nats. It has no settings and reports nothing else."""
+
+    rows: ClassVar[RowsKind] = "texts"
+
+    def positions(self, batch: Batch) -> mx.array:
+        """Where a supervised token is predicted."""
+        return supervised_positions(batch)
+
+    def units(self, batch: Batch) -> int:
+        """Supervised tokens."""
+        return int(number(batch["loss_mask"][:, 1:].sum()))
+
+    def summed(self, family: Family, forms: Forms | None = None) -> Callable[..., Summed]:
+        """`summed_loss`, with no sums beside it."""
+        loss = summed_loss(family, forms)
+        return lambda *arguments: (loss(*arguments), {})
+
+    def measured(
+        self, family: Family, module: nn.Module, batch: Batch, forms: Forms | None = None
+    ) -> tuple[float, Sums]:
+        """`measured_nats`."""
+        return measured_nats(family, module, batch, supervised_positions(batch), forms), {}
 
 
 def supervised_positions(batch: Batch) -> mx.array:

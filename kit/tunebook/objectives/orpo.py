@@ -4,6 +4,7 @@ Names, defaults and meanings of the settings are those of TRL 1.16 (trl/experime
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -11,15 +12,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..data.encoded import Batch
-from .objective import Objective, RowsKind, Summed, answer_mask, not_positive, raise_all, summed_and_counted
-from .pairs import answer_tokens, halves, rewards_and_logps, tokens_per_pair
+from ..data.encoded import Batch, Encoded
+from .answers import OverAnswers, answer_mask, not_positive, raise_all, summed_and_counted
+from .base import RowsKind, Summed
+from .pairs import answer_tokens, halves, rewards_and_logps, tokens_of_step, tokens_per_pair
 from .token_logps import TokenLogps
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ORPO(Objective):
+class ORPO(OverAnswers):
     """The nats of the chosen rows, prompts among them as in TRL, and the log odds ratio of both answers."""
 
     rows: ClassVar[RowsKind] = "pairs"
@@ -36,6 +38,10 @@ class ORPO(Objective):
         pairs, width = asked.shape[0] // 2, asked.shape[1]
         asked[:pairs] = np.arange(1, width + 1) < np.array(batch["lengths"])[:pairs, None]
         return mx.array(np.flatnonzero(asked).astype(np.int32))
+
+    def known_of_step(self, rows: Sequence[Encoded]) -> Batch:
+        """Of the nats, which are a mean over tokens, how many a pair has."""
+        return tokens_of_step(rows, lambda chosen: len(chosen.tokens) - 1)
 
     def units(self, batch: Batch) -> int:
         """Pairs."""

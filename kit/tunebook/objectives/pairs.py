@@ -3,12 +3,14 @@
 The batch has 2P rows: the P chosen answers, each behind its prompt, and then the P rejected ones in the same order.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..data.encoded import Batch
-from .objective import Sums, answer_mask, summed_and_counted
+from ..data.encoded import Batch, Encoded
+from .answers import answer_mask, summed_and_counted
+from .base import Sums
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ def tokens_per_pair(batch: Batch, counted: mx.array) -> mx.array:
     if "tokens_per_pair" in batch:
         return batch["tokens_per_pair"]
     return mx.maximum(counted.sum() / counted.shape[0], 1.0)
+
+
+def tokens_of_step(rows: Sequence[Encoded], count: Callable[[Encoded], int]) -> Batch:
+    """ "tokens_per_pair" of a step of `rows`: the mean of `count` of their chosen sides."""
+    return {"tokens_per_pair": mx.array(max(1.0, sum(count(row.sequences[0]) for row in rows) / len(rows)))}
 
 
 def rewards_and_logps(chosen_rewards: mx.array, rejected_rewards: mx.array, logps: tuple[mx.array, mx.array]) -> Sums:

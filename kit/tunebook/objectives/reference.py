@@ -17,24 +17,36 @@ from ..fast.forms import Forms
 from ..models.base_model import why_no_base, without_adapters
 from ..models.families.base import Family
 from ..models.tensors import flat
-from .objective import Objective
+from .answers import OverAnswers
+from .base import Objective
 from .token_logps import token_logps
 
 
 @final
 class Reference:
-    """The model `module` was when this was made. `kept` is what of it has to be kept for that, a checkpoint included.
+    """The model `module` is when this is settled, before the first step of a run; a resumed one takes up what was kept.
 
-    None is kept of adapters as they begin. Make it before the first step, or of a checkpoint's `kept`.
+    For an objective that asks no reference it holds nothing. `kept` is what of it has to be kept for that, in a
+    checkpoint too: nothing of adapters as they begin.
     """
 
-    def __init__(self, module: nn.Module, kept: dict[str, mx.array] | None = None):
-        self._module = module
-        self.kept = kept
-        if kept is None and (why_no_base(module) is not None or not _adapters_add_nothing(module)):
+    def __init__(self, module: nn.Module, objective: Objective):
+        self._module, self._is_settled = module, not objective.needs_reference
+        self.kept: dict[str, mx.array] | None = None
+
+    def settle(self) -> None:
+        """Have it be what the module is now, unless it is settled already."""
+        if self._is_settled:
+            return
+        if why_no_base(self._module) is not None or not _adapters_add_nothing(self._module):
             # Arithmetic, for an array of its own: the optimizer may write into what it holds alone.
-            self.kept = {name: value + 0.0 for name, value in flat(module.trainable_parameters()).items()}
+            self.kept = {name: value + 0.0 for name, value in flat(self._module.trainable_parameters()).items()}
             mx.eval(self.kept)
+        self._is_settled = True
+
+    def take_up(self, kept: dict[str, mx.array] | None) -> None:
+        """Have it be what it was when `kept` was kept of it."""
+        self.kept, self._is_settled = kept, True
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -61,15 +73,18 @@ def with_what_is_known(
     batch: Batch,
     family: Family,
     module: nn.Module,
-    reference: Reference,
+    reference: Reference | None,
     forms: Forms | None = None,
 ) -> Batch:
     """`batch` with "reference_logps" and "kl" as far as `objective` needs them and it has them not; evaluated.
 
     Enter `inference_form` around it. The module's dropout is off for the time.
     """
+    if not objective.needs_reference:
+        return batch
+    assert reference is not None
     known = dict(batch)
-    if objective.needs_reference and "reference_logps" not in known:
+    if "reference_logps" not in known:
         with reference.in_place():
             known["reference_logps"] = _row_logps(objective, batch, family, module, forms)
     if objective.needs_kl and "kl" not in known:
@@ -96,6 +111,7 @@ def kl_of(ours: mx.array, theirs: mx.array) -> mx.array:
 
 def _row_logps(objective: Objective, batch: Batch, family: Family, module: nn.Module, forms: Forms | None) -> mx.array:
     """(B,) evaluated: the module may be another afterwards."""
+    assert isinstance(objective, OverAnswers)
     logps = token_logps(family, forms, differentiable=False)
     rows = objective.row_logps(logps(module, batch, objective.positions(batch)).logps, batch)
     mx.eval(rows)

@@ -1,21 +1,26 @@
 """Loss on rows the model is not trained on, teacher-forced: every token is predicted from the true ones before it.
 
+It is the loss of the run's objective: nats per supervised token, or what a loss over answers comes to for each.
+
 And what such losses say of a run: which was the best, and whether to wait for a better one.
 """
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..config import TrainingConfig
 from ..data.encoded import Encoded
 from ..events import EvalEvent
 from ..fast.training_form import inference_form
 from ..models.families.base import Family
-from ..objectives.next_token import measured_nats, supervised_positions
+from ..objectives.base import Objective, Sums, added
+from ..objectives.next_token import NextToken
+from ..objectives.reference import Reference, with_what_is_known
 from ..tokens.collation import collated
 
 
@@ -23,9 +28,10 @@ from ..tokens.collation import collated
 class Score:
     """The loss of some rows, all their supervised tokens together."""
 
-    loss: float  # nats per supervised token
+    loss: float  # nats per supervised token; or for each pair or answer, with an objective over those
     tokens: int  # supervised tokens
     notices: tuple[str, ...] = ()  # sentences about rows that were cut or left out
+    metrics: dict[str, float] = field(default_factory=dict)  # what the objective reports beside its loss
 
 
 def score(
@@ -36,30 +42,37 @@ def score(
     batch_size: int,
     max_seq_length: int,
     skip_unreadable: bool = False,
+    objective: Objective | None = None,
+    reference: Reference | None = None,
 ) -> Generator[tuple[int, int], None, Score]:
     """Score `rows`, yielding (batches done, batches) after each; the Score is the generator's return value.
 
     Rows are taken longest first, so that a batch pads little and a lack of memory shows at once. Those that
-    cannot be opened any more are left out with `skip_unreadable`, and end it without. The module is put in
+    cannot be opened any more are left out with `skip_unreadable`, and end it without. No `objective` is the next token;
+    `reference` is what it is measured against, where it needs one. The module is put in
     eval mode for the time and its mode restored, also when the caller gives up in the middle.
     """
-    order = sorted(rows, key=lambda row: -len(row.tokens))
+    objective = objective or NextToken()
+    order = sorted(rows, key=lambda row: -row.longest)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    nats, tokens, was_training, form = 0.0, 0, module.training, inference_form(module)
+    total, units, tokens, sums = 0.0, 0, 0, Sums()
+    was_training, form = module.training, inference_form(module)
     try:
         for done, some in enumerate(batches, start=1):
             module.eval()
             batch, _ = collated(family, some, max_seq_length, skip_unreadable=skip_unreadable)
-            positions = supervised_positions(batch)
             with form:
-                nats += measured_nats(family, module, batch, positions)
-            tokens += positions.size
+                batch = with_what_is_known(objective, batch, family, module, reference)
+                found, reported = objective.measured(family, module, batch)
+            positions = objective.positions(batch)
+            total, sums = total + found, added(sums, reported)
+            units, tokens = units + objective.units(batch), tokens + positions.size
             module.train(was_training)
             yield done, len(batches)
     finally:
         module.train(was_training)
     mx.clear_cache()
-    return Score(loss=nats / tokens, tokens=tokens)
+    return Score(loss=total / units, tokens=tokens, metrics=objective.metrics(sums))
 
 
 def score_now(module: nn.Module, family: Family, rows: Sequence[Encoded], **options: Any) -> Score:
@@ -70,6 +83,26 @@ def score_now(module: nn.Module, family: Family, rows: Sequence[Encoded], **opti
             next(scoring)
         except StopIteration as end:
             return end.value
+
+
+def check_evaluation(config: TrainingConfig, eval_rows: Sequence[Encoded]) -> None:
+    """Raise ValueError for settings that wait for a held-out loss nobody measures during the run."""
+    waiting = [
+        name
+        for name, wanted in {
+            "load_best_model_at_end": config.load_best_model_at_end,
+            "early_stopping_patience": config.early_stopping_patience is not None,
+            "eval_steps": config.eval_steps is not None,
+        }.items()
+        if wanted
+    ]
+    if waiting and not eval_rows:
+        raise ValueError(
+            f"{' and '.join(waiting)} need held-out rows; pass eval_dataset=..., or more rows, of which some are "
+            "held out."
+        )
+    if waiting and config.eval_steps is None:
+        raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
 
 
 def best_of(evals: Sequence[EvalEvent]) -> EvalEvent | None:

@@ -15,6 +15,7 @@ import mlx.core as mx
 from ..events import EvalEvent, Event, SampleEvent, Working
 from ..machine.interrupts import held_back
 from ..models.generation import Prompt, write
+from ..objectives.reference import Reference
 from ..runs.controls import Controls
 from .evaluation import best_of, score
 from .kept.snapshots import KeptWeights
@@ -25,7 +26,7 @@ from .progress import RunProgress
 T = TypeVar("T")
 
 
-def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEvent]:
+def held_out_score(plan: RunPlan, step: int, reference: Reference) -> Generator[Working, None, EvalEvent]:
     """Score the held-out rows as the model is after `step`; the EvalEvent is the generator's return value."""
     began, config = time.perf_counter(), plan.config
     scoring = score(
@@ -35,6 +36,8 @@ def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEve
         batch_size=config.per_device_eval_batch_size or config.per_device_train_batch_size,
         max_seq_length=plan.max_seq_length,
         skip_unreadable=plan.skip_unreadable,
+        objective=plan.objective,
+        reference=reference,
     )
     found = yield from watched(scoring, "evaluating", step)
     return EvalEvent(
@@ -43,6 +46,7 @@ def held_out_score(plan: RunPlan, step: int) -> Generator[Working, None, EvalEve
         tokens=found.tokens,
         rows=len(plan.eval_rows),
         seconds=time.perf_counter() - began,
+        metrics=found.metrics,
     )
 
 
@@ -102,6 +106,7 @@ class Looks:
     def __init__(
         self,
         plan: RunPlan,
+        reference: Reference,
         kept: KeptWeights,
         owed: Owed,
         samples: Samples,
@@ -109,7 +114,7 @@ class Looks:
         listen: Callable[[], Generator[Event, None, None]],
     ):
         self._plan, self._kept, self._owed, self._samples = plan, kept, owed, samples
-        self._controls, self._listen = controls, listen
+        self._reference, self._controls, self._listen = reference, controls, listen
 
     def evaluate(self, progress: RunProgress, *, counts: bool) -> Generator[Event, None, None]:
         """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored.
@@ -118,7 +123,7 @@ class Looks:
         """
         if not self._plan.eval_rows or progress.is_scored:
             return
-        event = yield from self._until_stopped(held_out_score(self._plan, progress.step))
+        event = yield from self._until_stopped(held_out_score(self._plan, progress.step, self._reference))
         if event is not None:
             with held_back():
                 self.count(event, progress, counts=counts)

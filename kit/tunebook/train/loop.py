@@ -18,6 +18,7 @@ import mlx.core as mx
 from ..events import Command, EndReason, Event, LearningRateChanged, Notice, Working
 from ..machine import runtime
 from ..machine.interrupts import held_back
+from ..objectives.reference import Reference
 from ..runs.controls import Controls
 from ..runs.ending_interrupts import Interrupts
 from ..tokens.feed import Portion
@@ -57,6 +58,7 @@ class Run:
     def __post_init__(self):
         plan = self.plan
         self._config, self._module = plan.config, plan.loaded.module
+        self.reference = Reference(self._module, plan.objective)
         self._stepper = Stepper(
             plan.loaded,
             plan.config,
@@ -64,15 +66,17 @@ class Run:
             total_steps=plan.total_steps,
             max_seq_length=plan.max_seq_length,
             skip_unreadable=plan.skip_unreadable,
+            objective=plan.objective,
+            reference=self.reference,
         )
         self.notices += self._stepper.notices
         self._kept, self._owed = KeptWeights(self._module, start_fits=plan.start_fits), Owed()
         self.notices += [] if self._kept.keeps_start else [NO_DISCARD]
-        self._saves = Saves(plan, self._stepper, self._kept, self._owed)
+        self._saves = Saves(plan, self._stepper, self._kept, self._owed, self.reference)
         self._astray = Astray(self._module, self._stepper, self._kept, plan.config)
         self.samples = Samples(plan.prompts)
         self._awaited, self._runaway = False, Runaway(self._module)
-        self.looks = Looks(plan, self._kept, self._owed, self.samples, self.controls, self._listen)
+        self.looks = Looks(plan, self.reference, self._kept, self._owed, self.samples, self.controls, self._listen)
 
     @property
     def step(self) -> int:
@@ -84,6 +88,7 @@ class Run:
         self._module.load_weights(list(checkpoint.weights.items()), strict=False)
         self._stepper.optimizer.state = checkpoint.optimizer_state
         self._kept.best = checkpoint.best_weights
+        self.reference.take_up(checkpoint.reference)
         self.progress = RunProgress.from_plain(checkpoint.progress)
         take_up_forms(self._stepper, self.progress)
         self._saves.step = self.step
@@ -116,6 +121,7 @@ class Run:
         with held_back():
             self._stepper.learning_rate = self.progress.learning_rate_in_force(self._config.learning_rate)
             self._kept.keep_start()
+            self.reference.settle()
             runtime.reset_peak_memory()
             self.progress.start_clock()
             discards = self._kept.keeps_start
@@ -213,7 +219,8 @@ class Run:
     def _do_as_asked(self) -> Generator[Event, None, None]:
         yield from self._take_up_learning_rate()  # first: a checkpoint asked for with it holds it
         for command in self.controls.take_commands():
-            if (reason := self._why_not(command)) is not None:
+            saved = self._saves.step
+            if reason := why_not(command, self.plan, self.progress, self.samples, folder=self.folder, saved_step=saved):
                 yield Notice(step=self.step, text=f"Asked to {command}, but {reason}.")
             elif command is Command.EVALUATE:
                 yield from self._evaluate()
@@ -232,16 +239,12 @@ class Run:
                 self._owed.add(LearningRateChanged(step=self.step, learning_rate=rate))
         yield from self._owed.told()
 
-    def _why_not(self, command: Command) -> str | None:
-        saved = self._saves.step
-        return why_not(command, self.plan, self.progress, self.samples, folder=self.folder, saved_step=saved)
-
     def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
         """One optimizer step over the micro-batches of `portion`."""
         step = self.step + 1
         said = list(portion.notices)
-        self._stepper.begin(step)
         batches = portion.batches
+        self._stepper.begin(step, [row for rows in batches for row in rows])
         for done, (rows, upcoming) in enumerate(zip_longest(batches, batches[1:], fillvalue=()), start=1):
             said += self._stepper.add(rows, alone=len(batches) == 1, upcoming=upcoming)
             yield Working(step=step, what="training", done=done, total=len(batches))

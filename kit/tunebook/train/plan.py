@@ -4,7 +4,7 @@ The trainer makes it, the loop and what serves the loop read it. How far the run
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,8 @@ from ..config import TrainingConfig
 from ..data.encoded import Encoded
 from ..models.generation import Prompt
 from ..models.loaded import Loaded
+from ..objectives.base import Objective
+from ..objectives.next_token import NextToken
 from ..tokens.batch_order import total_steps
 from ..tokens.feed import Feed
 from .kept.identity import identity_of
@@ -23,6 +25,7 @@ class RunPlan:
 
     loaded: Loaded
     config: TrainingConfig
+    objective: Objective = field(default_factory=NextToken)
     feed: Feed  # the rows to train on
     eval_rows: Sequence[Encoded]  # held out to measure with; may be none
     max_seq_length: int
@@ -39,4 +42,4 @@ class RunPlan:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must be of, to be resumed by a run of this plan."""
-        return identity_of(self.loaded, self.config, self.feed, self.max_seq_length, base=self.base())
+        return identity_of(self.loaded, self.config, self.feed, self.max_seq_length, self.objective, base=self.base())

@@ -55,6 +55,7 @@ def step_taken(plan: RunPlan, progress: RunProgress, outcome: Outcome) -> StepEv
         cache_gb=memory.cache_gb,
         total_tokens=progress.total_tokens,
         trainable_tokens=progress.trainable_tokens,
+        metrics=outcome.metrics,
     )
 
 

@@ -24,7 +24,9 @@ from ..machine.gpu_errors import gpu_fault
 from ..models.layers import has_dropout
 from ..models.loaded import Loaded
 from ..models.tensors import number, random_key, set_random_key
-from ..objectives.next_token import measured_nats, supervised_positions
+from ..objectives.base import Objective, Summed, Sums, added
+from ..objectives.next_token import NextToken, measured_nats, supervised_positions
+from ..objectives.reference import Reference, with_what_is_known
 from ..tokens.batch_order import padded_width
 from ..tokens.collation import Collator
 from . import optim
@@ -38,13 +40,14 @@ FREELY_KEPT_BYTES = 64_000_000  # of trained parameters and optimizer state, wha
 class Outcome:
     """What an optimizer step came to."""
 
-    loss: float  # nats per supervised token, over all its micro-batches
+    loss: float  # nats per supervised token, over all its micro-batches; or what its objective has for each answer
     grad_norm: float  # global L2 norm before clipping
     rate: float  # the schedule's learning rate
     tokens: int  # supervised tokens
     total_tokens: int  # all tokens of its batches, padding included
     trainable_tokens: int  # tokens with a label; a row's first is one, and is never predicted
     seconds: float  # spent on it
+    metrics: dict[str, float]  # what the objective reports beside its loss
     applied: bool  # False: loss, gradients or what they would change are not finite, and nothing was changed
 
 
@@ -62,17 +65,21 @@ class Stepper:
         max_seq_length: int,
         skip_unreadable: bool = False,
         forms: Forms | None = None,
+        objective: Objective | None = None,
+        reference: Reference | None = None,
     ):
         """`rows` are those that are known beforehand; `notices` then says what of the configuration is not followed.
 
         `skip_unreadable` leaves rows out whose images cannot be opened when their batch is made. No `forms` are those
-        for this machine.
+        for this machine, no `objective` is the next token; a `reference` that it needs is settled by the first step.
         """
         self.notices = optim.said_of_the_warmup(config, total_steps)
         self.is_torn = False  # the weights are of no step, an update having failed without the memory to undo it
         self.optimizer = optim.make_optimizer(config, loaded.module)
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
+        self._objective = objective or NextToken()
+        self._reference = reference
         self._collator = Collator(loaded.family, max_seq_length, skip_unreadable=skip_unreadable)
         self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
         self.notices += form_notices(loaded.module)
@@ -96,20 +103,24 @@ class Stepper:
                 if self._family.looks_at_tokens
                 else commonest_shapes(self._rows, self._config, self._max_seq_length)
             )
-        self._pass = OnePass(self._loaded, self._config, forms, shapes)
+        self._pass = OnePass(self._loaded, self._config, forms, shapes, self._objective)
 
     def pass_in(self, forms: Forms, batch: Batch, positions: mx.array) -> OnePass:
-        """The pass over `batch` as it would be in `forms`, but with no noise: it could not be held against another."""
+        """The next-token pass over `batch` in `forms`, with no noise: it could not be held against another."""
         shapes = None
         if self._compiles(forms):
             shapes = set() if self._family.looks_at_tokens else {shape_of(batch, positions)}
-        return OnePass(self._loaded, replace(self._config, neftune_noise_alpha=None), forms, shapes)
+        return OnePass(self._loaded, replace(self._config, neftune_noise_alpha=None), forms, shapes, NextToken())
 
-    def begin(self, step: int) -> None:
-        """Start on `step`, 1-based. What was added to an earlier one and not finished is forgotten."""
+    def begin(self, step: int, rows: Sequence[Encoded] = ()) -> None:
+        """Start on `step`, 1-based, of `rows`, all it will have, which a mean over its tokens has to know beforehand.
+
+        What was added to an earlier one and not finished is forgotten.
+        """
         # Seeded by the step, so that dropout and noise at step n are the same in a run that was resumed.
         mx.random.seed(int(np.random.SeedSequence([self._config.seed, step]).generate_state(1)[0]))
-        self._step, self._nats, self._tokens, self._seconds = step, 0.0, 0, 0.0
+        self._step, self._loss, self._units, self._tokens, self._seconds = step, 0.0, 0, 0, 0.0
+        self._sums, self._known_of_step = Sums(), self._objective.known_of_step(rows) if rows else {}
         self._total_tokens = self._trainable_tokens = 0
         self._gradients: optim.Arrays = {}  # gathered; none so far
 
@@ -120,13 +131,17 @@ class Stepper:
         that was left out, and about a pass that was computed twice.
         """
         began = time.perf_counter()
-        self._module.train()
+        objective = self._objective
+        # Only where it matters: some layers take another way than the one with a gradient when they are not training.
+        self._module.train(not (objective.without_dropout and has_dropout(self._module)))
         batch, left_out = self._collator.batch(rows)
+        batch |= self._known_of_step
         self._collator.expect(upcoming)
-        positions = supervised_positions(batch)
+        positions = objective.positions(batch)
         key = random_key()
         try:
-            nats, gradients = self._passed(batch, positions, alone=alone)
+            batch = self._with_what_is_known(batch)
+            (loss, sums), gradients = self._passed(batch, positions, alone=alone)
         except RuntimeError as error:
             if gpu_fault(error) != "watchdog":
                 raise
@@ -134,35 +149,44 @@ class Stepper:
             # the same; what was added before was evaluated, and is whole.
             traceback.clear_frames(error.__traceback__)
             set_random_key(key)
-            nats, gradients = self._passed(batch, positions, alone=alone)
+            batch = self._with_what_is_known(batch)
+            (loss, sums), gradients = self._passed(batch, positions, alone=alone)
             left_out.append("The system took the GPU away for the display; the micro-batch was computed once more.")
         self._gradients = gradients
-        self._nats, self._tokens = self._nats + number(nats), self._tokens + positions.size
+        self._loss, self._sums = self._loss + number(loss), added(self._sums, sums)
+        self._units, self._tokens = self._units + objective.units(batch), self._tokens + positions.size
         self._total_tokens += batch["tokens"].size
         self._trainable_tokens += int(number(batch["loss_mask"].sum()))
         self._seconds += time.perf_counter() - began
         return left_out
 
-    def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[mx.array, optim.Arrays]:
-        """(nats of a micro-batch, its gradients, gathered and added to those of the step so far), evaluated."""
-        nats, gradients = self._pass(batch, positions)
+    def _with_what_is_known(self, batch: Batch) -> Batch:
+        """`batch` with what the objective reads of it that has no gradient: what its reference says of the answers."""
+        if not self._objective.needs_reference:
+            return batch
+        with inference_form(self._module):
+            return with_what_is_known(self._objective, batch, self._family, self._module, self._reference, self.forms)
+
+    def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[Summed, optim.Arrays]:
+        """(loss of a micro-batch, its gradients, gathered and added to those of the step so far), evaluated."""
+        found, gradients = self._pass(batch, positions)
         # Before they are gathered: MLX computes what one array waits for side by side, layers that are recomputed too.
-        mx.eval(nats, gradients)
+        mx.eval(found, gradients)
         gradients = self.optimizer.gathered(gradients)
         if not alone:  # a sum of many in half precision would lose the small ones
             gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
         if self._gradients:
             gradients = tree_map(mx.add, self._gradients, gradients)
         mx.eval(gradients)
-        return nats, gradients
+        return found, gradients
 
     def finish(self) -> Outcome:
         """Update the parameters and the optimizer's state together, unless the step is not finite."""
         began = time.perf_counter()
-        tokens, config = self._tokens, self._config
+        units, config = self._units, self._config
         gradients, self._gradients = self._gradients, {}
-        gradients, norm = self._mean_and_norm(gradients, mx.array(float(tokens)))
-        loss, grad_norm = self._nats / tokens, number(norm)
+        gradients, norm = self._mean_and_norm(gradients, mx.array(float(units)))
+        loss, grad_norm = self._loss / units, number(norm)
         rate = self._rate(self._step) * (self.learning_rate / config.learning_rate)
         applied = math.isfinite(loss) and math.isfinite(grad_norm)
         if applied:
@@ -173,17 +197,18 @@ class Stepper:
             loss=loss,
             grad_norm=grad_norm,
             rate=rate,
-            tokens=tokens,
+            tokens=self._tokens,
             total_tokens=self._total_tokens,
             trainable_tokens=self._trainable_tokens,
             seconds=self._seconds + time.perf_counter() - began,
+            metrics=self._objective.metrics(self._sums),
             applied=applied,
         )
 
-    def _averaged(self, gradients: optim.Arrays, tokens: mx.array) -> tuple[optim.Arrays, mx.array]:
-        """(the mean of a sum over `tokens`, within the limit; its norm before); both gathered."""
+    def _averaged(self, gradients: optim.Arrays, units: mx.array) -> tuple[optim.Arrays, mx.array]:
+        """(the mean of a sum over `units`, within the limit; its norm before); both gathered."""
         # Sum first, divide once: a short row must not weigh more than a long one.
-        mean = {key: (summed.astype(mx.float32) / tokens).astype(summed.dtype) for key, summed in gradients.items()}
+        mean = {key: (summed.astype(mx.float32) / units).astype(summed.dtype) for key, summed in gradients.items()}
         if not self._config.max_grad_leaf_norm:
             return optim.clip(mean, self._config)
         clipped, norm = optim.clip(self.optimizer.spread(mean), self._config)
@@ -224,7 +249,7 @@ class Stepper:
         was_training = self._module.training
         self._module.eval()
         try:
-            batch = self._family.collate([row], padded_width(len(row.tokens), self._max_seq_length))
+            batch = self._family.collate(row.sequences, padded_width(row.longest, self._max_seq_length))
             with inference_form(self._module):
                 nats = measured_nats(self._family, self._module, batch, supervised_positions(batch), self.forms)
                 return not math.isfinite(nats)

@@ -36,7 +36,9 @@ def trainer_on(folder, rows, out=None, prepare=lambda model: None, adapted=True,
 
 def identity(trainer):
     base = base_of(trainer.loaded)
-    return identity_of(trainer.loaded, trainer.config, trainer.data.feed, trainer.max_seq_length, base=base)
+    return identity_of(
+        trainer.loaded, trainer.config, trainer.data.feed, trainer.max_seq_length, trainer.objective, base=base
+    )
 
 
 def one_number(model):

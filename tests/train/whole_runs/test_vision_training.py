@@ -19,7 +19,7 @@ from tunebook.models.adapters import adapter_paths
 from tunebook.models.families import vision
 from tunebook.models.families.check import CHECKS, NotTrainable
 from tunebook.models.tensors import flat
-from tunebook.objectives.next_token import summed_loss, supervised_positions
+from tunebook.objectives.next_token import NextToken, summed_loss, supervised_positions
 from tunebook.tokens.collation import Collator
 from tunebook.tokens.encoding import encode_rows
 from tunebook.tokens.feed import StoredFeed
@@ -226,7 +226,9 @@ def test_a_run_on_other_images_is_another_run(folders, rows):
     config = TrainingConfig()
     other = [asked("What is it?", noise_images(2)[1:], "a dog"), *rows[1:]]
     encoded = [encode_rows(some, model.loaded, max_seq_length=200).rows for some in (rows, other)]
-    one, two = (identity_of(model.loaded, config, StoredFeed(some, config), 200, base="") for some in encoded)
+    one, two = (
+        identity_of(model.loaded, config, StoredFeed(some, config), 200, NextToken(), base="") for some in encoded
+    )
     assert {name for name in one if one[name] != two[name]} == {"training rows"}
 
 

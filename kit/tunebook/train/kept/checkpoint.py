@@ -23,7 +23,8 @@ from ...runs.folder import EVENTS_FILE, run_folders
 
 FOLDER = "checkpoints"
 MOST_NAMED = 3  # of the runs that are passed over
-WEIGHTS, OPTIMIZER, BEST, STATE = "weights.safetensors", "optimizer.safetensors", "best.safetensors", "state.json"
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+BEST, REFERENCE = "best.safetensors", "reference.safetensors"  # not in every checkpoint
 
 
 class TornCheckpoint(ValueError):
@@ -43,6 +44,7 @@ class Checkpoint:
     best_weights: dict[str, mx.array] | None  # the parameters of the lowest held-out loss, where they are wanted
     identity: dict[str, Any]  # what it is a checkpoint of, as `identity.differences` compares it
     progress: dict[str, Any]  # counters of the loop, as plain values
+    reference: dict[str, mx.array] | None = None  # the parameters an objective's reference has and the model had not
 
 
 def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep: int | None) -> Path:
@@ -57,6 +59,8 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
         save_tensors(partial / OPTIMIZER, flat(checkpoint.optimizer_state))
         if checkpoint.best_weights is not None:
             save_tensors(partial / BEST, checkpoint.best_weights)
+        if checkpoint.reference is not None:
+            save_tensors(partial / REFERENCE, checkpoint.reference)
         document = {
             "identity": checkpoint.identity,
             "progress": checkpoint.progress,
@@ -113,6 +117,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         best_weights=_load(folder / BEST) if BEST in document["sha256"] else None,
         identity=document["identity"],
         progress=document["progress"],
+        reference=_load(folder / REFERENCE) if REFERENCE in document["sha256"] else None,
     )
 
 
@@ -207,7 +212,7 @@ def _identity_in(run_folder: Path) -> dict[str, Any]:
 def _holds_nothing_else(folder: Path) -> bool:
     """Whether a folder that has the name of a checkpoint is one, and nobody has put anything into it."""
     names = {path.name for path in folder.iterdir()}
-    return not folder.is_symlink() and STATE in names and names <= {WEIGHTS, OPTIMIZER, BEST, STATE}
+    return not folder.is_symlink() and STATE in names and names <= {WEIGHTS, OPTIMIZER, BEST, REFERENCE, STATE}
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -217,7 +222,7 @@ def _state(path: Path) -> dict[str, Any]:
     is_of_form = (
         document.keys() == {"identity", "progress", "sha256"}
         and all(isinstance(part, dict) for part in document.values())
-        and {WEIGHTS, OPTIMIZER} <= files.keys() <= {WEIGHTS, OPTIMIZER, BEST}
+        and {WEIGHTS, OPTIMIZER} <= files.keys() <= {WEIGHTS, OPTIMIZER, BEST, REFERENCE}
     )
     if not is_of_form or not (is_sealed or _is_progress(document["progress"])):
         raise Damaged(f"{path.name} does not have the form of one")

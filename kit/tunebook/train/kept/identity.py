@@ -17,6 +17,7 @@ from ...models.base_digest import digest_of
 from ...models.families.fingerprint import fingerprint
 from ...models.loaded import Loaded
 from ...models.tensors import flat
+from ...objectives.base import Objective
 from ...tokens.feed import Feed
 
 # Settings a run may be resumed with another value of.
@@ -41,7 +42,13 @@ NAMES_OF_A_CONFIG = {"_name_or_path", "transformers_version", "auto_map"}  # the
 
 
 def identity_of(
-    loaded: Loaded, config: TrainingConfig, feed: Feed, max_seq_length: int, *, base: str
+    loaded: Loaded,
+    config: TrainingConfig,
+    feed: Feed,
+    max_seq_length: int,
+    objective: Objective,
+    *,
+    base: str,
 ) -> dict[str, Any]:
     """Named values, plain and comparable; long ones as the first digits of their SHA-256.
 
@@ -57,6 +64,7 @@ def identity_of(
         "trainable parameters": f"{len(shapes)} tensors, {_digest(json.dumps(shapes, sort_keys=True).encode())}",
         "training rows": f"{len(feed.known)} rows{'' if feed.is_whole else ' and more'}, {_rows(feed.known)}",
         "max_seq_length in use": max_seq_length,
+        **objective.identity(),
         **settings,
     }
     if (files := _files(loaded)) is not None:
@@ -106,6 +114,8 @@ def _rows(rows: Sequence[Encoded]) -> str:
         digest.update(len(row.tokens).to_bytes(8, "little") + row.tokens.tobytes() + row.loss_mask.tobytes())
         if row.segments is not None:
             digest.update(row.segments.tobytes())
+        if row.second or row.label is not None:
+            digest.update(repr((row.second, row.label)).encode())
         for image in row.images:
             digest.update(image.digest)
     return digest.hexdigest()[:12]

@@ -12,6 +12,7 @@ from typing import final
 from ...events import CheckpointSaved, Event, Notice
 from ...machine.interrupts import held_back
 from ...models.tensors import flat
+from ...objectives.reference import Reference
 from ..owed import Owed
 from ..plan import RunPlan
 from ..progress import RunProgress
@@ -25,10 +26,10 @@ from .snapshots import KeptWeights
 class Saves:
     """Writes checkpoints; `step` is that of the last one there is, None before any."""
 
-    def __init__(self, plan: RunPlan, stepper: Stepper, kept: KeptWeights, owed: Owed):
+    def __init__(self, plan: RunPlan, stepper: Stepper, kept: KeptWeights, owed: Owed, reference: Reference):
         self.step: int | None = None
         self.schedule = SaveSchedule(plan.config)
-        self._plan, self._stepper, self._kept, self._owed = plan, stepper, kept, owed
+        self._plan, self._stepper, self._kept, self._owed, self._reference = plan, stepper, kept, owed, reference
 
     def write(
         self, progress: RunProgress, folder: Path, see_to_folder: Callable[[], None]
@@ -41,6 +42,7 @@ class Saves:
             best_weights=self._kept.best,
             identity=self._plan.identity,
             progress=progress.as_plain(),
+            reference=self._reference.kept,
         )
         try:
             see_to_folder()

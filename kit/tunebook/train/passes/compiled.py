@@ -18,13 +18,14 @@ import numpy as np
 from ...config import TrainingConfig
 from ...data.encoded import Batch, Encoded
 from ...machine.gpu_errors import gpu_fault
+from ...objectives.base import Summed
 from ...tokens.batch_order import padded_width, steps_per_epoch, windows
 from ...tokens.stored_rows import lengths_of
 
 MOST_SHAPES = 12
 
 Shape = tuple[int, int, int]  # rows, padded width, padded number of supervised positions
-Pass = Callable[..., tuple[mx.array, Any]]  # (module, batch, positions, weights) -> (nats, gradients)
+Pass = Callable[..., tuple[Summed, Any]]  # (module, batch, positions, weights) -> ((sum, Sums), gradients)
 Prepared = Callable[[nn.Module, Batch], Batch]  # a family's `prepared`
 
 
@@ -45,7 +46,7 @@ class CompiledPass:
         state = [module.state, mx.random.state]
         self._fast = partial(mx.compile, inputs=state, outputs=state)(partial(plain, module))
 
-    def __call__(self, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[mx.array, Any]:
+    def __call__(self, module: nn.Module, batch: Batch, positions: mx.array) -> tuple[Summed, Any]:
         shape = shape_of(batch, positions)
         size = shape[-1]
         if shape not in self.shapes:
@@ -73,8 +74,8 @@ def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_le
     batches = ([rows[number] for number in numbers] for window in epoch for numbers in window)
     shapes = Counter(
         (
-            len(batch),
-            padded_width(max(len(row.tokens) for row in batch), max_seq_length),
+            sum(len(row.sequences) for row in batch),
+            padded_width(max(row.longest for row in batch), max_seq_length),
             padded_count(sum(row.supervised_tokens for row in batch)),
         )
         for batch in batches

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 from dataclasses import asdict
 
-from ...data.encoded import Encoded
+from ...data.encoded import Encoded, sequences_of
 from ...events import Notice, Working
 from ...fast.forms import Forms
 from ..looks import watched
@@ -22,6 +22,7 @@ def settled_forms(
     if progress.forms is not None:
         return
     usual = stepper.forms
+    rows = sequences_of(rows)  # the forms are the model's, whatever is made of what it says
     key = key_of(plan.loaded, usual, rows, recomputed=bool(plan.config.gradient_checkpointing))
     settled = kept(key, usual)
     if settled is None:

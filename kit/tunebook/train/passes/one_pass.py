@@ -10,21 +10,23 @@ from ...data.encoded import Batch
 from ...fast.forms import Forms
 from ...fast.training_form import training_form
 from ...models.loaded import Loaded
-from ...objectives.next_token import summed_loss
+from ...objectives.base import Objective, Summed
 from .compiled import CompiledPass, Shape
 
 
 @final
 class OnePass:
-    """Called with a batch and the positions of its supervised tokens, gives (nats, gradients), not yet evaluated.
+    """Called with a batch and the positions asked for, gives ((sum, Sums), gradients), not yet evaluated.
 
     Compiled where there are `shapes`, and for these once and for all. Raises ValueError for NEFTune's noise on a model
     whose token embedding is not found.
     """
 
-    def __init__(self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape] | None):
+    def __init__(
+        self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape] | None, objective: Objective
+    ):
         self._loaded = loaded
-        self._value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family, forms))
+        self._value_and_grad = nn.value_and_grad(loaded.module, objective.summed(loaded.family, forms))
         self.compiled: CompiledPass | None = None
         if shapes is not None:
             self.compiled = CompiledPass(loaded.module, self._value_and_grad, shapes, loaded.family.prepared)
@@ -35,7 +37,7 @@ class OnePass:
             noise=config.neftune_noise_alpha,
         )
 
-    def __call__(self, batch: Batch, positions: mx.array) -> tuple[mx.array, Any]:
+    def __call__(self, batch: Batch, positions: mx.array) -> tuple[Summed, Any]:
         module = self._loaded.module
         own = module.trainable_parameters()
         with self._form:

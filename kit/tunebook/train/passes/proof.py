@@ -11,8 +11,9 @@ import mlx.nn as nn
 from ...data.encoded import Batch
 from ...machine import runtime
 from ...models.tensors import called_with, flat, number, random_key, set_random_key
+from ...objectives.base import Summed
 
-Pass = Callable[[Batch, mx.array], tuple[mx.array, Any]]  # (batch, positions) -> (nats, gradients)
+Pass = Callable[[Batch, mx.array], tuple[Summed, Any]]  # (batch, positions) -> ((nats, Sums), gradients)
 
 NOISE = 0.01  # of B matrices in a proof: as they begin, in zeros, A's gradients are zero whatever computes them
 
@@ -29,7 +30,7 @@ def passed(module: nn.Module, one_pass: Pass, batch: Batch, positions: mx.array)
     """A pass with B matrices that are not zero; `module` and MLX's random state are afterwards as they were."""
     key = random_key()
     try:
-        nats, gradients = called_with(module, _noisy(module), lambda: one_pass(batch, positions))
+        (nats, _), gradients = called_with(module, _noisy(module), lambda: one_pass(batch, positions))
         mx.eval(nats, gradients)
         return Passed(number(nats), flat(gradients))
     finally:

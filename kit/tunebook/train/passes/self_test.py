@@ -19,7 +19,7 @@ from ...machine import runtime
 from ...machine.gpu_errors import gpu_fault
 from ...models.layers import has_dropout
 from ...models.loaded import Loaded
-from ...objectives.next_token import summed_loss, supervised_positions
+from ...objectives.next_token import NextToken, supervised_positions
 from .candidates import PLAIN, others, simpler
 from .proof import Pass, Passed, distance, passed, tolerance_of
 from .trial_batch import part_of
@@ -187,7 +187,7 @@ def _time(trial: Trial, tried: Tried, forms: Forms, batch: Batch, positions: mx.
 def _plain_pass(loaded: Loaded, usual: Forms) -> Pass:
     """The pass as MLX and the model's library compute it, with all logits at once."""
     with_all_logits = replace(usual, **PLAIN, logit_bytes=2**62)
-    value_and_grad = nn.value_and_grad(loaded.module, summed_loss(loaded.family, with_all_logits))
+    value_and_grad = nn.value_and_grad(loaded.module, NextToken().summed(loaded.family, with_all_logits))
     return lambda batch, positions: value_and_grad(loaded.module, batch, positions)
 
 

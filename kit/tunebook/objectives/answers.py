@@ -1,14 +1,14 @@
-"""What every objective is: which predictions of a batch it reads, and what it makes of their log-probabilities.
+"""What every objective over answers is: the predictions it reads, and what it makes of their log-probabilities.
 
-An objective is a frozen record of settings with a few pure functions. It knows no model: log-probabilities come in as
+It is a frozen record of settings with a few pure functions. It knows no model: log-probabilities come in as
 (B, T-1) numbers, a sum goes out, and sums of what there is to report.
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,20 +17,15 @@ from ..data.encoded import Batch
 from ..fast.forms import Forms
 from ..models.families.base import Family
 from ..models.tensors import number
+from .base import Objective, Summed, Sums
 from .left_out import ELSEWHERE
 from .token_logps import TokenLogps, token_logps
 
-RowsKind = Literal["pairs", "labelled"]
-Sums = dict[str, mx.array]  # name of a metric -> (2,) float32: its sum, and how many were summed
-Summed = tuple[mx.array, Sums]  # what is differentiated, a float32 scalar; what is reported of it
-
 
 @dataclass(frozen=True, kw_only=True)
-class Objective(ABC):
+class OverAnswers(Objective):
     """A kind of loss over answers. Those that are instantiated (`DPO`, `ORPO`, `CPO`, `KTO`) are final."""
 
-    rows: ClassVar[RowsKind]  # what its batches hold, as `__init__.py` has them
-    needs_reference: ClassVar[bool]  # its batches hold "reference_logps"
     left_out: ClassVar[Mapping[str, str]] = {}  # settings of TRL's record that are refused, and why
 
     disable_dropout: bool = True  # the pass is taken with all dropout off
@@ -44,27 +39,14 @@ class Objective(ABC):
         return super().__new__(cls)
 
     @property
-    def couples_rows(self) -> str | None:
-        """Why splitting a step into other micro-batches would change its update; None where it would not."""
-        return None
-
-    @property
-    def needs_kl(self) -> bool:
-        """Whether its batches hold "kl", which `reference.py` makes of "mismatched"."""
-        return False
+    def without_dropout(self) -> bool:
+        """As TRL has it: log-probabilities of the model and of its reference are to differ by what was learnt alone."""
+        return self.disable_dropout
 
     @property
     def reads_squares(self) -> bool:
         """Whether `loss` needs `TokenLogps.log_squares`."""
         return False
-
-    @abstractmethod
-    def positions(self, batch: Batch) -> mx.array:
-        """(N,) int32: where in the flattened (B * (T-1)) predictions it wants a log-probability."""
-
-    @abstractmethod
-    def units(self, batch: Batch) -> int:
-        """What the sum is divided by once it is that of a whole step: pairs, or labelled rows."""
 
     @abstractmethod
     def row_logps(self, logps: mx.array, batch: Batch) -> mx.array:
@@ -75,10 +57,7 @@ class Objective(ABC):
         """The sum over a batch's units, and the sums of what is reported."""
 
     def summed(self, family: Family, forms: Forms | None = None) -> Callable[..., Summed]:
-        """`loss(module, batch, positions, weights=None)`, called, differentiated and compiled as `summed_loss` is.
-
-        `nn.value_and_grad` of it gives ((sum, Sums), gradients).
-        """
+        """`loss` of the log-probabilities at `positions`."""
         logps = token_logps(family, forms, squares=self.reads_squares)
 
         def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> Summed:
@@ -86,22 +65,21 @@ class Objective(ABC):
 
         return loss
 
-    def measured(self, family: Family, module: nn.Module, batch: Batch, forms: Forms | None = None) -> Summed:
+    def measured(
+        self, family: Family, module: nn.Module, batch: Batch, forms: Forms | None = None
+    ) -> tuple[float, Sums]:
         """The same where no gradient is wanted."""
         logps = token_logps(family, forms, squares=self.reads_squares, differentiable=False)
-        return self.loss(logps(module, batch, self.positions(batch)), batch)
-
-    def metrics(self, sums: Sums) -> dict[str, float]:
-        """What is reported, by TRL's names, of sums added up over micro-batches; what none had is left out."""
-        means = {name: (number(total), number(count)) for name, (total, count) in sums.items()}
-        return {name: total / count for name, (total, count) in means.items() if count}
+        total, sums = self.loss(logps(module, batch, self.positions(batch)), batch)
+        return number(total), sums
 
     def identity(self) -> dict[str, Any]:
-        """The objective as values for JSON: a run is resumed with the same, and a reference is kept under it."""
-        return {"objective": type(self).__name__, **asdict(self)}
+        """Its name and its settings."""
+        plain = {name: [*value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return super().identity() | plain
 
 
-def raise_all(objective: Objective, *complaints: str | None) -> None:
+def raise_all(objective: OverAnswers, *complaints: str | None) -> None:
     """Raise what is wrong with the settings of `objective`, all at once."""
     wrong = [complaint for complaint in complaints if complaint]
     if wrong:

@@ -1,0 +1,179 @@
+"""Training on preferences, whole runs of it: the same loop, and what an objective adds to it."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.makers.small_runs import same, weights
+from tests.makers.tiny import tiny_model_folder
+from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.events import EvalEvent, StepEvent
+from tunebook.objectives import CPO, DPO, KTO, ORPO, SimPO
+from tunebook.runs.folder import read_events
+
+WORDS = ["Paris", "a fox", "the sun", "two saves", "June", "a lovely tune"]
+PAIRS = [
+    {
+        "prompt": [{"role": "user", "content": f"What is number {number}?"}],
+        "chosen": [{"role": "assistant", "content": f"It is {word}."}],
+        "rejected": [{"role": "assistant", "content": f"{word} " * (1 + number % 3)}],
+    }
+    for number, word in enumerate(WORDS * 2)
+]
+JUDGED = [
+    {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+    for row in PAIRS
+    for side in ("chosen", "rejected")
+]
+STEPS = {"per_device_train_batch_size": 2, "max_steps": 6, "learning_rate": 5e-3, "save_steps": 2, "hold_out": 0.0}
+
+
+def name_of(objective):
+    return type(objective).__name__
+
+
+EVERY = [DPO(), DPO(loss_type=["sigmoid", "sft"]), DPO(use_weighting=True, ld_alpha=0.5), ORPO(), CPO(), SimPO(), KTO()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_model_folder(tmp_path_factory.mktemp("preferences") / "llama")
+
+
+def rows_for(objective):
+    return JUDGED if objective.rows == "labelled" else PAIRS
+
+
+def trainer_of(folder, out, objective, rows=None, held_out=None, r=4, **settings):
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
+    if r:
+        FastModel.get_peft_model(model, r=r, lora_alpha=8, lora_dropout=0.2)
+    args = TrainingConfig(**{**STEPS, "output_dir": out and str(out), **settings})
+    rows = rows_for(objective) if rows is None else rows
+    trainer = Trainer(model, train_dataset=rows, eval_dataset=held_out, args=args, objective=objective)
+    trainer.subscribe(lambda event: None)
+    return trainer
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=name_of)
+def test_every_objective_is_trained_and_says_what_trl_does(folder, tmp_path, objective):
+    trainer = trainer_of(folder, tmp_path, objective, held_out=rows_for(objective)[:4], max_steps=12)
+    seen = []
+    trainer.add_step_callback(lambda *values: seen.append(values))
+    result = trainer.train()
+    assert [len(values) for values in seen] == [9] * 12
+    assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen"} <= result.evals[-1].metrics.keys()
+    assert result.evals[-1].loss < result.evals[0].loss
+    assert result.evals[-1].metrics["rewards/margins"] > result.evals[0].metrics["rewards/margins"]
+    assert trainer.evaluate().loss == pytest.approx(result.evals[-1].loss, rel=1e-6)
+    told = list(read_events(result.run_folder))
+    assert [event.metrics for event in told if isinstance(event, StepEvent)] == [step.metrics for step in result.steps]
+    assert [event.metrics for event in told if isinstance(event, EvalEvent)] == [one.metrics for one in result.evals]
+
+
+def test_a_model_that_is_its_own_reference_has_the_loss_ln_2_and_no_margin(folder):
+    first = trainer_of(folder, None, DPO(), max_steps=1).train().steps[0]
+    assert first.loss == pytest.approx(math.log(2), rel=1e-6)
+    assert first.metrics["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", [DPO(loss_type=["sigmoid", "sft"]), ORPO(), CPO()], ids=name_of)
+def test_splitting_a_batch_changes_no_update(folder, objective):
+    split = {"max_steps": 3, "gradient_accumulation_steps": 1, "optim": "sgd", "learning_rate": 0.5, "warmup_steps": 0}
+    whole = trainer_of(folder, None, objective, per_device_train_batch_size=4, **split)
+    parts = trainer_of(
+        folder, None, objective, per_device_train_batch_size=1, **split | {"gradient_accumulation_steps": 4}
+    )
+    losses = [[step.loss for step in trainer.train().steps] for trainer in (whole, parts)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    ours, theirs = weights(whole), weights(parts)
+    for name, value in ours.items():
+        np.testing.assert_allclose(theirs[name], value, atol=2e-5, err_msg=name)
+
+
+CHILD = """
+import json, os, signal, sys
+from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook import objectives
+folder, out, settings, rows, name, tuned, kill = json.loads(sys.argv[1])
+model, _ = FastModel.from_pretrained(folder, max_seq_length=128, full_finetuning=tuned == "whole")
+if tuned != "whole":
+    FastModel.get_peft_model(model, r=4, lora_alpha=8, lora_dropout=0.2)
+if tuned == "adapters" and kill:  # a run that goes on is not told what the model was before
+    text = [{"text": "the quick brown fox"}] * 4
+    once = TrainingConfig(max_steps=2, output_dir=None, hold_out=0.0, learning_rate=1e-2)
+    Trainer(model, train_dataset=text, args=once).train()
+objective = getattr(objectives, name)()
+trainer = Trainer(model, train_dataset=rows, args=TrainingConfig(**settings, output_dir=out), objective=objective)
+def at(event):
+    if kill == "yes" and type(event).__name__ == "Working" and event.what == "training" and event.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+trainer.subscribe(at)
+result = trainer.train(resume_from_checkpoint=kill is None or None)
+model.save_pretrained(out + "/lora") if tuned != "whole" else model.save_pretrained_merged(out + "/lora")
+print(json.dumps([[step.loss, step.metrics] for step in result.steps]))
+"""
+
+
+def child(folder, out, objective, tuned, kill):
+    plain = json.dumps([str(folder), str(out), STEPS, rows_for(objective), type(objective).__name__, tuned, kill])
+    return subprocess.run([sys.executable, "-c", CHILD, plain], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("objective", "tuned"),
+    [(DPO(), "fresh"), (DPO(), "adapters"), (DPO(), "whole"), (KTO(), "fresh")],
+    ids=["DPO", "DPO on a tuned model", "DPO, full tuning", "KTO"],
+)
+def test_a_killed_run_goes_on_to_the_very_weights_of_an_undisturbed_one(folder, tmp_path, objective, tuned):
+    straight = child(folder, tmp_path / "straight", objective, tuned, "no")
+    assert straight.returncode == 0, straight.stderr
+    killed = child(folder, tmp_path / "killed", objective, tuned, "yes")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = child(folder, tmp_path / "killed", objective, tuned, None)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (
+        json.loads(resumed.stdout.splitlines()[-1])
+        == json.loads(straight.stdout.splitlines()[-1])[-len(json.loads(resumed.stdout.splitlines()[-1])) :]
+    )
+    files = [next((tmp_path / name / "lora").glob("*.safetensors")) for name in ("straight", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_of_another_objective_is_not_gone_on_with(folder, tmp_path):
+    trainer_of(folder, tmp_path, DPO()).train()
+    with pytest.raises(ValueError, match=r"beta: 0\.1 there, 0\.2 here"):
+        trainer_of(folder, tmp_path, DPO(beta=0.2)).train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match="objective: 'DPO' there, 'ORPO' here"):
+        trainer_of(folder, tmp_path, ORPO()).train(resume_from_checkpoint=True)
+
+
+def test_rows_of_another_kind_are_refused_in_a_sentence(folder):
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
+    FastModel.get_peft_model(model, r=2)
+    for objective, rows in ((DPO(), JUDGED), (KTO(), PAIRS), (None, PAIRS), (DPO(), [{"text": "the fox"}] * 4)):
+        with pytest.raises(ValueError) as refused:  # noqa: PT011
+            Trainer(model, train_dataset=rows, objective=objective, args=TrainingConfig(hold_out=0.0))
+        assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "changes", [{"compile": True}, {"gradient_checkpointing": True}], ids=["compiled", "recomputed"]
+)
+def test_compiled_and_recomputed_passes_take_the_same_steps(folder, changes):
+    plain, other = trainer_of(folder, None, DPO()), trainer_of(folder, None, DPO(), **changes)
+    losses = [[step.loss for step in trainer.train().steps] for trainer in (plain, other)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_what_is_looked_at_leaves_the_run_as_it_was(folder, tmp_path):
+    plain = trainer_of(folder, tmp_path / "plain", DPO())
+    looked = trainer_of(folder, tmp_path / "looked", DPO(), held_out=PAIRS[:3], eval_steps=1, sample_steps=2)
+    for trainer in (plain, looked):
+        trainer.train()
+    assert same(weights(plain), weights(looked))
