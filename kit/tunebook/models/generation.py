@@ -16,6 +16,7 @@ from ..data.answers import Answers
 from ..data.examples import Example, Image, Text, Tokens, texts
 from ..data.formats import render_prompt
 from ..data.formats.templates import template_of
+from ..data.questions import question_in
 from ..data.tokenizer_state import bring_up_to_date
 from .base_model import without_adapters
 from .loaded import Loaded
@@ -53,10 +54,13 @@ def as_prompt(
     return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder, thinking=thinking))
 
 
-def opening(example: Example | Answers) -> Prompt:
-    """A training example up to where the model begins to write; a text it writes from the start, to a few words in."""
+def opening(example: Example | Answers, tokenizer: TokenizerWrapper | None = None) -> Prompt:
+    """A training example up to where the model begins to write; a text it writes from the start, to a few words in.
+
+    With the `tokenizer` whose chat template rendered it, it is shown as the question alone.
+    """
     if isinstance(example, Answers):
-        return Prompt(example.prompt.text.strip(), example.prompt)
+        return Prompt(_asked(example.prompt.text, tokenizer), example.prompt)
     first = example.parts[0]
     if isinstance(first, Tokens):
         count = first.supervised.index(True) or 1
@@ -69,7 +73,7 @@ def opening(example: Example | Answers) -> Prompt:
         start = text[:OPENING_CHARACTERS]
         parts = [Text(start.rsplit(" ", 1)[0] if len(text) > OPENING_CHARACTERS else start)]
     shown = "".join(part.text if isinstance(part, Text) else "(image)" for part in parts)
-    return Prompt(shown.strip(), Example(tuple(parts), example.rendered))
+    return Prompt(_asked(shown, tokenizer if example.rendered else None), Example(tuple(parts), example.rendered))
 
 
 def write(
@@ -122,6 +126,13 @@ def _for_seconds(pieces: Iterator[str], seconds: float) -> tuple[str, bool]:
         if time.monotonic() >= end:
             return text, True
     return text, False
+
+
+def _asked(rendered: str, tokenizer: TokenizerWrapper | None) -> str:
+    """A rendered prompt as a reader should see it."""
+    if tokenizer is None or not tokenizer.has_chat_template:
+        return rendered.strip()
+    return question_in(rendered, tokenizer).strip()
 
 
 def _shown(content: Any) -> str:

@@ -294,4 +294,6 @@ def _openings(opened: Opened, measured: EncodedSet, loaded: Loaded) -> list[Prom
     rows = [opened.source[number] for number in list(numbers)[:SAMPLED_ROWS]]
     some = replace(opened, rows=rows, options=replace(opened.options, train_on="assistant"))
     read = row_kind(some, loaded.tokenizer, loaded.family.placeholder, looks_at_images=False).reader()
-    return [opening(read(row)) for row in rows]
+    prompts = [opening(read(row), loaded.tokenizer) for row in rows]
+    are_told_apart = len({prompt.shown for prompt in prompts}) == len(prompts)
+    return prompts if are_told_apart else [opening(read(row)) for row in rows]

@@ -19,7 +19,8 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tests.makers.tiny import tiny_tokenizer
-from tunebook.data.formats import BadRow, render_chat
+from tunebook.data.formats import BadRow, render_chat, render_prompt
+from tunebook.data.questions import question_in
 
 FOLDER = Path(str(distribution("trl").locate_file("trl/chat_templates")))
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja") if not path.stem.endswith("_training"))
@@ -249,3 +250,14 @@ def test_answers_are_supervised_and_what_others_say_never_is(name, kind, tokeniz
 
     run(check, kind, examples=4)
     assert bool(exact) != ((name, kind) in {**REFUSED, **BAD_ROWS})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_a_rendered_prompt_people_see_the_question_alone(tokenizer_of, name):
+    tokenizer = tokenizer_of(name, template(name))
+    asked = "Why is\nthe sky blue?"
+    conversation = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}]
+    for earlier in ([], conversation):
+        rendered = render_prompt([*earlier, {"role": "user", "content": asked}], tokenizer).text
+        assert rendered != asked
+        assert question_in(rendered, tokenizer) == asked

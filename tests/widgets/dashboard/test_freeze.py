@@ -30,7 +30,7 @@ def test_the_picture_is_a_png_at_twice_its_size_with_every_curve_in_it():
     assert image.size == (2 * shown["width"], 2 * shown["height"])
     assert set(bundle) == {"image/png", "text/plain"}
     # Loss, held-out, gradient norm, learning rate, speed, memory, and the band of what was not finite.
-    drawn = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (156, 79, 140), (86, 101, 115), (138, 97, 0), (224, 167, 159)]
+    drawn = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (156, 79, 140), (107, 124, 140), (138, 97, 0), (224, 167, 159)]
     for color in drawn:
         assert (np.abs(pixels - color).max(axis=-1) < 12).sum() > 300
 
@@ -86,7 +86,7 @@ def test_markup_in_a_frozen_run_stays_text():
     run.add(step_event(1, total=1))
     run.add(ended_run(1, 1, EndReason.FAILED, attack))
     page = HtmlPage(frozen_table(run)["text/html"])
-    assert page.tags <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    assert page.tags <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "em", "br"}
     assert page.text.count(attack) == 5
 
 
@@ -103,6 +103,38 @@ def test_a_saved_notebook_keeps_what_the_model_wrote_at_first_and_at_last():
         "step 0: 'Who?' → 'Who? after 0'",
         "step 4: 'Who?' → 'Who? after 4'",
     ]
+
+
+def test_a_saved_notebook_has_question_before_and_after_side_by_side_with_code_as_code():
+    run = started_run(total=4)
+    asked = "What does this do?\n```python\ndef f(x):\n    return x < 1\n```"
+    for step, text in [(0, "It is."), (2, "In between."), (4, "It compares:\n`x < 1`")]:
+        run.add(SampleEvent(step=step, prompt=asked, text=text, seconds=1.0))
+    run.add(ended_run(4, 4))
+    table = frozen_table(run)["text/html"].split("<table>")[-1]
+    assert HtmlPage(table).headings == ["Question", "Before", "After"]
+    assert "What does this do?<pre><code>def f(x):\n    return x &lt; 1</code></pre>" in table
+    assert "<em>base model</em><br>It is.</td>" in table
+    assert "<em>step 4</em><br>It compares:<br>`x &lt; 1`</td>" in table
+    assert "In between" not in table
+
+
+@pytest.mark.parametrize("steps", [0, 6])
+def test_the_picture_has_no_ground_of_its_own_and_is_read_on_white_and_on_black(steps):
+    run = rehearsed_run(Rehearsal(steps=6, seconds=0)) if steps else started_run(total=9)
+    if not steps:
+        run.add(ended_run(0, 9))
+    bundle, metadata = frozen_picture(run)
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).convert("RGBA")).astype(int)
+    assert "needs_background" not in metadata
+    assert (image[..., 3] == 0).mean() > 0.8
+    opaque = image[image[..., 3] > 250][:, :3]
+    # WCAG 2.2: a graphic is told from what is around it by a ratio of luminance of 3, counted without its gamma.
+    channel = np.where(opaque <= 10, opaque / 255 / 12.92, ((opaque / 255 + 0.055) / 1.055) ** 2.4)
+    light = channel @ [0.2126, 0.7152, 0.0722]
+    dark_paper = ((0x11 / 255 + 0.055) / 1.055) ** 2.4  # #111111, JupyterLab's
+    assert np.quantile(1.05 / (light + 0.05), 0.02) >= 3
+    assert np.quantile((light + 0.05) / (dark_paper + 0.05), 0.02) >= 3
 
 
 def test_only_the_last_notices_are_kept_and_the_others_counted():

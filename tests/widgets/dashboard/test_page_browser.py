@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.browser.shown_runs import LIVE, asked_of, ended_run, run_of, step_event, view_of
 from tests.browser.widget_page import open_widget, traits_of
-from tunebook.events import Notice, SampleEvent
+from tunebook.events import Notice, SampleEvent, Working
 
 pytest_plugins = ["tests.browser.fixtures"]
 pytestmark = pytest.mark.browser
@@ -145,18 +145,59 @@ def test_samples_can_be_scrubbed_from_base_to_final_with_the_words_that_changed_
         for prompt in ("Why?", "Who?"):
             run.add(SampleEvent(step=step, prompt=prompt, text=f"{prompt} {words}", seconds=1.0))
     page = open_widget(chromium, view_of(run))
-    text, slider = page.locator(".tunebook-sample").first, page.get_by_label("Step of the sample")
-    expect(text.locator("del")).to_have_text(["so"])
+    before, text = page.locator(".tunebook-sample").nth(0), page.locator(".tunebook-sample").nth(1)
+    slider = page.get_by_label("Step of the sample")
+    expect(page.locator(".tunebook-written .tunebook-label")).to_have_text(["Before · base model", "After · step 2"])
+    expect(before.locator("del")).to_have_text(["so"])
     expect(text.locator("ins")).to_have_text(["very"])
     slider.press("Home")
     expect(slider).to_have_attribute("aria-valuetext", "base model")
     expect(text).to_have_text("Why? so so long")
+    expect(before).to_be_hidden()
     expect(text.locator("ins, del")).to_have_count(0)
     slider.press("ArrowRight")
     page.get_by_label("Changes marked against").select_option("against the one before")
-    expect(text.locator("del")).to_have_text(["so "])
+    expect(before.locator("del")).to_have_text(["so "])
     page.get_by_label("Prompt").select_option("Who?")
-    expect(text).to_have_text("Who? so so long")  # the struck word is still there to read
+    expect(before).to_have_text("Who? so so long")
+    expect(text).to_have_text("Who? so long")
+    page.context.close()
+
+
+def test_code_between_fences_is_shown_as_code_in_question_and_answer(chromium, screenshots):
+    run = run_of([1.0, 2.0])
+    asked = "What does this do?\n```python\ndef f(x):\n    return x + 1\n```"
+    for step, words in [(0, "It is a function."), (2, "It adds one:\n```\nf(1) == 2\n```\nthat is all.")]:
+        run.add(SampleEvent(step=step, prompt=asked, text=words, seconds=1.0))
+    page = open_widget(chromium, view_of(run))
+    code = page.locator(".tunebook-samples pre code")
+    expect(code).to_have_text(["def f(x):\n    return x + 1", "f(1) == 2"])
+    expect(page.locator(".tunebook-samples")).not_to_contain_text("```")
+    page.locator(".tunebook-samples").screenshot(path=screenshots / "page-samples.png")
+    page.context.close()
+
+
+def test_a_chart_without_a_value_has_no_axes(chromium):
+    page = open_widget(chromium, view_of(run_of([], total=9)))
+    inked = """(canvas) => {
+        const {data, width, height} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const inked = (x, y) => data[4 * (y * width + x) + 3] > 0;
+        return [...Array(height).keys()].filter((y) => inked(70, y) || inked(width - 30, y)).length;
+    }"""
+    assert [canvas.evaluate(inked) for canvas in page.locator("canvas").all()] == [0] * 5
+    page.context.close()
+
+
+def test_a_work_that_is_over_in_a_moment_is_not_named(chromium):
+    run = run_of([1.0, 2.0], total=9)
+    view = view_of(run)
+    page = open_widget(chromium, view)
+    phase = page.locator(".tunebook-phase")
+    run.add(Working(step=2, what="evaluating", done=1, total=3))
+    view.publish(run)
+    page.evaluate("(traits) => window.publish(traits)", traits_of(view))
+    assert phase.text_content() == "Training"
+    expect(phase).to_have_text("Evaluating 1 of 3", timeout=5000)  # it goes on
     page.context.close()
 
 

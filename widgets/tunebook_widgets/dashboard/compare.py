@@ -110,6 +110,7 @@ def _picture(comparison: Comparison) -> bytes:
         text.set_parse_math(False)  # a dollar in a name is a dollar
     for axes in (upper, lower):
         quiet(axes)
+        axes.patch.set_visible(False)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     lower.set_xlabel("step", color=MUTED, fontsize=8, loc="right", labelpad=0)
     return png(figure)
@@ -123,7 +124,7 @@ def _draw(upper: Axes, lower: Axes, run: Progress, color: str, dash: Any) -> Non
     if run.evals:
         where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
         every = -(-len(where) // 40)  # diamonds on top of one another are a bar
-        marks = {"marker": "D", "markersize": 4.5, "markerfacecolor": "white", "markevery": every}
+        marks = {"marker": "D", "markersize": 4.5, "markerfacecolor": "none", "markevery": every}
         upper.plot(where, height, color=color, linestyle="none", **marks)
     lower.plot(step, smoothed(norms), linewidth=1.3, **style)
 

@@ -14,11 +14,13 @@ from tunebook.machine.inert import one_line, visible
 
 from .picture import HEIGHT_INCHES, PIXELS_PER_INCH, WIDTH_INCHES, picture
 from .progress import Progress
+from .prose import as_html
 from .wording import duration, loss, rate, rows_to_train, verdict
 
 Bundle = dict[str, str]  # mime type -> data
 
 _NOTICES_KEPT = 20
+_TOP = 'style="text-align: left; vertical-align: top"'
 _LEFT = 'style="text-align: left"'  # notebooks align cells to the right, as suits a data frame
 
 
@@ -31,7 +33,7 @@ def picture_bundle(png: bytes, height_inches: float, text: str) -> tuple[Bundle,
     """A PNG of `picture.new_figure(height_inches)` as an output, and its metadata."""
     size = {"width": round(WIDTH_INCHES * PIXELS_PER_INCH), "height": round(height_inches * PIXELS_PER_INCH)}
     bundle = {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": one_line(text)}
-    return bundle, {"image/png": size, "needs_background": "light"}
+    return bundle, {"image/png": size}
 
 
 def frozen_table(run: Progress) -> Bundle:
@@ -63,12 +65,24 @@ def _samples(run: Progress) -> list[tuple[int, str, str]]:
 
 
 def _samples_table(run: Progress) -> str:
-    rows = "".join(
-        f"<tr><td {_LEFT}>{step}</td><td {_LEFT}>{html.escape(prompt)}</td><td {_LEFT}>{html.escape(text)}</td></tr>"
-        for step, prompt, text in _samples(run)
-    )
-    heads = "".join(f"<th {_LEFT}>{name}</th>" for name in ("Step", "Prompt", "What the model wrote"))
+    """Each question once, with what was written at first and at last."""
+    first = {sample.prompt: sample for sample in reversed(run.samples)}
+    rows = ""
+    for last in run.last_samples:
+        before = first[last.prompt]
+        texts = [last.prompt, before.text, *([last.text] if before is not last else [])]
+        steps = ["", _after(before.step), *([_after(last.step)] if before is not last else [])]
+        rows += "<tr>" + "".join(
+            f"<td {_TOP}>{f'<em>{step}</em><br>' if step else ''}{as_html(visible(text))}</td>"
+            for step, text in zip(steps, texts, strict=True)
+        )
+        rows += "</tr>"
+    heads = "".join(f"<th {_LEFT}>{name}</th>" for name in ("Question", "Before", "After"))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def _after(step: int) -> str:
+    return f"step {step:,}" if step else "base model"
 
 
 def _table_rows(run: Progress) -> list[tuple[str, str]]:

@@ -30,6 +30,11 @@ Form = Literal["widget", "html", "end"]
 SECONDS_TO_SHOW = 3.0  # a page that has not drawn the live view by then is taken for one that cannot
 SECONDS_BETWEEN_TABLES = 1.0
 
+WAITING = (
+    "No run yet. When training is called, the model, the rows, the memory and the folder of the run are looked over "
+    "first; then it appears here."
+)
+
 _EMPTY: Bundle = {"text/html": "", "text/plain": ""}
 _BELOW = {"tunebook": "below"}  # metadata by which a page knows the lower output (view/frozen.js)
 
@@ -166,9 +171,7 @@ class NotebookScreen:
             put(status_table(run, self._hint), raw=True, display_id=self._upper)
             put(_EMPTY, raw=True, display_id=self._lower)
         else:
-            waiting = (
-                "Training; the curves appear here when the run ends." if run.running else "Waiting for a run to start."
-            )
+            waiting = "Training; the curves appear here when the run ends." if run.running else WAITING
             put(_text(waiting), raw=True, display_id=self._upper)
             put(_EMPTY, raw=True, display_id=self._lower)
 

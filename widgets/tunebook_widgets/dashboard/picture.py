@@ -14,10 +14,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .progress import Progress
 
-# The live view's colours. The first three are of Okabe and Ito's colour-blind-safe palette (jfly.uni-koeln.de/color).
+# The live view's colours, as they are read on white and on black: the picture has no ground of its own, so that it
+# suits a light and a dark theme. The first three are of Okabe and Ito's colour-blind-safe palette
+# (jfly.uni-koeln.de/color).
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
-PLUM, SLATE, OCHRE = "#9c4f8c", "#566573", "#8a6100"
-INK, MUTED, GRID = "#2b2f33", "#6b7278", "#e4e7ea"
+PLUM, SLATE, OCHRE = "#9c4f8c", "#6b7c8c", "#8a6100"
+INK, MUTED, GRID = "#6f7881", "#7f8891", "#80808040"
+BAND, HATCH = "#d0605020", "#e0a79f"  # where a step was not finite
 
 WIDTH_INCHES, HEIGHT_INCHES = 7.6, 5.6
 _BEYOND = 1e100  # no loss, rate or speed; near the largest float the distance of two ticks overflows
@@ -35,7 +38,9 @@ def picture(run: Progress) -> bytes:
         draw(axes, run)
     for axes in (loss, *small):
         quiet(axes)
+        axes.patch.set_visible(False)
         _draw_bands(axes, run)
+        _say_if_empty(axes, run)
     for axes in small[2:]:
         axes.set_xlabel("step", color=MUTED, fontsize=7, loc="right", labelpad=0)
     for axes in small:
@@ -50,7 +55,7 @@ def new_figure(height: float) -> Figure:
     figure = Figure(
         figsize=(WIDTH_INCHES, height),
         dpi=2 * PIXELS_PER_INCH,
-        facecolor="white",
+        facecolor="none",
         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06),  # inches
     )
     FigureCanvasAgg(figure)
@@ -70,6 +75,17 @@ def quiet(axes: Axes) -> None:
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=MUTED, labelsize=8, length=0)
+
+
+def _say_if_empty(axes: Axes, run: Progress) -> None:
+    """In place of the axes of a chart without a value, which would go from 0 to 1 and mean nothing."""
+    if any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axes.lines):
+        return
+    axes.yaxis.set_visible(False)
+    if not run.steps:
+        axes.xaxis.set_visible(False)
+    words = "no finite value" if run.steps else "no step was done"
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=MUTED, fontsize=8)
 
 
 def title(axes: Axes, text: str, *, small: bool = True) -> None:
@@ -98,7 +114,7 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 def _draw_loss(axes: Axes, run: Progress) -> None:
     step, values = run.column("step"), finite(run.column("loss"))
-    axes.plot(step, values, color=BLUE, alpha=0.4, linewidth=1, marker=_marker(run), label="each step")
+    axes.plot(step, values, color=BLUE, alpha=0.55, linewidth=1, marker=_marker(run), label="each step")
     axes.plot(step, smoothed(values), color=BLUE, linewidth=1.8, label="smoothed")
     if run.evals:
         where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
@@ -108,7 +124,7 @@ def _draw_loss(axes: Axes, run: Progress) -> None:
             height,
             linewidth=1,
             linestyle=(0, (4, 3)),
-            markerfacecolor="white",
+            markerfacecolor="none",
             markevery=-(-len(where) // 40),  # diamonds on top of one another are a bar
             label="held-out",
             **held_out,
@@ -155,7 +171,9 @@ def _draw_speed(axes: Axes, run: Progress) -> None:
     axes.plot(step, finite(run.column("tokens_sec")), color=SLATE, linewidth=1, marker=_marker(run), label="trained")
     title(axes, "Tokens per second")
     if np.isfinite(every).any():
-        axes.plot(step, every, color=SLATE, linewidth=1, linestyle=(0, (1, 1.5)), marker=_marker(run), label="all")
+        axes.plot(
+            step, every, color=SLATE, linewidth=1, linestyle=(0, (1, 1.5)), marker=_marker(run), label="with padding"
+        )
         _small_legend(axes)
 
 
@@ -185,9 +203,7 @@ def _draw_bands(axes: Axes, run: Progress) -> None:
     norms = np.isfinite(run.column("grad_norm"))
     good = np.isfinite(run.column("loss")) & (norms | ~norms.any())  # a trainer may report no norm at all
     for start, end in _stretches(run.column("step")[~good]):
-        axes.axvspan(
-            start - 0.5, end + 0.5, facecolor="#fbf0ee", edgecolor="#e0a79f", hatch="////", linewidth=0, zorder=0
-        )
+        axes.axvspan(start - 0.5, end + 0.5, facecolor=BAND, edgecolor=HATCH, hatch="////", linewidth=0, zorder=0)
 
 
 def _stretches(steps: np.ndarray) -> list[tuple[float, float]]:

@@ -17,7 +17,8 @@ export function drawChart(canvas, plot, view, ink) {
   if (canvas.getAttribute("aria-label") !== plot.sentence) canvas.setAttribute("aria-label", plot.sentence);
 
   const { log, steps } = view;
-  const values = valueDomain(plot, steps, view);
+  const known = valueDomain(plot, steps, view);
+  const values = known ?? [0.1, 1];
   const scale = log ? Math.log : (value) => value;
   const [low, high] = values.map(scale);
   const x = (step) => pixelOf(step, width, steps);
@@ -30,8 +31,10 @@ export function drawChart(canvas, plot, view, ink) {
   pen.lineCap = "round";
   const space = { pen, ink, width, height, x, y, log, ratio, steps, values };
 
-  if (plot.empty) drawEmpty(space, plot.empty);
-  drawAxes(space);
+  if (log) hidden.belowLog = belowLog(plot, steps);
+  if (known === null) drawEmpty(space, hidden.belowLog ? "Nothing above 0, so nothing on a logarithmic scale" : plot.empty);
+  if (known === null && !plot.bands.length) return hidden; // axes from 0 to 1 would mean nothing
+  drawAxes(space, known !== null);
   pen.save();
   pen.beginPath();
   pen.rect(MARGIN.left - 7, 0, width - MARGIN.left - MARGIN.right + 14, height - MARGIN.bottom + 1);
@@ -45,7 +48,6 @@ export function drawChart(canvas, plot, view, ink) {
   if (plot.reference) drawReference(space, plot.reference);
   if (view.selection) drawSelection(space, view.selection);
   if (view.cursor !== null) drawCursor(space, plot, view.cursor);
-  if (log) hidden.belowLog = belowLog(plot, steps);
   return hidden;
 }
 
@@ -64,8 +66,8 @@ function drawEmpty({ pen, ink, width, height }, sentence) {
   pen.fillText(sentence, width / 2, height / 2);
 }
 
-function drawAxes({ pen, ink, width, height, x, y, log, steps, values }) {
-  const ticks = valueTicks(values, log, height > 160 ? 6 : 4);
+function drawAxes({ pen, ink, width, height, x, y, log, steps, values }, hasValues) {
+  const ticks = hasValues ? valueTicks(values, log, height > 160 ? 6 : 4) : [];
   const gap = ticks.length > 1 ? Math.min(...ticks.slice(1).map((tick, i) => tick - ticks[i])) : Math.abs(ticks[0]);
   pen.lineWidth = 1;
   pen.textBaseline = "middle";

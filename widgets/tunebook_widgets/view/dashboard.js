@@ -6,7 +6,7 @@
 import { firstSteps, readRun } from "./columns.js";
 import { controls } from "./controls.js";
 import { keepFrozen } from "./frozen.js";
-import { headerView, isBetweenSteps, showClock, showHeader, showNotices, showNumbers } from "./header.js";
+import { headerView, isBetweenSteps, settlePhase, showClock, showHeader, showNotices, showNumbers } from "./header.js";
 import { linkedCharts } from "./linked.js";
 import { lostView, watchKernel } from "./kernel.js";
 import { node } from "./page.js";
@@ -133,6 +133,7 @@ function render({ model, el }) {
   }
 
   function showTime() {
+    settlePhase(header);
     const running = (state.phase === "running" || state.phase === "stopping") && !lostKernel();
     const since = running ? (performance.now() - heard.at) / 1000 : 0;
     const left = state.seconds_left ?? null;

@@ -3,6 +3,8 @@
 import { node } from "./page.js";
 import { clock, count, gigabytes, loss, rate, short } from "./words.js";
 
+const SHOWN_AFTER = 600; // milliseconds that a work must last to be named
+
 export function headerView() {
   const title = node("span", { class: "tunebook-model" });
   const phase = node("span", { class: "tunebook-phase" });
@@ -20,7 +22,8 @@ export function headerView() {
     left: number("Left"),
   };
   const list = node("dl", { class: "tunebook-numbers" }, ...Object.values(numbers).map((each) => each.root));
-  return { title, phase, headline, fill, progress, numbers, list, name: node("div", { class: "tunebook-title" }, phase, title) };
+  const name = node("div", { class: "tunebook-title" }, phase, title);
+  return { title, phase, headline, fill, progress, numbers, list, name, work: { kind: "", since: 0, words: "" } };
 }
 
 function number(label) {
@@ -42,7 +45,7 @@ export function showHeader(view, root, state, { phase, headline }) {
     { testing: "Testing", evaluating: `Evaluating ${finished} of ${of}`, sampling: "Writing a sample", paused: "Paused" }[
       work
     ] ?? "Training";
-  view.phase.textContent = { running, stopping: "Stopping", ended: "Done", replay: "Replay", gone: "No kernel", unreached: "No connection" }[phase];
+  showPhase(view, { running, stopping: "Stopping", ended: "Done", replay: "Replay", gone: "No kernel", unreached: "No connection" }[phase], phase === "running" ? (work ?? "training") : phase);
   view.title.textContent = view.title.title = state.model ?? "";
   view.headline.textContent = headline;
   const part = state.working && !isBetweenSteps(state) ? finished / of : 0; // of the step in progress
@@ -51,6 +54,23 @@ export function showHeader(view, root, state, { phase, headline }) {
   view.progress.setAttribute("aria-valuenow", state.step ?? 0);
   view.progress.setAttribute("aria-valuemin", 0);
   view.progress.setAttribute("aria-valuemax", state.total_steps ?? 0);
+}
+
+/** Show what is being done when it has been for a moment: one that is over in half a second would only flash.
+ *
+ *  `kind` is one of the phases or of the works of a run; what is no work is shown at once. */
+function showPhase(view, words, kind) {
+  if (view.work.kind !== kind) view.work = { kind, since: performance.now(), words };
+  view.work.words = words;
+  const isWork = ["testing", "evaluating", "sampling"].includes(kind);
+  if (!isWork) view.phase.textContent = words;
+  else settlePhase(view);
+}
+
+/** Called now and then: show the work that has lasted. */
+export function settlePhase({ phase, work }) {
+  if (work.words && performance.now() - work.since >= SHOWN_AFTER) phase.textContent = work.words;
+  else if (!phase.textContent) phase.textContent = "Training";
 }
 
 export function showNumbers({ numbers }, state, run) {
@@ -68,7 +88,7 @@ export function showNumbers({ numbers }, state, run) {
   put("lr", rate(now("lr")), record.rates?.length ? `changed at ${count(record.rates.at(-1)[0])}` : "");
   const every = now("all_tokens_sec");
   const speed = now("tokens_sec");
-  put("speed", Number.isFinite(speed) ? count(Math.round(speed)) : "–", Number.isFinite(every) ? `of ${count(Math.round(every))} with padding` : "");
+  put("speed", Number.isFinite(speed) ? count(Math.round(speed)) : "–", Number.isFinite(every) ? `of ${count(Math.round(every))} in all` : "");
   put("memory", gigabytes(now("peak_gb")), record.memory_limit_gb ? `of ${gigabytes(record.memory_limit_gb)} GB` : "GB");
   numbers.elapsed.detail.textContent = `${count(state.step ?? 0)} / ${count(state.total_steps ?? 0)}`;
   numbers.left.detail.textContent = "estimated";

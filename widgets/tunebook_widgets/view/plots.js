@@ -22,7 +22,7 @@ export const CHARTS = {
     unit: "tokens per second",
     legend: [
       ["speed", "trained"],
-      ["every", "all, padding included"],
+      ["every", "with padding"],
     ],
   },
   memory: {
@@ -46,7 +46,7 @@ export function plotsOf(run, ink) {
     reference: null,
     bands: run.bad,
     marks: { checkpoints: [], changes: [] },
-    empty: "",
+    empty: run.count ? "No finite value" : "No step yet",
     sentence: chartSentence(CHARTS[name].title, run.count, lines[0].values),
     ...more,
   });
@@ -59,12 +59,12 @@ export function plotsOf(run, ink) {
         points: record.evals ?? [],
         best: record.best_eval,
         marks: { checkpoints: record.checkpoints ?? [], changes: [] },
-        empty: run.count ? "" : "The first step is on its way",
+        empty: run.count ? "No finite value" : "The first step is on its way",
       },
     ),
     grad: plot("grad", [line(column.grad_norm, { color: ink.grad, tip: true })], {
       reference: record.clip_norm ? { value: record.clip_norm, label: `clipped above ${record.clip_norm}` } : null,
-      empty: run.count && !run.hasGradNorm ? "This trainer reports no gradient norm" : "",
+      empty: run.count && !run.hasGradNorm ? "This trainer reports no gradient norm" : "No step yet",
     }),
     rate: plot("rate", [line(column.lr, { color: ink.rate, tip: true })], {
       marks: { checkpoints: [], changes: (record.rates ?? []).map((each) => each[0]) },

@@ -3,6 +3,7 @@
 
 import { wordDiff } from "./diff.js";
 import { button, node } from "./page.js";
+import { passages, prose } from "./prose.js";
 import { count } from "./words.js";
 
 /** A panel; `show(samples, ended)` fills it. `chosen(picks)` is told every choice of the blind comparison so far. */
@@ -10,11 +11,12 @@ export function samplesPanel(chosen) {
   const prompt = node("select", { "aria-label": "Prompt" });
   const scrub = node("input", { type: "range", min: "0", step: "1", "aria-label": "Step of the sample" });
   const compared = node("select", { "aria-label": "Changes marked against" });
-  for (const [value, label] of [["base", "against the first"], ["before", "against the one before"], ["none", "not marked"]])
+  for (const [value, label] of [["base", "against the first"], ["before", "against the one before"], ["none", "not compared"]])
     compared.append(node("option", { value }, label));
   const place = node("span", { class: "tunebook-place" });
-  const asked = node("p", { class: "tunebook-prompt" });
-  const text = node("div", { class: "tunebook-sample", role: "group", "aria-label": "What the model wrote" });
+  const asked = node("div", { class: "tunebook-prompt" });
+  const before = written();
+  const after = written();
   const blind = blindComparison(chosen);
   const root = node(
     "section",
@@ -27,8 +29,9 @@ export function samplesPanel(chosen) {
       node("label", { class: "tunebook-scrub" }, scrub, place),
       node("label", {}, "changes ", compared),
     ),
+    node("b", { class: "tunebook-label" }, "Question"),
     asked,
-    text,
+    node("div", { class: "tunebook-answers" }, before.root, after.root),
     blind.root,
   );
   let timelines = new Map(); // prompt -> [[step, text], ...] by step
@@ -44,13 +47,15 @@ export function samplesPanel(chosen) {
     const current = timeline[index];
     if (!current) return;
     const [step, words] = current;
-    const name = index === 0 && step === 0 ? "base model" : `step ${count(step)}`;
+    const name = nameOf(step, index);
     place.textContent = name;
     scrub.setAttribute("aria-valuetext", name);
-    asked.textContent = prompt.value;
-    const against = { base: timeline[0], before: timeline[index - 1] }[compared.value];
-    const pieces = against && against !== current ? wordDiff(against[1], words) : [["same", words]];
-    text.replaceChildren(...pieces.map(([kind, said]) => node({ same: "span", gone: "del", new: "ins" }[kind], {}, said)));
+    asked.replaceChildren(...prose(prompt.value));
+    const at = { base: 0, before: index - 1 }[compared.value] ?? -1;
+    const earlier = at >= 0 && at < index ? timeline[at] : null;
+    before.root.hidden = earlier === null;
+    if (earlier) before.show(`Before · ${nameOf(earlier[0], at)}`, marked(earlier[1], words, "gone"));
+    after.show(earlier ? `After · ${name}` : `Written · ${name}`, earlier ? marked(words, earlier[1], "new") : prose(words));
   }
 
   prompt.addEventListener("change", fill);
@@ -69,7 +74,7 @@ export function samplesPanel(chosen) {
       const prompts = [...timelines.keys()];
       if (prompts.join("\0") !== [...prompt.options].map((option) => option.value).join("\0")) {
         const kept = prompt.value;
-        prompt.replaceChildren(...prompts.map((each) => node("option", { value: each }, each)));
+        prompt.replaceChildren(...prompts.map((each) => node("option", { value: each }, each.split("\n")[0])));
         if (timelines.has(kept)) prompt.value = kept;
       }
       prompt.hidden = prompts.length < 2;
@@ -80,6 +85,32 @@ export function samplesPanel(chosen) {
   };
 }
 
+const nameOf = (step, index) => (index === 0 && step === 0 ? "base model" : `step ${count(step)}`);
+
+/** A labelled place for what the model wrote. */
+function written() {
+  const label = node("b", { class: "tunebook-label" });
+  const text = node("div", { class: "tunebook-sample", role: "group", "aria-label": "What the model wrote" });
+  return {
+    root: node("div", { class: "tunebook-written" }, label, text),
+    show(words, pieces) {
+      label.textContent = words;
+      text.replaceChildren(...pieces);
+    },
+  };
+}
+
+/** One of two texts, with the words that the other has not marked as `kind`, "gone" or "new"; code is left unmarked. */
+function marked(text, other, kind) {
+  const others = passages(other);
+  return prose(text, (words, place) => {
+    const against = others.length < 2 ? other : others[place]?.[0] === false ? others[place][1] : "";
+    const pieces = kind === "new" ? wordDiff(against, words) : wordDiff(words, against);
+    const shown = pieces.filter(([found]) => found === "same" || found === kind);
+    return shown.map(([found, said]) => node({ same: "span", gone: "del", new: "ins" }[found], {}, said));
+  });
+}
+
 /** Two answers to each prompt in random order; which is whose is said after the choice. */
 function blindComparison(chosen) {
   const start = button("Compare base and tuned blind");
@@ -88,7 +119,7 @@ function blindComparison(chosen) {
   const choices = [button("A is better"), button("B is better"), button("No difference")];
   const next = button("Next");
   const verdict = node("p", { class: "tunebook-verdict", "aria-live": "polite" });
-  const asked = node("p", { class: "tunebook-prompt" });
+  const asked = node("div", { class: "tunebook-prompt" });
   const table = node(
     "div",
     { class: "tunebook-blind", hidden: "" },
@@ -109,8 +140,8 @@ function blindComparison(chosen) {
     tunedIsFirst = Math.random() < 0.5;
     const texts = [timeline[0][1], timeline.at(-1)[1]];
     if (tunedIsFirst) texts.reverse();
-    answers.forEach((answer, i) => answer.replaceChildren(node("b", {}, "AB"[i]), node("div", { class: "tunebook-sample" }, texts[i])));
-    asked.textContent = prompt;
+    answers.forEach((answer, i) => answer.replaceChildren(node("b", {}, "AB"[i]), node("div", { class: "tunebook-sample" }, ...prose(texts[i]))));
+    asked.replaceChildren(...prose(prompt));
     verdict.textContent = "";
     next.hidden = true;
     for (const choice of choices) choice.hidden = false;

@@ -32,7 +32,7 @@ export function visible(steps, [first, last]) {
   return [Math.max(firstAtLeast(steps, first) - 1, 0), Math.min(firstAtLeast(steps, last) + 1, steps.length)];
 }
 
-/** Lowest and highest value shown of a plot's lines and points, with a little air.
+/** Lowest and highest value shown of a plot's lines and points, with a little air; null where there is none.
  *
  *  A `clipped` scale leaves out what is beyond the first and last percentile of each line that was measured. */
 export function valueDomain(plot, steps, { log, clipped }) {
@@ -52,12 +52,12 @@ export function valueDomain(plot, steps, { log, clipped }) {
   // A line far above the curve would flatten it; then its label alone says where it is.
   const reference = plot.reference?.value;
   if (drawable(reference ?? null, log) && reference < 4 * high) take(reference);
-  if (low > high) return log ? [0.1, 10] : [0, 1];
+  if (low > high) return null;
   if (log) {
     const air = Math.max((high / low) ** 0.06, 1.02);
     return [low / air, high * air];
   }
-  const air = Math.max((high - low) * 0.08, Math.abs(high) * 0.01, 1e-9);
+  const air = Math.max((high - low) * 0.08, Math.abs(high) * (high === low ? 0.1 : 0.01), 1e-9);
   return [low >= 0 ? Math.max(low - air, 0) : low - air, high + air];
 }
 
