@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.makers.tiny import tiny_model_folder
-from tunebook import FastModel, Trainer, TrainingConfig, read_rows
+from tunebook import FastModel, Trainer, TrainingConfig, hold_out, read_rows
 
 ARGS = TrainingConfig(output_dir=None)
 ASK, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
@@ -116,6 +116,53 @@ def test_a_formatting_func_that_fails_is_a_bad_row_with_its_columns(model):
     )
 
 
+@pytest.mark.parametrize(
+    ("turns", "advice", "corrected"),
+    [
+        ([ANSWER, ASK, ANSWER], "put a system or user turn before it", [ASK, ANSWER, ASK, ANSWER]),
+        ([ASK], "add one", [ASK, ANSWER]),
+        ([ASK, {**ANSWER, "content": " "}], "write one", [ASK, ANSWER]),
+        ([ASK, {"role": "assistant", "content": None}], "write it", [ASK, ANSWER]),
+        ([{"role": "user", "content": 7}, ANSWER], "write it as text, in quotes", [{**ASK, "content": "7"}, ANSWER]),
+        ([ASK, {**ANSWER, "role": "asistant"}], "correct it to 'assistant'", [ASK, ANSWER]),
+        ([{**ASK, "content": "a\ud800"}, ANSWER], "take it out", [{**ASK, "content": "a"}, ANSWER]),
+        (
+            [ASK, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}, ANSWER],
+            "write it as tool_calls",
+            None,
+        ),
+    ],
+)
+def test_a_conversation_is_trained_once_it_is_as_the_message_asks(model, turns, advice, corrected):
+    rows = [CHAT, {"messages": turns}]
+    told = said(model, rows)
+    assert advice in told
+    assert "skip_bad_rows=True trains on the other one." in told
+    assert len(texts(model, rows, skip_bad_rows=True)) == 1
+    if corrected is not None:
+        assert len(texts(model, [CHAT, {"messages": corrected}])) == 2
+
+
+def test_names_of_others_for_who_speaks_are_read_in_messages_as_in_conversations(model):
+    names = [("human", "gpt"), ("User", "Assistant"), ("user", "bot"), ("HUMAN", "model")]
+    rows = [{"messages": [{**ASK, "role": asks}, {**ANSWER, "role": answers}]} for asks, answers in names]
+    rows.append({"messages": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]})
+    assert set(texts(model, rows)) == set(texts(model, [CHAT]))
+
+
+def test_a_length_that_keeps_rows_whole_and_a_set_to_measure_with_do_what_the_notices_say(model):
+    rows = [{"messages": [{**ASK, "content": f"{n} why?"}, {**ANSWER, "content": "so " * 90}]} for n in range(40)]
+    trainer = Trainer(model, train_dataset=rows, args=TrainingConfig(max_seq_length=64))
+    [held_out] = [text for text in trainer.data.notices if "held out" in text]
+    assert "pass eval_dataset" in held_out
+    longest = max(len(row.tokens) + row.cut for row in trainer.train_rows)
+    whole = Trainer(model, train_dataset=rows, args=TrainingConfig(max_seq_length=longest, hold_out=0))
+    assert whole.data.notices == []
+    train, measured = hold_out(rows, 3)
+    apart = Trainer(model, train_dataset=train, eval_dataset=measured, args=TrainingConfig(max_seq_length=longest))
+    assert apart.data.notices == []
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16"])
 def test_the_line_a_message_shows_saves_a_file_as_utf_8(tmp_path, encoding):
     path, row = (
@@ -182,7 +229,7 @@ def test_columns_without_a_name_of_their_own_are_renamed_by_the_line_shown(rows)
     with pytest.raises(ValueError, match=r"[Rr]ename") as refused:
         read_rows(rows)
     names: dict[str, Any] = {"rows": rows, "frame": rows}
-    exec(re.split(r"[Rr]ename \w+: ", str(refused.value))[1], names)
+    exec(re.split(r"[Rr]ename \w+: | and pass these", str(refused.value))[1], names)
     assert read_rows(names["rows"])[0] == {"0": "a", "text": "b"}
 
 

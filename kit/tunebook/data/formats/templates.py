@@ -183,7 +183,9 @@ class ChatTemplate:
         except FAILURES as error:  # such as adding a string to a list within the template
             raise BadRow(f"the chat template refuses it: {printable(str(error) or type(error).__name__)}") from error
         if not is_whole(text):
-            raise BadRow("the chat template makes half of a character of it (a surrogate), which is no text.")
+            raise BadRow(
+                "the chat template makes half of a character of it (a surrogate), which is no text; take it out."
+            )
         return text, spans
 
     def _shaped(self, message: Message) -> dict[str, Any]:

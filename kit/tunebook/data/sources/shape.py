@@ -20,7 +20,7 @@ def check_row(row: Any, number: int, name: str) -> None:
         if not isinstance(column, str):
             raise ValueError(
                 f"Row {number} of {name} has a column whose name is a {type(column).__name__}, not a string; "
-                "rename it: rows = [{str(column): value for column, value in row.items()} for row in rows]"
+                "rename it: rows = [{str(name): value for name, value in row.items()} for row in rows] and pass these."
             )
     if is_too_deep(row):
         raise ValueError(
