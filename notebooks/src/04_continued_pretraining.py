@@ -104,7 +104,7 @@ model
 # the run is stopped from code, just as by a press of **Stop**: it finishes the step it is in and saves a *checkpoint*,
 # which holds everything it needs to go on.
 #
-# What happens when a run ends otherwise?
+# What else can happen to a run?
 #
 # - **The kernel is interrupted, or a step fails.** The run saves a checkpoint too.
 # - **The kernel is killed, or the power fails.** The steps since the newest checkpoint are lost. The first is saved
