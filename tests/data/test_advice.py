@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+import tunebook.objectives
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig, hold_out, read_rows
 
@@ -57,6 +58,14 @@ def test_the_formatting_func_a_message_shows_makes_rows_of_other_columns_rows_to
     assert shown
     for text in texts(model, [row] * 3, formatting_func=eval(shown[1], {"json": json})):
         assert [word for word in words if word not in text] == []
+
+
+def test_pairs_of_answers_are_read_by_the_objective_the_message_names(model):
+    rows = [{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}] * 3
+    shown = re.search(r"pass objective=([\w.]+\(\))", said(model, rows))
+    assert shown
+    trainer = Trainer(model, train_dataset=rows, objective=eval(shown[1], {"tunebook": tunebook}), args=ARGS)
+    assert [len(row.sequences) for row in trainer.train_rows] == [2, 2, 2]
 
 
 def test_one_line_mends_all_odd_columns_of_a_set_and_leaves_the_good_rows_alone(model):

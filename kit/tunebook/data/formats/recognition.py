@@ -21,6 +21,7 @@ from .templates import printable
 
 OF_A_CHAT = ("system", "tools")  # optional columns of whatever becomes a conversation
 MOST_NAMED = 20  # columns in a message
+PAIR = {"chosen", "rejected"}  # two answers to compare, which an objective reads
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,12 @@ def _meant(row: Row) -> tuple[str, str]:
             return f". If that is {renamed}, {passed(mending)}", mending
     if proposed := meant(row):
         mending = formatting_all(proposed[1])
-        return f". If what is meant is in {proposed[0]}, {passed(mending)}", mending
+        both = (
+            "; to learn from both answers, import tunebook and pass objective=tunebook.objectives.DPO()"
+            if set(row) >= PAIR
+            else ""
+        )
+        return f"{both}. If what is meant is in {proposed[0]}, {passed(mending)}", mending
     within = next((name for name, value in row.items() if _is_rows(value)), None)
     if within is not None:
         return f". If {within!r} holds the rows, pass rows[0][{within!r}] of rows = read_rows(...)", ""
