@@ -166,9 +166,10 @@ def _largest(rows: Sequence[Encoded], config: TrainingConfig, cap: int) -> Batch
     epoch = islice(windows(lengths, config), steps_per_epoch(len(rows), config))
     batches = [batch for window in epoch for batch in window]
     widths = [padded_width(max(lengths[row] for row in batch), cap) for batch in batches]
+    # Rows of a set are of one kind: one sequence each, or the two of a pair.
     largest = max(range(len(batches)), key=lambda index: len(batches[index]) * widths[index])
     return BatchShape(
-        rows=len(batches[largest]),
+        rows=sum(len(rows[row].sequences) for row in batches[largest]),
         tokens=widths[largest] - 1,
         supervised=max(sum(rows[row].supervised_tokens for row in batch) for batch in batches),
     )
