@@ -62,7 +62,8 @@ class Trainer:
     Every row is read, rendered, tokenized and checked here, before the first step. A dataset is anything
     `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id; or it is a MultimodalPretrain;
     without `eval_dataset` a share of `train_dataset` is held out. `tokenizer` is the model's own, `args` the settings.
-    `objective` is what a step minimises, one of `tunebook.objectives`; None: the next token's loss.
+    `objective` is what a step minimises, one of `tunebook.objectives`, such as `DPO()`, which
+    takes rows of preferences; None: the next token's loss.
     `format` names one of `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row
     first; `response_markers` are as for `train_on_responses_only`. Raises ValueError, with all of them and what mends
     them, for rows that cannot be trained on; `skip_bad_rows` leaves them out, and a notice lists them.

@@ -24,6 +24,7 @@ from tunebook.events import EndReason, EvalEvent, Event, SampleEvent, StepEvent,
 from tunebook.runs import listeners
 from tunebook.runs.folder import SAMPLES_FILE, read_events
 from tunebook.train import loop
+from tunebook.train.kept import saves
 
 SETTINGS = {
     "per_device_train_batch_size": 2,
@@ -159,7 +160,7 @@ BETWEEN = {
     "the update of a step": (loop.RunProgress, "advance", 2),
     "a score": (loop.RunProgress, "add_eval", 2),
     "the best weights": (loop.KeptWeights, "keep_best", 2),
-    "a checkpoint": (loop, "save_checkpoint", 2),
+    "a checkpoint": (saves, "save_checkpoint", 2),
     "an event": (listeners.Audience, "_record", 12),
     "a line of the log": (listeners.Audience, "_record", 30),
 }
