@@ -13,7 +13,14 @@ GROUPS = {
     "SmolLM2": ["test_quickstart", "test_memorise", "test_smollm2_template"],  # downloaded, and made of a GGUF, once
     "clocks and browsers": [
         *("test_charts_browser", "test_page_browser", "test_lab_browser", "test_token_browser", "test_panels_browser"),
-        *("test_lost_kernel_browser", "test_kernels", "test_recorded", "test_dashboard", "test_throttle"),
+        *(
+            "test_lost_kernel_browser",
+            "test_numbers_browser",
+            "test_kernels",
+            "test_recorded",
+            "test_dashboard",
+            "test_throttle",
+        ),
         *("test_blas", "test_doctor", "test_startup", "test_fetch"),
     ],
 }

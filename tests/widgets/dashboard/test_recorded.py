@@ -137,9 +137,22 @@ def test_every_run_has_its_own_colour_in_the_picture(folder, tmp_path):
         assert (np.abs(pixels - color).max(axis=-1) < 12).sum() > 300
 
 
-def test_runs_in_folders_of_the_same_name_are_told_apart_by_the_folder_above(tmp_path):
-    folders = [_logged(tmp_path / name / "run-001", {}) for name in ("red", "blue")]
-    assert compare([folders[0], folders[1] / EVENTS_FILE]).names == ("red/run-001", "blue/run-001")
+@pytest.mark.parametrize(
+    ("configs", "told"),
+    [
+        ([{"rate": 2e-4, "seed": 1}, {"rate": 5e-5, "seed": 1}], ["rate 0.0002", "rate 5e-05"]),
+        ([{"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 2, "b": 2}], ["a 1, b 1", "a 1, b 2", "a 2, b 2"]),
+        ([{"output_dir": "/home/me/red"}, {"output_dir": "/home/me/blue"}], ["red", "blue"]),
+        ([{"seed": 1}, {"seed": 1}], ["no. 1", "no. 2"]),
+    ],
+)
+def test_runs_of_the_same_name_are_called_by_what_tells_them_apart_and_by_no_path(tmp_path, configs, told):
+    folders = [_logged(tmp_path / f"place-{at}" / "run-001", config) for at, config in enumerate(configs)]
+    compared = compare([folders[0] / EVENTS_FILE, *folders[1:]])
+    assert compared.names == tuple(f"run-001 · {words}" for words in told)
+    shown = repr(compared) + compared._repr_mimebundle_()["text/html"]
+    assert "place-" not in shown
+    assert "/home" not in shown
 
 
 def test_markup_in_a_setting_or_a_name_stays_text(tmp_path):

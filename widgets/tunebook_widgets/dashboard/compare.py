@@ -6,6 +6,7 @@ Run folders or logs come in, outputs that need no kernel go out: they are in the
 import html
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from tunebook.machine.inert import one_line
 
 from .freeze import Bundle, picture_bundle
+from .labels import labels, plain
 from .picture import INK, MUTED, finite, new_figure, png, quiet, smoothed, title
 from .progress import Progress
 from .recorded import Recorded, log_of, recorded_run
@@ -33,7 +35,8 @@ _OF_THE_PLACE = {"output_dir"}  # settings that differ and explain nothing
 
 
 def compare(runs: list[Recorded], *, names: list[str] | None = None) -> "Comparison":
-    """Lay `runs`, named as in `Dashboard`, over one another; `names` are what they are called, else their folder.
+    """Lay `runs`, named as in `Dashboard`, over one another; `names` are what they are called, else
+    their folder, and where two folders bear one name the settings that tell them apart.
 
         >>> both = compare(["runs/run-001", "runs/run-002"], names=["first", "second"])
 
@@ -41,11 +44,12 @@ def compare(runs: list[Recorded], *, names: list[str] | None = None) -> "Compari
     """
     if len(runs) < 2:
         raise ValueError(f"There {'is one run' if runs else 'are no runs'} to compare; pass at least two.")
-    if names is None:
-        names = _folder_names(runs)
-    elif len(names) != len(runs):
+    if names is not None and len(names) != len(runs):
         raise ValueError(f"There are {len(names)} names for {len(runs)} runs; give each one.")
-    return Comparison(tuple(map(one_line, names)), tuple(recorded_run(run) for run in runs))
+    read = [recorded_run(run) for run in runs]
+    if names is None:
+        names = labels([_folder(run) for run in runs], [_facts(run, of_the_place=True) for run in read])
+    return Comparison(tuple(map(one_line, names)), tuple(read))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,7 @@ class Comparison:
             "Time": [duration(run.ended.elapsed) if run.ended else "–" for run in self.runs],
         }
         facts = [_facts(run) for run in self.runs]
-        settings = {one_line(name): [_plain(each.get(name)) for each in facts] for each in facts for name in each}
+        settings = {one_line(name): [plain(each.get(name)) for each in facts] for each in facts for name in each}
         differ = {name: values for name, values in settings.items() if len(set(values)) > 1}
         return [*went.items(), *differ.items()]
 
@@ -141,8 +145,8 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
-def _facts(run: Progress) -> dict[str, Any]:
-    """What was decided before the run began: its model, its rows, its settings."""
+def _facts(run: Progress, *, of_the_place: bool = False) -> dict[str, Any]:
+    """What was decided before the run began: its model, its rows, its settings; where it is kept only when asked."""
     if run.started is None:
         return {}
     facts = {
@@ -152,7 +156,7 @@ def _facts(run: Progress) -> dict[str, Any]:
         "held-out rows": run.started.eval_rows,
         **run.started.config,
     }
-    return {name: value for name, value in facts.items() if name not in _OF_THE_PLACE}
+    return {name: value for name, value in facts.items() if of_the_place or name not in _OF_THE_PLACE}
 
 
 def _last_smoothed(run: Progress) -> str:
@@ -165,15 +169,7 @@ def _best(run: Progress) -> str:
     return f"{loss(run.best_eval.loss)} at step {run.best_eval.step:,}" if run.best_eval else "–"
 
 
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else one_line(value)
-
-
-def _folder_names(runs: list[Recorded]) -> list[str]:
-    """The names of the run folders, with as much of the path before them as tells them apart."""
-    folders = [log_of(run).resolve() for run in runs]
-    folders = [path.parent if path.suffix == ".jsonl" else path for path in folders]
-    depth, deepest = 1, max(len(folder.parts) for folder in folders)
-    while depth < deepest and len({folder.parts[-depth:] for folder in folders}) < len(folders):
-        depth += 1
-    return ["/".join(folder.parts[-depth:]) for folder in folders]
+def _folder(run: Recorded) -> Path:
+    """The run folder its log lies in."""
+    path = log_of(run).resolve()
+    return path.parent if path.suffix == ".jsonl" else path
