@@ -74,6 +74,7 @@ class RunStarted:
     eval_rows: int
     padding_share: float = 0.0  # of the tokens in the first epoch's batches
     awaited: bool  # True under train_async, where a button pressed in the browser is heard between two steps
+    loss_unit: str = "nats per trained token"  # what its losses are in, to stand behind "Loss"
     memory_limit_gb: float | None = None  # 1e9 bytes the device can use well; None where it names no limit
     discards: bool = True  # whether a discard can put the weights back; False: no copy of them fits
     folder: str | None = None  # what it keeps on the disk, its path as it is typed here; None: nothing is kept
@@ -238,10 +239,8 @@ def parsed(line: str) -> tuple[Event, list[str]]:
     if not isinstance(name, str):
         raise ValueError(f"Not a line of events.jsonl (it names no event): {line[:80]!r}")
     if name not in _KINDS:
-        step = given.get("step")
-        raise UnknownEvent(
-            f"Unknown event {name!r}; this version knows {', '.join(_KINDS)}.", step if _is_int(step) else None
-        )
+        step = given["step"] if _is_int(given.get("step")) else None
+        raise UnknownEvent(f"Unknown event {name!r}; this version knows {', '.join(_KINDS)}.", step)
     kind, values = _KINDS[name], {}
     for field_name, is_one, optional in _FIELDS[kind]:
         if field_name not in given:

@@ -21,6 +21,7 @@ Sums = dict[str, mx.array]  # name of a metric -> (2,) float32: its sum, and how
 Summed = tuple[mx.array, Sums]  # what is differentiated, a float32 scalar; what is reported of it
 
 
+UNITS = {"texts": "nats per trained token", "pairs": "{}, per pair", "labelled": "{}, per answer"}
 WORDS = {"texts": "texts", "pairs": "pairs of a chosen and a rejected answer", "labelled": "answers with a label"}
 
 
@@ -29,6 +30,11 @@ class Objective(ABC):
 
     rows: ClassVar[RowsKind]  # what its batches hold, as `__init__.py` has them
     needs_reference: ClassVar[bool] = False  # its batches hold "reference_logps"
+
+    @property
+    def loss_unit(self) -> str:
+        """What its loss is in, to stand behind "Loss"."""
+        return UNITS[self.rows].format(type(self).__name__)
 
     @property
     def couples_rows(self) -> str | None:

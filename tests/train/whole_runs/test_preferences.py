@@ -15,6 +15,9 @@ from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EvalEvent, StepEvent
 from tunebook.objectives import CPO, DPO, KTO, ORPO, SimPO
 from tunebook.runs.folder import read_events
+from tunebook_widgets.dashboard.freeze import _table_rows
+from tunebook_widgets.dashboard.live import record_of
+from tunebook_widgets.dashboard.progress import Progress
 
 WORDS = ["Paris", "a fox", "the sun", "two saves", "June", "a lovely tune"]
 PAIRS = [
@@ -177,3 +180,16 @@ def test_what_is_looked_at_leaves_the_run_as_it_was(folder, tmp_path):
     for trainer in (plain, looked):
         trainer.train()
     assert same(weights(plain), weights(looked))
+
+
+@pytest.mark.parametrize(("objective", "unit"), [(DPO(), "DPO, per pair"), (KTO(), "KTO, per answer")])
+def test_the_page_says_what_the_loss_is_in_and_what_became_of_the_answers(folder, tmp_path, objective, unit):
+    held_out = rows_for(objective)[:4]
+    result = trainer_of(folder, tmp_path, objective, held_out=held_out, max_steps=8).train()
+    run = Progress()
+    for event in read_events(result.run_folder):
+        run.add(event)
+    assert record_of(run)["loss_unit"] == unit
+    (said,) = [value for name, value in _table_rows(run) if name == "Held-out answers"]
+    assert f"margin {result.evals[-1].metrics['rewards/margins']:.3g}" in said
+    assert ("of pairs preferred" in said) is (objective.rows == "pairs")

@@ -15,7 +15,7 @@ from tunebook.machine.inert import one_line, visible
 from .picture import HEIGHT_INCHES, PIXELS_PER_INCH, WIDTH_INCHES, picture
 from .progress import Progress
 from .prose import as_html
-from .wording import duration, loss, rate, rows_to_train, verdict
+from .wording import duration, loss, rate, rewards, rows_to_train, verdict
 
 Bundle = dict[str, str]  # mime type -> data
 
@@ -100,6 +100,8 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
         first, last, best = run.evals[0], run.evals[-1], run.best_eval
         path = f"{loss(first.loss)} → {loss(last.loss)}, best " if len(run.evals) > 1 else ""
         rows.append(("Held-out loss", f"{path}{loss(best.loss)} at step {best.step:,}"))
+    if run.last is not None and (said := rewards(run.evals[-1].metrics if run.evals else run.last.metrics)):
+        rows.append(("Held-out answers" if run.evals else "Answers", said))
     if run.rates:
         changes = ", ".join(f"{rate(change.learning_rate)} after step {change.step:,}" for change in run.rates)
         rows.append(("Learning rate set to", changes))

@@ -131,6 +131,7 @@ def record_of(run: Progress) -> dict[str, Any]:
         "rates": [[event.step, event.learning_rate] for event in run.rates],
         "learning_rate": run.learning_rate,
         "clip_norm": run.clip_norm,
+        "loss_unit": run.started.loss_unit if run.started else None,
         "memory_limit_gb": run.started.memory_limit_gb if run.started else None,
         "notices": [[notice.step, notice.text] for notice in run.notices[hidden:]],
         "hidden_notices": hidden,

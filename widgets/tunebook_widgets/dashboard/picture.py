@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from tunebook.events import RunStarted
+
 from .progress import Progress
 
 # The live view's colours, as they are read on white and on black: the picture has no ground of its own, so that it
@@ -142,7 +144,8 @@ def _draw_loss(axes: Axes, run: Progress) -> None:
             color=MUTED,
             label="checkpoint",
         )
-    title(axes, "Loss  (nats per trained token)", small=False)
+    unit = run.started.loss_unit if run.started else RunStarted.loss_unit
+    title(axes, f"Loss  ({unit})", small=False)
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
     axes.legend(fontsize=8, labelcolor=MUTED, ncols=5, **place)
 

@@ -1,6 +1,7 @@
 """How a run is put into words: numbers, durations, the headline while it runs and the verdict when it has ended."""
 
 import math
+from collections.abc import Mapping
 
 from tunebook.events import EndReason, RunStarted
 
@@ -71,6 +72,14 @@ def loss(value: float) -> str:
 def rate(value: float) -> str:
     """A learning rate: '2.00e-04'."""
     return f"{value:.2e}"
+
+
+def rewards(metrics: Mapping[str, float]) -> str:
+    """What an objective over answers reports, in words; empty where there is none of it."""
+    names = {"accuracies": "{:.0%} of pairs preferred", "margins": "margin {:.3g}", "chosen": "chosen {:.3g}"}
+    names["rejected"] = "rejected {:.3g}"
+    known = [(text, metrics[f"rewards/{name}"]) for name, text in names.items() if f"rewards/{name}" in metrics]
+    return ", ".join(text.format(value) for text, value in known)
 
 
 def tokens_sec(run: Progress) -> str:

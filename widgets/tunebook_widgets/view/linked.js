@@ -55,6 +55,7 @@ export function linkedCharts(charts, { rows, sentence, say }) {
       const plot = made.plots[name];
       if (!plot) continue;
       const view = { steps: domain(), log: frame.log, clipped: frame.clipped, cursor: stepOf(cursor), selection };
+      frame.unit.textContent = plot.unit || charts[name].unit;
       frame.hidden.textContent = hiddenSentence(drawChart(frame.canvas, plot, view, made.ink));
     }
     showTooltip();
@@ -205,6 +206,7 @@ function chartFrame(name, { title, unit, legend }) {
   };
   const toggles = { log: toggle("log", "on a logarithmic scale"), clipped: toggle("clip", "without its outliers") };
   const hidden = node("span", { class: "tunebook-hidden-values" });
+  const written = node("span", { class: "tunebook-unit" }, unit);
   const entries = legend.map(([kind, label]) => node("li", {}, node("i", { class: `tunebook-swatch-${kind}` }), label));
   const root = node(
     "figure",
@@ -213,7 +215,7 @@ function chartFrame(name, { title, unit, legend }) {
       "figcaption",
       {},
       node("strong", {}, title),
-      node("span", { class: "tunebook-unit" }, unit),
+      written,
       hidden,
       node("ul", { class: "tunebook-legend" }, ...entries),
       toggles.log,
@@ -221,7 +223,7 @@ function chartFrame(name, { title, unit, legend }) {
     ),
     canvas,
   );
-  return { root, canvas, toggles, hidden, log: false, clipped: false };
+  return { root, canvas, toggles, hidden, unit: written, log: false, clipped: false };
 }
 
 function hiddenSentence({ belowLog, above, below }) {

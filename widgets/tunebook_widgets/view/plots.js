@@ -56,6 +56,7 @@ export function plotsOf(run, ink) {
       "loss",
       [line(column.loss, { color: ink.loss, width: 1, alpha: 0.45 }), line(run.smooth, { color: ink.loss, width: 2, tip: true, derived: true })],
       {
+        unit: record.loss_unit,
         points: record.evals ?? [],
         best: record.best_eval,
         marks: { checkpoints: record.checkpoints ?? [], changes: [] },
