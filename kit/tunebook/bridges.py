@@ -235,6 +235,8 @@ def _facts(started: RunStarted, more: Mapping[str, Any] | None = None) -> dict[s
     counts = asdict(started)
     settings = counts.pop("config")
     counts["resumed_after_step"] = counts.pop("step")
+    for of_this_machine in ("folder", "discards"):  # its place on a disk, and what the page has a button for
+        del counts[of_this_machine]
     return {**settings, **counts, **(more or {})}
 
 

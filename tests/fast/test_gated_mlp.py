@@ -168,7 +168,7 @@ def kept_by_an_mlp(forms=None):
 
 def test_three_arrays_of_the_mlps_width_are_kept_and_no_fourth():
     wide = 4 * 256 * 4096  # bytes of one: float32, tokens, width
-    assert 2.5 < kept_by_an_mlp(forms_for("cpu")) / wide < 3.4  # MLX frees an array a few operations sooner or later
+    assert 2.3 < kept_by_an_mlp(forms_for("cpu")) / wide < 3.4  # MLX frees an array a few operations sooner or later
 
 
 # Of mlx-lm 0.32.2, by the form their MLPs are written in; models that import one of these MLPs are caught with it.

@@ -82,6 +82,7 @@ FACTS = {
     "eval_rows": 4,
     "padding_share": 0.0,
     "awaited": False,
+    "loss_unit": "nats per trained token",
     "memory_limit_gb": None,
 }
 WITH_CONFIG = "'p', config={'team': 'red', 'seed': 8}, name='mine'"

@@ -62,6 +62,7 @@ def test_steps_that_are_not_applied_are_counted_until_one_is():
             total_tokens=9,
             trainable_tokens=6,
             seconds=0.1,
+            metrics={},
             applied=applied,
         )
         progress.advance(outcome, Place(step=progress.step + 1))

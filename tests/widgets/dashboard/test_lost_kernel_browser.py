@@ -46,7 +46,7 @@ Dashboard(tuner).show()
 result = {line}
 print("went on at", begun[0].step, "and came to", result.steps[-1].step)
 """
-STEP = r"Step \d+ of 12"
+STEP = r"Step \d+ of 12|being computed"  # a kernel that is stuck at a step may have told of no step yet
 MOMENTS = {  # what the page shows then, the moment, whether the run was paused, and the step it goes on from
     "while the first score is measured": ("before training|being computed", "isinstance(event, Working)", "", 0),
     "in a step before any checkpoint": (STEP, "isinstance(event, Working) and event.step == 3", "", 0),
