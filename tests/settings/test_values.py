@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +78,10 @@ def test_a_value_of_another_kind_is_refused(kind, value):
         (bool | Literal["auto"], "off", "it is 'off'; choose one of True, False, auto; write it=False."),
         (Literal["a", "b"] | None, "c", "it is 'c'; choose one of a, b, or None."),
         (SomeNames, 5, "it is 5; it must be a list of texts, at least one."),
+        (tuple[str, str], "a", "it is 'a'; it must be a list of 2 texts."),
+        (tuple[str, str] | None, ("a", "b", "c"), "it is ('a', 'b', 'c'); it must be a list of 2 texts or None."),
+        (Path | None, PurePath, f"it is {PurePath!r}; it must be a Path or None."),
+        (PurePath | None, Path, f"it is {Path!r}; it must be a PurePath or None; write it=Path()."),
     ],
 )
 def test_the_sentence_says_what_is_taken_and_what_a_text_reads_like(kind, value, said):

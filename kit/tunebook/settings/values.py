@@ -62,6 +62,8 @@ def complaint(name: str, value: Any, kind: Any) -> str:
         said = f"{said}, or {_either(rest)}" if said else f"it must be {_either(rest)}"
     meant = _meant(value, kind) if isinstance(value, str) else None
     instead = "" if meant is None else f"; write {name.rpartition('.')[2]}={meant!r}"
+    if isinstance(value, type) and _is_kind_of(value, kind):
+        instead = f"; write {name.rpartition('.')[2]}={value.__name__}()"
     return f"{name} is {_shown(value)}; {said}{instead}."
 
 
@@ -82,7 +84,10 @@ def read(value: Any, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         return _chosen(value, get_args(kind))
     if get_origin(kind) in _LISTS:
-        return _listed(value, get_args(kind)[0])
+        taken = _listed(value, get_args(kind)[0])
+        if _length(kind) not in (None, len(taken)):
+            raise Unfit
+        return taken
     if kind in _PLAIN:
         return _PLAIN[kind](value)
     made_of = get_origin(kind) or kind  # a Mapping of a Mapping[str, Any]
@@ -105,10 +110,12 @@ def words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(_choices(kind))
     if get_origin(kind) in _LISTS:
-        each = get_args(kind)[0]
-        return "a list of texts" if each is str else f"a list, each {words(each)}"
+        each, length = get_args(kind)[0], _length(kind)
+        if each is str:
+            return "a list of texts" if length is None else f"a list of {length} texts"
+        return f"a list, each {words(each)}"
     made_of = get_origin(kind) or kind
-    return _WORDS.get(made_of) or f"a {made_of.__name__}"
+    return _WORDS.get(made_of) or f"a{'n' if made_of.__name__[0] in 'AEIO' else ''} {made_of.__name__}"
 
 
 def bare(kind: Any) -> Any:
@@ -126,6 +133,17 @@ def meaning(kind: Any) -> str:
     """The sentence on what a setting means that stands in its `Annotated`; nothing where none does."""
     said = [part for part in get_args(kind)[1:] if isinstance(part, str)] if get_origin(kind) is Annotated else []
     return " ".join(said)
+
+
+def _is_kind_of(value: type, kind: Any) -> bool:
+    """Whether what the class `value` makes would be taken, and not the class itself."""
+    return any(isinstance(part, type) and part not in _PLAIN and issubclass(value, part) for part in _parts(kind))
+
+
+def _length(kind: Any) -> int | None:
+    """How many a list has to have; None: any number."""
+    parts = get_args(kind)
+    return len(parts) if get_origin(kind) is tuple and parts[-1] is not ... else None
 
 
 def _parts(kind: Any) -> list[Any]:
