@@ -12,7 +12,7 @@ from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder, tiny_tokenizer
 from tests.tokens import trl_rows
 from tunebook import FastModel
 from tunebook.data.formats import BadRow, RefusedRows
-from tunebook.data.formats.preferences import preference_reader
+from tunebook.data.formats.preferences import preference_reader, told_kind
 from tunebook.data.opened import ReadingOptions
 from tunebook.models.families.text import TextFamily
 from tunebook.models.generation import opening
@@ -21,6 +21,12 @@ from tunebook.tokens.answers import encode_answers, fitted_answers, mismatched
 from tunebook.tokens.collation import collated
 from tunebook.tokens.encoding import encode_rows
 from tunebook.tokens.tally import Account
+
+
+def reader_of(rows, tokenizer, kind, **options):
+    """The reader of a set that is one of `kind`."""
+    told_kind(rows, kind, options.get("formatting_func"))
+    return preference_reader(tokenizer, kind, **options)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def with_template(folder, template):
 def ours(rows, tokenizer, module, kind="pairs", max_length=10_000):
     """Rows as the kit has them, and what was counted."""
     wrapped = TokenizerWrapper(tokenizer)
-    read = preference_reader(rows, wrapped, kind)
+    read = reader_of(rows, wrapped, kind)
     account = Account(name="rows", max_seq_length=max_length)
     encoded = encode_answers([read(row) for row in rows], TextFamily(module, wrapped))
     numbered = (replace(row, number=number) for number, row in enumerate(encoded))
@@ -154,16 +160,16 @@ def test_what_was_cut_and_left_out_is_counted_and_said(tmp_path, module):
 def test_no_row_of_these_holds_something_unread_but_a_column_that_nobody_knows_is_named(tmp_path, kind):
     tokenizer = TokenizerWrapper(with_template(tmp_path, CHAT_TEMPLATE))
     row = {**SETS[kind][0], "score_chosen": 2, "score_rejected": 1.5, "source": "made up", "note": None}
-    assert preference_reader([row], tokenizer, "pairs")(row).unread == ("column 'source'",)
+    assert reader_of([row], tokenizer, "pairs")(row).unread == ("column 'source'",)
 
 
 def test_conversations_without_a_template_name_the_ways_out(tmp_path):
     tokenizer = TokenizerWrapper(with_template(tmp_path, None))
     with pytest.raises(ValueError, match=r"chat_template=\.\.\. to from_pretrained, or give the rows strings"):
-        preference_reader(TALKS, tokenizer, "pairs")(TALKS[0])
-    assert preference_reader(STRINGS, tokenizer, "pairs")(STRINGS[0]).wholes
+        reader_of(TALKS, tokenizer, "pairs")(TALKS[0])
+    assert reader_of(STRINGS, tokenizer, "pairs")(STRINGS[0]).wholes
     with pytest.raises(BadRow, match="image"):
-        preference_reader(STRINGS, tokenizer, "pairs")({**STRINGS[0], "images": ["a.png"]})
+        reader_of(STRINGS, tokenizer, "pairs")({**STRINGS[0], "images": ["a.png"]})
 
 
 # Through the whole of the data path
@@ -215,7 +221,7 @@ def test_a_batch_of_judged_answers_brings_the_mismatched(loaded):
 @pytest.mark.parametrize("kind", ["strings", "talks"])
 def test_what_is_sampled_of_such_a_row_is_its_prompt(loaded, kind):
     row = SETS[kind][0]
-    answers = preference_reader([row], loaded.tokenizer, "pairs")(row)
+    answers = reader_of([row], loaded.tokenizer, "pairs")(row)
     prompt = opening(answers)
     assert prompt.example == answers.prompt
     assert prompt.shown == answers.prompt.text.strip()

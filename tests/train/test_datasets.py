@@ -8,6 +8,7 @@ import pytest
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig, train_on_responses_only
 from tunebook.models.tensors import flat
+from tunebook.objectives import DPO
 
 MANY = [
     {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"It is {n}."}]}
@@ -185,3 +186,27 @@ def test_what_is_said_of_long_rows_is_said_of_the_whole_set_however_much_is_held
     assert (
         "Of the 40 rows of train_dataset this is not read, and changes nothing: column 'id' (40, first row 0)" in told
     )
+
+
+def test_a_bad_pair_is_told_of_as_one_of_the_whole_set_wherever_a_split_would_put_it(model):
+    pairs = [{"prompt": f"Number {n} is", "chosen": f" {n}.", "rejected": " a fox."} for n in range(20)]
+    good = Trainer(model, train_dataset=pairs, objective=DPO())
+    (place,) = (row.number for row in good.eval_rows)
+    del pairs[place]["rejected"]
+    for broken in (pairs, [*pairs[place:], *pairs[:place]]):
+        with pytest.raises(ValueError, match="1 of 20 rows of train_dataset"):
+            Trainer(model, train_dataset=broken, objective=DPO())
+    assert len(Trainer(model, train_dataset=pairs, objective=DPO(), skip_bad_rows=True).train_rows) == 19
+
+
+def test_a_formatting_func_that_fails_on_a_pair_is_told_of_with_the_row_as_for_texts(model):
+    rows = [{"asked": f"Number {n} is", "better": f" {n}.", "worse": " a fox."} for n in range(6)]
+    del rows[4]["worse"]
+
+    def pair(row):
+        return {"prompt": row["asked"], "chosen": row["better"], "rejected": row["worse"]}
+
+    given = {"train_dataset": rows, "formatting_func": pair, "objective": DPO(), "args": TrainingConfig(hold_out=0)}
+    with pytest.raises(ValueError, match=r"1 of 6 rows of train_dataset .*(?s:.)*formatting_func fails"):
+        Trainer(model, **given)
+    assert len(Trainer(model, **given, skip_bad_rows=True).train_rows) == 5

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import TrainOn
 from .formats import FormattingFunc, Markers, format_of
-from .formats.preferences import Comparing
+from .formats.preferences import Comparing, told_kind
 from .pretraining import MultimodalPretrain, reach_of_documents
 from .reach import Reach
 from .sources import Broken, Place, Row, Rows, Source, place_of, reach_of, read_rows, row_number, rows_at
@@ -100,6 +100,8 @@ def opened(rows: Sequence[Row], options: ReadingOptions) -> Opened:
 
 def told_format(rows: Sequence[Row], options: ReadingOptions) -> Callable[[], str]:
     """The function that tells the format of `rows`, which takes a pass over them, once."""
+    if options.answers is not None:
+        return cache(partial(told_kind, rows, options.answers, options.formatting_func))
     if options.format is not None:
         return partial(str, options.format)
     return cache(partial(format_of, rows, options.formatting_func))

@@ -15,7 +15,7 @@ from .examples import Example
 from .formats import reader
 from .formats.documents import document_reader
 from .formats.documents import image_references as references_of_document
-from .formats.preferences import preference_reader
+from .formats.preferences import Comparing, preference_reader
 from .formats.row_images import references
 from .opened import Opened
 from .sources import Row
@@ -60,14 +60,7 @@ def row_kind(
         )
     if options.answers is not None:
         return RowKind(
-            reader=partial(
-                preference_reader,
-                opened.rows,
-                tokenizer,
-                options.answers,
-                formatting_func=options.formatting_func,
-                thinking=options.thinking,
-            ),
+            reader=partial(_answers_reader, opened, options.answers, tokenizer),
             image_references=_no_references,
             too_long="cut",
             skips_bad_images=False,
@@ -90,6 +83,12 @@ def row_kind(
         skips_bad_images=False,
         skips_bad_rows=options.skip_bad_rows,
     )
+
+
+def _answers_reader(opened: Opened, kind: Comparing, tokenizer: TokenizerWrapper) -> Callable[[Row], Answers]:
+    opened.format()  # raises where the whole source is no such set
+    options = opened.options
+    return preference_reader(tokenizer, kind, formatting_func=options.formatting_func, thinking=options.thinking)
 
 
 def _no_references(row: Row) -> tuple[Any, ...]:  # noqa: ARG001 - a model that reads text alone opens none

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from tunebook.data.formats import BadRow
-from tunebook.data.formats.preferences import preference_reader
+from tunebook.data.formats.preferences import preference_reader, told_kind
 
 
 def said(role, content):
     return {"role": role, "content": content}
+
+
+def reader_of(rows, tokenizer, kind, **options):
+    """The reader of a set that is one of `kind`."""
+    told_kind(rows, kind, options.get("formatting_func"))
+    return preference_reader(tokenizer, kind, **options)
 
 
 ASKED, BLUE, GREEN = said("user", "What color is the sky?"), said("assistant", "Blue."), said("assistant", "Green.")
@@ -114,7 +120,7 @@ MALFORMED = {
 def test_each_kind_of_malformed_row_gets_its_sentence(tokenizer, kind):
     row, sentence = MALFORMED[kind]
     form, good = ("labelled", JUDGED) if "label" in row else ("pairs", PAIR)
-    read = preference_reader([good, good, good, row], tokenizer, form)
+    read = reader_of([good, good, good, row], tokenizer, form)
     assert read(good).wholes
     with pytest.raises(BadRow, match=re.escape(sentence)):
         read(row)
@@ -134,24 +140,24 @@ FINE = {
 
 @pytest.mark.parametrize("kind", FINE)
 def test_what_only_looks_malformed_is_read(tokenizer, kind):
-    assert len(preference_reader([FINE[kind]], tokenizer, "pairs")(FINE[kind]).wholes) == 2
+    assert len(reader_of([FINE[kind]], tokenizer, "pairs")(FINE[kind]).wholes) == 2
 
 
 @pytest.mark.parametrize("label", [True, False, 1, 0, np.bool_(True), np.int64(0)])
 def test_a_label_may_be_any_kind_of_truth(tokenizer, label):
-    assert preference_reader([JUDGED], tokenizer, "labelled")({**JUDGED, "label": label}).label is bool(label)
+    assert reader_of([JUDGED], tokenizer, "labelled")({**JUDGED, "label": label}).label is bool(label)
 
 
 def test_what_both_sides_begin_with_is_their_prompt(tokenizer):
     implied = {"chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]}
     text = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
-    read = preference_reader([implied, text], tokenizer, "pairs")
+    read = reader_of([implied, text], tokenizer, "pairs")
     assert read(implied) == read(TALK)
     assert read(text) == read({"prompt": "The sky is", "chosen": " blue.", "rejected": " green."})
 
 
 def test_the_column_system_is_the_conversations_first_turn(tokenizer):
-    read = preference_reader([TALK], tokenizer, "pairs")
+    read = reader_of([TALK], tokenizer, "pairs")
     spoken = {**TALK, "prompt": [said("system", "Be brief."), ASKED]}
     assert read({**TALK, "system": "Be brief."}) == read(spoken)
 
@@ -159,7 +165,7 @@ def test_the_column_system_is_the_conversations_first_turn(tokenizer):
 def test_a_template_without_tools_does_not_leave_them_out_in_silence(tokenizer):
     row = {**TALK, "tools": [{"type": "function", "function": {"name": "f"}}]}
     with pytest.raises(BadRow, match="leaves its tools out"):
-        preference_reader([row], tokenizer, "pairs")(row)
+        reader_of([row], tokenizer, "pairs")(row)
 
 
 SETS = {
@@ -175,19 +181,19 @@ SETS = {
 def test_a_set_of_other_rows_is_refused_with_what_it_is(tokenizer, kind):
     form, rows, sentence = SETS[kind]
     with pytest.raises(ValueError, match=re.escape(sentence)) as refused:
-        preference_reader(rows, tokenizer, form)
+        reader_of(rows, tokenizer, form)
     assert f"0 of {len(rows)} have them" in str(refused.value)
 
 
 def test_the_line_that_makes_judged_rows_of_pairs_runs_as_it_stands(tokenizer):
     rows = [PAIR, TALK]
     with pytest.raises(ValueError, match="for KTO") as refused:
-        preference_reader(rows, tokenizer, "labelled")
+        reader_of(rows, tokenizer, "labelled")
     line = re.search(r"(\[\{.*\])\.", str(refused.value))[1]
     made = eval(line, {"rows": rows})
-    read = preference_reader(made, tokenizer, "labelled")
+    read = reader_of(made, tokenizer, "labelled")
     assert [read(row).label for row in made] == [True, False] * 2
-    assert read(made[0]).wholes == preference_reader(rows, tokenizer, "pairs")(PAIR).wholes[:1]
+    assert read(made[0]).wholes == reader_of(rows, tokenizer, "pairs")(PAIR).wholes[:1]
 
 
 def test_a_formatting_func_makes_the_rows(tokenizer):
@@ -196,5 +202,5 @@ def test_a_formatting_func_makes_the_rows(tokenizer):
     def made(row):
         return {"prompt": row["q"], "chosen": row["good"], "rejected": row["bad"]}
 
-    read = preference_reader(rows, tokenizer, "pairs", formatting_func=made)
-    assert read(rows[0]) == preference_reader([PAIR], tokenizer, "pairs")(PAIR)
+    read = reader_of(rows, tokenizer, "pairs", formatting_func=made)
+    assert read(rows[0]) == reader_of([PAIR], tokenizer, "pairs")(PAIR)

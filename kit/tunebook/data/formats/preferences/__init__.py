@@ -6,6 +6,6 @@ is refused with a sentence. Strings are plain text, whose answers end in the end
 chat template. The prompt of a pair may be implied: what both of its sides begin with.
 """
 
-from .read import PREFERENCES, Comparing, preference_reader
+from .read import PREFERENCES, Comparing, preference_reader, told_kind
 
-__all__ = ["PREFERENCES", "Comparing", "preference_reader"]
+__all__ = ["PREFERENCES", "Comparing", "preference_reader", "told_kind"]

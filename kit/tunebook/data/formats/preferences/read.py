@@ -1,4 +1,4 @@
-"""Rows -> answers: the function that reads one row of preferences, made for a whole set."""
+"""Rows -> answers: whether a set is one of preferences, and the function that reads one of its rows."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,7 +44,6 @@ PREFERENCES: dict[Comparing, Preferences] = {
 
 
 def preference_reader(
-    rows: Iterable[Row],
     tokenizer: TokenizerWrapper,
     kind: Comparing,
     *,
@@ -52,12 +51,11 @@ def preference_reader(
     reads_images: bool = False,
     thinking: bool | None = None,
 ) -> Callable[[Row], Answers]:
-    """The function that reads one of `rows`, each by itself and in any order; it raises BadRow for one it cannot use.
+    """The function that reads one row, each by itself and in any order; it raises BadRow for one it cannot use.
 
-    Raises ValueError where half of them have not the columns of `kind`, saying what they look like.
+    That most of a set are of this `kind` is for `told_kind` to say.
     """
     form = PREFERENCES[kind]
-    _check_columns((formatted(row, formatting_func) for row in rows), kind)
     template = template_of(tokenizer, thinking)
     reading = Reading(tokenizer=tokenizer, template=template, reads_images=reads_images)
     read = {*form.columns, *form.optional}
@@ -73,17 +71,24 @@ def preference_reader(
     return read_row
 
 
-def _check_columns(rows: Iterable[Row], kind: Comparing) -> None:
-    """Raise ValueError where most of `rows` are of another kind; single rows are for their reader to refuse."""
+def told_kind(rows: Iterable[Row], kind: Comparing, formatting_func: FormattingFunc | None = None) -> Comparing:
+    """`kind`, where most of `rows`, a whole source, are of it; single rows are for their reader to refuse.
+
+    Raises ValueError where half of them have not its columns, saying what they look like.
+    """
     counts: Counter[str] = Counter()
     columns: set[str] = set()
     total = 0
-    for row in rows:
+    for given in rows:
+        try:
+            row = formatted(given, formatting_func)
+        except BadRow:
+            continue  # it says nothing; it is met again, and counted, when it is read
         total += 1
         columns.update(name for name, value in row.items() if value is not None)
         counts.update(name for name, form in PREFERENCES.items() if all(row.get(it) is not None for it in form.columns))
     if not total or 2 * counts[kind] > total:
-        return
+        return kind
     form = PREFERENCES[kind]
     wanted = " and ".join(map(repr, form.columns))
     raise ValueError(
