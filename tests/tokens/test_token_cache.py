@@ -15,6 +15,7 @@ import pytest
 from tests.makers.tiny import tiny_model_folder
 from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
+from tunebook.data.formats import RefusedRows
 from tunebook.machine.sealed import Damaged
 from tunebook.models.families.base import Family
 from tunebook.tokens import encoding, token_cache
@@ -218,3 +219,11 @@ def test_all_code_that_runs_while_rows_are_encoded_is_in_the_key(kind, loaded, r
     keyed = {str(file.relative_to(kit)) for wing in token_cache._CODE for file in (kit / wing).rglob("*.py")}
     assert len(ours & keyed) > 10
     assert not [name for name in ours - keyed if not name.startswith(NOT_SHAPING)]
+
+
+def test_rows_that_were_kept_without_the_bad_ones_are_not_taken_where_those_are_refused(loaded, rows, cache):
+    bad = [*rows, {"messages": [{"role": "user", "content": "Why?"}]}]
+    kept = encode_rows(bad, loaded, max_seq_length=64, skip_bad_rows=True)
+    assert len(kept.rows) == len(rows)
+    with pytest.raises(RefusedRows, match=f"1 of {len(bad)} rows"):
+        encoded(bad, loaded)

@@ -149,6 +149,8 @@ def _cache_of(opened: Opened, kind: RowKind, loaded: Loaded, account: Account) -
     """Where these rows are kept, or are to be; None, and counted in `account`, where they cannot be known again."""
     options, places = opened.options.as_plain, opened.places
     settings = [*options, account.max_seq_length, None if places is None else list(places)]
+    if opened.options.skip_bad_rows:  # what is kept has fewer rows then, where the other is refused
+        settings.append("skip_bad_rows")
     try:
         return cached_folder(key_of(_with_images(opened, kind), loaded, settings))
     except BadRow:  # formatting_func fails on a row; it is named when the rows are read
