@@ -223,17 +223,27 @@ class _TrackioRun:
 def _tell(run: _TrackerRun, event: Event) -> None:
     match event:
         case StepEvent() | EvalEvent():
-            run.log({name: getattr(event, field) for name, field in METRICS[type(event)].items()}, event.step)
+            run.log(_numbers(event), event.step)
         case Notice():
             run.note("notice", event.text, event.step)
         case CheckpointSaved():
             run.note("checkpoint", event.path, event.step)
 
 
+def _numbers(event: StepEvent | EvalEvent) -> dict[str, float]:
+    """Those of METRICS, and what an objective reports beside its loss: "train/rewards/margins", as TRL calls it."""
+    numbers = {name: getattr(event, field) for name, field in METRICS[type(event)].items()}
+    if event.metrics:
+        numbers.pop("eval/perplexity", None)  # its loss is no mean of nats
+        place = "train" if isinstance(event, StepEvent) else "eval"
+        numbers |= {f"{place}/{name}": value for name, value in event.metrics.items()}
+    return numbers
+
+
 def _facts(started: RunStarted, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A run's settings and counts side by side, as trackers compare runs by; `more` has the last word."""
     counts = asdict(started)
-    settings = counts.pop("config")
+    settings = counts.pop("config") | counts.pop("objective")
     counts["resumed_after_step"] = counts.pop("step")
     for of_this_machine in ("folder", "discards"):  # its place on a disk, and what the page has a button for
         del counts[of_this_machine]

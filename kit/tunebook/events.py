@@ -79,6 +79,7 @@ class RunStarted:
     discards: bool = True  # whether a discard can put the weights back; False: no copy of them fits
     folder: str | None = None  # what it keeps on the disk, its path as it is typed here; None: nothing is kept
     config: dict[str, Any] = field(default_factory=dict)  # the TrainingConfig, as plain values
+    objective: dict[str, Any] = field(default_factory=dict)  # its name and settings; of the next token nothing
 
 
 @dataclass(frozen=True, kw_only=True)

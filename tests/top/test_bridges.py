@@ -84,6 +84,8 @@ FACTS = {
     "awaited": False,
     "loss_unit": "nats per trained token",
     "memory_limit_gb": None,
+    "discards": True,
+    "folder": None,
 }
 WITH_CONFIG = "'p', config={'team': 'red', 'seed': 8}, name='mine'"
 # As `runs.rewind` leaves a log, and the resumed run writes on: the steps before come first, the start after them.
@@ -230,6 +232,16 @@ def test_a_trainer_fills_tensorboard_while_it_trains_and_a_resumed_run_goes_on_a
     (replayed,) = replay_tensorboard(tmp_path / "replayed", *runs.read_events(result.run_folder))
     assert replayed.numbers["train/loss"] == losses
     assert replayed.numbers["eval/loss"] == [(event.step, float(np.float32(event.loss))) for event in result.evals]
+
+
+def test_what_became_of_the_answers_is_told_by_trls_names_and_no_perplexity_of_a_loss_that_is_no_nats(tmp_path):
+    metrics = {"rewards/margins": 0.5, "rewards/accuracies": 0.75}
+    events = STARTED, replace(EVAL_0, metrics=metrics), replace(STEP_1, metrics=metrics), replace(ENDED, step=1)
+    (run,) = replay_tensorboard(tmp_path, *events)
+    assert run.numbers["train/rewards/margins"] == [(1, 0.5)]
+    assert run.numbers["eval/rewards/accuracies"] == [(0, 0.75)]
+    assert run.numbers["eval/loss"] == [(0, 3.0)]
+    assert "eval/perplexity" not in run.numbers
 
 
 def test_no_tracker_is_imported_before_it_is_asked_for():

@@ -36,6 +36,7 @@ def run_started(plan: RunPlan, step: int, *, awaited: bool, folder: Path | None,
         discards=discards,
         folder=None if folder is None else as_typed(folder, plan.config.output_dir),
         config=plan.config.as_plain(),
+        objective={} if plan.objective.rows == "texts" else plan.objective.identity(),
     )
 
 

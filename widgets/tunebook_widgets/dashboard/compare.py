@@ -155,6 +155,7 @@ def _facts(run: Progress, *, of_the_place: bool = False) -> dict[str, Any]:
         "training rows": run.started.train_rows,
         "held-out rows": run.started.eval_rows,
         **run.started.config,
+        **run.started.objective,
     }
     return {name: value for name, value in facts.items() if of_the_place or name not in _OF_THE_PLACE}
 
