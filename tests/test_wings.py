@@ -33,7 +33,7 @@ TABLE = """
     fast        : machine models
     samples     : models
     tokens      : machine data models
-    objectives  : data models fast
+    objectives  : settings data models fast
     train       : machine data runs models fast tokens objectives
     memory      : machine data models fast tokens objectives train
     export      : machine model_files data gguf runs models tokens train

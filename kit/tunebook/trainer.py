@@ -25,7 +25,7 @@ from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import Estimate, asked_checkpointing, estimate, settled, start_fits
 from .models.loaded import Loaded
 from .models.tensors import flat
-from .objectives.base import Objective, check_rows
+from .objectives.base import Objective, check_rows, check_settings
 from .objectives.next_token import NextToken
 from .objectives.reference import Reference
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
@@ -106,13 +106,14 @@ class Trainer:
 
     def prepare(self, datasets: Datasets) -> None:
         """Read the rows of `datasets` in place of those before; the next run trains on them."""
+        check_settings(self.objective, self.config)
         self.datasets = datasets
         self.data = prepare(datasets, self.loaded, self.config, self.max_seq_length)
         self.data.notices.extend(gguf_notice(self.loaded))
         self.train_rows = self.data.feed.known  # of a stream the first
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
         self.total_steps = total_steps(len(self.train_rows), self.config)
-        check_rows(self.objective, self.train_rows, self.config)
+        check_rows(self.objective, self.train_rows)
         check_evaluation(self.config, self.eval_rows)
 
     def subscribe(self, listener: Listener, *, shows_progress: bool = False) -> None:
@@ -197,7 +198,7 @@ class Trainer:
 
     def memory(self) -> Estimate:
         """What training on these rows takes, part by part; see `memory.estimate`."""
-        return estimate(self._model, self.config, rows=self.train_rows)
+        return estimate(self._model, self.config, rows=self.train_rows, objective=self.objective)
 
     def _start(self, resume_from: ResumeFrom, held: ExitStack) -> tuple[Run, Audience]:
         """A new or resumed run, whose folder is this run's alone until `held` is left, and those to tell of it."""
@@ -214,10 +215,13 @@ class Trainer:
         found = find_checkpoint(place, hold, partial(self._differences, asked)) if place else None
         before = found[1].identity if found else {}
         checkpointing = before.get("gradient_checkpointing")
-        config, notices = settled(self._model, self.config, self.train_rows, before=checkpointing)
+        config, notices = settled(
+            self._model, self.config, self.train_rows, objective=self.objective, before=checkpointing
+        )
         if config.compile == "auto":
             config = replace(config, compile=before.get("compile", "auto"))
-        plan = replace(asked, config=config, start_fits=start_fits(self._model, config, self.train_rows))
+        fits = start_fits(self._model, config, self.train_rows, self.objective)
+        plan = replace(asked, config=config, start_fits=fits)
         run = Run(plan, notices=[*self.data.notices, *notices])
         earlier: list[Event] = []
         if found:

@@ -20,7 +20,7 @@ from tunebook.models.families.text import TextFamily
 from tunebook.models.loaded import Loaded
 from tunebook.models.norms import keep_norms_in_float32
 from tunebook.models.tensors import flat
-from tunebook.objectives import DPO, ORPO
+from tunebook.objectives import DPO, KTO, ORPO
 from tunebook.objectives.base import Objective
 from tunebook.objectives.next_token import NextToken
 from tunebook.objectives.reference import Reference
@@ -108,13 +108,13 @@ def pairs_of(tokens: int, count: int, answer: int) -> list[Encoded]:
 def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objective: Objective | None = None) -> int:
     """Bytes at the peak of an optimizer step, the weights among them."""
     objective = objective or NextToken()
-    reference = Reference(model.loaded.module, objective)
-    reference.settle()
     module = model.loaded.module
+    reference = Reference(module, objective)
     gc.collect()
     mx.synchronize()
     mx.clear_cache()
     elsewhere = mx.get_active_memory() - sum(value.nbytes for value in flat(module.parameters()).values())
+    reference.settle()
     stepper = Stepper(
         model.loaded, config, rows, total_steps=9, max_seq_length=2048, objective=objective, reference=reference
     )
@@ -153,15 +153,17 @@ def test_the_estimate_is_within_a_fifth_of_the_measured_peak(name):
 
 
 @pytest.mark.parametrize("objective", [DPO(), ORPO()], ids=lambda objective: type(objective).__name__)
-@pytest.mark.parametrize("name", ["lora", "a large vocabulary", "lora, recomputed"])
+@pytest.mark.parametrize("name", ["lora", "a large vocabulary", "lora, recomputed", "everything, adamw"])
 @pytest.mark.cpu("a GPU's forms are measured in the CPU build's stand-ins for its kernels, which hold other arrays")
 def test_the_estimate_for_pairs_is_within_a_fifth_too_and_a_pair_takes_little_more_than_its_two_rows(name, objective):
     settings, kind, changes, _ = CONFIGURATIONS[name]
     model, config = Model(settings, **kind), TrainingConfig(**{**ONE, **changes, "per_device_train_batch_size": 1})
     pairs = pairs_of(161, 1, 80)
-    estimate = memory.estimate(model, config, rows=pairs)
+    estimate = memory.estimate(model, config, rows=pairs, objective=objective)
     found = measured(model, config, pairs, objective)
     assert estimate.total == pytest.approx(found, rel=0.2), estimate
+    assert estimate.reference == (estimate.trained if name == "everything, adamw" and objective == DPO() else 0)
+    found -= estimate.reference
     two_rows = replace(config, per_device_train_batch_size=2)
     assert found <= 1.1 * measured(model, two_rows, [*pairs[0].sequences])
 
@@ -183,6 +185,20 @@ def test_a_remedy_saves_what_it_says(small):
         plain - one_row, rel=0.35
     )
     assert estimate.remedies == sorted(estimate.remedies, key=lambda remedy: -remedy.saves)
+
+
+def test_smaller_batches_are_advised_by_pairs_and_only_where_the_update_stays_what_it_is(small):
+    config, pairs = TrainingConfig(**{**ONE, "per_device_train_batch_size": 3}), pairs_of(161, 3, 80)
+    judged = [replace(row, label=True) for row in rows_of(257, 3, 200)]
+
+    def advised(rows, objective, **changes):
+        found = memory.estimate(small, replace(config, **changes), rows=rows, objective=objective).remedies
+        return [remedy.advice for remedy in found if "batch_size" in remedy.advice]
+
+    assert advised(pairs, DPO()) == ["set per_device_train_batch_size=1 and gradient_accumulation_steps=3"]
+    assert advised(pairs, DPO(), per_device_train_batch_size=1) == []
+    assert advised(pairs, DPO(loss_type="aot")) == advised(judged, KTO()) == []
+    assert advised(judged, KTO(loss_type="apo_zero_unpaired")) == advised(pairs, DPO())
 
 
 def test_the_model_is_as_it_was_after_an_estimate(small):

@@ -85,6 +85,25 @@ def test_an_objective_is_known_by_values_for_json(objective):
     assert replace(objective, beta=0.77).identity() != objective.identity()
 
 
+def test_settings_are_taken_by_their_types_as_those_of_a_run_are():
+    objective = CPO(beta=np.float32(0.5), simpo_gamma=np.int64(1), disable_dropout=np.False_)
+    assert objective == CPO(beta=0.5, simpo_gamma=1, disable_dropout=False)
+    weighed = DPO(loss_type=["sigmoid", "sft"], loss_weights=np.array([1.0, 0.25], np.float32))
+    assert json.loads(json.dumps(weighed.identity()))["loss_weights"] == [1.0, 0.25]
+    for wrong in (
+        lambda: DPO(loss_weights=[float("nan")]),
+        lambda: DPO(loss_weights=["1"]),
+        lambda: CPO(simpo_gamma="0.5"),
+        lambda: CPO(cpo_alpha=float("inf")),
+        lambda: AlphaPO(alpha=None),
+        lambda: KTO(disable_dropout="no"),
+    ):
+        with pytest.raises(ValueError, match="it must be"):
+            wrong()
+    with pytest.raises(TypeError, match="did you mean beta"):
+        DPO(betta=1.0)
+
+
 def test_losses_that_look_at_several_pairs_at_once_say_so():
     assert "aot sorts" in DPO(loss_type=["sigmoid", "aot"]).couples_rows
     assert "KL" in KTO().couples_rows

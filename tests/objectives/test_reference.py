@@ -72,6 +72,16 @@ def test_the_reference_is_the_model_as_it_was_and_the_model_is_left_as_it_is(mod
     assert set(batch) | {"reference_logps"} == set(found)
 
 
+def test_a_model_that_is_frozen_after_its_run_is_left_as_it_is_too(tuned, rows):
+    batch, reference = without_known(tuned, rows), reference_of(tuned)
+    changed(tuned.module)
+    now = flat(tuned.module.parameters())
+    tuned.module.freeze()
+    known(tuned, DPO(), reference, batch)
+    left = flat(tuned.module.parameters())
+    assert all(value is left[name] for name, value in now.items())
+
+
 def test_a_reference_that_is_opened_again_is_the_same(tuned, rows):
     batch, first = without_known(tuned, rows), reference_of(tuned)
     expected = known(tuned, DPO(), first, batch)["reference_logps"]

@@ -17,7 +17,9 @@ from ..models.adapters import is_adapter
 from ..models.layers import trained_outside
 from ..models.loaded import Loaded
 from ..models.tensors import flat
+from ..objectives.base import Objective
 from ..objectives.next_token import rows_at_once
+from ..objectives.reference import is_its_own_reference
 from ..train.optim import make_optimizer
 from .costs import LayerCost, LossCost
 from .probes import a_state, image_cost, layer_costs, loss_cost
@@ -52,6 +54,7 @@ class Estimate:
 
     weights: int  # parameters that are not trained
     trained: int  # parameters that are: adapters, modules trained whole
+    reference: int  # what they were when the run began, for an objective that asks for it
     optimizer: int  # its moments, and what rounding took from half-precision parameters
     gradients: int  # those of a step, and the sum over its micro-batches
     activations: int  # kept by all layers from the forward to the backward pass
@@ -84,6 +87,8 @@ class Estimate:
     def at_peak(self) -> dict[str, int]:
         """The parts there are at that moment, in bytes; together they are `total`."""
         held = {"weights": self.weights, "trained parameters": self.trained, "optimizer state": self.optimizer}
+        if self.reference:
+            held["reference"] = self.reference
         return held | self._moments[self.peak]
 
     @property
@@ -109,6 +114,7 @@ class Estimate:
         return {
             "weights": self.weights,
             "trained parameters": self.trained,
+            "reference": self.reference,
             "optimizer state": self.optimizer,
             "gradients": self.gradients,
             "activations": self.activations,
@@ -138,6 +144,7 @@ class Facts:
     frozen: int  # bytes
     quantized: dict[int, int]  # bits -> bytes of the frozen parameters, were they quantized so
     trained: int  # bytes
+    reference: int  # bytes
     adapters: int  # of them, in adapters
     optimizer: int  # bytes
     gradients: int  # bytes
@@ -155,7 +162,9 @@ class Facts:
     device: int  # bytes
 
 
-def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded | None = None) -> Facts:
+def facts_of(
+    loaded: Loaded, config: TrainingConfig, longest: int, objective: Objective, seen: Encoded | None = None
+) -> Facts:
     """Count and measure; rows of at most `longest` tokens are made up for it. `seen` is the row with most images."""
     module, family = loaded.module, loaded.family
     trained = flat(module.trainable_parameters())
@@ -173,6 +182,7 @@ def facts_of(loaded: Loaded, config: TrainingConfig, longest: int, seen: Encoded
         frozen=everything - own,
         quantized={bits: _quantized(module, bits) for bits in (8, 4)},
         trained=own,
+        reference=own if objective.needs_reference and not is_its_own_reference(module) else 0,
         adapters=_bytes({name: value for name, value in trained.items() if is_adapter(name)}),
         # Made and not evaluated: only shapes and types are looked at.
         optimizer=_bytes(flat(optimizer.state)),
@@ -211,6 +221,7 @@ def put_together(facts: Facts, batch: BatchShape, *, checkpointing: bool) -> Est
     return Estimate(
         weights=facts.frozen,
         trained=facts.trained,
+        reference=facts.reference,
         optimizer=facts.optimizer,
         gradients=facts.gradients,
         activations=activations,

@@ -21,6 +21,8 @@ from ..models.adapters import adapter_paths
 from ..models.layers import layers_of
 from ..models.loaded import Loaded
 from ..models.tensors import flat
+from ..objectives.base import Objective
+from ..objectives.next_token import NextToken
 from ..tokens.batch_order import padded_width, steps_per_epoch, windows
 from ..tokens.stored_rows import lengths_of
 from ..train.kept.snapshots import trains_little
@@ -44,28 +46,31 @@ def estimate(
     *,
     rows: Sequence[Encoded] | None = None,
     longest: int | None = None,
+    objective: Objective | None = None,
 ) -> Estimate:
     """What training `model` takes, with the parameters that are trainable now.
 
     The batch is the largest that the encoded `rows` give, or rows of `longest` tokens (None: max_seq_length), all of
-    them supervised and without images. Where gradient checkpointing is left to us, it is on where the run would not fit
-    without. Raises ValueError when nothing is trainable.
+    them supervised and without images. With an `objective` over pairs each row is two, and the copy that its reference
+    needs is counted. Where gradient checkpointing is left to us, it is on where the run would not fit without. Raises
+    ValueError when nothing is trainable.
     """
-    config, loaded = config or TrainingConfig(), model.loaded
+    config, loaded, objective = config or TrainingConfig(), model.loaded, objective or NextToken()
     if not flat(loaded.module.trainable_parameters()):
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
     gc.collect()  # what is left of another run would be given back in the middle of a measurement, and be taken off it
     cap = loaded.family.tables.longest(config.max_seq_length or loaded.max_seq_length)
-    batch = _largest(rows, config, cap) if rows else _of(longest or cap, config, cap)
+    sides = 2 if objective.rows == "pairs" or (rows and rows[0].second) else 1
+    batch = _largest(rows, config, cap, objective) if rows else _of(longest or cap, config, cap, sides)
     seen = None
     if rows and loaded.family.placeholder is not None:
         seen = max(rows, key=lambda row: (len(row.images), row.images_end))
-    facts = facts_of(loaded, config, batch.tokens, seen)
+    facts = facts_of(loaded, config, batch.tokens, objective, seen)
     switch = asked_checkpointing(model, config)
     found = put_together(facts, batch, checkpointing=switch is True)
     if switch == "auto" and not found.fits:
         found = put_together(facts, batch, checkpointing=True)
-    return replace(found, remedies=_remedies(found, facts, config, _rank(loaded.module)))
+    return replace(found, remedies=_remedies(found, facts, config, objective, sides, _rank(loaded.module)))
 
 
 def asked_checkpointing(model: HoldsLoaded, config: TrainingConfig) -> bool | Literal["auto"]:
@@ -75,20 +80,25 @@ def asked_checkpointing(model: HoldsLoaded, config: TrainingConfig) -> bool | Li
 
 
 def settled(
-    model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encoded], *, before: bool | None = None
+    model: HoldsLoaded,
+    config: TrainingConfig,
+    rows: Sequence[Encoded],
+    *,
+    objective: Objective | None = None,
+    before: bool | None = None,
 ) -> tuple[TrainingConfig, list[str]]:
     """`config` with gradient checkpointing on or off, and a sentence where memory is short.
 
     Where it was left to us, a run that is resumed does as it did `before`, whatever there is of memory now.
     """
-    switch = asked_checkpointing(model, config)
+    switch, objective = asked_checkpointing(model, config), objective or NextToken()
     chooses = switch == "auto"
     if chooses and before is not None:
         return replace(config, gradient_checkpointing=before), []
     config = replace(config, gradient_checkpointing=switch)
-    if _surely_fits(model.loaded, config, rows):
+    if _surely_fits(model.loaded, config, rows, objective):
         return replace(config, gradient_checkpointing=False) if chooses else config, []
-    need = estimate(model, config, rows=rows)
+    need = estimate(model, config, rows=rows, objective=objective)
     config = replace(config, gradient_checkpointing=need.gradient_checkpointing)
     if not need.fits:
         advice = "; or ".join(map(str, need.remedies[:3]))
@@ -97,7 +107,7 @@ def settled(
             f"{', '.join(need.largest(3))}. To need less: {advice or 'take a smaller model'}."
         ]
     if chooses and need.gradient_checkpointing:
-        without = estimate(model, replace(config, gradient_checkpointing=False), rows=rows)
+        without = estimate(model, replace(config, gradient_checkpointing=False), rows=rows, objective=objective)
         return config, [
             f"Gradient checkpointing is on: without it this run may need {readable(without.total)} of the "
             f"{readable(need.device)} there are, with it {readable(need.total)}."
@@ -105,18 +115,20 @@ def settled(
     return config, []
 
 
-def start_fits(model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encoded]) -> bool:
+def start_fits(model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encoded], objective: Objective) -> bool:
     """Whether a copy of the trained weights, to discard the run with, fits beside the run that `config` settles."""
     if trains_little(model.loaded.module):
         return True
     copy = sum(array.nbytes for array in flat(model.loaded.module.trainable_parameters()).values())
-    if _surely_fits(model.loaded, config, rows, beside=copy):
+    if _surely_fits(model.loaded, config, rows, objective, beside=copy):
         return True
-    need = estimate(model, config, rows=rows)
+    need = estimate(model, config, rows=rows, objective=objective)
     return need.total + copy <= need.device
 
 
-def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded], *, beside: int = 0) -> bool:
+def _surely_fits(
+    loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded], objective: Objective, *, beside: int = 0
+) -> bool:
     """Whether a bound far above any estimate is within what there is, so that a small run need not be measured.
 
     `beside` are bytes that are to be there as well.
@@ -125,7 +137,7 @@ def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded]
     keeps one or two); and for each layer and token 12 scores per token and head of 16 numbers, or states of that size.
     """
     cap = loaded.family.tables.longest(config.max_seq_length or loaded.max_seq_length)
-    batch = _largest(rows, config, cap)
+    batch = _largest(rows, config, cap, objective)
     parameters = flat(loaded.module.parameters()).values()
     depth, width = len(layers_of(loaded.module)), max(min(value.shape, default=0) for value in parameters)
     sides = sum(value.size // value.shape[-1] + value.size // value.shape[-2] for value in parameters if value.ndim > 1)
@@ -134,13 +146,19 @@ def _surely_fits(loaded: Loaded, config: TrainingConfig, rows: Sequence[Encoded]
     return bound <= runtime.training_limit_gb() * 1e9
 
 
-def _remedies(now: Estimate, facts: Facts, config: TrainingConfig, rank: int | None) -> list[Remedy]:
-    """Changes, each made alone, that save something worth saying; the one that saves most first."""
+def _remedies(
+    now: Estimate, facts: Facts, config: TrainingConfig, objective: Objective, sides: int, rank: int | None
+) -> list[Remedy]:
+    """Changes, each made alone, that save something worth saying; the one that saves most first.
+
+    A row of the data has `sides` in the batch. Smaller batches are no remedy where the update would be another.
+    """
     batch, on = now.batch, now.gradient_checkpointing
     changed = {} if on else {"set gradient_checkpointing=True": put_together(facts, batch, checkpointing=True)}
-    if batch.rows > 1:
-        steps = config.gradient_accumulation_steps * batch.rows
-        one = replace(batch, rows=1, supervised=-(-batch.supervised // batch.rows))
+    rows = batch.rows // sides
+    if rows > 1 and objective.couples_rows is None:
+        steps = config.gradient_accumulation_steps * rows
+        one = replace(batch, rows=sides, supervised=-(-batch.supervised // rows))
         advice = f"set per_device_train_batch_size=1 and gradient_accumulation_steps={steps}"
         changed[advice] = put_together(facts, one, checkpointing=on)
     if batch.tokens >= 2 * FEWEST_TOKENS:
@@ -151,7 +169,7 @@ def _remedies(now: Estimate, facts: Facts, config: TrainingConfig, rank: int | N
         changed[f"load the model with load_in_{bits}bit=True"] = put_together(smaller, batch, checkpointing=on)
     if rank is not None and rank > LOWEST_RANK:
         share = 1 - facts.adapters / facts.trained * (1 - LOWEST_RANK / rank)
-        names = ("trained", "optimizer", "gradients", "update")
+        names = ("trained", "reference", "optimizer", "gradients", "update")
         smaller = replace(facts, **{name: round(share * size) for name, size in vars(facts).items() if name in names})
         changed[f"make the adapters with r={LOWEST_RANK}"] = put_together(smaller, batch, checkpointing=on)
     remedies = [Remedy(advice=advice, saves=now.total - other.total) for advice, other in changed.items()]
@@ -160,7 +178,7 @@ def _remedies(now: Estimate, facts: Facts, config: TrainingConfig, rank: int | N
     )
 
 
-def _largest(rows: Sequence[Encoded], config: TrainingConfig, cap: int) -> BatchShape:
+def _largest(rows: Sequence[Encoded], config: TrainingConfig, cap: int, objective: Objective) -> BatchShape:
     """The batch of the first epoch with most tokens, taken to have as many supervised ones as any has."""
     lengths = lengths_of(rows)
     epoch = islice(windows(lengths, config), steps_per_epoch(len(rows), config))
@@ -171,12 +189,12 @@ def _largest(rows: Sequence[Encoded], config: TrainingConfig, cap: int) -> Batch
     return BatchShape(
         rows=sum(len(rows[row].sequences) for row in batches[largest]),
         tokens=widths[largest] - 1,
-        supervised=max(sum(rows[row].supervised_tokens for row in batch) for batch in batches),
+        supervised=max(sum(objective.predictions(rows[row]) for row in batch) for batch in batches),
     )
 
 
-def _of(longest: int, config: TrainingConfig, cap: int) -> BatchShape:
-    rows, tokens = config.per_device_train_batch_size, padded_width(longest, cap) - 1
+def _of(longest: int, config: TrainingConfig, cap: int, sides: int) -> BatchShape:
+    rows, tokens = sides * config.per_device_train_batch_size, padded_width(longest, cap) - 1
     return BatchShape(rows=rows, tokens=tokens, supervised=rows * tokens)
 
 

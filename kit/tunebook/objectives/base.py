@@ -55,6 +55,10 @@ class Objective(ABC):
     def positions(self, batch: Batch) -> mx.array:
         """(N,) int32: where in the flattened (B * (T-1)) predictions it asks for one."""
 
+    def predictions(self, row: Encoded) -> int:
+        """How many `positions` has of one row."""
+        return row.supervised_tokens
+
     def known_of_step(self, rows: Sequence[Encoded]) -> Batch:  # noqa: ARG002 - most know nothing of it
         """What each micro-batch of a step is to hold that follows from all its `rows`: a mean's divisor."""
         return {}
@@ -86,14 +90,35 @@ class Objective(ABC):
         return {"objective": type(self).__name__}
 
 
-def check_rows(objective: Objective, rows: Sequence[Encoded], config: TrainingConfig) -> None:
-    """Raise ValueError where `rows`, as they were read, or settings of the run are not for this objective."""
+def check_settings(objective: Objective, config: TrainingConfig) -> None:
+    """Raise ValueError for settings of the run that are not for this objective."""
+    name = type(objective).__name__
+    if objective.rows != "texts" and config.packing:
+        raise ValueError(f"TrainingConfig.packing is on, and {name} needs each answer as a row of its own. Set it off.")
+    sizes = {
+        "per_device_train_batch_size": config.per_device_train_batch_size,
+        "per_device_eval_batch_size": config.per_device_eval_batch_size,
+    }
+    for batch, size in sizes.items():
+        if objective.needs_kl and size == 1:
+            raise ValueError(f"TrainingConfig.{batch} is 1{_no_other_prompts(name)}")
+
+
+def check_rows(objective: Objective, rows: Sequence[Encoded]) -> None:
+    """Raise ValueError where `rows`, as they were read, are not for this objective."""
     kinds = ("pairs" if row.second else "texts" if row.label is None else "labelled" for row in rows)
     name = type(objective).__name__
     if others := {*kinds} - {objective.rows}:
         raise ValueError(f"{name} trains on {WORDS[objective.rows]}, and these rows are {WORDS[min(others)]}.")
-    if objective.rows != "texts" and config.packing:
-        raise ValueError(f"TrainingConfig.packing is on, and {name} needs each answer as a row of its own. Set it off.")
+    if objective.needs_kl and len(rows) == 1:
+        raise ValueError(f"There is 1 row{_no_other_prompts(name)}")
+
+
+def _no_other_prompts(name: str) -> str:
+    return (
+        f", and {name} takes its KL of the answers to other prompts of a batch, which then has none. Take 2 or more, "
+        f"or {name}(loss_type='apo_zero_unpaired'), which asks for no KL."
+    )
 
 
 def added(sums: Sums, more: Sums) -> Sums:

@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..data.encoded import Batch, Encoded
+from ..settings.taken import record
 from .answers import OverAnswers, answer_mask, not_among, not_positive, outside, raise_all
 from .base import RowsKind, Summed
 from .next_token import supervised_positions
@@ -22,6 +23,7 @@ CPOLoss = Literal["sigmoid", "hinge", "ipo", "simpo", "alphapo"]
 
 
 @final
+@record
 @dataclass(frozen=True, kw_only=True)
 class CPO(OverAnswers):
     """Prefer the chosen answer by its likelihood alone, and imitate it by `cpo_alpha`."""

@@ -10,6 +10,7 @@ from typing import ClassVar, cast, final, get_args
 import mlx.core as mx
 
 from ..data.encoded import Batch, Encoded
+from ..settings.taken import record
 from .answers import (
     OverAnswers,
     answer_mask,
@@ -27,6 +28,7 @@ from .token_logps import TokenLogps
 
 
 @final
+@record
 @dataclass(frozen=True, kw_only=True)
 class DPO(OverAnswers):
     """Prefer the chosen answer over the rejected, measured against the model as it was."""

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from ..data.encoded import Batch
 from ..models.tensors import number
+from ..settings.taken import record
 from .answers import (
     OverAnswers,
     answer_mask,
@@ -26,6 +27,7 @@ KTOLoss = Literal["kto", "apo_zero_unpaired"]
 
 
 @final
+@record
 @dataclass(frozen=True, kw_only=True)
 class KTO(OverAnswers):
     """Make desirable answers likelier than the reference has them, by more than answers are, and others less."""

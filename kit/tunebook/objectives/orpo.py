@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..data.encoded import Batch, Encoded
+from ..settings.taken import record
 from .answers import OverAnswers, answer_mask, not_positive, raise_all, summed_and_counted
 from .base import RowsKind, Summed
 from .pairs import answer_tokens, halves, rewards_and_logps, tokens_of_step, tokens_per_pair
@@ -20,6 +21,7 @@ from .token_logps import TokenLogps
 
 
 @final
+@record
 @dataclass(frozen=True, kw_only=True)
 class ORPO(OverAnswers):
     """The nats of the chosen rows, prompts among them as in TRL, and the log odds ratio of both answers."""
@@ -38,6 +40,11 @@ class ORPO(OverAnswers):
         pairs, width = asked.shape[0] // 2, asked.shape[1]
         asked[:pairs] = np.arange(1, width + 1) < np.array(batch["lengths"])[:pairs, None]
         return mx.array(np.flatnonzero(asked).astype(np.int32))
+
+    def predictions(self, row: Encoded) -> int:
+        """As `positions` has them."""
+        chosen, rejected = row.sequences
+        return len(chosen.tokens) - 1 + rejected.supervised_tokens
 
     def known_of_step(self, rows: Sequence[Encoded]) -> Batch:
         """Of the nats, which are a mean over tokens, how many a pair has."""

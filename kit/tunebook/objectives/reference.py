@@ -38,7 +38,7 @@ class Reference:
         """Have it be what the module is now, unless it is settled already."""
         if self._is_settled:
             return
-        if why_no_base(self._module) is not None or not _adapters_add_nothing(self._module):
+        if not is_its_own_reference(self._module):
             # Arithmetic, for an array of its own: the optimizer may write into what it holds alone.
             self.kept = {name: value + 0.0 for name, value in flat(self._module.trainable_parameters()).items()}
             mx.eval(self.kept)
@@ -58,7 +58,8 @@ class Reference:
                 with without_adapters(module):
                     yield
                 return
-            own = flat(module.trainable_parameters())
+            held = flat(module.parameters())  # whether they are trained still or not
+            own = {name: held[name] for name in self.kept}
             module.update(tree_unflatten(list(self.kept.items())))
             try:
                 yield
@@ -116,6 +117,11 @@ def _row_logps(objective: Objective, batch: Batch, family: Family, module: nn.Mo
     rows = objective.row_logps(logps(module, batch, objective.positions(batch)).logps, batch)
     mx.eval(rows)
     return rows
+
+
+def is_its_own_reference(module: nn.Module) -> bool:
+    """Whether the module is what it is now with its adapters off too, so that nothing of it has to be kept."""
+    return why_no_base(module) is None and _adapters_add_nothing(module)
 
 
 def _adapters_add_nothing(module: nn.Module) -> bool:

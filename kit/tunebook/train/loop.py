@@ -126,7 +126,7 @@ class Run:
             self.progress.start_clock()
             discards = self._kept.keeps_start
             self._owed.add(run_started(self.plan, self.step, awaited=awaited, folder=self.folder, discards=discards))
-        size = checkpoint_bytes(self._module, self._stepper.optimizer, self._config)
+        size = checkpoint_bytes(self._module, self._stepper.optimizer, self._config, self.reference.kept)
         try:
             with runtime.memory_for_training():
                 yield from self._owed.told()

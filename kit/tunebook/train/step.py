@@ -101,7 +101,7 @@ class Stepper:
             shapes = (
                 set()
                 if self._family.looks_at_tokens
-                else commonest_shapes(self._rows, self._config, self._max_seq_length)
+                else commonest_shapes(self._rows, self._config, self._max_seq_length, self._objective)
             )
         self._pass = OnePass(self._loaded, self._config, forms, shapes, self._objective)
 

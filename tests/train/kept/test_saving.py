@@ -7,8 +7,9 @@ import pytest
 
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import CheckpointSaved, Notice
+from tunebook.objectives import DPO
 from tunebook.train.kept.checkpoint import checkpoint_folders
-from tunebook.train.kept.saving import SaveSchedule, said_of_the_disk
+from tunebook.train.kept.saving import SaveSchedule, checkpoint_bytes, said_of_the_disk
 
 
 class Clock:
@@ -139,6 +140,19 @@ def test_checkpoints_that_are_large_are_told_with_the_room_there_is(tmp_path):
     assert "takes 3.0 GB, up to 3 of them at a time" in said
     [said] = said_of_the_disk(tmp_path, 3_000_000_000, None)
     assert "all of them are kept" in said
+
+
+def test_what_a_checkpoint_takes_is_what_its_files_do_the_reference_among_them(tmp_path, tiny_folder):
+    rows = [{"prompt": "The sky is", "chosen": " blue.", "rejected": f" a fox {n}."} for n in range(4)]
+    model, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=64, full_finetuning=True)
+    args = TrainingConfig(max_steps=1, hold_out=0, output_dir=str(tmp_path))
+    trainer = Trainer(model, train_dataset=rows, args=args, objective=DPO())
+    folder = trainer.train().run_folder
+    (checkpoint,) = checkpoint_folders(folder)
+    files = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
+    run = trainer._run
+    told = checkpoint_bytes(model.module, run._stepper.optimizer, args, run.reference.kept)
+    assert told == pytest.approx(files, rel=0.05)  # the files name their tensors besides
 
 
 @pytest.mark.parametrize("value", ["", 3, True])

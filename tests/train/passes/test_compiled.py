@@ -64,7 +64,7 @@ def test_no_more_shapes_are_compiled_than_the_limit(tiny_folder, rows, monkeypat
     ]
     trainer, _, told = trained(tiny_folder, many, compile=True, per_device_train_batch_size=1, max_steps=7)
     run = trainer._run._stepper._pass.compiled
-    assert len(commonest_shapes(trainer.train_rows, trainer.config, 128)) == len(run.compiled) == 2
+    assert len(commonest_shapes(trainer.train_rows, trainer.config, 128, trainer.objective)) == len(run.compiled) == 2
     assert told[-1].startswith("The pass was compiled for 2 shapes of batches; ")
     assert told[-1].endswith(f" {run.by_themselves} batches had others and were compiled by themselves.")
     assert 0 < run.by_themselves < 7 * 4

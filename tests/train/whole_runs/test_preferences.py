@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EvalEvent, StepEvent
 from tunebook.objectives import CPO, DPO, KTO, ORPO, SimPO
 from tunebook.runs.folder import read_events
+from tunebook.train.passes.compiled import why_not_here
+from tunebook_widgets.dashboard.compare import compare
 from tunebook_widgets.dashboard.freeze import _table_rows
 from tunebook_widgets.dashboard.live import record_of
 from tunebook_widgets.dashboard.progress import Progress
@@ -156,6 +159,12 @@ def test_a_run_of_another_objective_is_not_gone_on_with(folder, tmp_path):
         trainer_of(folder, tmp_path, ORPO()).train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize("objective", [DPO(), KTO()], ids=name_of)
+def test_packing_is_refused_as_such_and_not_as_rows_of_another_kind(folder, objective):
+    with pytest.raises(ValueError, match=r"packing is on, and (DPO|KTO) needs each answer as a row of its own"):
+        trainer_of(folder, None, objective, packing=True)
+
+
 def test_rows_of_another_kind_are_refused_in_a_sentence(folder):
     model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
     FastModel.get_peft_model(model, r=2)
@@ -163,6 +172,29 @@ def test_rows_of_another_kind_are_refused_in_a_sentence(folder):
         with pytest.raises(ValueError) as refused:  # noqa: PT011
             Trainer(model, train_dataset=rows, objective=objective, args=TrainingConfig(hold_out=0.0))
         assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [(JUDGED, {"per_device_train_batch_size": 1}), (JUDGED, {"per_device_eval_batch_size": 1}), (JUDGED[:1], {})],
+    ids=["in training", "in measuring", "one row"],
+)
+def test_an_estimate_of_the_kl_from_a_row_and_itself_is_refused_with_what_asks_for_none(folder, rows, settings):
+    with pytest.raises(ValueError, match=r"is 1.*, and KTO takes its KL of the answers") as refused:
+        trainer_of(folder, None, KTO(), rows, **settings)
+    other = eval(re.search(r"KTO\(.*?\)", str(refused.value))[0])
+    assert len(trainer_of(folder, None, other, rows, **{"max_steps": 2, **settings}).train().steps) == 2
+
+
+@pytest.mark.parametrize("objective", [DPO(), ORPO(), KTO()], ids=name_of)
+def test_the_shapes_of_all_batches_are_known_before_a_compiled_run(folder, objective):
+    if reason := why_not_here():
+        pytest.skip(reason)
+    trainer = trainer_of(folder, None, objective, compile=True)
+    trainer.train()
+    passes = trainer._run._stepper._pass.compiled
+    assert passes.compiled
+    assert passes.by_themselves == 0
 
 
 @pytest.mark.parametrize(
@@ -193,3 +225,12 @@ def test_the_page_says_what_the_loss_is_in_and_what_became_of_the_answers(folder
     (said,) = [value for name, value in _table_rows(run) if name == "Held-out answers"]
     assert f"margin {result.evals[-1].metrics['rewards/margins']:.3g}" in said
     assert ("of pairs preferred" in said) is (objective.rows == "pairs")
+
+
+def test_runs_that_are_compared_show_the_settings_of_their_objectives_that_differ(folder, tmp_path):
+    kinds = (DPO(), DPO(beta=0.5, loss_type="ipo"), ORPO())
+    both = compare([trainer_of(folder, tmp_path, kind, max_steps=1).train().run_folder for kind in kinds])
+    rows = dict(both.rows)
+    assert rows["beta"] == ["0.1", "0.5", "0.1"]
+    assert rows["objective"] == ["DPO", "DPO", "ORPO"]
+    assert "ipo" in rows["loss_type"][1]

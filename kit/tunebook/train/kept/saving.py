@@ -6,10 +6,11 @@ when it is written changes no number of the run.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import final
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from ...config import TrainingConfig
@@ -69,11 +70,14 @@ def make_run_folder(output_dir: str) -> Path:
         ) from error
 
 
-def checkpoint_bytes(module: nn.Module, optimizer: Optimizer, config: TrainingConfig) -> int:
-    """What a checkpoint of a run takes, with the weights of the lowest loss where they are kept too."""
+def checkpoint_bytes(
+    module: nn.Module, optimizer: Optimizer, config: TrainingConfig, reference: Mapping[str, mx.array] | None = None
+) -> int:
+    """What a checkpoint of a run takes, with the weights of the lowest loss and the `reference` where they are kept."""
     weights = sum(array.nbytes for array in flat(module.trainable_parameters()).values())
     state = sum(array.nbytes for array in flat(optimizer.state).values())
-    return (2 if config.load_best_model_at_end else 1) * weights + state
+    of_reference = sum(array.nbytes for array in (reference or {}).values())
+    return (2 if config.load_best_model_at_end else 1) * weights + state + of_reference
 
 
 def said_of_the_disk(folder: Path | None, each_bytes: int, most: int | None) -> list[str]:

@@ -18,13 +18,13 @@ import numpy as np
 from ...config import TrainingConfig
 from ...data.encoded import Batch, Encoded
 from ...machine.gpu_errors import gpu_fault
-from ...objectives.base import Summed
+from ...objectives.base import Objective, Summed
 from ...tokens.batch_order import padded_width, steps_per_epoch, windows
 from ...tokens.stored_rows import lengths_of
 
 MOST_SHAPES = 12
 
-Shape = tuple[int, int, int]  # rows, padded width, padded number of supervised positions
+Shape = tuple[int, int, int]  # rows, padded width, padded number of predictions asked for
 Pass = Callable[..., tuple[Summed, Any]]  # (module, batch, positions, weights) -> ((sum, Sums), gradients)
 Prepared = Callable[[nn.Module, Batch], Batch]  # a family's `prepared`
 
@@ -68,7 +68,9 @@ class CompiledPass:
         return f"The pass was compiled for {len(self.compiled)} shapes of batches{others}."
 
 
-def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int) -> set[Shape]:
+def commonest_shapes(
+    rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int, objective: Objective
+) -> set[Shape]:
     """The shapes most batches of the first epoch have, `MOST_SHAPES` at most."""
     epoch = islice(windows(lengths_of(rows), config), steps_per_epoch(len(rows), config))
     batches = ([rows[number] for number in numbers] for window in epoch for numbers in window)
@@ -76,7 +78,7 @@ def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_le
         (
             sum(len(row.sequences) for row in batch),
             padded_width(max(row.longest for row in batch), max_seq_length),
-            padded_count(sum(row.supervised_tokens for row in batch)),
+            padded_count(sum(objective.predictions(row) for row in batch)),
         )
         for batch in batches
     )
@@ -84,7 +86,7 @@ def commonest_shapes(rows: Sequence[Encoded], config: TrainingConfig, max_seq_le
 
 
 def shape_of(batch: Batch, positions: mx.array) -> Shape:
-    """The shape a batch with these supervised positions is compiled for."""
+    """The shape a batch with predictions at these positions is compiled for."""
     rows, width = batch["tokens"].shape
     return rows, width, padded_count(positions.size)
 
