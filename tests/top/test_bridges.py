@@ -84,8 +84,6 @@ FACTS = {
     "awaited": False,
     "loss_unit": "nats per trained token",
     "memory_limit_gb": None,
-    "discards": True,
-    "folder": None,
 }
 WITH_CONFIG = "'p', config={'team': 'red', 'seed': 8}, name='mine'"
 # As `runs.rewind` leaves a log, and the resumed run writes on: the steps before come first, the start after them.
