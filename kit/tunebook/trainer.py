@@ -114,6 +114,8 @@ class Trainer:
         self.eval_rows = self.data.held_out.rows if self.data.held_out else []
         self.total_steps = total_steps(len(self.train_rows), self.config)
         check_rows(self.objective, self.train_rows)
+        if datasets.held_out is not None:
+            check_rows(self.objective, self.eval_rows)
         check_evaluation(self.config, self.eval_rows)
 
     def subscribe(self, listener: Listener, *, shows_progress: bool = False) -> None:
@@ -184,6 +186,8 @@ class Trainer:
         if rows is None and not self.eval_rows:
             raise ValueError("This trainer has no eval_dataset; pass rows: trainer.evaluate(rows).")
         more = None if rows is None else encode_more(rows, self.datasets, self.loaded, self.config, self.max_seq_length)
+        if more is not None:
+            check_rows(self.objective, more.rows)
         measured = score_now(
             self.loaded.module,
             self.loaded.family,

@@ -14,7 +14,7 @@ from ..data.formats import RefusedRows
 from ..data.opened import Opened, ReadingOptions, open_rows, told_format
 from ..data.pretraining import MultimodalPretrain, check, reach_of_documents
 from ..data.row_kinds import row_kind
-from ..data.sources import Row, Source, held_out_places, stream_rows
+from ..data.sources import Source, held_out_places, stream_rows
 from ..models.families.tables import BeyondTable, most_written
 from ..models.generation import Prompt, as_prompt, opening
 from ..models.loaded import Loaded
@@ -100,7 +100,7 @@ def _prepared(sets: dict[str, Opened], loaded: Loaded, config: TrainingConfig, m
                 "memory; split with hold_out(rows, n)."
             )
         notices += train.notices + held_out.notices
-    elif (split := _split(opened.rows, config)) is not None:
+    elif (split := _split(opened, config)) is not None:
         to_train, to_measure = (opened.at(places) for places in split)
         train = encoded(to_train, "train_dataset")
         held_out = encoded(to_measure, "the rows held out of train_dataset")
@@ -226,13 +226,14 @@ def _on_new_rows(loaded: Loaded) -> list[str]:
     ]
 
 
-def _split(rows: Sequence[Row], config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:
+def _split(opened: Opened, config: TrainingConfig) -> tuple[Sequence[int], Sequence[int]] | None:
     """Places of the rows to train on and of those to hold out; None where that is less than a row, or all there is."""
-    wanted = min(MOST_HELD_OUT, int(config.hold_out * len(rows)))
+    fewest = 2 if opened.options.answers == "labelled" else 1  # a KL of one answer would be its own reward
+    wanted = min(MOST_HELD_OUT, int(config.hold_out * len(opened.rows)))
     if not wanted:
         return None
     try:
-        return held_out_places(rows, wanted, config.seed)
+        return held_out_places(opened.rows, max(fewest, wanted), config.seed)
     except ValueError:  # hardly any two rows are distinct
         return None
 

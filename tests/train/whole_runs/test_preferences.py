@@ -186,6 +186,16 @@ def test_an_estimate_of_the_kl_from_a_row_and_itself_is_refused_with_what_asks_f
     assert len(trainer_of(folder, None, other, rows, **{"max_steps": 2, **settings}).train().steps) == 2
 
 
+def test_a_loss_with_a_kl_is_measured_on_two_rows_at_least(folder):
+    trainer = trainer_of(folder, None, KTO(), hold_out=0.05)
+    assert len(trainer.eval_rows) == 2
+    with pytest.raises(ValueError, match="There is 1 row, and KTO takes its KL"):
+        trainer.evaluate(JUDGED[:1])
+    with pytest.raises(ValueError, match="There is 1 row, and KTO takes its KL"):
+        trainer_of(folder, None, KTO(), held_out=JUDGED[:1])
+    assert trainer.evaluate(JUDGED[:2]).loss == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("objective", [DPO(), ORPO(), KTO()], ids=name_of)
 def test_the_shapes_of_all_batches_are_known_before_a_compiled_run(folder, objective):
     if reason := why_not_here():
