@@ -117,6 +117,18 @@ def test_a_cache_folder_that_cannot_be_used_is_said_and_not_an_error(loaded, row
     assert "could not be kept in the cache folder" in notice
 
 
+def test_what_is_counted_is_counted_once_where_the_disk_is_full_at_the_end(loaded, rows, cache, monkeypatch):
+    long = {"messages": [{"role": "user", "content": "the " * 200}, {"role": "assistant", "content": "dog"}]}
+
+    def full(folder):
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(encoding.stored_rows, "seal", full)
+    made = encoded([*rows, long, long], loaded)
+    assert made.account.left_out == [len(rows), len(rows) + 1]
+    assert any("could not be kept in the cache folder" in notice for notice in made.notices)
+
+
 def test_a_row_that_changes_on_the_disk_while_it_is_in_use_is_never_a_row(loaded, rows, cache):
     made = encoded(rows, loaded)
     truth = as_lists(made)

@@ -180,7 +180,7 @@ def _through_cache(
     """
     with contextlib.suppress(Damaged):  # nothing there, or not what was written
         return _read(folder, account, reach)
-    counts = replace(account)
+    counts = Account(name=account.name, max_seq_length=account.max_seq_length, place=account.place)
     try:
         with new_private_folder(folder) as partial:
             stored_rows.write_rows(partial, encode(counts), lambda: counts.as_plain)
