@@ -208,6 +208,15 @@ def test_malformed_rows_are_told_together_and_may_be_left_out(loaded):
     assert "the same" in " ".join(kept.notices)
 
 
+def test_pairs_that_are_cut_before_their_answers_part_are_told_of(loaded):
+    part_late = {"prompt": "The sky is", "chosen": " blue" * 50 + " now.", "rejected": " blue" * 50 + " then."}
+    part_early = {**part_late, "rejected": " green" * 50}
+    kept = encode_rows([PAIRS[0], part_early, part_late], loaded, max_seq_length=32, answers="pairs")
+    assert len(kept.rows) == 3
+    (said,) = [notice for notice in kept.notices if "the same" in notice]
+    assert said.startswith("Within 32 tokens both answers of 1 of 3 rows of rows are the same, the first row 2: ")
+
+
 def test_a_batch_of_judged_answers_brings_the_mismatched(loaded):
     encoded = encode_rows(JUDGED, loaded, max_seq_length=64, answers="labelled").rows
     batch, _ = collated(loaded.family, encoded, 64)

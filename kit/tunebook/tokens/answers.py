@@ -55,6 +55,9 @@ def fitted_answers(row: Encoded, account: Account) -> Iterator[Encoded]:
             account.never_supervised_why = account.never_supervised_why or "one of its answers has no token of its own"
         return
     account.cut += kept.cut > 0
+    sides = kept.sequences
+    if kept.second and kept.cut and np.array_equal(sides[0].tokens, sides[1].tokens):
+        account.cut_alike.append(row.number)
     account.longest_cut = max(account.longest_cut, kept.cut)
     yield kept
 

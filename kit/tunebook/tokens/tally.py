@@ -18,6 +18,7 @@ class Account:
     rows: int = 0  # read
     cut: int = 0  # cut on the right
     longest_cut: int = 0  # tokens
+    cut_alike: list[int] = field(default_factory=list)  # pairs that were cut before their answers part
     in_pieces: int = 0  # raw texts that were cut into several rows
     left_out: list[int] = field(default_factory=list)  # rows with nothing supervised within the length
     never_supervised: list[int] = field(default_factory=list)  # those of them that had nothing beyond it either
@@ -73,6 +74,12 @@ class Account:
             said["cut"] = (
                 f"{self.cut} {beyond} and were cut on the right, the longest by {self.longest_cut}; their answers do "
                 "not end, and the model is not shown how to end them."
+            )
+        if self.cut_alike:
+            said["cut alike"] = (
+                f"Within {self.max_seq_length} tokens both answers of {len(self.cut_alike)} of {self.rows} rows of "
+                f"{self.name} are the same, the first {self.place(self.cut_alike[0])}: which is better cannot be "
+                "learnt of them. Raise max_seq_length, or drop them."
             )
         if self.in_pieces:
             said["in pieces"] = f"{self.in_pieces} {beyond} and were trained in pieces; no token of them is lost."
@@ -132,6 +139,7 @@ def together(one: Account, other: Account) -> Account:
         rows=one.rows + other.rows,
         cut=one.cut + other.cut,
         longest_cut=max(one.longest_cut, other.longest_cut),
+        cut_alike=sorted(one.cut_alike + other.cut_alike),
         in_pieces=one.in_pieces + other.in_pieces,
         left_out=sorted(one.left_out + other.left_out),
         never_supervised=sorted(one.never_supervised + other.never_supervised),
