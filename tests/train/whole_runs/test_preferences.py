@@ -88,6 +88,7 @@ def test_a_model_that_is_its_own_reference_has_the_loss_ln_2_and_no_margin(folde
     assert first.metrics["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("objective", [DPO(loss_type=["sigmoid", "sft"]), ORPO(), CPO()], ids=name_of)
 def test_splitting_a_batch_changes_no_update(folder, objective):
     split = {"max_steps": 3, "gradient_accumulation_steps": 1, "optim": "sgd", "learning_rate": 0.5, "warmup_steps": 0}
