@@ -105,18 +105,21 @@ class Trainer:
         self._run: Run | None = None
 
     def prepare(self, datasets: Datasets) -> None:
-        """Read the rows of `datasets` in place of those before; the next run trains on them."""
+        """Read the rows of `datasets` in place of those before, which stay where these are refused.
+
+        The next run trains on them.
+        """
         check_settings(self.objective, self.config)
-        self.datasets = datasets
-        self.data = prepare(datasets, self.loaded, self.config, self.max_seq_length)
-        self.data.notices.extend(gguf_notice(self.loaded))
-        self.train_rows = self.data.feed.known  # of a stream the first
-        self.eval_rows = self.data.held_out.rows if self.data.held_out else []
-        self.total_steps = total_steps(len(self.train_rows), self.config)
-        check_rows(self.objective, self.train_rows)
+        data = prepare(datasets, self.loaded, self.config, self.max_seq_length)
+        data.notices.extend(gguf_notice(self.loaded))
+        train_rows = data.feed.known  # of a stream the first
+        eval_rows = data.held_out.rows if data.held_out else []
+        check_rows(self.objective, train_rows)
         if datasets.held_out is not None:
-            check_rows(self.objective, self.eval_rows)
-        check_evaluation(self.config, self.eval_rows)
+            check_rows(self.objective, eval_rows)
+        check_evaluation(self.config, eval_rows)
+        self.datasets, self.data, self.train_rows, self.eval_rows = datasets, data, train_rows, eval_rows
+        self.total_steps = total_steps(len(train_rows), self.config)
 
     def subscribe(self, listener: Listener, *, shows_progress: bool = False) -> None:
         """Have `listener(event)` called with every event of every run, in order, on the training thread.

@@ -121,6 +121,7 @@ def test_markers_that_are_nowhere_are_refused(model, rows):
     trainer = Trainer(model, train_dataset=rows)
     with pytest.raises(ValueError, match=r"12 of 12 rows of .* cannot be trained on"):
         train_on_responses_only(trainer, instruction_part="[INST]", response_part="[/INST]")
+    assert trainer.evaluate(rows[:2]).tokens > 0  # it reads rows as before
 
 
 def test_a_row_is_called_by_its_number_in_the_data_set_however_it_was_split(model):
