@@ -160,7 +160,8 @@ def test_the_estimate_for_pairs_is_within_a_fifth_too_and_a_pair_takes_little_mo
     model, config = Model(settings, **kind), TrainingConfig(**{**ONE, **changes, "per_device_train_batch_size": 1})
     pairs = pairs_of(161, 1, 80)
     estimate = memory.estimate(model, config, rows=pairs, objective=objective)
-    found = measured(model, config, pairs, objective)
+    # MLX gets ahead of itself by what else the machine is at: the least of a few is what the step takes.
+    found = min(measured(model, config, pairs, objective) for _ in range(3))
     assert estimate.total == pytest.approx(found, rel=0.2), estimate
     assert estimate.reference == (estimate.trained if name == "everything, adamw" and objective == DPO() else 0)
     found -= estimate.reference
