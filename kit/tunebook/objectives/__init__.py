@@ -15,14 +15,14 @@ pieces as the next-token loss, and knows no model either. In the order of a step
 - `summed(family, forms)`: `loss(module, batch, positions, weights)` -> (sum, Sums), for `nn.value_and_grad` and
   `CompiledPass`. `measured` is the same without a gradient.
 - Sums are added up over micro-batches by name; `metrics(sums)` makes numbers of them, by TRL's names.
-- `couples_rows` says why splitting a step otherwise would change it; `disable_dropout` that the pass is taken in eval
-  mode; `identity()` is what a resumed run has to have in common.
+- `couples_rows` says why splitting a step otherwise would change it; `without_dropout` that no dropout is drawn;
+  `identity()` is what a resumed run has to have in common.
 
 A batch of pairs ("rows" is "pairs") has 2P rows: P chosen answers, each behind its prompt, then the P rejected ones in
 the same order. "loss_mask" marks the answers, "lengths" (B,) int32 are the tokens of each row without padding, and
-"tokens_per_pair" () may be there: how many tokens one pair of the whole step adds to a mean over tokens (`pairs.py`),
-so that micro-batches of other lengths add up to the step's own mean. A batch of labelled rows has "labels" (B,) bool,
-and "mismatched", a batch of the same prompts, each with the answer of the row before it.
+"tokens_per_pair" () may be there: how many tokens one pair of the whole step, or of all that is scored, adds to a mean
+over tokens (`pairs.py`), so that batches of other lengths add up to the mean of all. A batch of labelled rows has
+"labels" (B,) bool, and "mismatched", a batch of the same prompts, each with the answer of the row before it.
 
 Doors: `base`, `next_token`, `reference`.
 """

@@ -60,7 +60,7 @@ class Objective(ABC):
         return row.supervised_tokens
 
     def known_of_step(self, rows: Sequence[Encoded]) -> Batch:  # noqa: ARG002 - most know nothing of it
-        """What each micro-batch of a step is to hold that follows from all its `rows`: a mean's divisor."""
+        """What each batch of a step, or of a score, is to hold that follows from all its `rows`: a mean's divisor."""
         return {}
 
     @abstractmethod

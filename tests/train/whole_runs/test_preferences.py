@@ -103,6 +103,16 @@ def test_splitting_a_batch_changes_no_update(folder, objective):
         np.testing.assert_allclose(theirs[name], value, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.float32
+@pytest.mark.parametrize("objective", [DPO(loss_type=["sigmoid", "sft"]), ORPO(), CPO()], ids=name_of)
+def test_a_score_does_not_depend_on_how_many_rows_are_measured_together(folder, objective):
+    def scored(size):
+        trainer = trainer_of(folder, None, objective, held_out=PAIRS[:5], per_device_eval_batch_size=size)
+        return trainer.evaluate().loss
+
+    assert scored(1) == pytest.approx(scored(5), rel=1e-5)
+
+
 CHILD = """
 import json, os, signal, sys
 from tunebook import FastModel, Trainer, TrainingConfig
