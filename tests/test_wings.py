@@ -37,7 +37,7 @@ TABLE = """
     train       : machine data runs models fast tokens objectives
     memory      : machine data models fast tokens objectives train
     export      : machine model_files data gguf runs models tokens train
-    scores      :
+    scores      : data
     parity      : machine model_files data gguf models samples tokens objectives train export
 """
 ALLOWED = {
