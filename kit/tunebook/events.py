@@ -139,6 +139,7 @@ class Notice:
     step: int
     text: str
     go_back_to: int | None = None  # of a loss that runs away: the step whose weights Command.GO_BACK brings
+    alarm: bool = False  # what is learnt goes astray and a setting should change: pages show it above all else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,12 +273,10 @@ def _is_float(value: Any) -> bool:
 _IS_ONE: dict[Any, Callable[[Any], bool]] = {
     int: _is_int,
     float: _is_float,
-    str: lambda value: type(value) is str,
+    **dict.fromkeys((str, EndReason, Command), lambda value: type(value) is str),
     bool: lambda value: type(value) is bool,
     dict[str, Any]: lambda value: type(value) is dict,
     dict[str, float]: lambda value: type(value) is dict and all(map(_is_float, value.values())),
-    EndReason: lambda value: type(value) is str,
-    Command: lambda value: type(value) is str,
     int | None: lambda value: value is None or _is_int(value),
     float | None: lambda value: value is None or _is_float(value),
     str | None: lambda value: value is None or type(value) is str,

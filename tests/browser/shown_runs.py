@@ -1,8 +1,11 @@
 """A run's page put together from its events, what can be read from its canvas, and what a hand does to it."""
 
+import math
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from tunebook.events import EndReason, RunEnded, RunStarted, StepEvent
+from tunebook.events import EndReason, EvalEvent, Event, RunEnded, RunStarted, StepEvent
 from tunebook_widgets.dashboard.live import LiveView
 from tunebook_widgets.dashboard.progress import Progress
 
@@ -64,6 +67,38 @@ def run_of(
 
 def flat_run(*, steps: int, spike_at: int) -> Progress:
     return run_of([9.0 if step == spike_at else 1.0 for step in range(1, steps + 1)])
+
+
+def preference_run(*, steps: int = 60, eval_steps: int = 20, started: dict[str, Any] | None = None) -> list[Event]:
+    """What a run of DPO tells: the margin grows, and both rewards fall in the end. Its noise is the same in each."""
+    told: list[Event] = [
+        replace(run_of([], total=steps).started, objective={"objective": "DPO", "beta": 0.1}, **(started or {}))
+    ]
+    for step in range(steps + 1):
+        share, wobble = step / steps, math.sin(7.3 * step) * math.cos(2.1 * step)
+        chosen, rejected = share - 2 * share**2 + 0.2 * wobble, -2 * share + 0.3 * wobble
+        metrics = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": 0.5 + 0.25 * (step % 3) * share,
+            "rewards/margins": chosen - rejected,
+            "logps/chosen": -60 + 10 * chosen,
+            "logps/rejected": -50 + 10 * rejected,
+        }
+        loss = math.log1p(math.exp(rejected - chosen))
+        if step:
+            told.append(replace(step_event(step, steps, loss), metrics=metrics))
+        if step % eval_steps == 0:
+            held_out = {name: 0.9 * value for name, value in metrics.items()}
+            told.append(EvalEvent(step=step, loss=0.9 * loss, rows=8, tokens=80, seconds=0.1, metrics=held_out))
+    return [*told, ended_run(steps)]
+
+
+def told_run(events: Iterable[Event]) -> Progress:
+    run = Progress()
+    for event in events:
+        run.add(event)
+    return run
 
 
 def ended_run(step: int) -> RunEnded:

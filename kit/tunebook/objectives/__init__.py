@@ -14,7 +14,8 @@ pieces as the next-token loss, and knows no model either. In the order of a step
   first step; its `kept` belongs into a checkpoint.
 - `summed(family, forms)`: `loss(module, batch, positions, weights)` -> (sum, Sums), for `nn.value_and_grad` and
   `CompiledPass`. `measured` is the same without a gradient.
-- Sums are added up over micro-batches by name; `metrics(sums)` makes numbers of them, by TRL's names.
+- Sums are added up over micro-batches by name; `metrics(sums)` makes numbers of them, by TRL's names. A dashboard has a
+  plain chart for one that it does not know, and one for all with the same word before a slash.
 - `couples_rows` says why splitting a step otherwise would change it; `without_dropout` that no dropout is drawn;
   `identity()` is what a resumed run has to have in common.
 

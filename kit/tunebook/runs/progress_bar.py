@@ -8,6 +8,8 @@ from tqdm import tqdm
 from ..events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
 from ..machine.inert import visible
 
+MARGINS = "rewards/margins"  # of what objectives over answers report, the one figure there is room for
+
 
 def run_bar() -> Callable[[Event], None]:
     """A listener that shows a run as a bar with the latest loss, and its notices as lines."""
@@ -20,7 +22,8 @@ def run_bar() -> Callable[[Event], None]:
                 bar = tqdm(total=event.total_steps, initial=event.step, unit="step", file=sys.stdout)
             case StepEvent():
                 assert bar is not None
-                bar.set_postfix_str(f"loss {event.loss:.3f}, {event.tokens_sec:.0f} tokens/s", refresh=False)
+                margin = f", margin {event.metrics[MARGINS]:.3g}" if MARGINS in event.metrics else ""
+                bar.set_postfix_str(f"loss {event.loss:.3f}{margin}, {event.tokens_sec:.0f} tokens/s", refresh=False)
                 bar.update()
             case EvalEvent():
                 tqdm.write(f"step {event.step}: held-out loss {event.loss:.4f} ({event.rows} rows)")

@@ -15,11 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
+from tunebook.events import RunStarted
 from tunebook.machine.inert import one_line
 
 from .freeze import Bundle, picture_bundle
 from .labels import labels, plain
-from .picture import INK, MUTED, finite, new_figure, png, quiet, smoothed, title
+from .metric_charts import MOST_CHARTS, metric_charts
+from .picture import INK, MUTED, draw_scores, finite, new_figure, png, quiet, smoothed, title
 from .progress import Progress
 from .recorded import Recorded, log_of, recorded_run
 from .wording import duration, loss
@@ -27,7 +29,7 @@ from .wording import duration, loss
 # Of Okabe and Ito's colour-blind-safe palette; a dash of its own besides tells each run from its neighbours.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-_HEIGHT_INCHES = 4.6
+_HEIGHT_INCHES, _ROW_INCHES = 4.6, 1.2  # of the picture, and of each metric of an objective in it
 _LEFT = 'style="text-align: left"'
 _NAMED = "named in the legend"
 _NAME_CHARACTERS = 60  # of a run, in the picture; the table has it whole
@@ -66,6 +68,7 @@ class Comparison:
             "Steps": [f"{run.last.step if run.last else 0:,} of {run.total_steps:,}" for run in self.runs],
             "Last loss, smoothed": [_last_smoothed(run) for run in self.runs],
             "Best held-out loss": [_best(run) for run in self.runs],
+            **{f"Last {metric}": [_last_metric(run, metric) for run in self.runs] for metric in _metrics(self)},
             "Time": [duration(run.ended.elapsed) if run.ended else "–" for run in self.runs],
         }
         facts = [_facts(run) for run in self.runs]
@@ -88,7 +91,8 @@ class Comparison:
         }
 
     def _ipython_display_(self) -> None:
-        picture, metadata = picture_bundle(_picture(self), _HEIGHT_INCHES, f"Losses of {', '.join(self.names)}")
+        height = _HEIGHT_INCHES + _ROW_INCHES * len(_leading(self))
+        picture, metadata = picture_bundle(_picture(self), height, f"Losses of {', '.join(self.names)}")
         display(picture, raw=True, metadata=metadata)
         display(self._repr_mimebundle_(), raw=True)
 
@@ -100,19 +104,25 @@ class Comparison:
 
 
 def _picture(comparison: Comparison) -> bytes:
-    figure = new_figure(_HEIGHT_INCHES)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    leading = _leading(comparison)
+    figure = new_figure(_HEIGHT_INCHES + _ROW_INCHES * len(leading))
+    heights = (2.2, *(0.85 for _ in leading), 1)
+    upper, *between, lower = figure.subplots(2 + len(leading), 1, sharex=True, height_ratios=heights)
     for place, run in enumerate(comparison.runs):
         color = _COLORS[place % len(_COLORS)]
         dash = _DASHES[place % len(_DASHES)]
         _draw(upper, lower, run, color, dash)
-    title(upper, "Loss, smoothed, and held-out  (nats per trained token)", small=False)
+        for axes, metric in zip(between, leading, strict=True):
+            _draw_metric(axes, run, metric, color, dash)
+    for axes, metric in zip(between, leading, strict=True):
+        title(axes, f"{metric}, smoothed, and held-out")
+    title(upper, f"Loss, smoothed, and held-out  ({_unit(comparison)})", small=False)
     title(lower, "Gradient norm, smoothed")
     lines = [line for line in upper.lines if line.get_gid() == _NAMED]
     legend = upper.legend(lines, [_short(name) for name in comparison.names], fontsize=8, labelcolor=INK, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a dollar in a name is a dollar
-    for axes in (upper, lower):
+    for axes in (upper, *between, lower):
         quiet(axes)
         axes.patch.set_visible(False)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -125,12 +135,46 @@ def _draw(upper: Axes, lower: Axes, run: Progress, color: str, dash: Any) -> Non
     style = {"color": color, "linestyle": dash}
     upper.plot(step, losses, color=color, alpha=0.18, linewidth=0.8)
     upper.plot(step, smoothed(losses), linewidth=1.8, gid=_NAMED, **style)
-    if run.evals:
-        where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
-        every = -(-len(where) // 40)  # diamonds on top of one another are a bar
-        marks = {"marker": "D", "markersize": 4.5, "markerfacecolor": "none", "markevery": every}
-        upper.plot(where, height, color=color, linestyle="none", **marks)
+    _draw_scores(upper, [(event.step, event.loss) for event in run.evals], color)
     lower.plot(step, smoothed(norms), linewidth=1.3, **style)
+
+
+def _draw_metric(axes: Axes, run: Progress, metric: str, color: str, dash: Any) -> None:
+    if metric in run.metrics:
+        step, values = run.curve(metric)
+        axes.plot(step, smoothed(finite(values)), color=color, linestyle=dash, linewidth=1.3)
+        _draw_scores(axes, run.held_out(metric), color)
+
+
+def _draw_scores(axes: Axes, scores: list[tuple[int, float]], color: str) -> None:
+    """Diamonds alone: lines between them would cross those of other runs."""
+    if scores:
+        draw_scores(axes, scores, color=color, linewidth=0, markersize=4.5)
+
+
+def _metrics(comparison: Comparison) -> list[str]:
+    """What the objectives of any of the runs report."""
+    return list(dict.fromkeys(metric for run in comparison.runs for metric in run.metrics))
+
+
+def _leading(comparison: Comparison) -> list[str]:
+    """Of these, one of each chart, which is drawn; the table has all."""
+    return [chart.leading for chart in metric_charts(_metrics(comparison))[:MOST_CHARTS]]
+
+
+def _last_metric(run: Progress, metric: str) -> str:
+    """The last smoothed value, and the last on the held-out rows."""
+    if metric not in run.metrics:
+        return "–"
+    values, scores = smoothed(run.curve(metric)[1]), run.held_out(metric)
+    last = [f"{values[-1]:.3g}"] if len(values) else []
+    return ", ".join([*last, *([f"held-out {scores[-1][1]:.3g}"] if scores else [])])
+
+
+def _unit(comparison: Comparison) -> str:
+    """What the losses are in."""
+    units = dict.fromkeys(run.started.loss_unit for run in comparison.runs if run.started is not None)
+    return " and ".join(units) or RunStarted.loss_unit
 
 
 def _short(name: str) -> str:

@@ -12,10 +12,10 @@ import numpy as np
 
 from tunebook.machine.inert import one_line, visible
 
-from .picture import HEIGHT_INCHES, PIXELS_PER_INCH, WIDTH_INCHES, picture
+from .picture import PIXELS_PER_INCH, WIDTH_INCHES, height_inches, picture
 from .progress import Progress
 from .prose import as_html
-from .wording import duration, loss, rate, rewards, rows_to_train, verdict
+from .wording import duration, loss, rate, reported, rows_to_train, verdict
 
 Bundle = dict[str, str]  # mime type -> data
 
@@ -26,7 +26,7 @@ _LEFT = 'style="text-align: left"'  # notebooks align cells to the right, as sui
 
 def frozen_picture(run: Progress) -> tuple[Bundle, dict[str, Any]]:
     """The curves of a run as a PNG at twice the size it is shown at, and the output metadata that says so."""
-    return picture_bundle(picture(run), HEIGHT_INCHES, f"Curves of the run: {verdict(run)}")
+    return picture_bundle(picture(run), height_inches(run), f"Curves of the run: {verdict(run)}")
 
 
 def picture_bundle(png: bytes, height_inches: float, text: str) -> tuple[Bundle, dict[str, Any]]:
@@ -100,7 +100,7 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
         first, last, best = run.evals[0], run.evals[-1], run.best_eval
         path = f"{loss(first.loss)} → {loss(last.loss)}, best " if len(run.evals) > 1 else ""
         rows.append(("Held-out loss", f"{path}{loss(best.loss)} at step {best.step:,}"))
-    if run.last is not None and (said := rewards(run.evals[-1].metrics if run.evals else run.last.metrics)):
+    if run.last is not None and (said := reported(run.evals[-1].metrics if run.evals else run.last.metrics)):
         rows.append(("Held-out answers" if run.evals else "Answers", said))
     if run.rates:
         changes = ", ".join(f"{rate(change.learning_rate)} after step {change.step:,}" for change in run.rates)

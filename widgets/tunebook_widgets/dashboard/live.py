@@ -19,6 +19,7 @@ from tunebook.events import Command, Request
 from ..esm import VIEW, esm
 from .freeze import Bundle
 from .going_on import lost_kernel, stop_means, without_page
+from .metric_charts import MOST_CHARTS
 from .progress import COLUMNS, Progress
 from .wording import headline
 
@@ -74,8 +75,9 @@ class LiveView(anywidget.AnyWidget):
         """Send the state of `run`. Cheap enough for a few times a second at any length of history."""
         self._in_place = without_page(run)
         with self.hold_sync():
-            if run.steps - self._sealed_rows >= _recent_rows(run.steps):
-                self.sealed = _bytes(run.rows())
+            names = list(run.columns)
+            if names != self.columns or run.steps - self._sealed_rows >= _recent_rows(run.steps):
+                self.columns, self.sealed = names, _bytes(run.rows())
                 self._sealed_rows = run.steps
             self.recent = _bytes(run.rows(self._sealed_rows))
             self.record = record_of(run)
@@ -135,6 +137,13 @@ def record_of(run: Progress) -> dict[str, Any]:
         "memory_limit_gb": run.started.memory_limit_gb if run.started else None,
         "notices": [[notice.step, notice.text] for notice in run.notices[hidden:]],
         "hidden_notices": hidden,
+        "objective": run.started.objective.get("objective") if run.started else None,
+        "charts": [chart.as_plain() for chart in run.charts[:MOST_CHARTS]],
+        "hidden_charts": max(len(run.charts) - MOST_CHARTS, 0),
+        "held_out": {
+            metric: [[step, _finite(value)] for step, value in run.held_out(metric)] for metric in run.metrics
+        },
+        "alarms": [[notice.step, notice.text] for notice in run.notices if notice.alarm],
         "ran_away": [away.step, away.text, away.go_back_to] if (away := run.ran_away) else None,
     }
 

@@ -4,6 +4,8 @@ A `Progress` comes in, the bytes of a picture go out. pyplot and its global stat
 """
 
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tunebook.events import RunStarted
 
+from .metric_charts import MetricChart, rows_of_charts
 from .progress import Progress
 
 # The live view's colours, as they are read on white and on black: the picture has no ground of its own, so that it
@@ -22,28 +25,43 @@ from .progress import Progress
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
 PLUM, SLATE, OCHRE = "#9c4f8c", "#6b7c8c", "#8a6100"
 INK, MUTED, GRID = "#6f7881", "#7f8891", "#80808040"
+# Of the curves of a chart with several: colour and dash.
+_STYLES = ((GREEN, "-"), (PLUM, (0, (4, 2))), (OCHRE, (0, (1, 1.5))), (SLATE, (0, (6, 2, 1, 2))))
 BAND, HATCH = "#d0605020", "#e0a79f"  # where a step was not finite
 
-WIDTH_INCHES, HEIGHT_INCHES = 7.6, 5.6
+WIDTH_INCHES = 7.6
+_HEIGHT_INCHES, _ROW_INCHES = 5.6, 1.3  # of the charts of every run, and of each row of an objective's
 _BEYOND = 1e100  # no loss, rate or speed; near the largest float the distance of two ticks overflows
 PIXELS_PER_INCH = 100  # as shown; drawn at twice that
 
 
+def height_inches(run: Progress) -> float:
+    """How high the picture of `run` is: higher by what its objective reports beside the loss."""
+    return _HEIGHT_INCHES + _ROW_INCHES * len(rows_of_charts(run.charts))
+
+
 def picture(run: Progress) -> bytes:
-    """A PNG of WIDTH_INCHES by HEIGHT_INCHES at twice PIXELS_PER_INCH."""
-    figure = new_figure(HEIGHT_INCHES)
-    grid = figure.add_gridspec(3, 2, height_ratios=(2.3, 1, 1))
+    """A PNG of WIDTH_INCHES by `height_inches` at twice PIXELS_PER_INCH."""
+    figure, rows = new_figure(height_inches(run)), rows_of_charts(run.charts)
+    grid = figure.add_gridspec(3 + len(rows), 2, height_ratios=(2.3, *(1.15 for _ in rows), 1, 1))
     loss = figure.add_subplot(grid[0, :])
-    small = [figure.add_subplot(grid[row, column], sharex=loss) for row in (1, 2) for column in (0, 1)]
+    small = []
+    for row, charts in enumerate(rows, start=1):
+        for column, chart in enumerate(charts):
+            place = grid[row, column] if len(charts) == 2 else grid[row, :]
+            small.append(figure.add_subplot(place, sharex=loss))
+            _draw_metrics(small[-1], run, chart)
+    last = range(len(rows) + 1, len(rows) + 3)
+    small += (own := [figure.add_subplot(grid[row, column], sharex=loss) for row in last for column in (0, 1)])
     _draw_loss(loss, run)
-    for axes, draw in zip(small, (_draw_grad_norm, _draw_rate, _draw_speed, _draw_memory), strict=True):
+    for axes, draw in zip(own, (_draw_grad_norm, _draw_rate, _draw_speed, _draw_memory), strict=True):
         draw(axes, run)
     for axes in (loss, *small):
         quiet(axes)
         axes.patch.set_visible(False)
         _draw_bands(axes, run)
         _say_if_empty(axes, run)
-    for axes in small[2:]:
+    for axes in own[2:]:
         axes.set_xlabel("step", color=MUTED, fontsize=7, loc="right", labelpad=0)
     for axes in small:
         axes.tick_params(labelsize=7)
@@ -119,20 +137,11 @@ def _draw_loss(axes: Axes, run: Progress) -> None:
     axes.plot(step, values, color=BLUE, alpha=0.55, linewidth=1, marker=_marker(run), label="each step")
     axes.plot(step, smoothed(values), color=BLUE, linewidth=1.8, label="smoothed")
     if run.evals:
-        where, height = [e.step for e in run.evals], finite(np.array([e.loss for e in run.evals]))
-        held_out = {"color": VERMILION, "marker": "D", "markersize": 5, "markeredgewidth": 1.4}
-        axes.plot(
-            where,
-            height,
-            linewidth=1,
-            linestyle=(0, (4, 3)),
-            markerfacecolor="none",
-            markevery=-(-len(where) // 40),  # diamonds on top of one another are a bar
-            label="held-out",
-            **held_out,
-        )
+        held_out = {"color": VERMILION, "markersize": 5, "markeredgewidth": 1.4}
+        draw_scores(axes, [(e.step, e.loss) for e in run.evals], linewidth=1, label="held-out", **held_out)
         if run.best_eval is not None and abs(run.best_eval.loss) < _BEYOND:
-            axes.plot(run.best_eval.step, run.best_eval.loss, linestyle="none", label="best", **held_out)
+            best = run.best_eval.step, run.best_eval.loss
+            axes.plot(*best, linestyle="none", marker="D", label="best", **held_out)
     if run.checkpoints:
         axes.plot(
             [saved.step for saved in run.checkpoints],
@@ -148,6 +157,41 @@ def _draw_loss(axes: Axes, run: Progress) -> None:
     title(axes, f"Loss  ({unit})", small=False)
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
     axes.legend(fontsize=8, labelcolor=MUTED, ncols=5, **place)
+
+
+def _draw_metrics(axes: Axes, run: Progress, chart: MetricChart) -> None:
+    """What an objective reports: each curve thin as it came and bold smoothed, its held-out values as diamonds."""
+    alone = len(chart.curves) == 1
+    styles = [(BLUE, "-")] if alone else [_STYLES[place % len(_STYLES)] for place in range(len(chart.curves))]
+    drawn = []
+    for metric, label, (color, dash) in zip(chart.curves, chart.labels, styles, strict=True):
+        step, values = run.curve(metric)
+        smooth = smoothed(finite(values))
+        axes.plot(step, finite(values), color=color, alpha=0.4, linewidth=0.7, marker=_marker(run))
+        axes.plot(step, smooth, color=color, linestyle=dash, linewidth=1.5, label=None if alone else label)
+        drawn.append((step, smooth))
+    if chart.margin is not None:
+        (step, upper), (other, lower) = drawn[:2]
+        both, first, second = np.intersect1d(step, other, return_indices=True)
+        axes.fill_between(both, upper[first], lower[second], color=GREEN, alpha=0.16, linewidth=0, label="margin")
+    label = "held-out"
+    for metric, (color, _) in zip(chart.curves, styles, strict=True):
+        if scores := run.held_out(metric):
+            draw_scores(axes, scores, color=VERMILION if alone else color, linewidth=0.9, markersize=3.5, label=label)
+            label = None
+    if chart.limits is not None:
+        air = 0.05 * (chart.limits[1] - chart.limits[0])
+        axes.set_ylim(chart.limits[0] - air, chart.limits[1] + air)
+    title(axes, f"{chart.title}  ({chart.unit})" if chart.unit else chart.title)
+    if axes.get_legend_handles_labels()[1]:
+        _small_legend(axes)
+
+
+def draw_scores(axes: Axes, scores: Sequence[tuple[int, float]], **style: Any) -> None:
+    """What was measured on held-out rows, as (step, value): diamonds joined by a dashed line."""
+    where, height = np.array(scores, dtype=float).T
+    marks = {"marker": "D", "markerfacecolor": "none", "markevery": -(-len(where) // 40)}  # more would be a bar
+    axes.plot(where, finite(height), linestyle=(0, (4, 3)), **marks, **style)
 
 
 def _draw_grad_norm(axes: Axes, run: Progress) -> None:
@@ -198,7 +242,13 @@ def _draw_memory(axes: Axes, run: Progress) -> None:
 def _small_legend(axes: Axes) -> None:
     """The names of a small chart's curves, in one line beside its title."""
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "frameon": False}
-    axes.legend(fontsize=7, labelcolor=MUTED, ncols=3, columnspacing=1, handlelength=1.6, **place)
+    tight = len(axes.get_legend_handles_labels()[1]) > 3
+    room = (
+        {"columnspacing": 0.7, "handlelength": 1.3, "handletextpad": 0.5}
+        if tight
+        else {"columnspacing": 1, "handlelength": 1.6}
+    )
+    axes.legend(fontsize=7, labelcolor=MUTED, ncols=9, **room, **place)
 
 
 def _draw_bands(axes: Axes, run: Progress) -> None:

@@ -5,6 +5,7 @@ Nothing here knows how it is shown; the live view, the frozen picture and the lo
 
 import math
 from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from tunebook.events import (
     Working,
 )
 
+from .metric_charts import MetricChart, metric_charts
+
 # One column for each field of a StepEvent that changes from step to step, and for what follows from them, in the order
 # `Progress.rows` has them.
 COLUMNS = (
@@ -38,6 +41,8 @@ COLUMNS = (
     "cache_gb",
     "all_tokens_sec",  # of all tokens of the step's batches, padding included; NaN from a trainer that does not say
 )
+
+METRIC = "metric:"  # in front of the name of a column of what an objective reports beside its loss
 
 _RECENT_STEPS = 32  # the time left is estimated from the durations of this many steps
 
@@ -63,6 +68,7 @@ class Progress:
         self.ended: RunEnded | None = None
         self.total_steps = 0
         self.steps = 0  # steps seen; fewer than `last.step` when a run was resumed
+        self.columns = COLUMNS  # and one for each metric that was reported so far, METRIC before its name
         self._table = np.empty((256, len(COLUMNS)))
         self._durations: deque[float] = deque(maxlen=_RECENT_STEPS)  # seconds
 
@@ -76,6 +82,7 @@ class Progress:
                 self._add_step(event)
             case EvalEvent():
                 self.evals.append(event)
+                self._add_columns(event.metrics)
                 self.pending.discard(Command.EVALUATE)
                 self.working = None
             case SampleEvent():
@@ -104,12 +111,32 @@ class Progress:
                 self.ended = event
 
     def rows(self, first: int = 0) -> np.ndarray:
-        """The steps from the `first` seen on, one row each.  # (steps - first, len(COLUMNS)) float64"""
+        """The steps from the `first` seen on, one row each.  # (steps - first, len(self.columns)) float64"""
         return self._table[first : self.steps]
 
     def column(self, name: str) -> np.ndarray:
         """One column over every step seen.  # (steps,) float64"""
-        return self.rows()[:, COLUMNS.index(name)]
+        return self.rows()[:, self.columns.index(name)]
+
+    @property
+    def metrics(self) -> list[str]:
+        """What the objective reports beside its loss, by the names it has for it."""
+        return [name.removeprefix(METRIC) for name in self.columns[len(COLUMNS) :]]
+
+    @property
+    def charts(self) -> list[MetricChart]:
+        """The charts of `metrics`."""
+        return metric_charts(self.metrics)
+
+    def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of a metric where it was reported, and finite.  # (n,), (n,) float64"""
+        values = self.column(METRIC + metric)
+        known = np.isfinite(values)
+        return self.column("step")[known], values[known]
+
+    def held_out(self, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric on the held-out rows, wherever they were scored."""
+        return [(event.step, event.metrics[metric]) for event in self.evals if metric in event.metrics]
 
     @property
     def running(self) -> bool:
@@ -157,6 +184,7 @@ class Progress:
     def _add_step(self, event: StepEvent) -> None:
         if self.last is not None:
             self._durations.append(event.elapsed - self.last.elapsed)
+        self._add_columns(event.metrics)
         if self.steps == len(self._table):
             self._table = np.concatenate([self._table, np.empty_like(self._table)])
         self._table[self.steps] = (
@@ -171,12 +199,21 @@ class Progress:
             math.nan if event.active_gb is None else event.active_gb,
             math.nan if event.cache_gb is None else event.cache_gb,
             self._all_tokens_sec(event),
+            *(event.metrics.get(metric, math.nan) for metric in self.metrics),
         )
         self.steps += 1
         self.last = event
         self.working = None
         self.pending.discard(Command.LEARNING_RATE)  # one that is no other than before is in force without a word
         self.total_steps = event.total_steps
+
+    def _add_columns(self, metrics: Mapping[str, float]) -> None:
+        """A column for each metric that was not reported before; NaN in the steps that had none."""
+        names = [METRIC + metric for metric in metrics if METRIC + metric not in self.columns]
+        if names:
+            self.columns = (*self.columns, *names)
+            none = np.full((len(self._table), len(names)), math.nan)
+            self._table = np.concatenate([self._table, none], axis=1)
 
     def _all_tokens_sec(self, event: StepEvent) -> float:
         """Tokens of a step's batches per second of training time, from what is counted since the run began."""

@@ -10,7 +10,7 @@ from tunebook.machine.inert import visible
 
 from .freeze import Bundle
 from .progress import Progress
-from .wording import duration, headline, loss, rate, tokens_sec
+from .wording import duration, headline, loss, rate, reported, tokens_sec
 
 NO_ANYWIDGET = (
     "Live charts and buttons need the package anywidget: run %pip install anywidget, then restart the kernel."
@@ -40,6 +40,8 @@ def _rows(run: Progress) -> list[tuple[str, str]]:
     rows = [("Step", f"{last.step:,} of {last.total_steps:,}"), ("Loss", loss(last.loss))]
     if run.best_eval is not None:
         rows.append(("Best held-out", f"{loss(run.best_eval.loss)} at {run.best_eval.step:,}"))
+    if said := reported(last.metrics):
+        rows.append(("Reported", said))
     if math.isfinite(last.grad_norm):
         rows.append(("Gradient norm", f"{last.grad_norm:.2f}"))
     return [

@@ -19,7 +19,7 @@ from tunebook.machine.inert import one_line, visible
 
 from .freeze import frozen_table
 from .progress import Progress
-from .wording import about, duration, headline, loss, rate, rows_to_train, tokens_sec, verdict
+from .wording import about, duration, figures, headline, loss, rate, reported, rows_to_train, tokens_sec, verdict
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -58,7 +58,8 @@ class TerminalScreen:
                     self._last_line = now
                     self._write(log_line(run, event))
             case EvalEvent():
-                self._write(f"step {event.step}: held-out loss {loss(event.loss)} over {event.rows:,} rows")
+                said = f"; {told}" if (told := reported(event.metrics)) else ""
+                self._write(f"step {event.step}: held-out loss {loss(event.loss)} over {event.rows:,} rows{said}")
             case SampleEvent():
                 self._write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():
@@ -79,6 +80,6 @@ def log_line(run: Progress, event: StepEvent) -> str:
     norm = f"  grad {event.grad_norm:.2f}" if math.isfinite(event.grad_norm) else ""
     left = "" if run.seconds_left is None else f"  {about(run.seconds_left)} left"
     return (
-        f"step {event.step:>{width}}/{event.total_steps}  loss {loss(event.loss)}{norm}  "
+        f"step {event.step:>{width}}/{event.total_steps}  loss {loss(event.loss)}{figures(event.metrics)}{norm}  "
         f"lr {rate(event.lr)}  {tokens_sec(run)} tok/s  {event.peak_gb:.2f} GB  {duration(event.elapsed)}{left}"
     )

@@ -7,6 +7,17 @@ from tunebook.events import EndReason, RunStarted
 
 from .progress import Progress
 
+# What an objective reports, in words, by the names that TRL has for it.
+_REPORTED = {
+    "rewards/accuracies": "{:.0%} of pairs preferred",
+    "rewards/margins": "margin {:.3g}",
+    "rewards/chosen": "chosen {:.3g}",
+    "rewards/rejected": "rejected {:.3g}",
+    "kl": "KL {:.3g}",
+}
+_SHORT = {"rewards/accuracies": "{:.0%} preferred", "rewards/margins": "margin {:.3g}", "kl": "KL {:.3g}"}
+_MOST_FIGURES = 3  # of metrics that are not known here
+
 
 def headline(run: Progress) -> str:
     """One sentence on where the run stands: 'Step 12 of 40 · loss 1.820 · about 3 min left'."""
@@ -74,12 +85,16 @@ def rate(value: float) -> str:
     return f"{value:.2e}"
 
 
-def rewards(metrics: Mapping[str, float]) -> str:
-    """What an objective over answers reports, in words; empty where there is none of it."""
-    names = {"accuracies": "{:.0%} of pairs preferred", "margins": "margin {:.3g}", "chosen": "chosen {:.3g}"}
-    names["rejected"] = "rejected {:.3g}"
-    known = [(text, metrics[f"rewards/{name}"]) for name, text in names.items() if f"rewards/{name}" in metrics]
-    return ", ".join(text.format(value) for text, value in known)
+def reported(metrics: Mapping[str, float]) -> str:
+    """All that an objective reports, in words; empty where that is nothing."""
+    known = [text.format(metrics[name]) for name, text in _REPORTED.items() if name in metrics]
+    return ", ".join([*known, *(f"{name} {value:.3g}" for name, value in metrics.items() if name not in _REPORTED)])
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """'88% preferred  margin 0.312': the few that a line has room for, two blanks before each."""
+    shown = [name for name in _SHORT if name in metrics] or list(metrics)[:_MOST_FIGURES]
+    return "".join(f"  {_SHORT.get(name, f'{name} {{:.3g}}').format(metrics[name])}" for name in shown)
 
 
 def tokens_sec(run: Progress) -> str:

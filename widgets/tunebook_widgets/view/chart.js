@@ -1,5 +1,6 @@
 /* One chart on a canvas: a plot (lines, points, marks, bands) and a view of it (steps, scale, crosshair) in, pixels out. */
 
+import { firstAtLeast } from "./columns.js";
 import { count } from "./words.js";
 import { MARGIN, decimate, drawable, evenTicks, pixelOf, tickLabel, valueDomain, valueTicks, visible } from "./scales.js";
 
@@ -41,9 +42,10 @@ export function drawChart(canvas, plot, view, ink) {
   pen.clip();
   drawBands(space, plot.bands);
   drawMarks(space, plot.marks);
+  if (plot.shade) drawShade(space, plot.shade);
   for (const line of plot.lines) drawLine(space, line);
   if (view.clipped) drawClipped(space, plot.lines[0], hidden);
-  drawPoints(space, plot.points, plot.best);
+  for (const points of plot.points) drawPoints(space, points);
   pen.restore();
   if (plot.reference) drawReference(space, plot.reference);
   if (view.selection) drawSelection(space, view.selection);
@@ -54,7 +56,7 @@ export function drawChart(canvas, plot, view, ink) {
 function belowLog(plot, steps) {
   const { values, steps: own } = plot.lines[0] ?? { values: [], steps: [] };
   const [from, to] = visible(own, steps);
-  let hidden = plot.points.filter((point) => point[1] !== null && point[1] <= 0).length;
+  let hidden = plot.points.flatMap((each) => each.values).filter((point) => point[1] !== null && point[1] <= 0).length;
   for (let i = from; i < to; i++) if (values[i] <= 0) hidden++;
   return hidden;
 }
@@ -153,6 +155,30 @@ function drawLine(space, { steps, values, color, width: thickness, alpha = 1, da
   pen.restore();
 }
 
+/** The room between two lines, at the steps both have a value. */
+function drawShade({ pen, x, y, log, steps, width }, { upper, lower, color }) {
+  const [from, to] = visible(upper.steps, steps);
+  const stride = Math.max(Math.floor((to - from) / width), 1); // no finer than the columns of pixels
+  const places = [];
+  for (let i = from; i < to - 1; i += stride) places.push(i);
+  if (to > from) places.push(to - 1);
+  const edges = [];
+  for (const i of places) {
+    const other = firstAtLeast(lower.steps, upper.steps[i]);
+    if (lower.steps[other] !== upper.steps[i]) continue;
+    const [above, below] = [upper.values[i], lower.values[other]];
+    if (drawable(above, log) && drawable(below, log)) edges.push([x(upper.steps[i]), y(above), y(below)]);
+  }
+  pen.save();
+  pen.globalAlpha = 0.14;
+  pen.fillStyle = color;
+  pen.beginPath();
+  edges.forEach(([at, row], i) => (i ? pen.lineTo(at, row) : pen.moveTo(at, row)));
+  edges.reverse().forEach(([at, , row]) => pen.lineTo(at, row));
+  pen.fill();
+  pen.restore();
+}
+
 function traceValues({ pen, x, y, log }, { steps, values }, [from, to]) {
   let joined = false;
   for (let i = from; i < to; i++) {
@@ -228,10 +254,11 @@ function drawClipped({ pen, ink, height, x, steps, values: [low, high] }, line, 
   }
 }
 
-function drawPoints({ pen, ink, x, y, log, steps }, points, best) {
+/** Diamonds joined by a dashed line; the best one filled. */
+function drawPoints({ pen, ink, x, y, log, steps }, { values: points, color, best = null }) {
   const shown = points.filter(([, value]) => drawable(value, log));
   pen.save();
-  pen.strokeStyle = ink.held;
+  pen.strokeStyle = color;
   pen.lineWidth = 1.2;
   pen.setLineDash([4, 4]);
   pen.beginPath();
@@ -244,7 +271,7 @@ function drawPoints({ pen, ink, x, y, log, steps }, points, best) {
     const isBest = best && best[0] === step;
     if (step < steps[0] || step > steps[1] || (!isBest && x(step) - last < 10)) continue; // else a bar of diamonds
     last = x(step);
-    pen.fillStyle = isBest ? ink.held : ink.paper;
+    pen.fillStyle = isBest ? color : ink.paper;
     diamond(pen, x(step), y(value), isBest ? 6 : 4.5);
   }
   pen.restore();
@@ -324,7 +351,7 @@ function diamond(pen, x, y, radius) {
 /** The colours and the font of the style sheet, resolved for the theme in force. */
 export function inkOf(root) {
   const style = getComputedStyle(root);
-  const names = ["loss", "held", "grad", "rate", "speed", "memory", "bad", "muted", "grid", "axis", "paper"];
+  const names = ["loss", "held", "grad", "rate", "speed", "memory", "chosen", "rejected", "third", "fourth", "bad", "muted", "grid", "axis", "paper"];
   const colors = names.map((name) => [name, style.getPropertyValue(`--tunebook-${name}`).trim()]);
   return { ...Object.fromEntries(colors), font: style.fontFamily };
 }

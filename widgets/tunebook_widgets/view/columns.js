@@ -1,5 +1,7 @@
 /* What a run has said, as columns: packed float32 rows in, one typed array per quantity out, with what follows from them. */
 
+export const METRIC = "metric:"; // as progress.METRIC, in front of the name of a column of what an objective reports
+
 /** A run of `count` steps, from the traits of LiveView (dashboard/live.py). Times are seconds, memory is GB. */
 export function readRun(model) {
   const names = model.get("columns");
@@ -23,7 +25,20 @@ export function runOf(column, total, record) {
   run.hasEvery = column.all_tokens_sec.some(Number.isFinite);
   run.smooth = smoothed(column.loss);
   run.bad = badStretches(run);
+  run.metrics = metricsOf(run);
   return run;
+}
+
+/** name -> {steps, values, smooth} of what an objective reports beside its loss, at the steps where it did. */
+function metricsOf({ count: total, column }) {
+  const names = Object.keys(column).filter((name) => name.startsWith(METRIC));
+  const series = (values) => {
+    const known = [];
+    for (let i = 0; i < total; i++) if (Number.isFinite(values[i])) known.push(i);
+    const own = Float32Array.from(known, (i) => values[i]);
+    return { steps: Float32Array.from(known, (i) => column.step[i]), values: own, smooth: smoothed(own) };
+  };
+  return Object.fromEntries(names.map((name) => [name.slice(METRIC.length), series(column[name])]));
 }
 
 /** The first `total` steps of a run, and what was known by then; costs nothing, the columns are shared. */
@@ -31,10 +46,16 @@ export function firstSteps(run, total) {
   const step = total ? run.column.step[total - 1] : (run.column.step[0] ?? 1) - 1;
   const known = (list) => (list ?? []).filter((each) => each[0] <= step);
   const evals = known(run.record.evals);
+  const upTo = ({ steps, values, smooth }) => {
+    const end = firstAtLeast(steps, step + 1);
+    return { steps: steps.subarray(0, end), values: values.subarray(0, end), smooth: smooth.subarray(0, end) };
+  };
+  const each = (object, change) => Object.fromEntries(Object.entries(object).map(([name, one]) => [name, change(one)]));
   return {
     ...run,
+    metrics: each(run.metrics, upTo),
     count: total,
-    column: Object.fromEntries(Object.entries(run.column).map(([name, values]) => [name, values.subarray(0, total)])),
+    column: each(run.column, (values) => values.subarray(0, total)),
     smooth: run.smooth.subarray(0, total),
     bad: run.bad.filter(([first]) => first <= step),
     record: {
@@ -45,6 +66,8 @@ export function firstSteps(run, total) {
       rates: known(run.record.rates),
       notices: known(run.record.notices),
       hidden_notices: 0,
+      held_out: each(run.record.held_out ?? {}, known),
+      alarms: known(run.record.alarms),
     },
   };
 }

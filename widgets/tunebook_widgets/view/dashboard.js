@@ -3,15 +3,15 @@
  * In come the traits of LiveView (dashboard/live.py): the steps as packed float32 rows, everything else as JSON. Out go messages
  * that say what is asked of the run, {"command": "stop"}, and {"ready": true} once when the page is there. */
 
-import { firstSteps, readRun } from "./columns.js";
+import { METRIC, firstSteps, nearest, readRun } from "./columns.js";
 import { controls } from "./controls.js";
 import { keepFrozen } from "./frozen.js";
-import { headerView, isBetweenSteps, settlePhase, showClock, showHeader, showNotices, showNumbers } from "./header.js";
+import { alarmView, headerView, isBetweenSteps, settlePhase, showClock, showHeader, showNotices, showNumbers } from "./header.js";
 import { linkedCharts } from "./linked.js";
 import { lostView, watchKernel } from "./kernel.js";
 import { node } from "./page.js";
 import { player } from "./player.js";
-import { CHARTS, plotsOf } from "./plots.js";
+import { CHARTS, metricCharts, metricRows, plotsOf } from "./plots.js";
 import { samplesPanel } from "./samples.js";
 import { wholeDomain } from "./scales.js";
 import { count, gigabytes, loss, rate, short } from "./words.js";
@@ -52,6 +52,7 @@ function render({ model, el }) {
     model.set("picks", picks);
     model.save_changes();
   });
+  const alarms = alarmView();
   const notices = node("ul", { class: "tunebook-notices", "aria-label": "Notices" });
   const table = numbersTable(() => run);
   const replay = isReplay ? player(run.column.elapsed, (steps) => showRecorded(firstSteps(recorded, steps))) : null;
@@ -65,6 +66,7 @@ function render({ model, el }) {
     buttons.reason,
     lost.root,
     buttons.runaway,
+    alarms.root,
     header.progress,
     ...(replay ? [replay.root] : []),
     header.list,
@@ -113,11 +115,13 @@ function render({ model, el }) {
     showWords();
     showNumbers(header, state, run);
     samples.show(known, state.phase === "ended");
+    alarms.show(run.record.alarms);
     showNotices(notices, run.record);
     showTime();
     const evals = (run.record.evals ?? []).map((each) => each[0]);
     const first = Math.min(run.count ? run.column.step[0] - 1 : 0, ...evals);
     const last = Math.max(run.count ? run.column.step[run.count - 1] : 0, ...evals);
+    charts.offer(metricCharts(run.record), groupHeading(run.record));
     charts.show((ink) => plotsOf(run, ink), wholeDomain(first, last, state.total_steps ?? 1), run.column.step);
     const due = performance.now() - announced.at >= ANNOUNCE_EVERY || state.phase !== announced.phase;
     if (due) say(headline());
@@ -176,13 +180,32 @@ function heldOutAt(run, step) {
   return (run.record.evals ?? []).find((each) => each[0] === step);
 }
 
+/** What stands above the charts of an objective. */
+function groupHeading({ objective, hidden_charts: hidden }) {
+  const more = hidden ? ` (${count(hidden)} more charts are left out; the event log has their numbers)` : "";
+  return `${objective ?? "The objective"}, beside its loss${more}`;
+}
+
+/** [swatch, metric, value] of what the objective reported in a step, and of the held-out rows after it. */
+function reported({ metrics, record }, step) {
+  return metricRows(record).map(([kind, name]) => {
+    const { steps, values } = metrics[name] ?? { steps: [], values: [] };
+    const at = steps.length ? nearest(steps, step) : 0;
+    const held = (record.held_out[name] ?? []).find((each) => each[0] === step);
+    const value = steps[at] === step ? short(values[at]) : "–";
+    return [kind, name, held ? `${value}, held-out ${short(held[1])}` : value];
+  });
+}
+
 /** [swatch, label, value] of a step, for the tooltip. */
-function tooltipRows({ column, smooth, record, hasGradNorm, hasMemory, hasEvery }, step, index) {
+function tooltipRows(run, step, index) {
+  const { column, smooth, record, hasGradNorm, hasMemory, hasEvery } = run;
   const held = heldOutAt({ record }, step);
   return [
     ["raw", "loss", loss(column.loss[index])],
     ...(Number.isFinite(smooth[index]) ? [["smooth", "smoothed", loss(smooth[index])]] : []),
     ...(held ? [["held", "held-out", loss(held[1])]] : []),
+    ...reported(run, step),
     ...(hasGradNorm ? [["grad", "gradient norm", short(column.grad_norm[index])]] : []),
     ["rate", "learning rate", rate(column.lr[index])],
     ["speed", "trained tokens/s", count(Math.round(column.tokens_sec[index]))],
@@ -197,20 +220,25 @@ function cursorSentence(run, step, index) {
   const parts = [`Step ${step}: loss ${loss(run.column.loss[index])}`, `smoothed ${loss(run.smooth[index])}`];
   if (held) parts.push(`held-out ${loss(held[1])}`);
   if (run.hasGradNorm) parts.push(`gradient norm ${short(run.column.grad_norm[index])}`);
+  for (const [, name, value] of reported(run, step)) parts.push(`${name} ${value}`);
   return parts.join(", ");
 }
 
 /** The curves in numbers, made when it is opened. */
 function numbersTable(runNow) {
-  const body = node("tbody", {});
+  const [head, body] = [node("tr", {}), node("tbody", {})];
   const heads = ["Step", "Loss", "Smoothed", "Gradient norm", "Learning rate", "Trained tokens/s", "All tokens/s", "Peak GB"];
-  const made = node("table", {}, node("thead", {}, node("tr", {}, ...heads.map((each) => node("th", { scope: "col" }, each)))), body);
+  const made = node("table", {}, node("thead", {}, head), body);
   const details = node("details", { class: "tunebook-table" }, node("summary", {}, "The curves as a table"), made);
   details.addEventListener("toggle", () => {
     if (!details.open) return;
-    const { column, smooth, count: steps } = runNow();
+    const run = runNow();
+    const { column, smooth, count: steps } = run;
+    const metrics = metricRows(run.record).map(([, name]) => name);
+    head.replaceChildren(...[...heads, ...metrics].map((each) => node("th", { scope: "col" }, each)));
     const rows = Math.min(steps, TABLE_ROWS);
     const places = Array.from({ length: rows }, (_, i) => (rows < 2 ? 0 : Math.round((i * (steps - 1)) / (rows - 1))));
+    const told = (value) => (Number.isFinite(value) ? short(value) : "–");
     const cells = (i) => [
       count(column.step[i]),
       loss(column.loss[i]),
@@ -220,6 +248,7 @@ function numbersTable(runNow) {
       count(Math.round(column.tokens_sec[i])),
       Number.isFinite(column.all_tokens_sec[i]) ? count(Math.round(column.all_tokens_sec[i])) : "–",
       gigabytes(column.peak_gb[i]),
+      ...metrics.map((name) => told(column[METRIC + name][i])),
     ];
     body.replaceChildren(...places.map((i) => node("tr", {}, ...cells(i).map((each) => node("td", {}, each)))));
   });

@@ -1,6 +1,6 @@
 /* The upper part of the page: where the run stands in a sentence, a bar and eight numbers; and the notices below. */
 
-import { node } from "./page.js";
+import { button, node } from "./page.js";
 import { clock, count, gigabytes, loss, rate, short } from "./words.js";
 
 const SHOWN_AFTER = 600; // milliseconds that a work must last to be named
@@ -98,6 +98,27 @@ export function showNumbers({ numbers }, state, run) {
 export function showClock({ numbers }, elapsed, left) {
   numbers.elapsed.value.textContent = clock(elapsed);
   numbers.left.value.textContent = left === null ? "–" : left < 1 ? "any moment" : clock(left);
+}
+
+/** What is learnt goes astray, [step, sentence] each: above all else until it is put away. */
+export function alarmView() {
+  const root = node("div", { class: "tunebook-alarms" });
+  const made = new Map(); // by step and sentence
+  const alarm = (step, text) => {
+    const away = button("Hide");
+    const shown = node("div", { class: "tunebook-runaway", role: "alert" }, node("p", {}, node("span", { class: "tunebook-notice-step" }, `step ${count(step)}`), text), node("div", { class: "tunebook-line" }, away));
+    away.addEventListener("click", () => (shown.hidden = true));
+    return shown;
+  };
+  return {
+    root,
+    show(alarms) {
+      const named = (alarms ?? []).map((each) => [each.join(" "), each]);
+      for (const [name, [step, text]] of named) if (!made.has(name)) made.set(name, alarm(step, text));
+      const shown = named.map(([name]) => made.get(name));
+      if (shown.length !== root.childElementCount || shown.some((each, i) => root.children[i] !== each)) root.replaceChildren(...shown);
+    },
+  };
 }
 
 export function showNotices(list, record) {

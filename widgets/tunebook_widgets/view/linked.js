@@ -15,9 +15,13 @@ const DRAGGED = 5; // pixels; less is a click
 /** `charts` = {name: {title, unit, legend}}; `rows(step)` gives [kind, label, value] of a step, for the tooltip.
  *
  *  `show(plots, whole, steps)` takes the plots by name, as a function of the colours; the whole domain; and the steps the
- *  crosshair stops at. `say(sentence)` is told what a keyboard found. */
+ *  crosshair stops at. `offer(charts, heading)` adds a group of charts. `say(sentence)` is told what a keyboard found. */
 export function linkedCharts(charts, { rows, sentence, say }) {
-  const frames = Object.fromEntries(Object.entries(charts).map(([name, chart]) => [name, chartFrame(name, chart)]));
+  const framesOf = (some) => Object.fromEntries(Object.entries(some).map(([name, chart]) => [name, chartFrame(name, chart)]));
+  const own = framesOf(charts);
+  let frames = own; // and those of the objective, which are known when its first step is
+  let offered = "{}";
+  const group = node("div", { class: "tunebook-group", role: "group", hidden: "" });
   const tooltip = node("div", { class: "tunebook-tooltip", "aria-hidden": "true", hidden: "" });
   const whole = button("Show the whole run", { class: "tunebook-whole", hidden: "" });
   const root = node(
@@ -29,14 +33,16 @@ export function linkedCharts(charts, { rows, sentence, say }) {
       "aria-label": "Charts. Arrow keys move through the steps, plus and minus zoom, 0 shows the whole run.",
     },
     whole,
-    ...Object.values(frames).map((frame) => frame.root),
+    Object.values(own)[0].root,
+    group,
+    ...Object.values(own).slice(1).map((frame) => frame.root),
     tooltip,
   );
   let given = { plots: () => ({}), whole: [0, 1], steps: [] };
   let made = null; // the plots in the colours of the moment
   let zoom = null; // [first, last], or null for the whole
   let cursor = null; // index into given.steps
-  let pointed = frames[Object.keys(frames)[0]]; // the chart the crosshair was last moved in
+  let pointed = Object.values(own)[0]; // the chart the crosshair was last moved in
   let drag = null; // {frame, from, at, steps, pans}
   let frameRequest = 0;
 
@@ -55,7 +61,7 @@ export function linkedCharts(charts, { rows, sentence, say }) {
       const plot = made.plots[name];
       if (!plot) continue;
       const view = { steps: domain(), log: frame.log, clipped: frame.clipped, cursor: stepOf(cursor), selection };
-      frame.unit.textContent = plot.unit || charts[name].unit;
+      frame.unit.textContent = plot.unit ?? frame.ownUnit;
       frame.hidden.textContent = hiddenSentence(drawChart(frame.canvas, plot, view, made.ink));
     }
     showTooltip();
@@ -164,7 +170,22 @@ export function linkedCharts(charts, { rows, sentence, say }) {
     }
   }
 
-  Object.values(frames).forEach(listen);
+  /** Show the charts `some` under the words `heading`, below the first; those that are there stay as they are. */
+  function offer(some, heading) {
+    if (JSON.stringify([some, heading]) === offered) return;
+    offered = JSON.stringify([some, heading]);
+    const made = framesOf(some);
+    Object.values(made).forEach(listen);
+    frames = { ...own, ...made };
+    if (!Object.values(frames).includes(pointed)) moveCursor(null, Object.values(own)[0]);
+    const roots = Object.values(made).map((frame) => frame.root);
+    group.replaceChildren(...(heading ? [node("p", { class: "tunebook-group-heading" }, heading)] : []), ...roots);
+    group.classList.toggle("tunebook-odd", roots.length % 2 === 1);
+    group.setAttribute("aria-label", heading);
+    group.hidden = roots.length === 0;
+  }
+
+  Object.values(own).forEach(listen);
   root.addEventListener("keydown", onKey);
   root.addEventListener("blur", () => moveCursor(null));
   whole.addEventListener("click", () => {
@@ -189,6 +210,7 @@ export function linkedCharts(charts, { rows, sentence, say }) {
       request();
     },
     zoomTo,
+    offer,
     close() {
       cancelAnimationFrame(frameRequest);
       resized.disconnect();
@@ -223,7 +245,7 @@ function chartFrame(name, { title, unit, legend }) {
     ),
     canvas,
   );
-  return { root, canvas, toggles, hidden, unit: written, log: false, clipped: false };
+  return { root, canvas, toggles, hidden, unit: written, ownUnit: unit, log: false, clipped: false };
 }
 
 function hiddenSentence({ belowLog, above, below }) {

@@ -2,6 +2,8 @@
 
 import { gigabytes, short } from "./words.js";
 
+const STYLES = ["chosen", "rejected", "third", "fourth"]; // of the curves of a chart with several: colour, dash, swatch
+
 /** What there is to see of a run, in the order of the page: name -> {title, unit, legend}. */
 export const CHARTS = {
   loss: {
@@ -36,8 +38,80 @@ export const CHARTS = {
   },
 };
 
-/** The plots of a run, by the names in CHARTS. */
+/** The charts of what an objective reports beside its loss, as CHARTS has its own; `record` as in live.record_of. */
+export function metricCharts({ charts, held_out: held }) {
+  const several = ({ curves, labels, margin }) => [
+    ...curves.map((_, i) => [STYLES[i % STYLES.length], labels[i]]),
+    ...(margin ? [["margin", "margin"]] : []),
+    ...(curves.some((name) => held[name]?.length) ? [["score", "held-out"]] : []),
+  ];
+  const alone = ({ curves }) => (held[curves[0]]?.length ? [["held", "held-out"]] : []);
+  return Object.fromEntries(
+    (charts ?? []).map((chart) => [
+      `metric:${chart.name}`,
+      { title: chart.title, unit: chart.unit, legend: chart.curves.length > 1 ? several(chart) : alone(chart) },
+    ]),
+  );
+}
+
+/** [swatch, name, metric] of all that `charts` of a record show, in their order. */
+export function metricRows({ charts }) {
+  return (charts ?? []).flatMap(({ curves, margin }) => [
+    ...curves.map((metric, i) => [curves.length > 1 ? STYLES[i % STYLES.length] : "smooth", metric]),
+    ...(margin ? [["margin", margin]] : []),
+  ]);
+}
+
+/** The plots of a run, by the names in CHARTS and metricCharts. */
 export function plotsOf(run, ink) {
+  return { ...ownPlots(run, ink), ...metricPlots(run, ink) };
+}
+
+function metricPlots({ metrics, record, bad }, ink) {
+  const plot = ({ title, unit, curves, margin, limits }) => {
+    const isAlone = curves.length === 1;
+    const styles = isAlone ? [{ color: ink.loss, points: ink.held }] : curves.map((_, i) => curveStyle(i, ink));
+    const lines = curves.flatMap((metric, i) => {
+      const { steps, values, smooth } = metrics[metric];
+      const { color, dash = [] } = styles[i];
+      return [
+        { steps, values, color, width: 1, alpha: isAlone ? 0.45 : 0.3 },
+        { steps, values: smooth, color, dash, width: 2, tip: true, derived: true },
+      ];
+    });
+    const held = (metric) => record.held_out[metric] ?? [];
+    return {
+      lines,
+      shade: margin ? { upper: lines[1], lower: lines[3], color: ink.chosen } : null,
+      points: curves.map((metric, i) => ({ values: held(metric), color: styles[i].points ?? styles[i].color })),
+      reference: null,
+      bands: bad,
+      marks: { checkpoints: [], changes: [] },
+      limits,
+      empty: "No value yet",
+      unit: [unit, ...(isAlone || margin ? figures(margin ?? curves[0], metrics, held) : [])].filter(Boolean).join(" · "),
+      sentence: chartSentence(title, metrics[curves[0]].steps.length, metrics[curves[0]].values),
+    };
+  };
+  return Object.fromEntries((record.charts ?? []).map((chart) => [`metric:${chart.name}`, plot(chart)]));
+}
+
+function curveStyle(place, ink) {
+  const style = STYLES[place % STYLES.length];
+  return { color: ink[style], dash: { rejected: [6, 3], third: [2, 3], fourth: [8, 3, 2, 3] }[style] };
+}
+
+/** "margin 0.312, held-out 0.402": the last smoothed value of a metric, and the last on the held-out rows. */
+function figures(metric, metrics, held) {
+  const { smooth } = metrics[metric] ?? { smooth: [] };
+  const parts = [
+    smooth.length ? `${metric.endsWith("margins") ? "margin" : "now"} ${short(smooth[smooth.length - 1])}` : "",
+    held(metric).length ? `held-out ${short(held(metric).at(-1)[1])}` : "",
+  ].filter(Boolean);
+  return parts.length ? [parts.join(", ")] : [];
+}
+
+function ownPlots(run, ink) {
   const { column, record } = run;
   const line = (values, style) => ({ steps: column.step, values, width: 1.4, ...style });
   const plot = (name, lines, more = {}) => ({
@@ -57,8 +131,7 @@ export function plotsOf(run, ink) {
       [line(column.loss, { color: ink.loss, width: 1, alpha: 0.45 }), line(run.smooth, { color: ink.loss, width: 2, tip: true, derived: true })],
       {
         unit: record.loss_unit,
-        points: record.evals ?? [],
-        best: record.best_eval,
+        points: [{ values: record.evals ?? [], best: record.best_eval, color: ink.held }],
         marks: { checkpoints: record.checkpoints ?? [], changes: [] },
         empty: run.count ? "No finite value" : "The first step is on its way",
       },

@@ -48,11 +48,12 @@ export function valueDomain(plot, steps, { log, clipped }) {
     if (clipped) percentiles(line.values, from, to, log).forEach(take);
     else for (let i = from; i < to; i++) take(line.values[i]);
   }
-  for (const [step, value] of plot.points) if (step >= steps[0] && step <= steps[1]) take(value);
+  for (const { values } of plot.points) for (const [step, value] of values) if (step >= steps[0] && step <= steps[1]) take(value);
   // A line far above the curve would flatten it; then its label alone says where it is.
   const reference = plot.reference?.value;
   if (drawable(reference ?? null, log) && reference < 4 * high) take(reference);
   if (low > high) return null;
+  if (plot.limits && !log) return plot.limits.map((limit, i) => limit + (i ? 0.05 : -0.05) * (plot.limits[1] - plot.limits[0]));
   if (log) {
     const air = Math.max((high / low) ** 0.06, 1.02);
     return [low / air, high * air];
