@@ -47,7 +47,7 @@ def python_docs(
     """
     rows, answers = [], set()
     for name, source, answer in sorted(_documented_functions(Path(sysconfig.get_path("stdlib")))):
-        fits = _within(len(source), source_characters) and _within(len(answer), answer_characters)
+        fits = within(len(source), source_characters) and within(len(answer), answer_characters)
         if not fits or answer in answers:
             continue
         answers.add(answer)
@@ -111,7 +111,7 @@ def photograph_reader(folder: Path | str, *, seed: int = 0) -> Path:
     return write_digit_reader(Path(folder), photo_tiles.WORDS.split(), seed)
 
 
-def _within(length: int, bounds: tuple[int, int]) -> bool:
+def within(length: int, bounds: tuple[int, int]) -> bool:
     return bounds[0] <= length <= bounds[1]
 
 
