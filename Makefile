@@ -14,10 +14,13 @@ machine: there are wheels for Apple silicon (macOS 14 or newer) and for Linux wi
 OUT ?= out
 # Of all stages and notebooks, the one `make parity` and `make test-notebooks` are about.
 STAGE ?=
+# Of all objectives over answers, the one `make parity-preferences` compares with TRL.
+OBJECTIVE ?= DPO
 NOTEBOOK ?= *
 PARITY_MODEL ?= HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help demo notebooks doctor report test test-as-gpu test-mac test-lowest test-notebooks parity parity-together clean
+.PHONY: help demo notebooks doctor report test test-as-gpu test-mac test-lowest test-notebooks parity parity-together \
+	parity-preferences clean
 
 help:
 	@echo "make demo       train a small model from data to a file, in a few minutes"
@@ -86,6 +89,11 @@ parity: .venv/dev
 
 parity-together: .venv/dev
 	$(VENV)/python -m tunebook.parity --together $(OUT)/parity
+
+parity-preferences: .venv/dev
+	@mkdir -p $(OUT)/preferences
+	$(VENV)/python -m tunebook.parity --model $(PARITY_MODEL) --objective $(OBJECTIVE) $(if $(STAGE),--stages '$(STAGE)') \
+		--json '$(OUT)/preferences/$(OBJECTIVE).json'
 
 clean:
 	rm -rf .venv dist build .pytest_cache .ruff_cache

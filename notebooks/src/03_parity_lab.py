@@ -251,6 +251,8 @@ print(found.to_json(Path(OUTPUT) / "report.json"))
 # ## Where next
 # - **A part of your own.** A `Procedure` is training taken apart into its functions. `replace(parity.KIT,
 #   loss=my_loss)` is this kit with your loss, and goes where the suspect went.
+# - **Preferences.** `parity.bisect(small, pairs, objective=objectives.DPO())` compares learning from pairs of answers
+#   with TRL, from the token ids of both sides to the curve. `parity.PREFERENCE_FAULTS` has suspects for it.
 # - **A real model and your own rows.** In a terminal:
 #
 # ```

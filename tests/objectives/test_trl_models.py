@@ -1,7 +1,5 @@
 """Whole objectives on tiny models against TRL's trainers under torch: log-probabilities, loss and LoRA gradients."""
 
-from types import SimpleNamespace
-
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -16,7 +14,7 @@ from tunebook.config import LoraConfig
 from tunebook.models.tensors import flat
 from tunebook.objectives import CPO, DPO, KTO, ORPO, SimPO
 from tunebook.objectives.reference import Reference, with_what_is_known
-from tunebook.parity.references import torch_model
+from tunebook.parity.references import torch_model, trl_losses
 
 pytestmark = pytest.mark.float32
 
@@ -26,8 +24,6 @@ TARGETS = ("q_proj", "v_proj", "down_proj")
 @pytest.fixture(scope="module", params=["llama", "qwen3", "gemma3"])
 def both(request, tmp_path_factory):
     """(ours, theirs) of the same weights and adapters, ours with the reference it began with."""
-    from trl.trainer.utils import add_fused_lm_head
-
     folder = tiny_model_folder(tmp_path_factory.mktemp("both") / request.param, request.param)
     model, _ = FastModel.from_pretrained(folder)
     FastModel.get_peft_model(model, r=4, lora_alpha=8, target_modules=list(TARGETS))
@@ -43,9 +39,7 @@ def both(request, tmp_path_factory):
     theirs = torch_model.open_with_adapters(folder, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS))
     arrays = {name: np.array(value) for name, value in flat(model.module.trainable_parameters()).items()}
     torch_model.put(theirs, arrays)
-    outputs = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
-    add_fused_lm_head(theirs.get_base_model(), outputs=outputs)
-    return model, reference, theirs
+    return model, reference, trl_losses.with_head(theirs)
 
 
 def batch_of_rows(vocabulary, prompts, seed=0):
@@ -89,16 +83,6 @@ def assert_same(ours, theirs, module):
         )  # float32, of six layers
 
 
-def ids_and_masks(made):
-    ids = torch.tensor(made["tokens"].astype(np.int64))
-    real = np.arange(made["tokens"].shape[1]) < made["lengths"][:, None]
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.tensor(real.astype(np.int64)),
-        "completion_mask": torch.tensor(made["loss_mask"].astype(np.int64)),
-    }
-
-
 DPOS = [
     DPO(),
     DPO(loss_type=["sigmoid", "bco_pair", "sft"], loss_weights=[0.8, 0.2, 1.0]),
@@ -111,57 +95,31 @@ DPOS = [
 
 @pytest.mark.parametrize("objective", DPOS, ids=range(len(DPOS)))
 def test_dpo_with_its_reference_by_adapters_off_is_trls(both, objective):
-    from trl.trainer.dpo_trainer import DPOTrainer
-
     model, reference, theirs = both
     made = batch_of_rows(theirs.config.get_text_config().vocab_size, [3, 7, 5] * 2)
     ours = ours_of(model, reference, objective, made)
-    trainer = trl_judge.trainer_of(
-        DPOTrainer,
-        args=SimpleNamespace(discopop_tau=0.05, gradient_checkpointing_kwargs=None),
-        model=theirs,
-        ref_model=None,
-        beta=objective.beta,
-        loss_types=list(objective.loss_type),
-        loss_weights=list(objective.loss_weights),
-        ld_alpha=objective.ld_alpha,
-        f_divergence_type=objective.f_divergence_type,
-        f_alpha_divergence_coef=0.5,
-        label_smoothing=objective.label_smoothing,
-        use_weighting=objective.use_weighting,
-    )
-    inputs = ids_and_masks(made)
-    loss = trainer._compute_loss(theirs, inputs, False)
-    halves = trainer.compute_ref_log_probs(theirs, inputs)
+    trainer, inputs = trl_losses.trainer_for(objective, theirs, False), trl_judge.ids_and_masks(made)
+    with torch_model.quiet():
+        loss = trainer._compute_loss(theirs, inputs, False)
+        halves = trainer.compute_ref_log_probs(theirs, inputs)
     np.testing.assert_allclose(ours[3]["reference_logps"], torch.cat(halves).numpy(), rtol=1e-5, atol=1e-5)
-    assert_same(ours, (loss, trl_judge.means(trainer._metrics["eval"])), theirs)
+    assert_same(ours, (loss, trl_losses.logged(trainer)), theirs)
 
 
 @pytest.mark.parametrize("loss_type", ["kto", "apo_zero_unpaired"])
 def test_kto_with_its_kl_is_trls(both, loss_type):
-    from trl.trainer.kto_trainer import KTOTrainer
-
     model, reference, theirs = both
     objective = KTO(loss_type=loss_type, desirable_weight=1.5)
     vocabulary = theirs.config.get_text_config().vocab_size
     made = batch_of_rows(vocabulary, [3, 7, 5, 4], 1) | {"labels": np.array([True, False, False, True])}
     made["mismatched"] = batch_of_rows(vocabulary, [3, 7, 5, 4], 2)
     ours = ours_of(model, reference, objective, made)
-    trainer = trl_judge.trainer_of(
-        KTOTrainer,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
-        model=theirs,
-        ref_model=None,
-        beta=objective.beta,
-        loss_type=loss_type,
-        desirable_weight=1.5,
-        undesirable_weight=1.0,
-        calculate_KL=loss_type == "kto",
-    )
-    inputs = ids_and_masks(made) | {"label": torch.tensor(made["labels"])}
-    inputs |= {"KL_" + name: value for name, value in ids_and_masks(made["mismatched"]).items()}
-    loss = trainer._compute_loss(theirs, inputs, False)
-    assert_same(ours, (loss, trl_judge.means(trainer._metrics["eval"])), theirs)
+    trainer = trl_losses.trainer_for(objective, theirs, False)
+    inputs = trl_judge.ids_and_masks(made) | {"label": torch.tensor(made["labels"])}
+    inputs |= {"KL_" + name: value for name, value in trl_judge.ids_and_masks(made["mismatched"]).items()}
+    with torch_model.quiet():
+        loss = trainer._compute_loss(theirs, inputs, False)
+    assert_same(ours, (loss, trl_losses.logged(trainer)), theirs)
 
 
 @pytest.mark.parametrize("objective", [ORPO(), CPO(), SimPO(beta=2.0)], ids=["ORPO", "CPO", "SimPO"])

@@ -9,13 +9,13 @@ from transformers import AutoTokenizer
 from tests.data.formats.conversations import TOOL_TEMPLATE, TOOL_TURNS
 from tests.data.formats.test_chat_templates import FOLDER, NAMES
 from tests.makers.tiny import CHAT_TEMPLATE, tiny_model_folder, tiny_tokenizer
-from tests.tokens import trl_rows
 from tunebook import FastModel
 from tunebook.data.formats import BadRow, RefusedRows
 from tunebook.data.formats.preferences import preference_reader, told_kind
 from tunebook.data.opened import ReadingOptions
 from tunebook.models.families.text import TextFamily
 from tunebook.models.generation import opening
+from tunebook.parity.references import trl_rows
 from tunebook.tokens import encoding
 from tunebook.tokens.answers import encode_answers, fitted_answers, mismatched
 from tunebook.tokens.collation import collated

@@ -25,7 +25,7 @@ the same order. "loss_mask" marks the answers, "lengths" (B,) int32 are the toke
 over tokens (`pairs.py`), so that batches of other lengths add up to the mean of all. A batch of labelled rows has
 "labels" (B,) bool, and "mismatched", a batch of the same prompts, each with the answer of the row before it.
 
-Doors: `base`, `next_token`, `reference`.
+Doors: `answers`, `base`, `next_token`, `reference`, `token_logps`.
 """
 
 from .base import Objective

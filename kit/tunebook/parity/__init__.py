@@ -5,8 +5,9 @@
 
 This is the contents page; each name is imported when it is first used, for most need torch (the extra `parity`). Only
 files of this wing may import torch, and no other wing imports this one. A stage of the chain is a file in `probes/` and
-an entry in `chain.py`; a difference to find is an entry in `faults.py`. `speed/` times the same steps here and in
-mlx-lm.
+an entry in `chain.py`; a difference to find is an entry in `faults.py`. `preferences/` has the stages of objectives
+over answers, `bisect(model, pairs, objective=objectives.DPO())`, whose judge is TRL. `speed/` times the same steps here
+and in mlx-lm.
 
 Doors: `speed/report`.
 """
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .chain import CHAIN as CHAIN
     from .chain import LORA as LORA
+    from .chain import PREFERENCE_CHAIN as PREFERENCE_CHAIN
     from .chain import TRAINING as TRAINING
     from .chain import bisect as bisect
     from .faults import FAULTS as FAULTS
     from .finding import Finding as Finding
     from .miniatures import miniature as miniature
+    from .preferences.faults import PREFERENCE_FAULTS as PREFERENCE_FAULTS
     from .procedure import KIT as KIT
     from .procedure import Procedure as Procedure
     from .report import Report as Report
@@ -35,6 +38,8 @@ _ON_FIRST_USE = {
     "Finding": "finding",
     "KIT": "procedure",
     "LORA": "chain",
+    "PREFERENCE_CHAIN": "chain",
+    "PREFERENCE_FAULTS": "preferences.faults",
     "Procedure": "procedure",
     "Report": "report",
     "Setting": "seeds",
@@ -50,6 +55,8 @@ __all__ = [
     "FAULTS",
     "KIT",
     "LORA",
+    "PREFERENCE_CHAIN",
+    "PREFERENCE_FAULTS",
     "TRAINING",
     "Finding",
     "Procedure",

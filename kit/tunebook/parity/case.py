@@ -16,13 +16,14 @@ from mlx.utils import tree_unflatten
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..config import LoraConfig, TrainingConfig
-from ..data.encoded import Encoded
+from ..data.encoded import Encoded, sequences_of
 from ..data.sources import Row
 from ..model_files.trusted import openable
 from ..models.loaded import Loaded
 from ..models.tensors import flat
+from ..objectives.answers import OverAnswers
 from .procedure import Procedure
-from .references import mlx_lm_run, torch_model
+from .references import mlx_lm_run, torch_model, trl_losses
 
 SAMPLED_ROWS = 4  # rows that go through forward and backward passes one by one
 
@@ -37,6 +38,7 @@ class Case:
     lora: LoraConfig
     training: TrainingConfig
     max_seq_length: int
+    objective: OverAnswers | None = None  # None: the next token
 
     def __post_init__(self):
         wrong = {
@@ -82,6 +84,11 @@ class Case:
         return torch_model.open_with_adapters(self.bare.folder, self.lora, trust_remote_code=trusts)
 
     @cached_property
+    def with_head(self) -> peft.PeftModel:
+        """`theirs`, with the head that TRL's losses ask; without being asked for it, it is what it was."""
+        return trl_losses.with_head(self.theirs)
+
+    @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer as transformers opens it."""
         trusts = self.bare.trust_remote_code
@@ -110,12 +117,25 @@ class Case:
     @cached_property
     def encoded(self) -> Sequence[Encoded]:
         """The rows as the procedure reads them."""
+        if self.objective is not None:
+            return self.procedure.answers.encode(self.rows, self.bare, self.max_seq_length, self.objective.rows)
         return self.procedure.encode(self.rows, self.bare, self.max_seq_length)
 
     @property
-    def sample(self) -> Sequence[Encoded]:
-        """A few of them."""
+    def few(self) -> list[Encoded]:
+        """Some of them."""
         return list(self.encoded[:SAMPLED_ROWS])
+
+    @property
+    def sample(self) -> Sequence[Encoded]:
+        """The sequences of these: of a pair both."""
+        return sequences_of(self.few)
+
+    @property
+    def compared(self) -> OverAnswers:
+        """The objective, where there is one."""
+        assert self.objective is not None
+        return self.objective
 
     @cached_property
     def logits(self) -> list[tuple[np.ndarray, np.ndarray]]:

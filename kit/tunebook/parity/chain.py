@@ -15,8 +15,13 @@ from ..data.sources import Row
 from ..machine.progress_bars import progress
 from ..models.adapters import parameter_counts
 from ..models.loaded import Loaded
+from ..objectives.answers import OverAnswers
 from .case import Case
 from .finding import Finding
+from .preferences import curve as preference_curve
+from .preferences import gradients as preference_gradients
+from .preferences import log_probs, reading
+from .preferences import loss as preference_loss
 from .probes import (
     backward,
     batching,
@@ -57,7 +62,23 @@ CHAIN: dict[str, tuple[Probe, ...]] = {
     "quantization": (quantization.affine, quantization.nf4),
 }
 
-COMPARED = ("mlx", "mlx-lm", "torch", "transformers", "peft")
+# Of an objective over answers. What does not depend on it is asked as above.
+PREFERENCE_CHAIN: dict[str, tuple[Probe, ...]] = {
+    "tokens": (reading.tokens,),
+    "supervision": (reading.supervision,),
+    "batches": (batching.width, batching.order),
+    "logits": CHAIN["logits"],
+    "adapters": CHAIN["adapters"],
+    "log-probs": (log_probs.log_probs,),
+    "reference": (log_probs.reference,),
+    "loss": (preference_loss.loss,),
+    "gradients": (preference_gradients.gradients,),
+    "rates": CHAIN["rates"],
+    "optimizer": CHAIN["optimizer"],
+    "curve": (preference_curve.curve,),
+}
+
+COMPARED = ("mlx", "mlx-lm", "torch", "transformers", "peft", "trl")
 LORA = LoraConfig(r=8, lora_alpha=16)
 TRAINING = TrainingConfig(
     per_device_train_batch_size=2,
@@ -85,29 +106,46 @@ def bisect(
     training: TrainingConfig = TRAINING,
     max_seq_length: int = 128,
     stages: Sequence[str] | None = None,
+    objective: OverAnswers | None = None,
 ) -> Report:
     """Compare `procedure` with transformers, PEFT, torch, stock mlx-lm and llama.cpp; `stages` None: with all of CHAIN.
 
-    Of a loaded model only the place it was loaded from is used; it is left alone. Raises ValueError for settings the
-    lab has no reference for, and for a stage that is not in CHAIN.
+    With an `objective`, such as `objectives.DPO()`, the rows are preferences, the stages those of PREFERENCE_CHAIN, and
+    the judge is TRL. Of a loaded model only the place it was loaded from is used; it is left alone. Raises ValueError
+    for settings the lab has no reference for, and for a stage that is not in the chain.
     """
-    wanted = list(CHAIN) if stages is None else list(stages)
-    if unknown := [stage for stage in wanted if stage not in CHAIN]:
-        raise ValueError(f"stages names {', '.join(unknown)}; choose from {', '.join(CHAIN)}.")
+    chain = chain_of(objective)
+    wanted = list(chain) if stages is None else list(stages)
+    if unknown := [stage for stage in wanted if stage not in chain]:
+        raise ValueError(f"stages names {', '.join(unknown)}; choose from {', '.join(chain)}.")
     name = model if isinstance(model, str | Path) else model.loaded.folder
-    case = Case(name=name, rows=rows, procedure=procedure, lora=lora, training=training, max_seq_length=max_seq_length)
+    case = Case(
+        name=name,
+        rows=rows,
+        procedure=procedure,
+        lora=lora,
+        training=training,
+        max_seq_length=max_seq_length,
+        objective=objective,
+    )
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
     with torch_model.threads_for(parameter_counts(case.bare.module)[1]):
-        for stage in progress([stage for stage in CHAIN if stage in wanted], "Comparing"):
+        for stage in progress([stage for stage in chain if stage in wanted], "Comparing"):
             began = time.perf_counter()
-            for probe in CHAIN[stage]:
+            for probe in chain[stage]:
                 findings += probe(case)
             seconds[stage] = time.perf_counter() - began
     return Report(
         model=str(name),
         procedure=procedure.name,
+        objective=None if objective is None else type(objective).__name__,
         findings=tuple(findings),
         seconds=seconds,
         versions={package: version(package) for package in COMPARED},
     )
+
+
+def chain_of(objective: object | None) -> dict[str, tuple[Probe, ...]]:
+    """The stages for an objective over answers, or its name; None: the next token."""
+    return CHAIN if objective is None else PREFERENCE_CHAIN

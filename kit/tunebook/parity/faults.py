@@ -26,6 +26,7 @@ from ..models.families.base import Family
 from ..models.layers import layers_of
 from ..models.loaded import Loaded
 from ..models.tensors import flat
+from ..objectives.answers import OverAnswers
 from ..tokens.batch_order import Window, windows
 from ..train import optim
 from .procedure import KIT, Loss, Pass, Procedure, encoded_whole, loaded_in_float32
@@ -37,6 +38,7 @@ class Fault:
 
     stage: str  # at which it shows first
     procedure: Procedure
+    objective: OverAnswers | None = None  # with which it shows; None: the next token
 
 
 def _fault(stage: str, name: str, **part: Callable[..., Any]) -> tuple[str, Fault]:

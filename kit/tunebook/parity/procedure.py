@@ -22,15 +22,19 @@ from ..models.families.base import Family
 from ..models.loaded import Loaded
 from ..models.loader import load
 from ..models.tensors import number
+from ..objectives.base import Objective
 from ..objectives.next_token import summed_loss, supervised_positions
+from ..objectives.reference import Reference
 from ..tokens.batch_order import Window, padded_width, total_steps, windows
 from ..tokens.encoding import encode_rows
 from ..tokens.stored_rows import lengths_of
 from ..train import optim
 from ..train.step import Stepper
+from .preferences.parts import TRAINERS_OWN, AnswerParts
 
 Loss = Callable[..., mx.array]  # (module, batch, positions (N,)) -> nats summed over the positions
-Pass = tuple[mx.array, Any, int]  # of a micro-batch: nats, their gradients, supervised tokens
+Pass = tuple[mx.array, Any, int]  # of a micro-batch: nats, their gradients, supervised tokens; or an objective's units
+Batches = list[list[Encoded]]  # the rows of each micro-batch of a step
 
 
 def loaded_in_float32(name: Path | str, max_seq_length: int) -> Loaded:
@@ -61,7 +65,7 @@ def token_weighted(passes: Sequence[Pass]) -> tuple[mx.array, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """The parts of a run, in the order they are used."""
+    """The parts of a run, in the order they are used; those that a run over answers has for itself are `answers`."""
 
     name: str
     load: Callable[[Path | str, int], Loaded] = loaded_in_float32
@@ -70,6 +74,7 @@ class Procedure:
     width: Callable[[int, int], int] = padded_width  # (longest row, max_seq_length) -> tokens of a batch
     positions: Callable[[Batch], mx.array] = supervised_positions
     loss: Callable[[Family], Loss] = summed_loss
+    answers: AnswerParts = TRAINERS_OWN
     accumulate: Callable[[Sequence[Pass]], tuple[mx.array, Any]] = token_weighted
     adapt: Callable[[Loaded, LoraConfig], None] = adapted
     rate: Callable[[TrainingConfig, int], Callable[[int], float]] = optim.learning_rate
@@ -99,7 +104,7 @@ def losses(
     The kit itself takes its steps with its own trainer's `Stepper`.
     """
     if procedure == KIT:
-        return _by_stepper(loaded, rows, config, max_seq_length)
+        return by_stepper(loaded, rows, config, max_seq_length)
     return by_parts(procedure, loaded, rows, config, max_seq_length)
 
 
@@ -107,12 +112,26 @@ def by_parts(
     procedure: Procedure, loaded: Loaded, rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int
 ) -> Iterator[float]:
     """As `losses`, with each step put together from the parts and the model in its plain form."""
+
+    def passes(batches: Batches) -> list[Pass]:
+        return [passed(procedure, loaded, batch, max_seq_length) for batch in batches]
+
+    return steps_of(passes, procedure, loaded, rows, config)
+
+
+def steps_of(
+    passes: Callable[[Batches], list[Pass]],
+    procedure: Procedure,
+    loaded: Loaded,
+    rows: Sequence[Encoded],
+    config: TrainingConfig,
+) -> Iterator[float]:
+    """The loss of each step, whose micro-batches `passes` goes over; what is trained of `loaded` is, in place."""
     module, steps = loaded.module, total_steps(len(rows), config)
     optimizer, rate = procedure.make_optimizer(config, module), procedure.rate(config, steps)
     module.train()
     for step, window in enumerate(islice(procedure.windows(lengths_of(rows), config), steps), start=1):
-        passes = [passed(procedure, loaded, [rows[index] for index in batch], max_seq_length) for batch in window]
-        loss, gradients = procedure.accumulate(passes)
+        loss, gradients = procedure.accumulate(passes([[rows[index] for index in batch] for batch in window]))
         gradients, _ = procedure.clip(gradients, config)
         gathered = optimizer.gathered(gradients)
         procedure.update(module, gathered, optimizer, rate=rate(step), weight_decay=config.weight_decay)
@@ -121,14 +140,29 @@ def by_parts(
     module.eval()
 
 
-def _by_stepper(
-    loaded: Loaded, rows: Sequence[Encoded], config: TrainingConfig, max_seq_length: int
+def by_stepper(
+    loaded: Loaded,
+    rows: Sequence[Encoded],
+    config: TrainingConfig,
+    max_seq_length: int,
+    objective: Objective | None = None,
+    reference: Reference | None = None,
 ) -> Iterator[float]:
+    """The same by the trainer's own `Stepper`."""
     steps = total_steps(len(rows), config)
-    stepper = Stepper(loaded, config, rows, total_steps=steps, max_seq_length=max_seq_length)
+    stepper = Stepper(
+        loaded,
+        config,
+        rows,
+        total_steps=steps,
+        max_seq_length=max_seq_length,
+        objective=objective,
+        reference=reference,
+    )
     for step, window in enumerate(islice(windows(lengths_of(rows), config), steps), start=1):
-        stepper.begin(step)
-        for batch in window:
-            stepper.add([rows[index] for index in batch], alone=len(window) == 1)
+        batches = [[rows[index] for index in batch] for batch in window]
+        stepper.begin(step, [row for batch in batches for row in batch])
+        for batch in batches:
+            stepper.add(batch, alone=len(batches) == 1)
         yield stepper.finish().loss
     loaded.module.eval()

@@ -24,6 +24,7 @@ class Report:
 
     model: str
     procedure: str  # the name of what was compared with the references
+    objective: str | None = None  # over answers, by its name; None: the next token
     findings: tuple[Finding, ...]
     seconds: dict[str, float]  # each stage took
     versions: dict[str, str]  # of the libraries it was compared with
@@ -89,7 +90,8 @@ class Report:
 
     def to_html(self, path: Path | str) -> Path:
         """Write a page with the sentence, the table, the curves and what it was made with."""
-        title = html.escape(f"Parity of {self.procedure} on {self.model}")
+        by = f" by {self.objective}" if self.objective else ""
+        title = html.escape(f"Parity of {self.procedure}{by} on {self.model}")
         plots = "".join(
             f"<h2>{html.escape(stage)}</h2>{curves_as_svg(*pair, label=stage)}" for stage, pair in self.curves.items()
         )
@@ -108,6 +110,7 @@ class Report:
         document = {
             "model": self.model,
             "procedure": self.procedure,
+            "objective": self.objective,
             "sentence": self.sentence,
             "first_beyond": self.first.stage if self.first else None,
             "findings": [{**asdict(finding), "verdict": finding.verdict} for finding in self.findings],

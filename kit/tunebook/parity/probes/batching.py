@@ -5,6 +5,7 @@ from itertools import islice
 import torch
 
 from ...tokens.batch_order import steps_per_epoch, torch_randperm, windows
+from ...tokens.stored_rows import lengths_of
 from ..case import Case
 from ..finding import Finding
 
@@ -36,7 +37,7 @@ def width(case: Case) -> list[Finding]:
 
 def order(case: Case) -> list[Finding]:
     """Each row of an epoch is seen once, in the order the settings name; `torch_randperm` is torch's own."""
-    lengths = [len(row.tokens) for row in case.encoded]
+    lengths = lengths_of(case.encoded)
     wrong = sum(
         torch_randperm(count, seed) != torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
         for count in PERMUTED

@@ -43,7 +43,7 @@ def curve(case: Case) -> list[Finding]:
     case.put_ours(case.own_start)
     ours = list(losses(case.procedure, case.adapted, case.encoded, case.training, case.max_seq_length))
     case.put_ours(case.own_start)
-    return [_compared("curve", f"{case.procedure.name} and torch", ours, case.reference_curve, CURVE)]
+    return [compared("curve", f"{case.procedure.name} and torch", ours, case.reference_curve, CURVE)]
 
 
 def mlx_lm(case: Case) -> list[Finding]:
@@ -70,7 +70,7 @@ def mlx_lm(case: Case) -> list[Finding]:
     case.put_ours(case.own_start)
     ours = list(losses(case.procedure, case.adapted, rows, config, case.max_seq_length))
     case.put_ours(case.own_start)
-    return [_compared("mlx-lm", f"{case.procedure.name} and mlx-lm's own train", ours, theirs, STOCK)]
+    return [compared("mlx-lm", f"{case.procedure.name} and mlx-lm's own train", ours, theirs, STOCK)]
 
 
 def _whole(row: Encoded) -> Encoded:
@@ -78,7 +78,8 @@ def _whole(row: Encoded) -> Encoded:
     return replace(row, loss_mask=np.ones_like(row.loss_mask))
 
 
-def _compared(stage: str, what: str, ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> Finding:
+def compared(stage: str, what: str, ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> Finding:
+    """Two runs, step by step; `tolerance` is relative."""
     off, step = _largest(ours, theirs)
     parted = next((at for at, pair in enumerate(zip(ours, theirs, strict=True), 1) if _off(*pair) > tolerance), None)
     at = f"They part at step {parted}; most" if parted else "Most"

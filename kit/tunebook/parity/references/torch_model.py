@@ -117,13 +117,19 @@ def gradients(module: peft.PeftModel, rows: Sequence[Encoded]) -> tuple[float, A
     module.zero_grad()
     loss = loss_of(module, rows)
     loss.backward()
+    found = gradients_held(module)
+    module.zero_grad()
+    return loss.item(), found
+
+
+def gradients_held(module: peft.PeftModel) -> Arrays:
+    """What a backward pass left for every adapter, in our layout."""
     found = {}
     for name, parameter in adapters(module).items():
         assert parameter.grad is not None
         array = parameter.grad.numpy()
         found[name] = array.T.copy() if name.endswith((".lora_a", ".lora_b")) else array.copy()
-    module.zero_grad()
-    return loss.item(), found
+    return found
 
 
 def losses(
