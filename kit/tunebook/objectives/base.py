@@ -47,6 +47,13 @@ class Objective(ABC):
         return False
 
     @property
+    def held_nearer_by(self) -> Sequence[str]:
+        """Moves, such as "raise beta (now 0.1)", that hold what is learnt nearer to the chosen answers, or to the
+        reference; none where none is known. A run in which the chosen answers become unlikely names them.
+        """
+        return ()
+
+    @property
     def needs_kl(self) -> bool:
         """Whether its batches hold "kl", which `reference.py` makes of "mismatched"."""
         return False

@@ -54,6 +54,12 @@ class CPO(OverAnswers):
             "do.",
         )
 
+    @property
+    def held_nearer_by(self) -> list[str]:
+        """Imitation, which SimPO and AlphaPO are without."""
+        how = "" if self.cpo_alpha else f", as in CPO(loss_type={self.loss_type!r}, cpo_alpha=1.0)"
+        return [f"raise cpo_alpha (now {self.cpo_alpha:g}){how}"]
+
     def positions(self, batch: Batch) -> mx.array:
         """The answers' tokens."""
         return supervised_positions(batch)

@@ -100,6 +100,20 @@ class DPO(OverAnswers):
         return f"{sorting[0]} sorts the pairs of a micro-batch, so its size matters." if sorting else None
 
     @property
+    def held_nearer_by(self) -> list[str]:
+        """A larger beta, and imitation, which Pang et al. 2024 (arXiv 2404.19733) found to stop displacement."""
+        kinds, weights = [*self.loss_type], [*cast("tuple[float, ...]", self.loss_weights)]
+        moves = [f"raise beta (now {self.beta:g})"]
+        if "apo_down" in kinds:
+            moves.append("take apo_zero for apo_down, which makes both answers less likely on purpose")
+        if SFT in kinds:
+            moves.append(f"raise the weight of 'sft' in loss_weights (now {weights[kinds.index(SFT)]:g})")
+        elif not self.use_weighting and self.f_divergence_type == "reverse_kl":
+            imitating = f"loss_type={[*kinds, SFT]}, loss_weights={[*weights, 1.0]}"
+            moves.append(f"imitate the chosen answers too: DPO({imitating})")
+        return moves
+
+    @property
     def reads_squares(self) -> bool:
         """For WPO's weights."""
         return self.use_weighting

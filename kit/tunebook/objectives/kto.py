@@ -59,6 +59,11 @@ class KTO(OverAnswers):
         """The KL is estimated by micro-batch."""
         return "KTO estimates the KL from the rows of a micro-batch, so its size matters." if self.needs_kl else None
 
+    @property
+    def held_nearer_by(self) -> list[str]:
+        """A larger beta, and good answers that count for more."""
+        return [f"raise beta (now {self.beta:g})", f"raise desirable_weight (now {self.desirable_weight:g})"]
+
     def positions(self, batch: Batch) -> mx.array:
         """The answers' tokens."""
         return supervised_positions(batch)

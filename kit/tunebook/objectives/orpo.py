@@ -34,6 +34,11 @@ class ORPO(OverAnswers):
     def __post_init__(self):
         raise_all(self, not_positive(beta=self.beta))
 
+    @property
+    def held_nearer_by(self) -> list[str]:
+        """Imitation, which counts for more where the odds ratio counts for less."""
+        return [f"lower beta (now {self.beta:g}), so that imitation counts for more"]
+
     def positions(self, batch: Batch) -> mx.array:
         """All of the chosen rows, and the rejected answers."""
         asked = np.array(batch["loss_mask"])[:, 1:]

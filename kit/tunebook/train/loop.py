@@ -32,6 +32,7 @@ from .kept.saves import Saves
 from .kept.saving import NOT_ON_THE_DISK, checkpoint_bytes, said_of_the_disk
 from .kept.snapshots import NO_DISCARD, KeptWeights
 from .looks import Looks, Samples
+from .overoptimization import Overoptimization
 from .owed import Owed
 from .passes.first_step import settled_forms, take_up_forms
 from .plan import RunPlan
@@ -76,6 +77,7 @@ class Run:
         self._astray = Astray(self._module, self._stepper, self._kept, plan.config)
         self.samples = Samples(plan.prompts)
         self._awaited, self._runaway = False, Runaway(self._module)
+        self.overoptimization = Overoptimization(plan.objective)
         self.looks = Looks(plan, self.reference, self._kept, self._owed, self.samples, self.controls, self._listen)
 
     @property
@@ -171,7 +173,7 @@ class Run:
         # As the run that was not disturbed would: where it looks at no score, none may count here.
         if self.is_evaluation_step:
             yield from self._evaluate()
-        if _is_due(self._config.sample_steps, self.step) or self.samples.were_begun(self.step):
+        if self.progress.is_due(self._config.sample_steps) or self.samples.were_begun(self.step):
             yield from self._sample()
         portions = self.plan.feed.portions(self.progress.place)
         self._saves.schedule.start()
@@ -188,13 +190,13 @@ class Run:
             yield from self._take_step(portion)
             if self.progress.not_finite == STEPS_NOT_FINITE:
                 return EndReason.NOT_FINITE
-            if _is_due(self._config.eval_steps, self.step):
+            if self.progress.is_due(self._config.eval_steps):
                 yield from self._evaluate()
-            if _is_due(self._config.sample_steps, self.step):
+            if self.progress.is_due(self._config.sample_steps):
                 yield from self._sample()
             if self._saves.schedule.is_due(self.step):
                 yield from self._save()
-            if _is_due(CACHE_STEPS, self.step):
+            if self.progress.is_due(CACHE_STEPS):
                 mx.clear_cache()
         yield from self._evaluate()
         if self._config.sample_steps is not None:
@@ -204,7 +206,7 @@ class Run:
     @property
     def is_evaluation_step(self) -> bool:
         """Whether the held-out rows are scored after this step without anyone asking for it."""
-        return self.step in (0, self.plan.total_steps) or _is_due(self._config.eval_steps, self.step)
+        return self.step in (0, self.plan.total_steps) or self.progress.is_due(self._config.eval_steps)
 
     def _between_steps(self) -> Generator[Event, None, None]:
         """Do what was asked for, and wait while the run is paused."""
@@ -262,9 +264,9 @@ class Run:
         yield from self._owed.told()
         if not outcome.applied:
             yield Notice(step=step, text=self._astray.why_not_applied(step, outcome))
-        if self._runaway.look_at(step, outcome.loss):
-            rate, discards = self._stepper.learning_rate, self._kept.keeps_start
-            yield self._runaway.notice(self.progress, self.folder, rate, discards=discards)
+        rate, discards = self._stepper.learning_rate, self._kept.keeps_start
+        yield from self._runaway.notices(outcome.loss, self.progress, self.folder, rate, discards=discards)
+        yield from self.overoptimization.notices(step, outcome.metrics, rate)
 
     def _is_astray(self) -> bool:
         """Whether the weights give no finite loss any more; a score of this step that is finite says they do."""
@@ -294,7 +296,3 @@ class Run:
             yield Notice(step=self.step, text=text)
             return
         yield from self._saves.write(self.progress, self.folder, self.see_to_folder)
-
-
-def _is_due(every: int | None, step: int) -> bool:
-    return every is not None and step % every == 0

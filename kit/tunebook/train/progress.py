@@ -100,6 +100,10 @@ class RunProgress:
         """Whether the held-out rows were scored after the last step."""
         return bool(self.evals) and self.evals[-1].step == self.step
 
+    def is_due(self, every: int | None) -> bool:
+        """Whether what is done after `every` so many steps, None never, is to be done after the last."""
+        return every is not None and self.step % every == 0
+
     def learning_rate_in_force(self, configured: float) -> float:
         """The latest change up to now; `configured` where there was none."""
         past = [step for step in self.learning_rates if step <= self.step]

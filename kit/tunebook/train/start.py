@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..events import EvalEvent, Event, SampleEvent
+from ..events import EvalEvent, Event, SampleEvent, StepEvent
 from ..runs.folder import rewind
 from ..runs.lock import RunLock
 from .kept.checkpoint import Checkpoint, check_is_of
@@ -50,6 +50,9 @@ def resume(
     run.progress.learning_rates |= rewound.rates_ahead
     run.notices += [*skipped, *rewound.notices]
     run.samples.put_back(event for event in rewound.events if isinstance(event, SampleEvent) and event.step == run.step)
+    for event in rewound.events:
+        if isinstance(event, StepEvent):
+            run.overoptimization.look_at(event.metrics)  # a run is held against its start, and told of it once
     for event in rewound.events:  # a score that was measured after the checkpoint of its step was written
         if isinstance(event, EvalEvent) and event.step == run.step and not run.progress.is_scored:
             run.looks.count(event, run.progress, counts=run.is_evaluation_step)

@@ -13,7 +13,7 @@ import pytest
 from tests.makers.small_runs import same, weights
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
-from tunebook.events import EvalEvent, StepEvent
+from tunebook.events import EvalEvent, Notice, StepEvent
 from tunebook.objectives import CPO, DPO, KTO, ORPO, SimPO
 from tunebook.runs.folder import read_events
 from tunebook.train.passes.compiled import why_not_here
@@ -255,3 +255,24 @@ def test_runs_that_are_compared_show_the_settings_of_their_objectives_that_diffe
     assert rows["beta"] == ["0.1", "0.5", "0.1"]
     assert rows["objective"] == ["DPO", "DPO", "ORPO"]
     assert "ipo" in rows["loss_type"][1]
+
+
+def test_a_run_whose_chosen_answers_become_unlikely_says_so_once_where_it_is_stopped_and_gone_on_with(folder, tmp_path):
+    objective = DPO(loss_type="apo_down")  # it makes both answers less likely on purpose
+    rows = [{"prompt": "the", "chosen": " fox", "rejected": " dog"}, {"prompt": "a", "chosen": " sun", "rejected": "."}]
+    settings = {"rows": rows, "max_steps": 60, "save_steps": None, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+    first = trainer_of(folder, tmp_path, objective, **settings)
+    first.add_step_callback(lambda step, *_: step == 45 and first.stop())
+    first.train()
+    result = trainer_of(folder, tmp_path, objective, **settings).train(resume_from_checkpoint=True)
+    told = list(read_events(result.run_folder))
+    [alarm] = [event for event in told if isinstance(event, Notice) and event.alarm]
+    steps = {event.step: event.metrics for event in told if isinstance(event, StepEvent)}
+    assert sorted(steps) == list(range(1, 61))
+    assert alarm.step == 40
+    assert steps[40]["rewards/chosen"] < steps[1]["rewards/chosen"] - 0.1
+    assert "take apo_zero for apo_down" in alarm.text
+    run = Progress()
+    for event in told:
+        run.add(event)
+    assert record_of(run)["alarms"] == [[40, alarm.text]]

@@ -6,6 +6,7 @@ or the last checkpoint from before, when someone asks to go back.
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
@@ -46,7 +47,14 @@ class Runaway:
         begins, self._said = away and not self._said, away or self._said
         return begins
 
-    def notice(self, progress: RunProgress, folder: Path | None, rate: float, *, discards: bool) -> Notice:
+    def notices(
+        self, loss: float, progress: RunProgress, folder: Path | None, rate: float, *, discards: bool
+    ) -> Iterator[Notice]:
+        """`look_at` the loss of the last step as a notice; `rate` is the learning rate in force."""
+        if self.look_at(progress.step, loss):
+            yield self._notice(progress, folder, rate, discards=discards)
+
+    def _notice(self, progress: RunProgress, folder: Path | None, rate: float, *, discards: bool) -> Notice:
         """What is said of it, with the step to go back to where there is one."""
         found = self._good(progress, folder)
         now = sum(self._recent) / WINDOW
