@@ -24,8 +24,8 @@ class Encoded:
     cut: int = 0  # tokens left out because the row was longer than max_seq_length
     number: int = 0  # of the row in its source; of a packed row, of its first document
     segments: np.ndarray | None = None  # (T,) int32, the document each token of a packed row is of; None: it is one
-    images: tuple[ImageReference, ...] = ()  # in the order of their tokens
-    images_end: int = 0  # tokens up to and with the last image's; a row is never cut before it
+    images: tuple[ImageReference, ...] = ()  # in the order of their tokens; of a pair the prompt's, once for each side
+    images_end: int = 0  # tokens of a sequence up to and with its last image's; it is never cut before that
     second: int = 0  # of a pair: where the rejected answer's sequence begins, behind the chosen one's; 0: no pair
     label: bool | None = None  # of an answer that was judged by itself: whether it is a good one
 
@@ -45,7 +45,7 @@ class Encoded:
         """What goes through the model each by itself: the row, or both sides of a pair, each behind the prompt."""
         if not self.second:
             return (self,)
-        images = self.images[: len(self.images) // 2], self.images[len(self.images) // 2 :]  # the prompt's, twice
+        images = self.images[: len(self.images) // 2], self.images[len(self.images) // 2 :]
         return tuple(
             replace(self, tokens=self.tokens[part], loss_mask=self.loss_mask[part], images=seen, second=0)
             for part, seen in zip((slice(self.second), slice(self.second, None)), images, strict=True)

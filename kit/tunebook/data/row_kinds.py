@@ -16,6 +16,7 @@ from .formats import reader
 from .formats.documents import document_reader
 from .formats.documents import image_references as references_of_document
 from .formats.preferences import Comparing, preference_reader
+from .formats.preferences import image_references as references_of_answers
 from .formats.row_images import references
 from .opened import Opened
 from .sources import Row
@@ -60,8 +61,8 @@ def row_kind(
         )
     if options.answers is not None:
         return RowKind(
-            reader=partial(_answers_reader, opened, options.answers, tokenizer),
-            image_references=_no_references,
+            reader=partial(_answers_reader, opened, options.answers, tokenizer, placeholder),
+            image_references=references_of_answers if placeholder is not None else _no_references,
             too_long="cut",
             skips_bad_images=False,
             skips_bad_rows=options.skip_bad_rows,
@@ -85,10 +86,19 @@ def row_kind(
     )
 
 
-def _answers_reader(opened: Opened, kind: Comparing, tokenizer: TokenizerWrapper) -> Callable[[Row], Answers]:
+def _answers_reader(
+    opened: Opened, kind: Comparing, tokenizer: TokenizerWrapper, placeholder: str | None
+) -> Callable[[Row], Answers]:
     opened.format()  # raises where the whole source is no such set
     options = opened.options
-    return preference_reader(tokenizer, kind, formatting_func=options.formatting_func, thinking=options.thinking)
+    return preference_reader(
+        tokenizer,
+        kind,
+        formatting_func=options.formatting_func,
+        placeholder=placeholder,
+        reach=opened.reach,
+        thinking=options.thinking,
+    )
 
 
 def _no_references(row: Row) -> tuple[Any, ...]:  # noqa: ARG001 - a model that reads text alone opens none

@@ -64,7 +64,7 @@ def estimate(
     batch = _largest(rows, config, cap, objective) if rows else _of(longest or cap, config, cap, sides)
     seen = None
     if rows and loaded.family.placeholder is not None:
-        seen = max(rows, key=lambda row: (len(row.images), row.images_end))
+        seen = max((row.sequences[0] for row in rows), key=lambda one: (len(one.images), one.images_end))
     facts = facts_of(loaded, config, batch.tokens, objective, seen)
     switch = asked_checkpointing(model, config)
     found = put_together(facts, batch, checkpointing=switch is True)

@@ -4,7 +4,7 @@ Greedy unless told otherwise. The model is put in eval mode for the time; its we
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
@@ -60,7 +60,7 @@ def opening(example: Example | Answers, tokenizer: TokenizerWrapper | None = Non
     With the `tokenizer` whose chat template rendered it, it is shown as the question alone.
     """
     if isinstance(example, Answers):
-        return Prompt(_asked(example.prompt.text, tokenizer), example.prompt)
+        return Prompt(_asked(_read_out(example.prompt.parts), tokenizer), example.prompt)
     first = example.parts[0]
     if isinstance(first, Tokens):
         count = first.supervised.index(True) or 1
@@ -72,8 +72,8 @@ def opening(example: Example | Answers, tokenizer: TokenizerWrapper | None = Non
         text = "".join(part.text for part in texts(Example(example.parts[:first_image], example.rendered)))
         start = text[:OPENING_CHARACTERS]
         parts = [Text(start.rsplit(" ", 1)[0] if len(text) > OPENING_CHARACTERS else start)]
-    shown = "".join(part.text if isinstance(part, Text) else "(image)" for part in parts)
-    return Prompt(_asked(shown, tokenizer if example.rendered else None), Example(tuple(parts), example.rendered))
+    shown = _asked(_read_out(parts), tokenizer if example.rendered else None)
+    return Prompt(shown, Example(tuple(parts), example.rendered))
 
 
 def write(
@@ -126,6 +126,10 @@ def _for_seconds(pieces: Iterator[str], seconds: float) -> tuple[str, bool]:
         if time.monotonic() >= end:
             return text, True
     return text, False
+
+
+def _read_out(parts: Iterable[Text | Image | Tokens]) -> str:
+    return "".join(part.text if isinstance(part, Text) else "(image)" for part in parts)
 
 
 def _asked(rendered: str, tokenizer: TokenizerWrapper | None) -> str:

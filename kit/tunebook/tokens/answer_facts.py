@@ -53,9 +53,9 @@ def answer_columns_of(rows: Sequence[Encoded]) -> AnswerColumns | None:
         lengths = [side.supervised_tokens for side in sides]
         apart = _apart(sides[0].tokens, sides[1].tokens) if row.second else 0
         numbers.append((row.number, lengths[0], lengths[1] if row.second else 0, apart, row.label is not False))
-        chosen.append(_digest(sides[0].tokens) if row.second or row.label else b"")
+        chosen.append(_digest(sides[0]) if row.second or row.label else b"")
         if row.second or row.label is False:
-            rejected.add(_digest(sides[-1].tokens))
+            rejected.add(_digest(sides[-1]))
     columns = [np.array(values) for values in zip(*numbers, strict=True)]
     return AnswerColumns(*columns, both_sides=np.array([digest in rejected for digest in chosen]))
 
@@ -121,5 +121,7 @@ def _alike(ids: np.ndarray, others: np.ndarray) -> int:
     return int(differ[0]) if differ.size else len(ids)
 
 
-def _digest(tokens: np.ndarray) -> bytes:
-    return hashlib.blake2b(tokens.tobytes(), digest_size=16).digest()
+def _digest(side: Encoded) -> bytes:
+    """The same for the same answer to the same prompt, its images among it."""
+    seen = b"".join(image.digest for image in side.images)
+    return hashlib.blake2b(side.tokens.tobytes() + seen, digest_size=16).digest()

@@ -13,7 +13,7 @@ import numpy as np
 from ..data.answers import Answers
 from ..data.encoded import Encoded
 from ..data.examples import Example
-from ..models.families.base import Family
+from ..models.families.base import Family, NotEncodable
 from .tally import Account
 
 
@@ -26,19 +26,25 @@ def encode_examples(examples: Sequence[Example | Answers], family: Family) -> li
 
 
 def encode_answers(answers: Sequence[Answers], family: Family) -> list[Encoded]:
-    """One row of each, at its full length: of two answers a pair, of one a row with its label."""
+    """One row of each, at its full length: of two answers a pair, of one a row with its label. Raises NotEncodable."""
     encoded = iter(family.encode([example for one in answers for example in (one.prompt, *one.wholes)]))
     rows = []
     for one in answers:
         prompt = next(encoded)
-        sides = [next(encoded).tokens for _ in one.wholes]
-        begins = min(_shared(prompt.tokens, side) for side in sides)
-        masks = [np.arange(len(side)) >= begins for side in sides]
+        sides = [next(encoded) for _ in one.wholes]
+        begins = min(_shared(prompt.tokens, side.tokens) for side in sides)
+        if begins < prompt.images_end:
+            raise NotEncodable(
+                "its prompt is written otherwise before an answer than alone, and that from before an image on; take "
+                "another chat template."
+            )
         rows.append(
             Encoded(
-                tokens=np.concatenate(sides),
-                loss_mask=np.concatenate(masks),
-                second=len(sides[0]) if len(sides) > 1 else 0,
+                tokens=np.concatenate([side.tokens for side in sides]),
+                loss_mask=np.concatenate([side.loss_mask & (np.arange(len(side.tokens)) >= begins) for side in sides]),
+                images=prompt.images * len(sides),
+                images_end=prompt.images_end,
+                second=len(sides[0].tokens) if len(sides) > 1 else 0,
                 label=one.label,
             )
         )
@@ -46,7 +52,10 @@ def encode_answers(answers: Sequence[Answers], family: Family) -> list[Encoded]:
 
 
 def fitted_answers(row: Encoded, account: Account) -> Iterator[Encoded]:
-    """`row` with each side cut on the right to the length; left out, and counted, when all of an answer would be."""
+    """`row` with each side cut on the right to the length; left out, and counted, where an answer or image would be."""
+    if row.images_end > account.max_seq_length:
+        account.images_beyond.append(row.number)
+        return
     kept = shortened(row, account.max_seq_length)
     if not all(side.supervised_tokens for side in kept.sequences):
         account.left_out.append(row.number)
@@ -77,14 +86,20 @@ def shortened(row: Encoded, longest: int) -> Encoded:
 def mismatched(rows: Sequence[Encoded], max_seq_length: int) -> list[Encoded]:
     """Each prompt with the answer of the row before it, the first with that of the last: what KTO's KL is taken of.
 
-    As in trl/trainer/kto_trainer.py (1.16), but that an answer which was cut is cut here too.
+    As in trl/trainer/kto_trainer.py (1.16), but that an answer which was cut is cut here too. The images stay
+    with their prompt.
     """
     made = []
     for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True):
-        prompt, answer = row.tokens[~row.loss_mask], other.tokens[other.loss_mask]
+        prompt, answer = row.tokens[: _answer_of(row)], other.tokens[_answer_of(other) :]
         tokens = np.concatenate([prompt, answer])[:max_seq_length]
         made.append(replace(row, tokens=tokens, loss_mask=np.arange(len(tokens)) >= len(prompt)))
     return made
+
+
+def _answer_of(row: Encoded) -> int:
+    """Where the answer begins that was judged."""
+    return int(row.loss_mask.argmax())
 
 
 def _shared(ids: np.ndarray, others: np.ndarray) -> int:

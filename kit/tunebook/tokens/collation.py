@@ -57,7 +57,8 @@ def collated(
     while rest:
         width = padded_width(max(row.longest for row in rest), max_seq_length)
         try:
-            return family.collate(sequences_of(rest), width) | _of_answers(family, rest, max_seq_length), left_out
+            batch = family.collate(sequences_of(rest), width)
+            return batch | _of_answers(family, rest, batch, max_seq_length), left_out
         except Unreadable as error:
             if not skip_unreadable:
                 raise
@@ -69,12 +70,13 @@ def collated(
     )
 
 
-def _of_answers(family: Family, rows: Sequence[Encoded], max_seq_length: int) -> Batch:
-    """What an objective over answers reads of a batch beside its tokens (`objectives/__init__.py`)."""
+def _of_answers(family: Family, rows: Sequence[Encoded], batch: Batch, max_seq_length: int) -> Batch:
+    """What an objective over answers reads of the `batch` of `rows` beside its tokens (`objectives/__init__.py`)."""
     if rows[0].second:
         return {"lengths": mx.array([len(sequence.tokens) for sequence in sequences_of(rows)], mx.int32)}
     if rows[0].label is not None:
         others = mismatched(rows, max_seq_length)
         width = padded_width(max(len(row.tokens) for row in others), max_seq_length)
-        return {"labels": mx.array([bool(row.label) for row in rows]), "mismatched": family.collate(others, width)}
+        labels = mx.array([bool(row.label) for row in rows])
+        return {"labels": labels, "mismatched": family.collate(others, width, beside=batch)}
     return {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..examples import Example, Image, Text, Tokens
@@ -17,7 +18,7 @@ from ..images import ImageReference, looked_at, refer
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from ..tokenizer_state import uncut
-from .columns import BadRow, check_whole, listed
+from .columns import BadRow, check_whole, is_missing, listed
 from .recognition import FORMATS, Format
 from .templates import ChatTemplate
 
@@ -59,17 +60,30 @@ class Placing:
 
     def take(self, row: Row, format: Format) -> tuple[Row, list[ImageReference]]:
         """(the row as text alone, its images in the order of their placeholders). Raises BadRow."""
-        column, read = _column(row), {*format.turns, *format.texts}
-        if column and isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str) and self.template:
-            row = {
-                **row,
-                "prompt": [_turn("user", row["prompt"])],
-                "completion": [_turn("assistant", row["completion"])],
-            }
+        column, read = column_of(row), {*format.turns, *format.texts}
+        if column and isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+            row = self.as_turns(row, ("completion",))
+        taken, images = self.out_of({name: row[name] for name in row if name in read}, column, format.turns)
+        return {**row, **taken}, images
+
+    def as_turns(self, row: Row, answers: Sequence[str]) -> Row:
+        """A row of strings as one of turns, where the model has a template for them."""
+        if self.template is None:
+            return row
+        said = {name: [_turn("assistant", row[name])] for name in answers}
+        return {**row, "prompt": [_turn("user", row["prompt"])], **said}
+
+    def out_of(
+        self, columns: Mapping[str, Any], column: Sequence[Any], turns: Sequence[str]
+    ) -> tuple[dict[str, Any], list[ImageReference]]:
+        """(`columns` as text alone, the images in the order of their placeholders). Raises BadRow.
+
+        Images come in parts of the `turns`, or in a `column` of their own for the places that bring none.
+        """
         found = _Found(reads_markers=bool(column) and self.placeholder != MARKER)
-        taken = {name: self._without(listed(row[name]), found) for name in row if name in read}
+        taken = {name: self._without(listed(value), found) for name, value in columns.items()}
         if column and not found.places:
-            taken = self._before_first_question(taken, format, column, found)
+            taken = self._before_first_question(taken, turns, column, found)
         bare = sum(place is None for place in found.places)  # an array is equal to None place by place
         if bare or (column and not found.places):
             if bare != len(column):
@@ -81,10 +95,15 @@ class Placing:
             found.places = [next(rest) if place is None else place for place in found.places]
         try:
             # To its end: one that is cut short is a bad row now, not a failed batch later.
-            images = [looked_at(refer(place, self.reach)) for place in found.places]
+            return taken, [looked_at(referred(place, self.reach)) for place in found.places]
         except ValueError as error:
             raise BadRow(str(error)) from error
-        return {**row, **taken}, images
+
+    def places_in(self, value: Any) -> int:
+        """How many images are to be seen in a text or a list of turns."""
+        found = _Found()
+        self._without(value, found)
+        return len(found.places)
 
     def put_back(self, example: Example, images: Sequence[ImageReference]) -> Example:
         """`example` with its placeholders replaced by `images`. Raises BadRow unless there is one for each."""
@@ -177,7 +196,7 @@ class Placing:
             if isinstance(part.get("text"), str):
                 self._without(part["text"], found)
             return part
-        found.places.append(_reference(part))
+        found.places.append(reference_in(part))
         return {"type": "image"}
 
     def _shaped(self, parts: list[Any]) -> Any:
@@ -187,10 +206,10 @@ class Placing:
         return "".join(self.placeholder if _is_image(part) else part.get("text", "") for part in parts)
 
     def _before_first_question(
-        self, taken: dict[str, Any], format: Format, column: list[Any], found: _Found
+        self, taken: dict[str, Any], columns: Sequence[str], column: Sequence[Any], found: _Found
     ) -> dict[str, Any]:
         """The columns with the images before the first turn of a user, as TRL puts those a row gives no place."""
-        for name in format.turns:
+        for name in columns:
             turns = taken.get(name)
             for number, turn in enumerate(turns if isinstance(turns, list) else ()):
                 key = "value" if isinstance(turn, Mapping) and turn.get("content") is None else "content"
@@ -214,16 +233,16 @@ class Placing:
         return shown is not None and any(piece is None for piece in self._split(shown))
 
 
-def references(row: Row) -> Iterator[Any]:
-    """All that a row names as an image, in a column or in its turns; some of it may not be used."""
-    yield from _column(row)
-    for name in TURNS:
-        turns = row.get(name)
-        for turn in turns if isinstance(turns, list | tuple) else ():
+def references(row: Row, columns: Sequence[str] = TURNS) -> Iterator[Any]:
+    """All that a row names as an image, in a column or in the turns of others; some of it may not be used."""
+    yield from column_of(row)
+    for name in columns:
+        turns = listed(row.get(name))
+        for turn in turns if isinstance(turns, list) else ():
             content = (turn.get("content") or turn.get("value")) if isinstance(turn, Mapping) else None
-            for part in content if isinstance(content, list | tuple) else ():
+            for part in content if isinstance(content, list) else ():
                 if isinstance(part, Mapping) and part.get("type") in KINDS:
-                    reference = _reference(part)
+                    reference = reference_in(part)
                     yield from () if reference is None else (reference,)
 
 
@@ -235,15 +254,17 @@ def _is_image(part: Any) -> bool:
     return isinstance(part, Mapping) and part.get("type") == "image"
 
 
-def _column(row: Row) -> list[Any]:
+def column_of(row: Row) -> list[Any]:
     """The references of the column `images` or `image`."""
     value = row.get("images") if row.get("images") is not None else row.get("image")
-    if value is None:
+    if isinstance(value, np.ndarray) and value.dtype == object:  # pandas has lists so
+        value = value.tolist()
+    if is_missing(value):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _reference(part: Part) -> Any:
+def reference_in(part: Part) -> Any:
     """What a part that is an image refers to; None when it only marks the place."""
     for name in ("image", "image_url", "url", "path", "bytes"):
         value = part.get(name)
@@ -252,6 +273,11 @@ def _reference(part: Part) -> Any:
         if value is not None:
             return value
     return None
+
+
+def referred(value: Any, reach: Reach) -> ImageReference:
+    """What a row names as an image, referred to unless it is already. Raises as `refer` does."""
+    return value if isinstance(value, ImageReference) else refer(value, reach)
 
 
 def _at_markers(text: str) -> list[Part]:

@@ -70,9 +70,10 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
+    def collate(self, rows: Sequence[Encoded], width: int, *, beside: Batch | None = None) -> Batch:
         """One batch, each row padded on the right to `width` tokens; padding is never in the loss mask.
 
+        `beside` is a batch of rows with the same images, which are then not opened again.
         When a row is packed the batch also has "segments" (B, T) int32. Raises Unreadable, and ValueError for a row
         that reaches beyond `tables`.
         """

@@ -49,7 +49,7 @@ class TextFamily(Family):
     def encoding_settings(self) -> None:
         return None  # the tokenizer is all there is
 
-    def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
+    def collate(self, rows: Sequence[Encoded], width: int, *, beside: Batch | None = None) -> Batch:  # noqa: ARG002
         tokens = np.zeros((len(rows), width), dtype=np.int32)
         loss_mask = np.zeros((len(rows), width), dtype=bool)
         for index, row in enumerate(rows):

@@ -71,7 +71,7 @@ class VisionFamily(Family):
         tokens = [media.placeholder, media.image_id, sorted(media.of_pixels), sorted(media.never_trained)]
         return [version("mlx-vlm"), fingerprint(self.processor), tokens, self.quirks.wrapped_in]
 
-    def collate(self, rows: Sequence[Encoded], width: int) -> Batch:
+    def collate(self, rows: Sequence[Encoded], width: int, *, beside: Batch | None = None) -> Batch:
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)  # any would do: nothing looks at padding
         tokens = np.full((len(rows), width), next(number for number in known if number is not None), np.int32)
         loss_mask = np.zeros((len(rows), width), dtype=bool)
@@ -84,7 +84,8 @@ class VisionFamily(Family):
             attention_mask[index, : len(row.tokens)] = 1
         check_batch(rows, tokens, loss_mask, self.tables)
         batch = {"tokens": tokens, "loss_mask": loss_mask, "attention_mask": attention_mask}
-        return {name: mx.array(array) for name, array in batch.items()} | self._pixels(rows)
+        pixels = self._pixels(rows) if beside is None else {name: beside[name] for name in beside.keys() - batch.keys()}
+        return {name: mx.array(array) for name, array in batch.items()} | pixels
 
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
         # The whole row goes in and the last state is left out: positions and images need all of its tokens.
@@ -191,10 +192,11 @@ class VisionFamily(Family):
         with_images = [row for row in rows if row.images]
         if not with_images:
             return {}
-        images = []
+        images, known = [], dict[bytes, PIL.Image.Image]()  # both sides of a pair see the same
         for row in with_images:
             try:
-                images.append([opened(image) for image in row.images])
+                known |= {image.digest: opened(image) for image in row.images if image.digest not in known}
+                images.append([known[image.digest] for image in row.images])
             except ValueError as error:
                 raise Unreadable(row.number, f"Row {row.number}: {error}") from error
         made = self._processed(with_images, images)

@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from ...answers import Answers
 from ...sources import Row
 from ..columns import BadRow, listed, shown
-from ..reading import Reading
-from .sides import check_answer, check_prompt, sides_of, written
+from .sides import Compared, check_answer, check_prompt, sides_of
+
+ANSWERS = ("completion",)
 
 
-def read_labelled(row: Row, reading: Reading) -> Answers:
-    """One row. Raises BadRow for what cannot be a judged answer."""
+def read_labelled(row: Row, *, images: bool) -> Compared:
+    """One row, with parts for `images` or without. Raises BadRow for what cannot be a judged answer."""
     label = _label(listed(row.get("label")))
-    sides = sides_of(row, ("prompt", "completion"), ("completion",))
+    sides = sides_of(row, ("prompt", *ANSWERS), ANSWERS, images=images)
     check_prompt(sides["prompt"], {"completion": sides["completion"]})
     check_answer("completion", sides["completion"], "what comes before the last question belongs into 'prompt'")
-    return written(row, sides["prompt"], (sides["completion"],), reading, label)
+    return Compared(sides["prompt"], {"completion": sides["completion"]}, label)
 
 
 def _label(value: Any) -> bool:

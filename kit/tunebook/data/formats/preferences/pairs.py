@@ -3,11 +3,9 @@
 Where the prompt is implied it is what both sides begin with, as `extract_prompt` of trl/data_utils.py (1.16) has it.
 """
 
-from ...answers import Answers
 from ...sources import Row
 from ..columns import BadRow, listed
-from ..reading import Reading
-from .sides import Side, check_answer, check_prompt, sides_of, written
+from .sides import Compared, Side, check_answer, check_prompt, sides_of
 
 ANSWERS = ("chosen", "rejected")
 # What sets call the scores their pairs were made by: of the chosen answer, of the rejected one.
@@ -19,11 +17,11 @@ SCORES = (
 )
 
 
-def read_pair(row: Row, reading: Reading) -> Answers:
-    """One row. Raises BadRow for what cannot be a preference."""
+def read_pair(row: Row, *, images: bool) -> Compared:
+    """One row, with parts for `images` or without. Raises BadRow for what cannot be a preference."""
     _check_scores(row)
     implied = row.get("prompt") is None
-    sides = sides_of(row, ANSWERS if implied else ("prompt", *ANSWERS), ANSWERS)
+    sides = sides_of(row, ANSWERS if implied else ("prompt", *ANSWERS), ANSWERS, images=images)
     chosen, rejected = sides["chosen"], sides["rejected"]
     if chosen == rejected:
         raise BadRow("its chosen and rejected answers are the same, so neither is preferred; drop it.")
@@ -36,7 +34,7 @@ def read_pair(row: Row, reading: Reading) -> Answers:
         why = "what comes before the last question belongs into 'prompt', once for both"
     for name, side in (("chosen", chosen), ("rejected", rejected)):
         check_answer(name, side, why)
-    return written(row, prompt, (chosen, rejected), reading)
+    return Compared(prompt, {"chosen": chosen, "rejected": rejected})
 
 
 def _implied(chosen: Side, rejected: Side) -> tuple[Side, Side, Side]:

@@ -8,13 +8,21 @@ from typing import Literal
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ...answers import Answers
+from ...reach import ANYWHERE, Reach
 from ...sources import Row
 from ..columns import BadRow
 from ..read import FormattingFunc, formatted
 from ..reading import Reading
+from ..recognition import OF_A_CHAT
+from ..row_images import Placing
 from ..templates import printable, template_of
+from ..unread import IMAGES, unread_frames
+from .labelled import ANSWERS as JUDGED
 from .labelled import read_labelled
+from .pairs import ANSWERS as PAIRED
 from .pairs import SCORES, read_pair
+from .prompt_images import check_no_images, put_back, taken_out, with_references
+from .sides import Compared, written
 
 Comparing = Literal["pairs", "labelled"]
 MOST_NAMED = 20  # columns in a message
@@ -25,7 +33,8 @@ class Preferences:
     """A kind of rows: its columns, and how one is read."""
 
     columns: tuple[str, ...]  # most rows have them
-    read: Callable[[Row, Reading], Answers]
+    answers: tuple[str, ...]  # which of them hold what is answered
+    read: Callable[..., Compared]  # (row, images=whether the model reads them)
     optional: tuple[str, ...]  # read where a row has them
     also: str  # what such rows are, for a sentence
 
@@ -33,12 +42,17 @@ class Preferences:
 PREFERENCES: dict[Comparing, Preferences] = {
     "pairs": Preferences(
         ("chosen", "rejected"),
+        PAIRED,
         read_pair,
-        optional=("prompt", "system", "tools", *(name for names in SCORES for name in names)),
+        optional=("prompt", *OF_A_CHAT, *(name for names in SCORES for name in names)),
         also="with 'prompt' where both do not begin with it",
     ),
     "labelled": Preferences(
-        ("prompt", "completion", "label"), read_labelled, optional=("system", "tools"), also="a label True or False"
+        ("prompt", "completion", "label"),
+        JUDGED,
+        read_labelled,
+        optional=OF_A_CHAT,
+        also="a label True or False",
     ),
 }
 
@@ -48,25 +62,34 @@ def preference_reader(
     kind: Comparing,
     *,
     formatting_func: FormattingFunc | None = None,
-    reads_images: bool = False,
+    placeholder: str | None = None,
+    reach: Reach = ANYWHERE,
     thinking: bool | None = None,
 ) -> Callable[[Row], Answers]:
     """The function that reads one row, each by itself and in any order; it raises BadRow for one it cannot use.
 
-    That most of a set are of this `kind` is for `told_kind` to say.
+    That most of a set are of this `kind` is for `told_kind` to say. `placeholder` is the token that stands for an
+    image, with None the model reads text alone; `reach` says which files it may open.
     """
     form = PREFERENCES[kind]
     template = template_of(tokenizer, thinking)
-    reading = Reading(tokenizer=tokenizer, template=template, reads_images=reads_images)
-    read = {*form.columns, *form.optional}
+    reading = Reading(tokenizer=tokenizer, template=template, reads_images=placeholder is not None)
+    placing = None if placeholder is None else Placing(tokenizer, placeholder, template, reach)
+    columns = {*form.columns, *form.optional} | (set() if placing is None else IMAGES)
 
     def read_row(row: Row) -> Answers:
         row = formatted(row, formatting_func)
-        if row.get("images") or row.get("image") is not None:
-            raise BadRow("it has an image, and answers are compared by text alone; drop the column, or the row.")
-        answers = form.read(row, reading)
-        names = tuple(f"column {name!r:.60}" for name, value in row.items() if name not in read and _says(value))
-        return replace(answers, unread=names) if names else answers
+        if placing is None:
+            check_no_images(row)
+            compared = form.read(row, images=False)
+            answers = written(row, compared, reading)
+        else:
+            compared = form.read(with_references(row, form.answers, placing), images=True)
+            prompt, images = taken_out(row, compared, placing)
+            answers = put_back(written(row, replace(compared, prompt=prompt), reading), images, placing)
+        known = columns - {*OF_A_CHAT} if isinstance(compared.prompt, str) else columns
+        names = tuple(f"column {name!r:.60}" for name, value in row.items() if name not in known and _says(value))
+        return replace(answers, unread=names + unread_frames(answers.prompt))
 
     return read_row
 

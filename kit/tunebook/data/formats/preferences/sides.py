@@ -1,6 +1,7 @@
 """The columns of a row of preferences as sides of one kind, and the answers in them: checked, and written out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...answers import Answers
@@ -17,8 +18,20 @@ ASKING = ("user", "human", "system", "developer")  # whose turns are never part 
 FEWEST_WORDS = 3  # of a prompt that an answer begins with by more than chance
 
 
-def sides_of(row: Row, names: Sequence[str], answers: Sequence[str]) -> dict[str, Side]:
-    """The columns `names`, all strings or all conversations, none empty. Those in `answers` hold no question."""
+@dataclass(frozen=True)
+class Compared:
+    """A row of preferences, checked: what is asked, and what is answered."""
+
+    prompt: Side
+    answers: Mapping[str, Side]  # by their columns, the chosen one first; of the prompt's kind
+    label: bool | None = None  # of a single answer: whether it is a good one
+
+
+def sides_of(row: Row, names: Sequence[str], answers: Sequence[str], *, images: bool) -> dict[str, Side]:
+    """The columns `names`, all strings or all conversations, none empty. Those in `answers` hold no question.
+
+    With `images` turns may hold parts that stand for one.
+    """
     values = {name: listed(row.get(name)) for name in names}
     there = [name for name, value in values.items() if _says(value)]
     for name in names:
@@ -35,7 +48,7 @@ def sides_of(row: Row, names: Sequence[str], answers: Sequence[str]) -> dict[str
         _refuse_mixed(values, strings, answers)
     if strings:
         return values
-    return {name: as_messages(value) for name, value in values.items()}
+    return {name: as_messages(value, images=images) for name, value in values.items()}
 
 
 def check_prompt(prompt: Side, answers: Mapping[str, Side]) -> None:
@@ -69,12 +82,13 @@ def check_answer(name: str, side: Side, why_no_question: str) -> None:
             raise BadRow(f"turn {number} of its {name!r} is the {message['role']}'s, not an answer; {why_no_question}.")
     if not side or side[0]["role"] != "assistant":
         raise BadRow(f"its {name!r} does not begin with the assistant's turn; an answer does.")
-    if not any((message.get("content") or "").strip() or message.get("tool_calls") for message in side):
+    if not any(_holds_something(message) for message in side):
         raise BadRow(f"its answer {name!r} is empty; write one, or drop the row.")
 
 
-def written(row: Row, prompt: Side, answers: Sequence[Side], reading: Reading, label: bool | None = None) -> Answers:
+def written(row: Row, compared: Compared, reading: Reading) -> Answers:
     """The prompt, and the prompt with each answer, as the model reads them."""
+    prompt, answers, label = compared.prompt, compared.answers.values(), compared.label
     if isinstance(prompt, str):
         check_whole(prompt)
         end = reading.tokenizer.eos_token or ""
@@ -100,6 +114,11 @@ def _answers(prompt: str, wholes: Sequence[str], label: bool | None, *, rendered
         wholes=tuple(Example(parts=(Text(whole, supervised=True),), rendered=rendered) for whole in wholes),
         label=label,
     )
+
+
+def _holds_something(message: Message) -> bool:
+    content = message.get("content") or ""
+    return bool(content.strip() if isinstance(content, str) else content) or bool(message.get("tool_calls"))
 
 
 def _missing(name: str, value: Any, there: Sequence[str]) -> str:
