@@ -20,7 +20,7 @@ from tunebook.models.saved_adapters.peft_format import moved
 from tunebook.models.tensors import flat
 from tunebook.objectives import CPO, DPO, KTO, ORPO
 from tunebook.objectives.reference import Reference, with_what_is_known
-from tunebook.parity.references import torch_model
+from tunebook.parity.references import torch_model, trl_losses
 from tunebook.tokens.collation import collated
 from tunebook.tokens.encoding import encode
 
@@ -90,7 +90,6 @@ def processor_of(folder, family):
 def both(request, tmp_path_factory):
     """Our model and the reference it began with, theirs of the same weights and adapters, and their processor."""
     import peft
-    from trl.trainer.utils import add_fused_lm_head
 
     family = request.param
     base, whole = twins(tmp_path_factory.mktemp("both") / family, family)
@@ -106,10 +105,10 @@ def both(request, tmp_path_factory):
             model.module.trainable_parameters(),
         )
     )
-    add_fused_lm_head(base, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     layers = rf".*(language|text)_model.*\.({'|'.join(TARGETS)})"
     with torch_model.quiet():
         theirs = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)).eval()
+    theirs = trl_losses.with_head(theirs)
     torch_model.put(theirs, {name_of(model, name): np.array(value) for name, value in trained(model)})
     return model, reference, theirs, processor_of(folder, family)
 
@@ -168,35 +167,23 @@ def assert_step_is(model, theirs, ours, loss, metrics):
 
 @pytest.mark.parametrize("objective", [DPO(), DPO(loss_type="ipo", ld_alpha=0.5)], ids=["DPO", "IPO"])
 def test_pairs_with_images_are_trls_ids_log_probabilities_loss_and_gradients(both, objective):
-    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference, DPOTrainer
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
     model, reference, theirs, processor = both
     inputs = DataCollatorForVisionPreference(processor)([dict(row) for row in PAIRS])
     batch = our_batch(model, PAIRS, "pairs")
     assert our_rows(batch) == rows_of(inputs)
-    trainer = trl_judge.trainer_of(
-        DPOTrainer,
-        args=SimpleNamespace(discopop_tau=0.05, gradient_checkpointing_kwargs=None),
-        model=theirs,
-        ref_model=None,
-        beta=objective.beta,
-        loss_types=list(objective.loss_type),
-        loss_weights=list(objective.loss_weights),
-        ld_alpha=objective.ld_alpha,
-        f_divergence_type="reverse_kl",
-        f_alpha_divergence_coef=0.5,
-        label_smoothing=0.0,
-        use_weighting=False,
-    )
+    trainer = trl_losses.trainer_for(objective, theirs, False)
     batch = with_what_is_known(objective, batch, model.family, model.module, reference)
-    halves = trainer.compute_ref_log_probs(theirs, inputs)
+    with torch_model.quiet():
+        halves = trainer.compute_ref_log_probs(theirs, inputs)
+        loss = trainer._compute_loss(theirs, inputs, False)
     np.testing.assert_allclose(batch["reference_logps"], torch.cat(halves).numpy(), rtol=1e-5, atol=1e-5)
-    loss = trainer._compute_loss(theirs, inputs, False)
-    assert_step_is(model, theirs, (objective, batch), loss, trl_judge.means(trainer._metrics["eval"]))
+    assert_step_is(model, theirs, (objective, batch), loss, trl_losses.logged(trainer))
 
 
 def test_judged_answers_with_images_and_their_kl_are_trls(both):
-    from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference, KTOTrainer
+    from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference
 
     model, reference, theirs, processor = both
     objective = KTO(desirable_weight=1.5)
@@ -204,20 +191,11 @@ def test_judged_answers_with_images_and_their_kl_are_trls(both):
     batch = our_batch(model, JUDGED, "labelled")
     assert our_rows(batch) == rows_of(inputs)
     assert our_rows(batch["mismatched"]) == rows_of(inputs, "KL_")
-    trainer = trl_judge.trainer_of(
-        KTOTrainer,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
-        model=theirs,
-        ref_model=None,
-        beta=objective.beta,
-        loss_type="kto",
-        desirable_weight=1.5,
-        undesirable_weight=1.0,
-        calculate_KL=True,
-    )
-    loss = trainer._compute_loss(theirs, inputs, False)
+    trainer = trl_losses.trainer_for(objective, theirs, False)
+    with torch_model.quiet():
+        loss = trainer._compute_loss(theirs, inputs, False)
     batch = with_what_is_known(objective, batch, model.family, model.module, reference)
-    assert_step_is(model, theirs, (objective, batch), loss, trl_judge.means(trainer._metrics["eval"]))
+    assert_step_is(model, theirs, (objective, batch), loss, trl_losses.logged(trainer))
 
 
 @pytest.mark.parametrize("objective", [ORPO(), CPO()], ids=["ORPO", "CPO"])
