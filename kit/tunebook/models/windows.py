@@ -26,12 +26,19 @@ def _narrowing(window: int) -> Wrap:
     def narrowed(call: Call) -> Call:
         def layer_call(layer: nn.Module, states: mx.array, mask: Any = None, cache: Any = None) -> Any:
             length = states.shape[1]
-            seen = length + (0 if cache is None else cache.offset)
+            seen = length + _before(cache)
             return call(layer, states, mask if seen <= window else _within(mask, length, seen, window), cache)
 
         return layer_call
 
     return narrowed
+
+
+def _before(cache: Any) -> int:
+    """How many tokens `cache` holds; of rows that are padded on the left, with their padding."""
+    if cache is None:
+        return 0
+    return cache.size() if isinstance(cache.offset, mx.array) else cache.offset  # an offset for each row, or one
 
 
 def _within(mask: Any, length: int, seen: int, window: int) -> mx.array:

@@ -31,6 +31,15 @@ class Tables:
         return max_seq_length if self.positions is None else min(max_seq_length, self.positions)
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote."""
+
+    tokens: tuple[int, ...]  # without the one that ends it
+    text: str
+    ended: bool  # by such a token; False: as many were written as were asked for
+
+
 class NotEncodable(ValueError):
     """An example that the family refuses, and why."""
 
@@ -106,3 +115,17 @@ class Family(ABC):
 
         It stops too where its table of positions ends. Raises ValueError for a prompt that reaches beyond `tables`.
         """
+
+    @abstractmethod
+    def answers(
+        self, module: nn.Module, prompts: Sequence[Example], *, max_tokens: int, batch_size: int
+    ) -> Iterator[tuple[int, Written]]:
+        """(place in `prompts`, what `module` greedily goes on with), each as soon as it is written.
+
+        `batch_size` are written together where that gives the same tokens, which `why_alone` says. Raises as
+        `generate`, before anything is written.
+        """
+
+    @abstractmethod
+    def why_alone(self, module: nn.Module) -> str | None:
+        """Why `answers` writes one after another, as the end of a sentence; None: it writes several together."""

@@ -19,7 +19,8 @@ from tokenizers import Encoding
 from ...data.encoded import Batch, Encoded
 from ...data.examples import Example, Tokens, texts
 from ...data.tokenizer_state import uncut
-from .base import Family
+from .base import Family, Written
+from .batched import answered_alone, answered_together, why_not_together, written
 from .document_mask import isolating_caches, padded_segments
 from .head import find_head, head_layer, language_model
 from .tables import check_batch, find_tables, most_written
@@ -32,6 +33,7 @@ class TextFamily(Family):
     def __init__(self, module: nn.Module, tokenizer: TokenizerWrapper):
         self.tokenizer = tokenizer
         self._head = find_head(module)  # None: `hidden` already holds logits, and `head` passes them on
+        self._alone: list[str | None] = []  # why answers are written one by one, once that was tried
         self.measure(module)
 
     def measure(self, module: nn.Module) -> None:
@@ -82,6 +84,25 @@ class TextFamily(Family):
         sampler = make_sampler(temp=temperature, top_p=top_p)
         for piece in stream_generate(module, self.tokenizer, tokens.tolist(), max_tokens=max_tokens, sampler=sampler):
             yield piece.text
+
+    def answers(
+        self, module: nn.Module, prompts: Sequence[Example], *, max_tokens: int, batch_size: int
+    ) -> Iterator[tuple[int, Written]]:
+        asked = [tokens for tokens, _ in _tokenize(prompts, self.tokenizer, ends=False)]
+        limits = [most_written(tokens, self.tables, self.tokenizer, max_tokens) for tokens in asked]
+        ids, ends = [tokens.tolist() for tokens in asked], set(self.tokenizer.eos_token_ids)
+        if batch_size > 1 and self.why_alone(module) is None:
+            found = answered_together(module, ids, limits, ends, batch_size=batch_size)
+        else:
+            found = ((place, answered_alone(module, ids[place], limits[place], ends)) for place in range(len(ids)))
+        for place, (tokens, ended) in found:
+            yield place, written(self.tokenizer, tokens, ended=ended)
+
+    def why_alone(self, module: nn.Module) -> str | None:
+        if not self._alone:
+            known = self.tables.targets if self.tables.tokens is None else self.tables.tokens
+            self._alone.append(why_not_together(module, known))
+        return self._alone[0]
 
 
 def _tokenize(

@@ -4,9 +4,9 @@ Rows keep references to their images, and a batch opens them. The tokens of an i
 are the same when its pixels are made is checked in every batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, final
+from typing import Any, cast, final
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,7 +22,8 @@ from ...data.images import opened, size_of
 from ...data.tokenizer_state import uncut
 from ..layers import trained_outside
 from . import language_model
-from .base import Family, NotEncodable
+from .base import Family, NotEncodable, Written
+from .batched import greedy, until_end, written
 from .check import check_family
 from .fingerprint import fingerprint
 from .head import head_layer, projection
@@ -106,7 +107,37 @@ class VisionFamily(Family):
     def generate(
         self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
     ) -> Iterator[str]:
-        row = self._encoded(prompt, ends=False)
+        detokenizer = self.tokenizer.detokenizer
+        sampler = make_sampler(temp=temperature, top_p=top_p)
+        for token in self._tokens(module, self._encoded(prompt, ends=False), max_tokens, sampler):
+            if token in self.tokenizer.eos_token_ids:
+                break
+            detokenizer.add_token(token)
+            yield detokenizer.last_segment
+        detokenizer.finalize()
+        yield detokenizer.last_segment
+
+    def answers(
+        self,
+        module: nn.Module,
+        prompts: Sequence[Example],
+        *,
+        max_tokens: int,
+        batch_size: int,  # noqa: ARG002 - they are written one after another
+    ) -> Iterator[tuple[int, Written]]:
+        rows = [self._encoded(prompt, ends=False) for prompt in prompts]
+        limits = [most_written(row.tokens, self.tables, self.tokenizer, max_tokens) for row in rows]
+        for place, (row, limit) in enumerate(zip(rows, limits, strict=True)):
+            tokens, ended = until_end(self._tokens(module, row, limit, greedy), self.tokenizer.eos_token_ids)
+            yield place, written(self.tokenizer, tokens, ended=ended)
+
+    def why_alone(self, module: nn.Module) -> str:  # noqa: ARG002 - it is the same for all
+        return "it reads images, whose rows are answered one by one"
+
+    def _tokens(
+        self, module: nn.Module, row: Encoded, max_tokens: int, sampler: Callable[[mx.array], mx.array]
+    ) -> Iterator[int]:
+        """What `module` goes on with after `row`, at most `max_tokens`; nothing is asked of what ends an answer."""
         max_tokens = most_written(row.tokens, self.tables, self.tokenizer, max_tokens)
         batch = self.collate([row], len(row.tokens))
         given = language_model.features(module, batch)
@@ -115,16 +146,10 @@ class VisionFamily(Family):
         logits = self.head(module, states[:, -1:])  # (1, 1, V)
         # Positions behind an image are not those of the tokens; the difference holds for all that follow.
         later = {name: given[name] for name in ("rope_deltas",) if name in given}
-        sampler, detokenizer = make_sampler(temp=temperature, top_p=top_p), self.tokenizer.detokenizer
         for _ in range(max_tokens):
             token = sampler(nn.log_softmax(logits[:, -1].astype(mx.float32)))  # (1,)
-            if token.item() in self.tokenizer.eos_token_ids:
-                break
-            detokenizer.add_token(token.item())
-            yield detokenizer.last_segment
+            yield cast(int, token.item())
             logits = module["language_model"](token[None], cache=cache, **later).logits
-        detokenizer.finalize()
-        yield detokenizer.last_segment
 
     def _states(self, module: nn.Module, tokens: mx.array, given: dict[str, Any], cache: Any = None) -> mx.array:
         """(B, T, D) of tokens whose features are `given`; logits where the head cannot be told apart."""
