@@ -37,7 +37,7 @@ TABLE = """
     train       : machine data runs models fast tokens objectives
     memory      : machine data models fast tokens objectives train
     export      : machine model_files data gguf runs models tokens train
-    scores      : data
+    scores      : machine data models fast objectives export
     parity      : machine model_files data gguf models samples tokens objectives train export
 """
 ALLOWED = {

@@ -20,6 +20,7 @@ from .machine.without_torch import torch_unseen
 if TYPE_CHECKING:
     from . import memory as memory
     from . import samples as samples
+    from . import scores as scores
     from .check_up import doctor as doctor
     from .data.pretraining import MultimodalPretrain as MultimodalPretrain
     from .data.sources import hold_out as hold_out
@@ -46,6 +47,7 @@ _ON_FIRST_USE = {
     "memory": "memory",
     "read_rows": "data.sources",
     "samples": "samples",
+    "scores": "scores",
     "train_on_responses_only": "trainer",
     "verify_export": "export.readback.verify",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "memory",
     "read_rows",
     "samples",
+    "scores",
     "train_on_responses_only",
     "verify_export",
 ]
@@ -74,6 +77,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
     with torch_unseen():
         module = import_module(f".{_ON_FIRST_USE[name]}", __name__)
-    if name in ("memory", "samples"):
+    if name in ("memory", "samples", "scores"):
         return module
     return module.load if name == "load_run" else getattr(module, name)

@@ -14,8 +14,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.utils import quantize_model
 
-from ..models.tensors import number
-from .weights import Adapter, adapters_in, random_state_kept
+from ..models.tensors import number, random_state_kept
+from .weights import Adapter, adapters_in
 
 AT_ONCE = 1 << 15  # numbers quantized together where MLX has no kernel for it
 

@@ -4,8 +4,6 @@ The copy shares the arrays it does not change, and those it does are lazy: no me
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +13,7 @@ from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear, LoRASwitchLinear
 from mlx_lm.utils import dequantize_model
 
-from ..models.tensors import random_key, set_random_key
+from ..models.tensors import random_state_kept
 
 Adapter = LoRALinear | LoRASwitchLinear | LoRAEmbedding | DoRALinear | DoRAEmbedding
 
@@ -60,17 +58,3 @@ def _copied(value: Any) -> Any:
 def adapters_in(module: nn.Module) -> list[tuple[str, Adapter]]:
     """(path, layer) of every layer that carries an adapter."""
     return [(path, layer) for path, layer in module.named_modules() if isinstance(layer, Adapter)]
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Put MLX's random state back when the block ends.
-
-    A layer draws its first weights when it is made, also one made only to hold merged weights, and a run in progress
-    would go on with another dropout.
-    """
-    key = random_key()
-    try:
-        yield
-    finally:
-        set_random_key(key)

@@ -1,7 +1,8 @@
 """MLX arrays: a tree of them as a flat dict, a scalar as a float, a dict as a safetensors file, the random state."""
 
 import errno
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -59,3 +60,17 @@ def set_random_key(key: mx.array) -> None:
     """Have MLX draw again what it drew after `random_key` gave `key`."""
     high, low = np.array(key).tolist()
     mx.random.seed(high << 32 | low)  # the key of a seed is its two halves (MLX 0.32, python/src/random.cpp)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put MLX's random state back when the block ends.
+
+    A layer draws its first weights when it is made, also one made only to hold merged weights, and a run in progress
+    would go on with another dropout.
+    """
+    key = random_key()
+    try:
+        yield
+    finally:
+        set_random_key(key)

@@ -1,4 +1,62 @@
 """What a model can do: rows it was not trained on are asked, its answers judged, and two models told apart.
 
-Numbers over rows, and how sure they are, are in `statistics.py` and `difference.py`, which know no models.
+    >>> exam = scores.Exam(held_out_rows, metrics=["exact_match", "perplexity"], max_tokens=8)
+    >>> comparison = scores.compare(exam.take(model, adapters=False), exam.take(model))
+
+Rows become questions in `reading.py`, a model answers them in `sitting.py` (`likelihoods.py` where it is only asked how
+likely it finds a text) and is afterwards as it was (`undisturbed.py`). What judges an answer is a `Metric`, and another
+is a file in `metrics/`. What comes out are `Marks`: scores, rows, and a gate. Two of them are told apart in
+`difference.py`, by the numbers of `statistics.py`, which know no models.
 """
+
+from .comparison import Comparison, compare
+from .difference import Difference
+from .exam import Exam
+from .marks import Marks, ScoreTooLow
+from .metrics import (
+    METRICS,
+    Metric,
+    NotScored,
+    bleu,
+    byte_perplexity,
+    chrf,
+    exact_match,
+    json_match,
+    json_schema,
+    matches,
+    math_equal,
+    multiple_choice,
+    normalised_match,
+    numeric,
+    perplexity,
+    program,
+    tool_call,
+    valid_json,
+)
+
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Difference",
+    "Exam",
+    "Marks",
+    "Metric",
+    "NotScored",
+    "ScoreTooLow",
+    "bleu",
+    "byte_perplexity",
+    "chrf",
+    "compare",
+    "exact_match",
+    "json_match",
+    "json_schema",
+    "matches",
+    "math_equal",
+    "multiple_choice",
+    "normalised_match",
+    "numeric",
+    "perplexity",
+    "program",
+    "tool_call",
+    "valid_json",
+]

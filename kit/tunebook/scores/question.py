@@ -19,7 +19,7 @@ class Question:
     whole: Example | None = None  # with the row's own answer behind it, supervised; None: it has none
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Likelihood:
     """What a model says of a text that may follow a prompt."""
 

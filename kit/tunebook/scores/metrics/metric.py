@@ -50,14 +50,11 @@ class Mark:
     terms: tuple[float, ...] = ()
     reason: str = ""  # why it is not scored
 
-    @property
-    def is_scored(self) -> bool:
-        """Whether the row counts."""
-        return self.value is not None
 
-
-def marked(metric: Metric, question: Question, reply: str | Sequence[Likelihood]) -> Mark:
+def marked(metric: Metric, question: Question, reply: str | Sequence[Likelihood] | NotScored) -> Mark:
     """What `metric` makes of a reply. A row that it raises for, or gives no finite number for, is not scored."""
+    if isinstance(reply, NotScored):
+        return Mark(None, reason=str(reply))
     try:
         found = metric.judge(question, reply)
     except NotScored as error:

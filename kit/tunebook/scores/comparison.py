@@ -1,0 +1,118 @@
+"""Marks of several models side by side: a table, a picture and a frame, each difference with how sure it is.
+
+The first is what the others are compared with.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, final
+
+from matplotlib.figure import Figure
+
+from ..export.table import as_html, as_text
+from .difference import Difference, number, signed
+from .marks import Marks
+from .picture import picture
+
+
+@final
+class Comparison:
+    """What `compare` gives."""
+
+    def __init__(self, marks: Sequence[Marks]):
+        self.marks = tuple(marks)
+        base, *others = self.marks
+        self.differences: tuple[dict[str, Difference], ...] = tuple(one.against(base) for one in others)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What can and cannot be concluded, a sentence for each model and metric."""
+        named = zip(self.marks[1:], self.differences, strict=True)
+        return [f"{marks.name}: {one.sentence}" for marks, found in named for one in found.values()]
+
+    def frame(self) -> Any:
+        """A row for each model and metric: a pandas DataFrame where pandas is installed, else a list of dicts."""
+        rows = [
+            _row(marks, metric.name, found.get(metric.name))
+            for marks, found in zip(self.marks, ({}, *self.differences), strict=True)
+            for metric in marks.metrics
+        ]
+        if find_spec("pandas") is None:
+            return rows
+        import pandas  # not a requirement of the kit
+
+        return pandas.DataFrame(rows)
+
+    def picture(self, *, dark: bool = False) -> Figure:
+        """The differences with their intervals, a panel for each metric; to the right is better."""
+        names = [marks.name for marks in self.marks[1:]]
+        return picture(self.marks[0].name, names, self.differences, dark=dark)
+
+    def __repr__(self):
+        return as_text(self._headings(), self._cells(), self._said())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._headings(), self._cells(), self._said())
+
+    def _headings(self) -> list[str]:
+        return ["metric", *(marks.name for marks in self.marks)]
+
+    def _cells(self) -> list[list[str]]:
+        base, *others = self.marks
+        return [
+            [
+                metric.name,
+                number(base[metric.name]),
+                *(
+                    _cell(marks, metric.name, found.get(metric.name))
+                    for marks, found in zip(others, self.differences, strict=True)
+                ),
+            ]
+            for metric in base.metrics
+        ]
+
+    def _said(self) -> list[str]:
+        return [*self.sentences, *(f"{marks.name}: {said}" for marks in self.marks for said in marks.said)]
+
+
+def compare(*marks: Marks) -> Comparison:
+    """Marks of one exam side by side, the first that of the model to compare with.
+
+        >>> exam = scores.Exam(held_out_rows, metrics=["exact_match"], max_tokens=8)
+        >>> comparison = scores.compare(exam.take(model, adapters=False), exam.take(model))
+
+    `marks` are what `Exam.take` gives. Raises ValueError for fewer than two, and for those of different exams.
+    """
+    if len(marks) < 2:
+        raise ValueError(f"{len(marks)} marks are given; two or more can be compared.")
+    return Comparison(marks)
+
+
+def _cell(marks: Marks, metric: str, difference: Difference | None) -> str:
+    score = number(marks[metric])
+    if difference is None:
+        return f"{score} (no row to compare)"
+    told = {"better": "better", "worse": "worse", "undecided": "not told from chance"}[difference.verdict]
+    return f"{score} ({signed(difference.change)}, {told})"
+
+
+def _row(marks: Marks, metric: str, difference: Difference | None) -> dict[str, Any]:
+    interval = marks.interval(metric)
+    row = {
+        "model": marks.name,
+        "metric": metric,
+        "score": marks[metric],
+        "low": interval.low,
+        "high": interval.high,
+        "rows": len(marks.rows) - len(marks.not_scored(metric)),
+        "not_scored": len(marks.not_scored(metric)),
+    }
+    if difference is None:
+        return row | dict.fromkeys(("change", "change_low", "change_high", "p", "verdict"))
+    return row | {
+        "change": difference.change,
+        "change_low": difference.interval.low,
+        "change_high": difference.interval.high,
+        "p": difference.p,
+        "verdict": difference.verdict,
+    }

@@ -1,0 +1,193 @@
+"""An exam: rows a model was not trained on, how they are asked, and the metrics that judge what comes of it.
+
+Reading rows is `reading.py`, asking a model `sitting.py`, judging an answer `metrics/`, what comes out `marks.py`.
+"""
+
+import hashlib
+import json
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol, final
+
+import numpy as np
+
+from ..data.formats import FormattingFunc, Markers
+from ..data.opened import ReadingOptions, open_rows
+from ..data.sources import Source
+from ..machine.progress_bars import progress
+from ..models.families.base import Written
+from ..models.loaded import Loaded
+from .marks import Answered, Marks
+from .metrics import as_metrics
+from .metrics.metric import Metric, NotScored, marked
+from .metrics.programs import Program
+from .question import Likelihood, Question
+from .reading import final_text, questions
+from .sitting import Continuation, Sitting
+
+BATCH = 8  # rows that are asked at a time
+
+# What a metric asks of one question: the texts behind it, or why it cannot say which; None: an answer.
+Wanted = list[Continuation] | NotScored | None
+
+
+class HoldsLoaded(Protocol):
+    """What is asked of a model: `FastModel` is one."""
+
+    loaded: Loaded
+
+
+@final
+class Exam:
+    """Rows to be asked, and how answers are judged.
+
+        >>> exam = scores.Exam(held_out_rows, metrics=["exact_match"], max_tokens=8)
+        >>> base, tuned = exam.take(model, adapters=False), exam.take(model)
+
+    `rows` are anything a Trainer takes as `eval_dataset`, or have a column `question` or `prompt`, with an `answer` or
+    without; of a conversation the last answer is asked for. `metrics` are names (`scores.METRICS`), what the functions
+    of `scores` give, or functions of yours: `fn(prompt, answer, row) -> float | bool`. An answer is greedy and has at
+    most `max_tokens` tokens. `format`, `formatting_func`, `response_markers` and `thinking` are as a Trainer has them.
+    """
+
+    def __init__(
+        self,
+        rows: Source,
+        metrics: Sequence[str | Metric | Program],
+        *,
+        max_tokens: int = 256,
+        format: str | None = None,
+        formatting_func: FormattingFunc | None = None,
+        response_markers: Markers | None = None,
+        thinking: bool | None = None,
+    ):
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1.")
+        options = ReadingOptions(
+            format=format, formatting_func=formatting_func, response_markers=response_markers, thinking=thinking
+        )
+        self.opened = open_rows(rows, "rows", options)
+        self.metrics = as_metrics(metrics)
+        self.max_tokens = max_tokens
+        self.digest = _digest(self.opened.rows, [max_tokens, *(metric.name for metric in self.metrics)])
+
+    def __len__(self) -> int:
+        return len(self.opened.rows)
+
+    def __repr__(self):
+        return f"Exam({len(self)} rows; {', '.join(metric.name for metric in self.metrics)})"
+
+    def take(
+        self, model: HoldsLoaded, *, adapters: bool = True, name: str | None = None, batch_size: int = BATCH
+    ) -> Marks:
+        """The marks of `model`, which is left as it was, bit for bit; without `adapters` those of its base model.
+
+        They are called `name`; None: "tuned" or "base". `batch_size` rows are asked at a time, for the same answers.
+        Raises ValueError for rows that cannot be asked, and where the base model is not in memory.
+        """
+        taking = self.taking(model.loaded, adapters=adapters, name=name, batch_size=batch_size)
+        with progress(range(len(self)), "Scoring") as bar:
+            while True:
+                try:
+                    done, bar.total = next(taking)
+                except StopIteration as end:
+                    return end.value
+                bar.update(done - bar.n)
+
+    def taking(
+        self, loaded: Loaded, *, adapters: bool = True, name: str | None = None, batch_size: int = BATCH
+    ) -> Generator[tuple[int, int], None, Marks]:
+        """`take`, which yields (replies had, replies) in between, the model then as it was found."""
+        asked = questions(self.opened, loaded)
+        wanted = {question.number: [_wanted(metric, question) for metric in self.metrics] for question in asked}
+        texts = list(
+            dict.fromkeys(text for each in wanted.values() for one in each if isinstance(one, list) for text in one)
+        )
+        writes = any(metric.asks == "answer" for metric in self.metrics)
+        total = writes * len(asked) + len(texts)
+        sitting = Sitting(loaded, asked, adapters=adapters, batch_size=batch_size)
+        answers: dict[int, Written | NotScored] = {}
+        likelihoods: dict[Continuation, Likelihood | NotScored] = {}
+        for number, answer in sitting.answers(self.max_tokens) if writes else ():
+            answers[number] = answer
+            yield len(answers), total
+        for text, likelihood in sitting.likelihoods(texts):
+            likelihoods[text] = likelihood
+            yield len(answers) + len(likelihoods), total
+
+        def judged(question: Question) -> Answered:
+            written, marks = answers.get(question.number), {}
+            for metric, one in zip(self.metrics, wanted[question.number], strict=True):
+                reply = _final(written, loaded) if one is None else _likelihoods(one, likelihoods)
+                marks[metric.name] = marked(metric, question, reply)
+            return _answered(question, written, marks)
+
+        rows = tuple(map(judged, asked))
+        return Marks(
+            name=name or ("tuned" if adapters else "base"),
+            exam=self.digest,
+            metrics=self.metrics,
+            rows=rows,
+            notices=tuple(self._notices(rows, sitting.why_alone() if writes else None)),
+        )
+
+    def _notices(self, rows: Sequence[Answered], alone: str | None) -> list[str]:
+        cut = sum(not row.ended for row in rows)
+        said = [f"The answers were written one by one: {alone}."] if alone else []
+        if cut:
+            said.append(
+                f"{cut} of {len(rows)} answers were cut at max_tokens={self.max_tokens}; raise it for the rest."
+            )
+        return said
+
+
+def _wanted(metric: Metric, question: Question) -> Wanted:
+    if metric.asks == "answer":
+        return None
+    if metric.asks == "reference":
+        return [(question.number, None)]
+    try:
+        return [(question.number, text) for text in metric.asks(question)]
+    except NotScored as error:
+        return error
+
+
+def _final(written: Written | NotScored | None, loaded: Loaded) -> str | NotScored:
+    assert written is not None
+    return written if isinstance(written, NotScored) else final_text(written.text, loaded.tokenizer)
+
+
+def _likelihoods(
+    wanted: list[Continuation] | NotScored, known: dict[Continuation, Likelihood | NotScored]
+) -> list[Likelihood] | NotScored:
+    found: list[Likelihood] = []
+    for text in wanted if isinstance(wanted, list) else ():
+        one = known[text]
+        if isinstance(one, NotScored):
+            return one
+        found.append(one)
+    return found if isinstance(wanted, list) else wanted
+
+
+def _answered(question: Question, written: Written | NotScored | None, marks: dict[str, Any]) -> Answered:
+    wrote = written if isinstance(written, Written) else None
+    return Answered(
+        number=question.number,
+        prompt=question.prompt,
+        reference=question.reference,
+        answer=wrote.text if wrote else None,
+        ended=wrote.ended if wrote else True,
+        marks=marks,
+    )
+
+
+def _digest(rows: Sequence[Any], settings: list[Any]) -> str:
+    """The same for the same rows and settings."""
+    seen = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
+    for row in rows:
+        seen.update(json.dumps(row, sort_keys=True, default=_plain).encode())
+    return seen.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: arrays as lists, all else, such as a picture, by its type."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else f"a {type(value).__name__}"

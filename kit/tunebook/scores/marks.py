@@ -1,0 +1,192 @@
+"""What an exam came to for one model: its scores, each row's answer with what every metric says of it, and a gate.
+
+Marks hold no model, so that those of a base, a tuned model and its exports can be held side by side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..export.table import as_html, as_text
+from ..machine.inert import one_line
+from .difference import Difference, difference, number
+from .metrics.metric import Mark, Metric
+from .statistics import LEVEL, Interval, interval_of
+
+HEADINGS = ("metric", "score", f"{LEVEL:.0%} interval", "rows")
+
+
+class ScoreTooLow(Exception):
+    """A model that is not as good as was required; the message says by how much, and how sure that is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One row of an exam, answered."""
+
+    number: int  # of the row among those of the exam
+    prompt: str  # as a reader should see it
+    reference: str | None  # the row's own answer
+    answer: str | None  # as the model wrote it, with its thoughts; None: no metric asks for one, or none could be had
+    ended: bool = True  # by itself; False: it was cut where it was as long as may be
+    marks: dict[str, Mark]  # by metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What a model's answers are worth, metric by metric."""
+
+    name: str  # of the model, as the tables have it
+    exam: str  # a digest of the rows and metrics: what has the same can be compared
+    metrics: tuple[Metric, ...]
+    rows: tuple[Answered, ...]
+    notices: tuple[str, ...] = ()
+
+    def __getitem__(self, metric: str) -> float:
+        """The score in one metric, over the rows it could judge; NaN where it could judge none."""
+        terms = self._terms(metric, self._scored(metric))
+        return float(self._metric(metric).total(terms.sum(axis=0))) if len(terms) else float("nan")
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """By metric."""
+        return {metric.name: self[metric.name] for metric in self.metrics}
+
+    def interval(self, metric: str) -> Interval:
+        """How sure the score is: where those of other rows of this kind lie."""
+        return interval_of(self._metric(metric).total, self._terms(metric, self._scored(metric)))
+
+    def not_scored(self, metric: str) -> dict[int, str]:
+        """The numbers of the rows that a metric could not judge, and why. They are in no score."""
+        marks = {row.number: row.marks[metric] for row in self.rows}
+        return {at: mark.reason for at, mark in marks.items() if mark.value is None}
+
+    def against(self, before: "Marks") -> dict[str, Difference]:
+        """What is better or worse than in `before`, by metric, over the rows that both have a score for.
+
+        Raises ValueError for marks of another exam. A metric without such rows is left out.
+        """
+        if before.exam != self.exam:
+            raise ValueError(
+                f"The marks of {before.name!r} and {self.name!r} are of different exams; take the same Exam with both."
+            )
+        found = {}
+        for metric in self.metrics:
+            both = sorted(set(self._scored(metric.name)) & set(before._scored(metric.name)))
+            if both:
+                found[metric.name] = difference(
+                    metric.name,
+                    before._values(metric.name, both),
+                    self._values(metric.name, both),
+                    terms=(before._terms(metric.name, both), self._terms(metric.name, both)),
+                    total=metric.total,
+                    higher_is_better=metric.higher_is_better,
+                )
+        return found
+
+    def require(
+        self,
+        *,
+        better_than: "Marks | None" = None,
+        by: float = 0.0,
+        at_least: float | None = None,
+        metric: str | None = None,
+    ) -> None:
+        """Raise ScoreTooLow where the model is not good enough in `metric`, None: the first.
+
+        `better_than` asks for a difference of `by` or more that is no chance, `at_least` for a score (where less is
+        better: at most that). Rows that a metric could not judge are no pass: they are told of, and raise too.
+        """
+        name = metric or self.metrics[0].name
+        if missing := self.not_scored(name):
+            row, reason = next(iter(missing.items()))
+            raise ScoreTooLow(f"{name}: {len(missing)} of {len(self.rows)} rows are not scored (row {row}: {reason})")
+        if at_least is not None:
+            self._require_score(name, at_least)
+        if better_than is not None:
+            found = self.against(better_than)[name]
+            if found.verdict != "better" or found.gain < by:
+                wanted = f"{self.name} is to be better than {better_than.name}" + (f" by {by:g}" if by else "")
+                raise ScoreTooLow(f"{wanted}. {found.sentence}")
+
+    def __repr__(self):
+        return as_text((f"{self.name}: {HEADINGS[0]}", *HEADINGS[1:]), self._cells(), self.said)
+
+    def _repr_html_(self) -> str:
+        return as_html((f"{self.name}: {HEADINGS[0]}", *HEADINGS[1:]), self._cells(), self.said)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Everything but the metrics' programs, as values for JSON."""
+        return {
+            "name": self.name,
+            "exam": self.exam,
+            "scores": {name: None if np.isnan(score) else score for name, score in self.scores.items()},
+            "notices": list(self.notices),
+            "rows": [
+                {
+                    "number": row.number,
+                    "prompt": row.prompt,
+                    "reference": row.reference,
+                    "answer": row.answer,
+                    "marks": {name: mark.reason or mark.value for name, mark in row.marks.items()},
+                }
+                for row in self.rows
+            ],
+        }
+
+    def _require_score(self, name: str, bound: float) -> None:
+        score, up = self[name], self._metric(name).higher_is_better
+        if score < bound if up else score > bound:
+            interval = self.interval(name)
+            raise ScoreTooLow(
+                f"{name} of {self.name} is {number(score)} over {len(self.rows)} rows ({LEVEL:.0%} interval "
+                f"{number(interval.low)} to {number(interval.high)}), and {'at least' if up else 'at most'} {bound:g} "
+                "is required."
+            )
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (metric.name, number(self[metric.name]), self._interval_cell(metric.name), self._rows_cell(metric.name))
+            for metric in self.metrics
+        ]
+
+    def _interval_cell(self, metric: str) -> str:
+        if not self._scored(metric):
+            return ""
+        interval = self.interval(metric)
+        return f"{number(interval.low)} to {number(interval.high)}"
+
+    def _rows_cell(self, metric: str) -> str:
+        missing = len(self.not_scored(metric))
+        return f"{len(self.rows) - missing}" + (f", {missing} not scored" if missing else "")
+
+    @property
+    def said(self) -> list[str]:
+        """Sentences that belong under every table of these marks."""
+        said = list(self.notices)
+        for metric in self.metrics:
+            if missing := self.not_scored(metric.name):
+                row, reason = next(iter(missing.items()))
+                said.append(f"{metric.name}: {len(missing)} rows are not scored; row {row}: {one_line(reason)}")
+        return said
+
+    def _metric(self, name: str) -> Metric:
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(
+            f"There is no metric {name!r} in this exam; there are {', '.join(m.name for m in self.metrics)}."
+        )
+
+    def _scored(self, metric: str) -> list[int]:
+        """Places in `rows`."""
+        self._metric(metric)
+        return [place for place, row in enumerate(self.rows) if row.marks[metric].value is not None]
+
+    def _values(self, metric: str, places: Sequence[int]) -> np.ndarray:
+        return np.array([self.rows[place].marks[metric].value for place in places], np.float64)
+
+    def _terms(self, metric: str, places: Sequence[int]) -> np.ndarray:
+        return np.array([self.rows[place].marks[metric].terms for place in places], np.float64)
