@@ -19,6 +19,7 @@ from tunebook.parity.references import trl_rows
 from tunebook.tokens import encoding
 from tunebook.tokens.answers import encode_answers, fitted_answers, mismatched
 from tunebook.tokens.collation import collated
+from tunebook.tokens.data_report import inspect
 from tunebook.tokens.encoding import encode_rows
 from tunebook.tokens.tally import Account
 
@@ -206,6 +207,23 @@ def test_malformed_rows_are_told_together_and_may_be_left_out(loaded):
     kept = encode_rows(rows, loaded, max_seq_length=64, answers="pairs", skip_bad_rows=True)
     assert [row.number for row in kept.rows] == [0, 1, 2]
     assert "the same" in " ".join(kept.notices)
+
+
+def test_answers_that_go_past_the_chat_template_are_told_of(loaded, tmp_path):
+    asked = [said("user", "What color is the sky?")]
+    turns = {"prompt": asked, "chosen": [said("assistant", "Blue.")], "rejected": [said("assistant", "Green.")]}
+    judged = [{"prompt": PAIRS[0]["prompt"], "completion": " Blue.", "label": True}]
+    bare = encode_rows([turns, *PAIRS[:2]], loaded, max_seq_length=64, answers="pairs")
+    [notice] = bare.notices
+    assert notice.startswith("2 of 3 rows of rows, the first row 1, are read as plain text, as in TRL,")
+    assert "a list of messages" in notice
+    [finding] = [one for one in inspect(bare, loaded.tokenizer).findings if one.kind == "bare"]
+    assert (finding.count, finding.numbers) == (2, (1, 2))
+    assert "1 of 1" in " ".join(encode_rows(judged, loaded, max_seq_length=64, answers="labelled").notices)
+    assert not encode_rows([turns], loaded, max_seq_length=64, answers="pairs").notices
+    assert not encode_rows([{"text": "The sky is blue."}], loaded, max_seq_length=64).notices
+    base, _ = FastModel.from_pretrained(tiny_model_folder(tmp_path, chat_template=None))
+    assert not encode_rows(PAIRS, base.loaded, max_seq_length=64, answers="pairs").notices
 
 
 def test_pairs_that_are_cut_before_their_answers_part_are_told_of(loaded):

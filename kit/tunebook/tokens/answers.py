@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..data.answers import Answers
 from ..data.encoded import Encoded
@@ -49,6 +50,11 @@ def encode_answers(answers: Sequence[Answers], family: Family) -> list[Encoded]:
             )
         )
     return rows
+
+
+def is_bare(example: Example | Answers, tokenizer: TokenizerWrapper) -> bool:
+    """Whether these are answers behind a prompt that no chat template wrote, though the model has one."""
+    return isinstance(example, Answers) and not example.prompt.rendered and tokenizer.has_chat_template
 
 
 def fitted_answers(row: Encoded, account: Account) -> Iterator[Encoded]:

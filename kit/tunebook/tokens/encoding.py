@@ -29,7 +29,7 @@ from ..models.families.base import NotEncodable
 from ..models.families.tables import BeyondTable, check_row
 from ..models.loaded import Loaded
 from . import stored_rows
-from .answers import encode_examples
+from .answers import encode_examples, is_bare
 from .tally import Account
 from .thoughts import has_thoughts
 from .token_cache import cached_folder, key_of, prune
@@ -133,6 +133,8 @@ def row_encoder(head: Opened, loaded: Loaded, account: Account) -> Callable[[int
             raise _refused(number, account, error) from error
         account.note_unread(number, example.unread)
         account.note_thoughts(has_thoughts(example, loaded.tokenizer))
+        if is_bare(example, loaded.tokenizer):
+            account.bare.append(number)
         return list(fitted(replace(whole, number=number), example, kind, account))
 
     return encode_one
@@ -225,6 +227,8 @@ def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account, ba
                 examples[number] = example
                 account.note_unread(number, example.unread)
                 account.note_thoughts(has_thoughts(example, loaded.tokenizer))
+                if is_bare(example, loaded.tokenizer):
+                    account.bare.append(number)
         if loaded.family.placeholder is None:
             whole = encode_examples(list(examples.values()), loaded.family)  # at once: the tokenizer has threads
         for (number, example), row in zip(examples.items(), whole, strict=True):

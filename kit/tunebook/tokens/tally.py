@@ -7,6 +7,8 @@ from typing import Any
 from ..data.sources import Place, row_number
 
 MOST_NAMED = 12  # things that are not read
+BARE = "are read as plain text, as in TRL, while generate and Chat ask this model by its chat template."
+BARE_MENDED = "Make the prompt and each answer a list of messages, [{'role': 'user', 'content': ...}]."
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Account:
     bad_images_why: str = ""  # of the first of them
     bad: dict[str, list[int]] = field(default_factory=dict)  # why rows were left out: [how many, the first]
     unread: dict[str, list[int]] = field(default_factory=dict)  # what rows say and nobody reads: [how many, the first]
+    bare: list[int] = field(default_factory=list)  # answers without the chat template, where the model has one
     chats: int = 0  # rows that a chat template wrote
     with_thoughts: int = 0  # those of them with thoughts that are trained
     kept_in_memory: bool = False  # a large set that the cache folder cannot hold
@@ -103,12 +106,22 @@ class Account:
                 f"skip_bad_rows: {sum(count for count, _ in self.bad.values())} of {self.rows} rows of {self.name} "
                 f"were left out: {'; '.join(told[:MOST_NAMED])}{more}"
             )
+        return said | self._as_read()
+
+    def _as_read(self) -> dict[str, str]:
+        """The same of how rows were read, and where they are."""
+        said = {}
         if self.unread:
             told = [f"{name} ({count}, first {self.place(first)})" for name, (count, first) in self.unread.items()]
             more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
             said["not read"] = (
                 f"Of the {self.rows} rows of {self.name} this is not read, and changes nothing: "
                 f"{', '.join(told[:MOST_NAMED])}{more}."
+            )
+        if self.bare:
+            first = self.place(self.bare[0])
+            said["bare"] = (
+                f"{len(self.bare)} of {self.rows} rows of {self.name}, the first {first}, {BARE} {BARE_MENDED}"
             )
         if 0 < self.with_thoughts < self.chats:
             said["thoughts"] = (
@@ -152,6 +165,7 @@ def together(one: Account, other: Account) -> Account:
         bad_images_why=_first_why({tuple(part.bad_images): part.bad_images_why for part in (one, other)}),
         bad=_counted(one.bad, other.bad),
         unread=_counted(one.unread, other.unread),
+        bare=sorted(one.bare + other.bare),
         chats=one.chats + other.chats,
         with_thoughts=one.with_thoughts + other.with_thoughts,
         kept_in_memory=one.kept_in_memory or other.kept_in_memory,

@@ -7,8 +7,10 @@ import pytest
 
 from tests.tokens.test_pairs import pair
 from tunebook.data.opened import ReadingOptions, opened
+from tunebook.objectives import DPO
 from tunebook.tokens.data_report import inspect
 from tunebook.tokens.encoding import encode
+from tunebook_widgets import TokenView
 from tunebook_widgets.tokens.token_spread import HEAD, REJECTED, spread
 from tunebook_widgets.tokens.token_view import _book, _left_out_reader, _plain
 
@@ -39,6 +41,13 @@ def test_a_pair_is_shown_as_both_answers_under_one_prompt(model):
     assert page.gap == REJECTED
     assert page.trained == sum(piece.trained * len(piece.ids) for piece in (*page.head, *page.tail))
     assert f"?⟦{ROWS[0]['chosen']}{end}⟧\n{REJECTED}\n⟦{ROWS[0]['rejected']}" in _plain(page)
+
+
+def test_pairs_are_seen_before_there_is_a_trainer_by_the_objective_that_reads_them(model):
+    assert "tunebook.objectives.DPO()" in repr(TokenView(model, ROWS))
+    view = TokenView(model, ROWS, objective=DPO(), max_seq_length=64)
+    assert REJECTED in repr(view)
+    assert view.report.source_rows == len(ROWS)
 
 
 def test_the_longest_and_the_closest_pair_are_among_the_first_pages(model):

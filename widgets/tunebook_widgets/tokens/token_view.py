@@ -20,6 +20,7 @@ from tunebook.data.row_kinds import row_kind
 from tunebook.data.sources import Source
 from tunebook.machine.inert import visible
 from tunebook.models.loaded import Loaded
+from tunebook.objectives.base import Objective
 from tunebook.tokens.answer_facts import AnswerColumns
 from tunebook.tokens.answers import encode_examples, shortened
 from tunebook.tokens.data_report import DataReport, inspect
@@ -42,9 +43,9 @@ class TokenView:
         >>> view = TokenView(trainer)
         >>> view = TokenView(model, rows[:3])
 
-    The `rows` are anything `sources.read_rows` opens; `format`, `formatting_func` and `response_markers` are those of
-    the Trainer, `train_on`, `max_seq_length` and `thinking` those of TrainingConfig; a trainer brings its own. As
-    the last expression of a cell it shows what the set is like and a handful of rows, and stays in the saved
+    The `rows` are anything `sources.read_rows` opens; `objective`, `format`, `formatting_func` and `response_markers`
+    are those of the Trainer, `train_on`, `max_seq_length` and `thinking` those of TrainingConfig; a trainer brings its
+    own. As the last expression of a cell it shows what the set is like and a handful of rows, and stays in the saved
     notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check found. Rows that
     cannot be trained on come first, each as it came, with what is wrong and what mends it; `bad` is that, and None
     where all are good. Raises ValueError for a source that cannot be opened.
@@ -55,6 +56,7 @@ class TokenView:
         model: HoldsModel | Trainer,
         rows: Source | None = None,
         *,
+        objective: Objective | None = None,
         format: str | None = None,
         train_on: TrainOn = "assistant",
         response_markers: Markers | None = None,
@@ -69,6 +71,7 @@ class TokenView:
             response_markers=response_markers,
             formatting_func=formatting_func,
             thinking=thinking,
+            answers=None if objective is None or objective.rows == "texts" else objective.rows,
         )
         if not isinstance(model, Trainer):
             if rows is None:
