@@ -11,8 +11,14 @@ from tunebook.samples.sets import python_docs
 
 
 @pytest.fixture(scope="module")
-def pairs():
+def rows():
     return one_sentence_pairs()
+
+
+@pytest.fixture(scope="module")
+def pairs(rows):
+    """The rows as texts."""
+    return [{column: turn["content"] for column, [turn] in row.items()} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +86,13 @@ def test_no_function_and_no_chosen_answer_comes_twice_so_none_is_on_both_sides_o
         assert {pair[side] for pair in train}.isdisjoint(pair[side] for pair in held_out)
 
 
-def test_the_rows_are_the_same_each_time(pairs):
-    assert one_sentence_pairs() == pairs
+def test_a_row_is_a_chat_so_that_it_is_read_through_the_template_the_model_is_asked_with(rows):
+    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    assert all({column: turn["role"] for column, [turn] in row.items()} == roles for row in rows)
+
+
+def test_the_rows_are_the_same_each_time(rows):
+    assert one_sentence_pairs() == rows
 
 
 def test_the_examples_in_the_docstrings_show_what_they_say():

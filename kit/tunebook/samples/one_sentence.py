@@ -33,14 +33,14 @@ def one_sentence_pairs(*, source_characters: tuple[int, int] = (40, 220)) -> lis
     """Pairs of answers to "Explain what this Python function does.", of which the chosen one is a single sentence.
 
         >>> pair = one_sentence_pairs()[0]
-        >>> is_one_sentence(pair["chosen"]), is_one_sentence(pair["rejected"])
-        (True, False)
+        >>> [is_one_sentence(pair[side][0]["content"]) for side in ("chosen", "rejected")]
+        [True, False]
 
-    Each row is `{"prompt": ..., "chosen": ..., "rejected": ...}`: a function of the standard library whose source has a
-    length inside the bounds, and the first sentence its author wrote about it, beside one of two answers that take
-    turns: the author's first two sentences, or the first one without the last third of its words. So in half of the
-    pairs the chosen answer is the shorter one. No function and no sentence comes twice. The rows depend on the Python
-    version alone.
+    Each row is `{"prompt": [user], "chosen": [assistant], "rejected": [assistant]}`, turns of a chat: a function of the
+    standard library whose source has a length inside the bounds, the first sentence its author wrote about it, and one
+    of two other answers. These take turns: the first two sentences of the author, or the first third of the words of
+    the one. So in half of the pairs the chosen answer is the shorter one. No function and no sentence comes twice. The
+    rows depend on the Python version alone.
     """
     going_on, breaking_off, seen = [], [], set()
     for row in python_docs(source_characters=source_characters, answer_characters=(SENTENCE_CHARACTERS[0], 10_000)):
@@ -51,11 +51,16 @@ def one_sentence_pairs(*, source_characters: tuple[int, int] = (40, 220)) -> lis
         seen |= {prompt, first}
         both = " ".join([first, *more[:1]])
         if more and more[0].endswith(".") and len(both) <= LONGEST_CHARACTERS:
-            going_on.append({"prompt": prompt, "chosen": first, "rejected": both})
+            going_on.append(_pair(prompt, first, both))
         elif not more:
             words = first.split()
-            breaking_off.append({"prompt": prompt, "chosen": first, "rejected": " ".join(words[: len(words) * 2 // 3])})
+            breaking_off.append(_pair(prompt, first, " ".join(words[: len(words) // 3])))
     return list(chain.from_iterable(zip(going_on, breaking_off, strict=False)))  # of the longer list not its end
+
+
+def _pair(prompt: str, chosen: str, rejected: str) -> dict[str, list[dict[str, str]]]:
+    turns = {"prompt": ("user", prompt), "chosen": ("assistant", chosen), "rejected": ("assistant", rejected)}
+    return {column: [{"role": role, "content": content}] for column, (role, content) in turns.items()}
 
 
 def _sentences(written: str) -> list[str]:
