@@ -163,7 +163,7 @@ class Working:
     """What is being computed right now and how far it is: a line to watch, not a fact to keep."""
 
     step: int  # the optimizer step in progress, or the one an evaluation follows
-    what: str  # "testing", "training", "evaluating", "sampling" or "paused"
+    what: str  # "testing", "precomputing", "training", "evaluating", "sampling" or "paused"
     done: int  # micro-batches; of a sample, tokens; of a test, ways to compute a pass
     total: int
 

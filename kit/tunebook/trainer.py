@@ -39,6 +39,7 @@ from .train.evaluation import Score, check_evaluation, score_now
 from .train.kept.checkpoint import find_checkpoint, put_right_beside
 from .train.kept.identity import base_of, differences
 from .train.loop import Run
+from .train.passes.beforehand import check_beforehand
 from .train.plan import RunPlan
 from .train.start import begin, resume, see_to_folder
 
@@ -118,6 +119,7 @@ class Trainer:
         if datasets.held_out is not None:
             check_rows(self.objective, eval_rows)
         check_evaluation(self.config, eval_rows)
+        check_beforehand(self.objective, self.config, data.feed)
         self.datasets, self.data, self.train_rows, self.eval_rows = datasets, data, train_rows, eval_rows
         self.total_steps = total_steps(len(train_rows), self.config)
 
@@ -200,6 +202,7 @@ class Trainer:
             skip_unreadable=self.data.skip_unreadable or skips_unreadable(rows),
             objective=self.objective,
             reference=self._reference(),
+            are_held_out=more is None,
         )
         return measured if more is None else replace(measured, notices=tuple(more.notices))
 

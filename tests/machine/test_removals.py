@@ -10,9 +10,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.machine.entries import KEPT, prune
 from tunebook.machine.private import new_private_folder
 from tunebook.machine.working import working_folder
-from tunebook.tokens.token_cache import KEPT, prune
 from tunebook.train.kept.checkpoint import FOLDER, STATE, WEIGHTS, Checkpoint, save_checkpoint
 
 NOTHING = Checkpoint(weights={}, optimizer_state={}, best_weights=None, identity={}, progress={})

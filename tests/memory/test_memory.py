@@ -22,6 +22,7 @@ from tunebook.models.norms import keep_norms_in_float32
 from tunebook.models.tensors import flat
 from tunebook.objectives import DPO, KTO, ORPO
 from tunebook.objectives.base import Objective
+from tunebook.objectives.kept_logps import Said, key_of
 from tunebook.objectives.next_token import NextToken
 from tunebook.objectives.reference import Reference
 from tunebook.train.step import Stepper
@@ -115,6 +116,9 @@ def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objectiv
     mx.clear_cache()
     elsewhere = mx.get_active_memory() - sum(value.nbytes for value in flat(module.parameters()).values())
     reference.settle()
+    if objective.asks_beforehand:
+        reference.said["training"] = Said({key_of(row): np.array([-9.0, -8.0], np.float32) for row in rows}, {})
+        reference.let_go()
     stepper = Stepper(
         model.loaded, config, rows, total_steps=9, max_seq_length=2048, objective=objective, reference=reference
     )
@@ -167,6 +171,20 @@ def test_the_estimate_for_pairs_is_within_a_fifth_too_and_a_pair_takes_little_mo
     found -= estimate.reference
     two_rows = replace(config, per_device_train_batch_size=2)
     assert found <= 1.1 * measured(model, two_rows, [*pairs[0].sequences])
+
+
+@pytest.mark.cpu("a GPU's forms are measured in the CPU build's stand-ins for its kernels, which hold other arrays")
+def test_where_everything_is_trained_a_reference_asked_beforehand_takes_no_second_model():
+    model, config = Model(LLAMA), TrainingConfig(**{**ONE, "per_device_train_batch_size": 1})
+    pairs = pairs_of(161, 1, 80)
+    peaks = {}
+    for objective in (DPO(), DPO(precompute_ref_log_probs=True)):
+        peaks[objective] = min(measured(model, config, pairs, objective) for _ in range(3))
+        estimate = memory.estimate(model, config, rows=pairs, objective=objective)
+        assert estimate.reference == (0 if objective.asks_beforehand else estimate.trained)
+        assert estimate.total == pytest.approx(peaks[objective], rel=0.2), estimate
+    live, asked = peaks.values()
+    assert live - asked > 0.8 * estimate.trained
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
@@ -37,12 +38,37 @@ def rows_for(objective):
     ]
 
 
+TRLS_NAMES = {DPO: ("ref_chosen_logps", "ref_rejected_logps"), KTO: ("ref_logps", "ref_KL_logps")}
+
+
+def asked_by_trl(objective, theirs, rows, order):
+    """The number of each row -> what TRL's reference says of it, by its names, in the batches of the first epoch."""
+    found = {}
+    while len(found) < len(rows):
+        for indices in next(order):
+            batch = [rows[index] for index in indices]
+            trainer = trl_losses.trainer_for(objective, theirs, False)
+            logps = trainer.compute_ref_log_probs(theirs, trl_losses.batch_of(objective, batch))
+            for place, row in enumerate(batch):
+                found[row.number] = {
+                    name: of[place : place + 1] for name, of in zip(TRLS_NAMES[type(objective)], logps, strict=True)
+                }
+    return found
+
+
+def of_batch(asked, batch):
+    """`asked` of the rows of a batch."""
+    return {name: torch.cat([asked[row.number][name] for row in batch]) for name in asked[batch[0].number]}
+
+
 OBJECTIVES = {
     "DPO": DPO(beta=0.3),
     "DPO, mixed": DPO(loss_type=["sigmoid_norm", "apo_zero"], loss_weights=[1.0, 0.5], beta=0.5),
     "ORPO": ORPO(beta=0.5),
     "CPO": CPO(),
     "KTO": KTO(beta=0.3, undesirable_weight=1.2),
+    "DPO, asked beforehand": DPO(beta=0.3, ld_alpha=0.5, precompute_ref_log_probs=True),
+    "KTO, asked beforehand": KTO(beta=0.3, precompute_ref_log_probs=True),
 }
 
 
@@ -55,6 +81,7 @@ def test_twenty_steps_give_trls_losses_and_adapters(tmp_path, kind):
         max_steps=20,
         learning_rate=3e-3,
         warmup_steps=3,
+        dataset_order="sequential" if objective.asks_beforehand else "shuffle",  # TRL takes no other for KTO
         hold_out=0,
         output_dir=str(tmp_path / "out"),
     )
@@ -71,12 +98,17 @@ def test_twenty_steps_give_trls_losses_and_adapters(tmp_path, kind):
     trl_losses.with_head(theirs)
     named = torch_model.adapters(theirs)
     optimizer, rows, curve = torch_optim.Reference(named, config), trainer.train_rows, []
-    order = windows(lengths_of(rows), config)
+    order, asked = windows(lengths_of(rows), config), None
+    if objective.asks_beforehand:
+        asked = asked_by_trl(objective, theirs, rows, windows(lengths_of(rows), config))
     for window, rate in zip(order, torch_optim.rates(config, 20), strict=False):
         batches = [[rows[index] for index in batch] for batch in window]
         if type(objective) in (ORPO, CPO):  # a mean over tokens is over those of a step, however it is split
             batches = [[row for batch in batches for row in batch]]
-        losses = [trl_losses.loss_of(objective, theirs, batch)[0] / len(batches) for batch in batches]
+        losses = [
+            trl_losses.loss_of(objective, theirs, batch, of_batch(asked, batch) if asked else None)[0] / len(batches)
+            for batch in batches
+        ]
         sum(losses).backward()
         torch_optim.clip(list(named.values()), config)
         optimizer.step(rate)

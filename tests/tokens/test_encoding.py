@@ -218,7 +218,7 @@ def test_bad_rows_leave_no_entry(model, rows, cache):
 
 
 def test_the_entry_used_longest_ago_goes_first(model, rows, cache, monkeypatch):
-    monkeypatch.setattr(token_cache, "KEPT", 2)
+    monkeypatch.setattr("tunebook.machine.entries.KEPT", 2)
     for limit in (50, 51):
         encode_rows(rows, model.loaded, max_seq_length=limit)
         time.sleep(0.01)

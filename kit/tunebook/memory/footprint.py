@@ -182,7 +182,7 @@ def facts_of(
         frozen=everything - own,
         quantized={bits: _quantized(module, bits) for bits in (8, 4)},
         trained=own,
-        reference=own if objective.needs_reference and not is_its_own_reference(module) else 0,
+        reference=own if _copies_its_reference(module, objective) else 0,
         adapters=_bytes({name: value for name, value in trained.items() if is_adapter(name)}),
         # Made and not evaluated: only shapes and types are looked at.
         optimizer=_bytes(flat(optimizer.state)),
@@ -234,6 +234,10 @@ def put_together(facts: Facts, batch: BatchShape, *, checkpointing: bool) -> Est
         batch=batch,
         gradient_checkpointing=checkpointing,
     )
+
+
+def _copies_its_reference(module: nn.Module, objective: Objective) -> bool:
+    return objective.needs_reference and not objective.asks_beforehand and not is_its_own_reference(module)
 
 
 def _quantized(module: nn.Module, bits: int) -> int:

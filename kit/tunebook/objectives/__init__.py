@@ -10,8 +10,9 @@ pieces as the next-token loss, and knows no model either. In the order of a step
 
 - `positions(batch)` (N,): the predictions it asks for. `units(batch)`: what the step's sum is divided by.
 - `with_what_is_known(objective, batch, ...)` of `reference.py` adds what has no gradient: "reference_logps" (B,), and
-  for KTO "kl" (). A batch that brings them, from the disk, is left as it is. A `Reference` is settled before the
-  first step; its `kept` belongs into a checkpoint.
+  for KTO "kl" (). A batch that brings them is left as it is. A `Reference` is settled before the first step; its
+  `kept` belongs into a checkpoint. Of an objective that `asks_beforehand` it is asked of all rows then
+  (`train/passes/beforehand.py`); `kept_logps.py` finds what it said again for each batch, and `written` is kept too.
 - `summed(family, forms)`: `loss(module, batch, positions, weights)` -> (sum, Sums), for `nn.value_and_grad` and
   `CompiledPass`. `measured` is the same without a gradient.
 - Sums are added up over micro-batches by name; `metrics(sums)` makes numbers of them, by TRL's names. A dashboard has a
@@ -25,7 +26,7 @@ the same order. "loss_mask" marks the answers, "lengths" (B,) int32 are the toke
 over tokens (`pairs.py`), so that batches of other lengths add up to the mean of all. A batch of labelled rows has
 "labels" (B,) bool, and "mismatched", a batch of the same prompts, each with the answer of the row before it.
 
-Doors: `answers`, `base`, `next_token`, `reference`, `token_logps`.
+Doors: `answers`, `base`, `kept_logps`, `next_token`, `reference`, `token_logps`.
 """
 
 from .base import Objective

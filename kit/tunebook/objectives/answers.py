@@ -17,6 +17,7 @@ from ..data.encoded import Batch
 from ..fast.forms import Forms
 from ..models.families.base import Family
 from ..models.tensors import number
+from ..settings.values import Count
 from .base import Objective, Summed, Sums
 from .left_out import ELSEWHERE
 from .token_logps import TokenLogps, token_logps
@@ -77,6 +78,37 @@ class OverAnswers(Objective):
         """Its name and its settings."""
         plain = {name: [*value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return super().identity() | plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstReference(OverAnswers):
+    """One of those that measure an answer against what the model was when its run began."""
+
+    needs_reference: ClassVar[bool] = True
+
+    precompute_ref_log_probs: bool = False  # ask the reference of all rows once, before the first step
+    # How many rows it is then asked of at a time; None: the batches of the first epoch, and those of each evaluation,
+    # which gives the very numbers that asking in each of them does.
+    precompute_ref_batch_size: Count | None = None
+
+    @property
+    def asks_beforehand(self) -> bool:
+        """As `precompute_ref_log_probs` says."""
+        return self.precompute_ref_log_probs
+
+    @property
+    def reference_settings(self) -> dict[str, Any]:
+        """Those of its settings that decide what the reference says of a row, as values for JSON."""
+        return {}
+
+    def _batch_size_for_nothing(self) -> str | None:
+        """A complaint about a size of batches there will be none of."""
+        if self.precompute_ref_batch_size is None or self.precompute_ref_log_probs:
+            return None
+        return (
+            f"precompute_ref_batch_size is {self.precompute_ref_batch_size}, which is read with "
+            "precompute_ref_log_probs=True; set that too, or leave this out."
+        )
 
 
 def raise_all(objective: OverAnswers, *complaints: str | None) -> None:

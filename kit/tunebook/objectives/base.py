@@ -58,6 +58,11 @@ class Objective(ABC):
         """Whether its batches hold "kl", which `reference.py` makes of "mismatched"."""
         return False
 
+    @property
+    def asks_beforehand(self) -> bool:
+        """Whether its reference is asked of all rows once, before the first step, and never again."""
+        return False
+
     @abstractmethod
     def positions(self, batch: Batch) -> mx.array:
         """(N,) int32: where in the flattened (B * (T-1)) predictions it asks for one."""
@@ -100,6 +105,11 @@ class Objective(ABC):
 def check_settings(objective: Objective, config: TrainingConfig) -> None:
     """Raise ValueError for settings of the run that are not for this objective."""
     name = type(objective).__name__
+    if objective.asks_beforehand and config.streaming:
+        raise ValueError(
+            f"{name}.precompute_ref_log_probs is on, and so is TrainingConfig.streaming: the rows of a stream are not "
+            "known before the first step. Set one off."
+        )
     if objective.rows != "texts" and config.packing:
         raise ValueError(f"TrainingConfig.packing is on, and {name} needs each answer as a row of its own. Set it off.")
     sizes = {

@@ -5,14 +5,14 @@ Names, defaults and meanings of the settings are those of TRL 1.16 (trl/trainer/
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast, final, get_args
+from typing import Any, ClassVar, cast, final, get_args
 
 import mlx.core as mx
 
 from ..data.encoded import Batch, Encoded
 from ..settings.taken import record
 from .answers import (
-    OverAnswers,
+    AgainstReference,
     answer_mask,
     not_among,
     not_positive,
@@ -30,11 +30,10 @@ from .token_logps import TokenLogps
 @final
 @record
 @dataclass(frozen=True, kw_only=True)
-class DPO(OverAnswers):
+class DPO(AgainstReference):
     """Prefer the chosen answer over the rejected, measured against the model as it was."""
 
     rows: ClassVar[RowsKind] = "pairs"
-    needs_reference: ClassVar[bool] = True
     left_out: ClassVar[Mapping[str, str]] = {
         "reference_free": "it is CPO without its regularizer, CPO(cpo_alpha=0)",
         "rpo_alpha": "it is loss_type=['sigmoid', 'sft'] with loss_weights=[1, rpo_alpha]",
@@ -59,6 +58,7 @@ class DPO(OverAnswers):
 
     def _wrong_numbers(self) -> list[str | None]:
         return [
+            self._batch_size_for_nothing(),
             not_positive(beta=self.beta),
             not_positive(discopop_tau=self.discopop_tau),
             outside(0.0, 1.0, ld_alpha=self.ld_alpha),
@@ -117,6 +117,11 @@ class DPO(OverAnswers):
     def reads_squares(self) -> bool:
         """For WPO's weights."""
         return self.use_weighting
+
+    @property
+    def reference_settings(self) -> dict[str, Any]:
+        """What a longer answer's end counts."""
+        return {"ld_alpha": self.ld_alpha}
 
     def positions(self, batch: Batch) -> mx.array:
         """The answers' tokens."""

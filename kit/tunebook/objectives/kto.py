@@ -12,7 +12,7 @@ from ..data.encoded import Batch
 from ..models.tensors import number
 from ..settings.taken import record
 from .answers import (
-    OverAnswers,
+    AgainstReference,
     answer_mask,
     not_among,
     not_positive,
@@ -29,11 +29,10 @@ KTOLoss = Literal["kto", "apo_zero_unpaired"]
 @final
 @record
 @dataclass(frozen=True, kw_only=True)
-class KTO(OverAnswers):
+class KTO(AgainstReference):
     """Make desirable answers likelier than the reference has them, by more than answers are, and others less."""
 
     rows: ClassVar[RowsKind] = "labelled"
-    needs_reference: ClassVar[bool] = True
 
     loss_type: KTOLoss = "kto"
     beta: float = 0.1  # how dear it is to depart from the reference
@@ -43,6 +42,7 @@ class KTO(OverAnswers):
     def __post_init__(self):
         raise_all(
             self,
+            self._batch_size_for_nothing(),
             not_positive(beta=self.beta),
             not_positive(desirable_weight=self.desirable_weight),
             not_positive(undesirable_weight=self.undesirable_weight),

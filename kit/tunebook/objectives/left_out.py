@@ -28,8 +28,6 @@ ELSEWHERE = {
     "is_encoder_decoder": "only models that are no encoder-decoders are trained",
     "generate_during_eval": "it is TrainingConfig.sample_steps",
     "router_aux_loss_coef": "routers have no loss of their own here",
-    "precompute_ref_log_probs": "the reference is asked in each step: the same model, its adapters off or as they were",
-    "precompute_ref_batch_size": "the reference is asked in each step, of the rows of the step",
     "sync_ref_model": "the reference is the model as it was before the run, and stays it",
     "ref_model_mixup_alpha": "the reference is the model as it was before the run, and stays it",
     "ref_model_sync_steps": "the reference is the model as it was before the run, and stays it",

@@ -5,19 +5,30 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from ..events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from ..events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent, Working
 from ..machine.inert import visible
+from ..machine.progress_bars import progress
 
 MARGINS = "rewards/margins"  # of what objectives over answers report, the one figure there is room for
 
 
 def run_bar() -> Callable[[Event], None]:
-    """A listener that shows a run as a bar with the latest loss, and its notices as lines."""
+    """A listener that shows a run as a bar with the latest loss, and its notices as lines.
+
+    Below it is one of what goes before the first step, where that takes long.
+    """
     bar: tqdm | None = None
+    before: tqdm | None = None
 
     def show(event: Event) -> None:
-        nonlocal bar
+        nonlocal bar, before
+        if before is not None and not (isinstance(event, Working) and event.done > before.n):
+            before.close()
+            before = None
         match event:
+            case Working(what="precomputing"):
+                before = progress([], "Asking the reference", total=event.total) if before is None else before
+                before.update(event.done - before.n)
             case RunStarted():
                 bar = tqdm(total=event.total_steps, initial=event.step, unit="step", file=sys.stdout)
             case StepEvent():

@@ -95,12 +95,14 @@ def mismatched(rows: Sequence[Encoded], max_seq_length: int) -> list[Encoded]:
     As in trl/trainer/kto_trainer.py (1.16), but that an answer which was cut is cut here too. The images stay
     with their prompt.
     """
-    made = []
-    for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True):
-        prompt, answer = row.tokens[: _answer_of(row)], other.tokens[_answer_of(other) :]
-        tokens = np.concatenate([prompt, answer])[:max_seq_length]
-        made.append(replace(row, tokens=tokens, loss_mask=np.arange(len(tokens)) >= len(prompt)))
-    return made
+    return [with_answer_of(row, rows[index - 1], max_seq_length) for index, row in enumerate(rows)]
+
+
+def with_answer_of(row: Encoded, other: Encoded, max_seq_length: int) -> Encoded:
+    """The prompt of `row` with the answer of the other, no longer than that."""
+    prompt, answer = row.tokens[: _answer_of(row)], other.tokens[_answer_of(other) :]
+    tokens = np.concatenate([prompt, answer])[:max_seq_length]
+    return replace(row, tokens=tokens, loss_mask=np.arange(len(tokens)) >= len(prompt))
 
 
 def _answer_of(row: Encoded) -> int:

@@ -8,10 +8,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
 from ..config import TrainingConfig
+
+T = TypeVar("T")
 
 Window = list[list[int]]  # the row numbers of each micro-batch of one optimizer step
 
@@ -58,7 +61,7 @@ def windows(lengths: Sequence[int], config: TrainingConfig) -> Iterator[Window]:
     """
     epoch = 0
     while True:
-        yield from _chunks(_batches(lengths, config, epoch), config.gradient_accumulation_steps)
+        yield from chunks(_batches(lengths, config, epoch), config.gradient_accumulation_steps)
         epoch += 1
 
 
@@ -82,25 +85,30 @@ def padding_notice(lengths: Sequence[int], config: TrainingConfig, *, max_seq_le
     )
 
 
+def chunks(items: Sequence[T], size: int) -> list[list[T]]:
+    """`items` in order, `size` together and the last perhaps fewer."""
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
 def _batches(lengths: Sequence[int], config: TrainingConfig, epoch: int) -> Window:
     """All batches of one epoch."""
     rows, size = len(lengths), config.per_device_train_batch_size
     random = np.random.default_rng([config.seed, epoch])
     match config.dataset_order:
         case "shuffle":
-            return _chunks(random.permutation(rows).tolist(), size)
+            return chunks(random.permutation(rows).tolist(), size)
         case "sequential":
-            return _chunks(range(rows), size)
+            return chunks(range(rows), size)
         case "torch_randperm":
-            return _chunks(torch_randperm(rows, config.seed + epoch), size)
+            return chunks(torch_randperm(rows, config.seed + epoch), size)
         case "length_sorted":
-            return _shuffled(_chunks(sorted(range(rows), key=lengths.__getitem__), size), random)
+            return _shuffled(chunks(sorted(range(rows), key=lengths.__getitem__), size), random)
         case "length_grouped":
             # At least four stretches, or in a small set the same rows would meet in every epoch.
             stretch = size * max(1, min(GROUPED_BATCHES, rows // (4 * size)))
-            stretches = _chunks(random.permutation(rows).tolist(), stretch)
+            stretches = chunks(random.permutation(rows).tolist(), stretch)
             ordered = [row for rows in stretches for row in sorted(rows, key=lengths.__getitem__)]
-            batches = _shuffled(_chunks(ordered, size), random)
+            batches = _shuffled(chunks(ordered, size), random)
             if epoch == 0:
                 largest = max(batches, key=lambda batch: len(batch) * max(lengths[row] for row in batch))
                 batches.insert(0, batches.pop(batches.index(largest)))
@@ -123,7 +131,3 @@ def torch_randperm(count: int, seed: int) -> list[int]:
 
 def _shuffled(batches: Window, random: np.random.Generator) -> Window:
     return [batches[index] for index in random.permutation(len(batches))]
-
-
-def _chunks(items: Sequence, size: int) -> list[list]:
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]

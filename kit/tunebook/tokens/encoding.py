@@ -22,6 +22,7 @@ from ..data.reach import Reach
 from ..data.row_kinds import RowKind, row_kind
 from ..data.sources import Row
 from ..data.tokenizer_state import bring_up_to_date
+from ..machine.entries import prune
 from ..machine.private import new_private_folder
 from ..machine.progress_bars import progress
 from ..machine.sealed import Damaged
@@ -32,7 +33,7 @@ from . import stored_rows
 from .answers import encode_examples, is_bare
 from .tally import Account
 from .thoughts import has_thoughts
-from .token_cache import cached_folder, key_of, prune
+from .token_cache import cached_folder, key_of
 from .truncation import fitted, is_left_out
 
 AT_ONCE = 512  # rows tokenized together

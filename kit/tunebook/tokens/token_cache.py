@@ -5,10 +5,8 @@ encodes by, the chat template, the settings, the versions of what renders and to
 do: an entry can be missing, but never stale.
 """
 
-import contextlib
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -19,14 +17,12 @@ from typing import Any
 from ..data.sources import Row, content_of
 from ..data.tokenizer_state import uncut
 from ..machine import runtime
-from ..machine.atomic import remove_folder
+from ..machine.entries import KEY_DIGITS
 from ..machine.sealed import digest_of_code
 from ..models.loaded import Loaded
 
 FOLDER = "tokenized"
-KEPT = 20  # entries; the one used longest ago goes first
 
-_KEY = re.compile(r"[0-9a-f]{24}")  # the name of an entry; what is called otherwise is not ours to remove
 _LIBRARIES = ("tokenizers", "transformers", "jinja2", "mlx-lm")
 _CODE = ("data", "models/families", "tokens")  # the wings that decide what a row becomes
 
@@ -43,25 +39,12 @@ def key_of(rows: Iterable[Row | list[str]], loaded: Loaded, settings: list[Any])
         _add(digest, time.strftime("%Y-%m-%d"))
     for row in rows:
         digest.update(content_of(row))
-    return digest.hexdigest()[:24]
+    return digest.hexdigest()[:KEY_DIGITS]
 
 
 def cached_folder(key: str) -> Path:
     """Where the rows of `key` are, or are to be written."""
     return runtime.cache_folder() / FOLDER / key
-
-
-def prune(used: Path) -> None:
-    """Note that `used` was used now, and remove all but the newest entries."""
-    used.touch()
-    by_age = []
-    for path in used.parent.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another process may be removing it too
-            if _KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-                by_age.append((path.stat().st_mtime, path))
-    for _, old in sorted(by_age)[:-KEPT]:
-        with contextlib.suppress(OSError):
-            remove_folder(old)
 
 
 def _add(digest: "hashlib._Hash", value: Any) -> None:

@@ -4,5 +4,5 @@
 go on from. An optimizer or a schedule is added in `optim/`.
 
 Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/identity`, `kept/snapshots`, `loop`, `optim`,
-`passes/self_test`, `plan`, `start`, `step`.
+`passes/beforehand`, `passes/self_test`, `plan`, `start`, `step`.
 """

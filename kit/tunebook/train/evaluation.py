@@ -22,6 +22,7 @@ from ..objectives.base import Objective, Sums, added
 from ..objectives.next_token import NextToken
 from ..objectives.reference import Reference, with_what_is_known
 from ..tokens.collation import collated
+from ..tokens.stored_rows import lengths_of
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,27 @@ def score(
     skip_unreadable: bool = False,
     objective: Objective | None = None,
     reference: Reference | None = None,
+    are_held_out: bool = False,
 ) -> Generator[tuple[int, int], None, Score]:
     """Score `rows`, yielding (batches done, batches) after each; the Score is the generator's return value.
 
     Rows are taken longest first, so that a batch pads little and a lack of memory shows at once. Those that
     cannot be opened any more are left out with `skip_unreadable`, and end it without. No `objective` is the next token;
-    `reference` is what it is measured against, where it needs one. The module is put in
-    eval mode for the time and its mode restored, also when the caller gives up in the middle.
+    `reference` is what it is measured against, where it needs one; what it said beforehand is of rows that
+    `are_held_out`. The module is put in eval mode for the time and its mode restored, also when the caller gives up in
+    the middle.
     """
     objective = objective or NextToken()
     known = objective.known_of_step(rows)  # all of them are one mean, whatever the batches
-    order = sorted(rows, key=lambda row: -row.longest)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = [[rows[place] for place in places] for places in measured_batches(lengths_of(rows), batch_size)]
     total, units, tokens, sums = 0.0, 0, 0, Sums()
     was_training, form = module.training, inference_form(module)
     try:
         for done, some in enumerate(batches, start=1):
             module.eval()
             batch, _ = collated(family, some, max_seq_length, skip_unreadable=skip_unreadable)
+            if reference is not None and are_held_out:
+                batch = reference.known_of(batch, some, "held-out")
             with form:
                 batch = with_what_is_known(objective, batch | known, family, module, reference)
                 found, reported = objective.measured(family, module, batch)
@@ -74,6 +78,12 @@ def score(
         module.train(was_training)
     mx.clear_cache()
     return Score(loss=total / units, tokens=tokens, metrics=objective.metrics(sums))
+
+
+def measured_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Which rows of `lengths` tokens are measured together, by their places."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def score_now(module: nn.Module, family: Family, rows: Sequence[Encoded], **options: Any) -> Score:

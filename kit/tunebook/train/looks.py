@@ -13,13 +13,15 @@ from typing import TypeVar, final
 import mlx.core as mx
 
 from ..events import EvalEvent, Event, SampleEvent, Working
+from ..fast.forms import Forms
 from ..machine.interrupts import held_back
 from ..models.generation import Prompt, write
-from ..objectives.reference import Reference
+from ..objectives.reference import Reference, SetOfRows
 from ..runs.controls import Controls
 from .evaluation import best_of, score
 from .kept.snapshots import KeptWeights
 from .owed import Owed
+from .passes.beforehand import asked_beforehand
 from .plan import RunPlan
 from .progress import RunProgress
 
@@ -28,16 +30,17 @@ T = TypeVar("T")
 
 def held_out_score(plan: RunPlan, step: int, reference: Reference) -> Generator[Working, None, EvalEvent]:
     """Score the held-out rows as the model is after `step`; the EvalEvent is the generator's return value."""
-    began, config = time.perf_counter(), plan.config
+    began = time.perf_counter()
     scoring = score(
         plan.loaded.module,
         plan.loaded.family,
         plan.eval_rows,
-        batch_size=config.per_device_eval_batch_size or config.per_device_train_batch_size,
+        batch_size=plan.eval_batch_size,
         max_seq_length=plan.max_seq_length,
         skip_unreadable=plan.skip_unreadable,
         objective=plan.objective,
         reference=reference,
+        are_held_out=True,
     )
     found = yield from watched(scoring, "evaluating", step)
     return EvalEvent(
@@ -115,6 +118,15 @@ class Looks:
     ):
         self._plan, self._kept, self._owed, self._samples = plan, kept, owed, samples
         self._reference, self._controls, self._listen = reference, controls, listen
+
+    def ask_reference(self, of: SetOfRows, step: int, forms: Forms | None = None) -> Generator[Event, None, None]:
+        """Ask the reference of a set of rows beforehand, where that is wanted; a stop leaves it to a run that resumes.
+
+        That it has said all there is to train on is the last moment it may be the model as it is.
+        """
+        yield from self._until_stopped(asked_beforehand(self._plan, self._reference, of, step, forms))
+        if "training" in self._reference.said:
+            self._reference.let_go()
 
     def evaluate(self, progress: RunProgress, *, counts: bool) -> Generator[Event, None, None]:
         """Score the held-out rows, unless there are none or this step's score is known; a stop ends it unscored.

@@ -86,11 +86,10 @@ class Run:
         return self.progress.step
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`, in place; that it belongs to this run has been checked."""
+        """Go on from `checkpoint`, in place; it belongs to this run, whose reference is taken up from it already."""
         self._module.load_weights(list(checkpoint.weights.items()), strict=False)
         self._stepper.optimizer.state = checkpoint.optimizer_state
         self._kept.best = checkpoint.best_weights
-        self.reference.take_up(checkpoint.reference)
         self.progress = RunProgress.from_plain(checkpoint.progress)
         take_up_forms(self._stepper, self.progress)
         self._saves.step = self.step
@@ -152,11 +151,8 @@ class Run:
         if reason is EndReason.NOT_FINITE and self._is_astray() and (good := self._kept.put_good_back()) is not None:
             text = f"The weights of step {good}, the last that gave a finite loss, are in the model."
             yield Notice(step=self.step, text=text)
-        if (
-            reason not in (EndReason.DISCARDED, EndReason.FAILED)
-            and not went_back
-            and self._config.load_best_model_at_end
-        ):
+        ended_well = reason not in (EndReason.DISCARDED, EndReason.FAILED) and not went_back
+        if ended_well and self._config.load_best_model_at_end:
             said = self._kept.put_best_back(best_of(self.progress.counted_evals), self.step)
             if said is not None:
                 yield Notice(step=self.step, text=said)
@@ -170,6 +166,7 @@ class Run:
 
     def _train(self) -> Generator[Event, None, EndReason]:
         self._stepper.optimizer.lay_out(self._module)
+        yield from self.looks.ask_reference("held-out", self.step)
         # As the run that was not disturbed would: where it looks at no score, none may count here.
         if self.is_evaluation_step:
             yield from self._evaluate()
@@ -187,6 +184,9 @@ class Run:
                 break
             portion = next(portions)
             yield from settled_forms(self.plan, self._stepper, self.progress, portion.batches[0])
+            yield from self.looks.ask_reference("training", self.step, self._stepper.forms)
+            if self.controls.stopping:
+                continue
             yield from self._take_step(portion)
             if self.progress.not_finite == STEPS_NOT_FINITE:
                 return EndReason.NOT_FINITE
@@ -243,9 +243,7 @@ class Run:
 
     def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
         """One optimizer step over the micro-batches of `portion`."""
-        step = self.step + 1
-        said = list(portion.notices)
-        batches = portion.batches
+        step, batches, said = self.step + 1, portion.batches, [*portion.notices]
         self._stepper.begin(step, [row for rows in batches for row in rows])
         for done, (rows, upcoming) in enumerate(zip_longest(batches, batches[1:], fillvalue=()), start=1):
             said += self._stepper.add(rows, alone=len(batches) == 1, upcoming=upcoming)

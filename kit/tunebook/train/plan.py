@@ -39,6 +39,11 @@ class RunPlan:
         """Optimizer steps from the first to the last, those before a resume included."""
         return total_steps(len(self.feed.known), self.config)
 
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows that are measured together."""
+        return self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must be of, to be resumed by a run of this plan."""

@@ -16,6 +16,7 @@ from .kept.earlier_runs import said_of_earlier_runs
 from .kept.run_files import begin_run_files, check_rates, keeps_rates, put_back_run_files
 from .kept.saving import make_run_folder
 from .loop import Run
+from .passes.beforehand import check_is_known
 
 Differences = Callable[[Mapping[str, Any]], list[str]]  # an identity -> a line for each value that is another here
 
@@ -36,7 +37,7 @@ def resume(
 ) -> list[Event]:
     """Put a run where the checkpoint left it that was `found` in `place`; gives the events before it.
 
-    Raises ForeignCheckpoint for a checkpoint of another run.
+    Raises ForeignCheckpoint for a checkpoint of another run, ReferenceGone for held-out rows that it cannot measure.
     """
     folder, checkpoint, skipped = found
     run.folder = folder
@@ -45,6 +46,8 @@ def resume(
     same_course = place in (folder, folder.parent)
     if same_course:
         check_rates(folder, checkpoint)
+    run.reference.take_up(checkpoint.reference, checkpoint.said)
+    check_is_known(run.plan, run.reference)
     run.restore(checkpoint)
     rewound = rewind(folder, run.step, same_course=same_course, rates_are_kept=keeps_rates(checkpoint))
     run.progress.learning_rates |= rewound.rates_ahead

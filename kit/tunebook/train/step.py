@@ -136,6 +136,8 @@ class Stepper:
         self._module.train(not (objective.without_dropout and has_dropout(self._module)))
         batch, left_out = self._collator.batch(rows)
         batch |= self._known_of_step
+        if self._reference is not None:
+            batch = self._reference.known_of(batch, rows, "training")
         self._collator.expect(upcoming)
         positions = objective.positions(batch)
         key = random_key()

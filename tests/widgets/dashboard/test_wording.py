@@ -78,6 +78,8 @@ def test_what_is_being_computed_is_said_until_it_is_done():
     run = started_run(total=9)
     run.add(Working(step=0, what="evaluating", done=3, total=12))
     assert headline(run) == "Measuring the held-out loss before training · batch 3 of 12"
+    run.add(Working(step=0, what="precomputing", done=2, total=7))
+    assert headline(run) == "Asking the reference once for all steps · batch 2 of 7"
     run.add(EvalEvent(step=0, loss=2.5, rows=4, tokens=40, seconds=1.0))
     run.add(Working(step=1, what="testing", done=1, total=2))
     assert headline(run) == "Trying on the first rows whether the pass is computed right"

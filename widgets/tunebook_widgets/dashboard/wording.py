@@ -31,6 +31,8 @@ def headline(run: Progress) -> str:
     if run.last is None:
         if run.working is not None and run.working.what == "evaluating":
             return f"Measuring the held-out loss before training · batch {run.working.done} of {run.working.total}"
+        if run.working is not None and run.working.what == "precomputing":
+            return f"Asking the reference once for all steps · batch {run.working.done} of {run.working.total}"
         if run.working is not None and run.working.what == "testing":
             return "Trying on the first rows whether the pass is computed right"
         if run.evals:

@@ -42,9 +42,13 @@ export function showHeader(view, root, state, { phase, headline }) {
   root.dataset.phase = phase;
   const [work, finished, of] = state.working ?? [];
   const running =
-    { testing: "Testing", evaluating: `Evaluating ${finished} of ${of}`, sampling: "Writing a sample", paused: "Paused" }[
-      work
-    ] ?? "Training";
+    {
+      testing: "Testing",
+      precomputing: `Reference ${finished} of ${of}`,
+      evaluating: `Evaluating ${finished} of ${of}`,
+      sampling: "Writing a sample",
+      paused: "Paused",
+    }[work] ?? "Training";
   showPhase(view, { running, stopping: "Stopping", ended: "Done", replay: "Replay", gone: "No kernel", unreached: "No connection" }[phase], phase === "running" ? (work ?? "training") : phase);
   view.title.textContent = view.title.title = state.model ?? "";
   view.headline.textContent = headline;
@@ -62,7 +66,7 @@ export function showHeader(view, root, state, { phase, headline }) {
 function showPhase(view, words, kind) {
   if (view.work.kind !== kind) view.work = { kind, since: performance.now(), words };
   view.work.words = words;
-  const isWork = ["testing", "evaluating", "sampling"].includes(kind);
+  const isWork = ["testing", "precomputing", "evaluating", "sampling"].includes(kind);
   if (!isWork) view.phase.textContent = words;
   else settlePhase(view);
 }

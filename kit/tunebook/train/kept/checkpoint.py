@@ -24,7 +24,8 @@ from ...runs.folder import EVENTS_FILE, run_folders
 FOLDER = "checkpoints"
 MOST_NAMED = 3  # of the runs that are passed over
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
-BEST, REFERENCE = "best.safetensors", "reference.safetensors"  # not in every checkpoint
+BEST, REFERENCE, SAID = "best.safetensors", "reference.safetensors", "reference_logps.safetensors"
+NOT_IN_EVERY = {BEST, REFERENCE, SAID}
 
 
 class TornCheckpoint(ValueError):
@@ -45,6 +46,7 @@ class Checkpoint:
     identity: dict[str, Any]  # what it is a checkpoint of, as `identity.differences` compares it
     progress: dict[str, Any]  # counters of the loop, as plain values
     reference: dict[str, mx.array] | None = None  # the parameters an objective's reference has and the model had not
+    said: dict[str, mx.array] | None = None  # what it said of all rows, where it was asked beforehand
 
 
 def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep: int | None) -> Path:
@@ -61,6 +63,8 @@ def save_checkpoint(run_folder: Path, step: int, checkpoint: Checkpoint, *, keep
             save_tensors(partial / BEST, checkpoint.best_weights)
         if checkpoint.reference is not None:
             save_tensors(partial / REFERENCE, checkpoint.reference)
+        if checkpoint.said is not None:
+            save_tensors(partial / SAID, checkpoint.said)
         document = {
             "identity": checkpoint.identity,
             "progress": checkpoint.progress,
@@ -118,6 +122,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         identity=document["identity"],
         progress=document["progress"],
         reference=_load(folder / REFERENCE) if REFERENCE in document["sha256"] else None,
+        said=_load(folder / SAID) if SAID in document["sha256"] else None,
     )
 
 
@@ -212,7 +217,7 @@ def _identity_in(run_folder: Path) -> dict[str, Any]:
 def _holds_nothing_else(folder: Path) -> bool:
     """Whether a folder that has the name of a checkpoint is one, and nobody has put anything into it."""
     names = {path.name for path in folder.iterdir()}
-    return not folder.is_symlink() and STATE in names and names <= {WEIGHTS, OPTIMIZER, BEST, REFERENCE, STATE}
+    return not folder.is_symlink() and STATE in names and names <= {WEIGHTS, OPTIMIZER, STATE, *NOT_IN_EVERY}
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -222,7 +227,7 @@ def _state(path: Path) -> dict[str, Any]:
     is_of_form = (
         document.keys() == {"identity", "progress", "sha256"}
         and all(isinstance(part, dict) for part in document.values())
-        and {WEIGHTS, OPTIMIZER} <= files.keys() <= {WEIGHTS, OPTIMIZER, BEST, REFERENCE}
+        and {WEIGHTS, OPTIMIZER} <= files.keys() <= {WEIGHTS, OPTIMIZER, *NOT_IN_EVERY}
     )
     if not is_of_form or not (is_sealed or _is_progress(document["progress"])):
         raise Damaged(f"{path.name} does not have the form of one")

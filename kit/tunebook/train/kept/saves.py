@@ -43,6 +43,7 @@ class Saves:
             identity=self._plan.identity,
             progress=progress.as_plain(),
             reference=self._reference.kept,
+            said=self._reference.written,
         )
         try:
             see_to_folder()
