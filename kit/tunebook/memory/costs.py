@@ -32,6 +32,22 @@ class LayerCost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageCost:
+    """What the images of B rows take that have as many as any."""
+
+    kept: int  # bytes for each row, from its forward to its backward pass
+    linear: float  # bytes in passing: B * linear + B**2 * square, while they are read and nothing else is at work
+    square: float
+
+    def passing(self, rows: int) -> int:
+        """Bytes while they are read."""
+        return round(rows * self.linear + rows**2 * self.square)
+
+
+NO_IMAGES = ImageCost(kept=0, linear=0.0, square=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossCost:
     """What the loss takes, and what is trained outside of the layers."""
 

@@ -21,7 +21,7 @@ from ..objectives.base import Objective
 from ..objectives.next_token import rows_at_once
 from ..objectives.reference import is_its_own_reference
 from ..train.optim import make_optimizer
-from .costs import LayerCost, LossCost
+from .costs import NO_IMAGES, ImageCost, LayerCost, LossCost
 from .probes import a_state, image_cost, layer_costs, loss_cost
 
 UPDATED_AT_ONCE = 10  # buffers MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
@@ -59,7 +59,8 @@ class Estimate:
     gradients: int  # those of a step, and the sum over its micro-batches
     activations: int  # kept by all layers from the forward to the backward pass
     layer: int  # by the layer at work, in passing
-    images: int  # kept by a trained vision tower, and by its layer at work
+    images: int  # kept of images: their pixels; by a trained vision tower, and by its layer at work
+    reading: int  # in passing, while a vision tower that is not trained reads the images of a batch
     loss: int  # logits and their gradient, a piece of them at a time
     embedding: int  # in passing, when a trained embedding or head gets its gradient
     update: int  # in passing, by the optimizer
@@ -98,7 +99,8 @@ class Estimate:
         images = {"images": self.images} if self.images else {}
         # Activations go as gradients come.
         larger = activations if self.activations > self.gradients else gradients
-        return {
+        reading = {"reading images": gradients | {"the images as they are read": self.reading}} if self.reading else {}
+        return reading | {
             "the loss": activations | images | {"loss": self.loss},
             "the backward pass": larger | images | {"the layer at work": self.layer},
             "the end of the backward pass": gradients | images | {"gradient of embedding and head": self.embedding},
@@ -120,6 +122,7 @@ class Estimate:
             "activations": self.activations,
             "the layer at work": self.layer,
             "images": self.images,
+            "the images as they are read": self.reading,
             "loss": self.loss,
             "gradient of embedding and head": self.embedding,
             "update": self.update,
@@ -154,7 +157,7 @@ class Facts:
     layers: list[LayerCost]
     recomputed: list[LayerCost]  # the same with gradient checkpointing, while a layer is computed again
     depth: int  # layers that gradients pass through
-    image: int  # bytes of the images of one row, of the one that has most
+    image: ImageCost  # of rows like the one that has most images
     loss: LossCost
     together: int | None  # positions that go through the head at once; None: all
     every_token: bool  # whether all tokens go through the head, supervised or not
@@ -194,7 +197,7 @@ def facts_of(
         layers=layers,
         recomputed=recomputed,
         depth=sum(kind.count for kind in layers),
-        image=0 if seen is None else image_cost(family, module, seen),
+        image=NO_IMAGES if seen is None else image_cost(family, module, seen),
         loss=loss,
         together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1]), forms),
         every_token=head is None,
@@ -226,7 +229,8 @@ def put_together(facts: Facts, batch: BatchShape, *, checkpointing: bool) -> Est
         gradients=facts.gradients,
         activations=activations,
         layer=layer,
-        images=rows * facts.image,
+        images=rows * facts.image.kept,
+        reading=facts.image.passing(rows),
         loss=loss,
         embedding=facts.embedding,
         update=facts.update,

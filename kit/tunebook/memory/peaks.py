@@ -66,13 +66,13 @@ def loss_peak(family: Family, module: nn.Module, positions: int) -> int:
     return _peak(module, trained_outside(module), nats, 1)
 
 
-def outside_peak(family: Family, module: nn.Module, row: Encoded) -> int:
-    """Bytes that the gradient of what is trained outside of the layers takes for `row`, layers and loss left out."""
-    width = len(row.tokens)
+def outside_peak(family: Family, module: nn.Module, rows: Sequence[Encoded]) -> int:
+    """Bytes that what is outside of the layers takes for `rows`, with the gradient of what is trained there."""
+    width = max(len(row.tokens) for row in rows)
 
     def states(_: list[mx.array]) -> mx.array:
         with replaced_calls(layers_of(module), _passing_on):
-            return family.hidden(module, family.collate([row], width)).astype(mx.float32).sum()
+            return family.hidden(module, family.collate(rows, width)).astype(mx.float32).sum()
 
     return _peak(module, trained_outside(module), states, 0)
 

@@ -19,7 +19,7 @@ from ..models.families.base import Family
 from ..models.layer_calls import Call, replaced_calls
 from ..models.layers import has_dropout, kinds_of_layers, layers_of, trained_matrices, trained_outside
 from ..models.tensors import flat
-from .costs import LayerCost, LossCost, Polynomial, fit_polynomial
+from .costs import NO_IMAGES, ImageCost, LayerCost, LossCost, Polynomial, fit_polynomial
 from .peaks import layers_peak, loss_peak, made_up_row, outside_peak
 
 DEPTHS = (2, 4)  # layers at work in two probes: the ends of a stack keep less than its middle
@@ -48,16 +48,26 @@ def loss_cost(family: Family, module: nn.Module) -> LossCost:
     return LossCost(constant=max(0.0, few - SUPERVISED[0] * position), position=position)
 
 
-def image_cost(family: Family, module: nn.Module, row: Encoded) -> int:
-    """Bytes that the gradient of what reads the images of `row` takes, beyond that of a text as long.
+def image_cost(family: Family, module: nn.Module, row: Encoded) -> ImageCost:
+    """The cost of the images of `row`, beyond that of a text as long.
 
-    Where nothing outside of the layers is trained it is 0: the vision tower then keeps nothing for a gradient.
+    A vision tower that is not trained keeps nothing for a gradient. While it reads, it may hold scores of all patches
+    of a batch for all (mlx-vlm 0.7.10, Qwen2-VL's on the CPU).
     """
-    if not row.images or not trained_outside(module):
-        return 0
-    width = len(row.tokens)
-    text = made_up_row(width, supervised=width)
-    return max(0, outside_peak(family, module, row) - outside_peak(family, module, text))
+    if not row.images:
+        return NO_IMAGES
+    text = made_up_row(len(row.tokens), supervised=len(row.tokens))
+
+    def beyond_text(rows: int) -> int:
+        return max(0, outside_peak(family, module, [row] * rows) - outside_peak(family, module, [text] * rows))
+
+    one = beyond_text(1)
+    if trained_outside(module):
+        return ImageCost(kept=one, linear=0.0, square=0.0)
+    square = max(0.0, (beyond_text(2) - 2 * one) / 2)
+    arrays = family.collate([row], len(row.tokens)), family.collate([text], len(row.tokens))
+    pixels, words = (sum(value.nbytes for value in batch.values()) for batch in arrays)
+    return ImageCost(kept=pixels - words, linear=one - square, square=square)
 
 
 def a_state(family: Family, module: nn.Module) -> mx.array:
