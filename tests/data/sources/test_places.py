@@ -73,3 +73,16 @@ def test_items_of_a_list_that_are_no_rows_are_named_at_once_and_can_be_left_out(
     assert list(rows) == [{"text": "a"}, {"text": "b"}]
     assert [place_of(rows, number).number for number in range(2)] == [0, 2]
     assert [one.place.number for one in rows.broken] == [1, 3, 4, 5]
+
+
+def test_items_of_a_json_array_that_are_no_rows_are_named_together_and_left_out_where_asked(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text('[{"text": "a"}, 7,\n {"text": "b"}, null, {"text": "c"}]')
+    with pytest.raises(ValueError, match="2 of 5 items are no rows") as refused:
+        read_rows(file)
+    assert "row 1: it is a number, not an object such as" in str(refused.value)
+    assert "(line 2, column 17)" in str(refused.value)
+    rows = read_rows(file, skip_bad_rows=True)
+    assert [row["text"] for row in rows] == ["a", "b", "c"]
+    assert [str(rows.place(number)) for number in range(3)] == ["row 0", "row 2", "row 4"]
+    assert [(one.place.number, one.text) for one in rows.broken] == [(1, "7"), (3, "null")]

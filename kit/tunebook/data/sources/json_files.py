@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .rows import Indexed, Rows
+from .places import MOST_REASONS, Broken, row_number
+from .rows import Indexed, Picked, Rows
 from .shape import DEEPEST, is_too_deep
-from .text_files import Found, Line, Records, lines, stamp
+from .text_files import MOST_KEPT, Found, Line, Records, lines, stamp
 
 _UNESCAPED = json.JSONEncoder(ensure_ascii=False)  # made once, for it is asked about every row
 
@@ -18,7 +19,8 @@ _UNESCAPED = json.JSONEncoder(ensure_ascii=False)  # made once, for it is asked 
 def read_json(path: Path) -> Rows:
     """A file with one array of objects, or with one object per line and perhaps blank lines between them.
 
-    Raises ValueError with the place that is wrong. Lines that are no objects are `broken` and are no rows.
+    Raises ValueError with the place that is wrong. Lines, or items of the array, that are no objects are `broken` and
+    are no rows.
     """
     first = _first_line(path)
     if first.startswith("["):
@@ -94,13 +96,25 @@ def _read_array(path: Path) -> Rows:
         ) from None
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} {_unread(error)}. Correct it there.") from None
-    for index, value in enumerate(values):
-        if wrong := _what_is_wrong(value):
-            line, column = _place(text, index)
-            raise ValueError(
-                f"{path}, line {line}, column {column}: element {index} of the array {wrong}. Correct it, or delete it."
-            )
-    return Indexed(values, str(path))
+    wrong = {index: said for index, value in enumerate(values) if (said := _what_is_wrong(value))}
+    rows = Indexed(values, str(path))
+    if not wrong:
+        return rows
+    good = Picked(rows, [index for index in range(len(values)) if index not in wrong])
+    good.broken = [
+        Broken(
+            row_number(index),
+            f"it {said}{_where(text, index) if len(wrong) <= MOST_REASONS else ''}",  # many are told by what is wrong
+            json.dumps(values[index])[:MOST_KEPT],
+        )
+        for index, said in wrong.items()
+    ]
+    return good
+
+
+def _where(text: str, index: int) -> str:
+    line, column = _place(text, index)
+    return f" (line {line}, column {column})"
 
 
 def _place(text: str, index: int) -> tuple[int, int]:
