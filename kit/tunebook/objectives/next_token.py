@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..data.encoded import Batch
-from ..fast.exponentials import exponential
+from ..fast.exponentials import exponential, summed
 from ..fast.forms import Forms, forms_for
 from ..models.families.base import Family
 from ..models.tensors import called_with, flat, number
@@ -115,7 +115,7 @@ def _with_gradients(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.a
     """
     top = logits.max(axis=-1, keepdims=True)
     heights = exponential(logits - top)
-    total = heights.sum(axis=-1, keepdims=True)
+    total = summed(heights)
     losses = mx.log(total) + top - mx.take_along_axis(logits, targets[:, None], axis=-1)
     softmax = heights / total
     return losses.squeeze(-1), softmax.at[mx.arange(targets.size), targets].add(-1.0)

@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..data.encoded import Batch
+from ..fast.exponentials import log_sum_exp
 from ..fast.forms import Forms, forms_for
 from ..models.families.base import Family
 from ..models.tensors import called_with, flat
@@ -46,7 +47,7 @@ def token_logps(
         if not squares:
             return [logps]
         exact = mx.stop_gradient(logits).astype(mx.float32)
-        return [logps, mx.logsumexp(2.0 * exact, axis=-1) - 2.0 * mx.logsumexp(exact, axis=-1)]
+        return [logps, (log_sum_exp(2.0 * exact) - 2.0 * log_sum_exp(exact)).squeeze(-1)]
 
     def logps(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> TokenLogps:
         hidden, targets = predicting_states(family, module, batch, positions)
