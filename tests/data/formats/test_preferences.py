@@ -94,6 +94,22 @@ MALFORMED = {
         {**TALK, "chosen": BLUE},
         "its column 'chosen' is a dict, not a string or a list of messages; put it into a list.",
     ),
+    "several answers": (
+        {**PAIR, "chosen": [" Blue.", " Light blue."]},
+        "its column 'chosen' is a list of strings; take one of several answers, as row['chosen'][0] is.",
+    ),
+    "a number for an answer": (
+        {**PAIR, "rejected": 3},
+        "its column 'rejected' is 3, not a string or a list of messages; put it in quotes.",
+    ),
+    "an answer in a dict": (
+        {**PAIR, "rejected": {"text": "Green.", "score": 1}},
+        "is a dict, not a string or a list of messages; take its text, as row['rejected']['text'] is.",
+    ),
+    "users alone": (
+        {**TALK, "chosen": [said("user", "Blue.")], "rejected": [said("user", "Green.")]},
+        "turn 0 of its 'chosen' is the user's, not an answer; what comes before the last question belongs into",
+    ),
     "turns as text": (
         {**TALK, "chosen": '[{"role": "assistant", "content": "Blue."}]'},
         "its column 'chosen' is JSON text, not a list of messages; read it with json.loads.",
@@ -105,9 +121,20 @@ MALFORMED = {
     "half a character": ({**PAIR, "chosen": "\ud800"}, "its text holds half of a character"),
     "a label of text": (
         {**JUDGED, "label": "True"},
-        "its column 'label' is 'True', a str; it must be True or False.",
+        "its column 'label' is 'True', a str; it must be True or False, as row['label'] == 'True' is.",
     ),
-    "a label that is a score": ({**JUDGED, "label": 0.7}, "its column 'label' is 0.7, a float; it must be True or"),
+    "a label of a word nobody knows": (
+        {**JUDGED, "label": "B+"},
+        "'B+', a str; it must be True or False; write which values are good ones, or drop the row.",
+    ),
+    "a label that is a score": (
+        {**JUDGED, "label": 0.7},
+        "its column 'label' is 0.7, a float; it must be True or False, as row['label'] > 0.5 is.",
+    ),
+    "a label below zero": (
+        {**JUDGED, "label": -1},
+        "its column 'label' is -1, an int; it must be True or False, as row['label'] > 0 is.",
+    ),
     "a label that is not there": ({**JUDGED, "label": None}, "it has no 'label' beside 'completion'; say True or"),
     "an answer that repeats its prompt": (
         {**JUDGED, "completion": JUDGED["prompt"] + " Blue."},
@@ -173,7 +200,8 @@ SETS = {
     "pairs for judged": ("labelled", [PAIR], "They are pairs, which objectives.DPO reads; for KTO make two rows"),
     "no rejected": ("pairs", [{"prompt": "a", "chosen": "b"}], "No row has 'rejected'."),
     "no label": ("labelled", [{"prompt": "a", "completion": "b"}], "No row has 'label'."),
-    "others": ("pairs", [{"question": "a", "better": "b", "worse": "c"}], "Write formatting_func=lambda row: ..."),
+    "texts": ("pairs", [{"messages": [ASKED, BLUE]}], "They are texts to learn from, which is done without an"),
+    "others": ("pairs", [{"frage": "a", "besser": "b"}], "Write formatting_func=lambda row: ..."),
 }
 
 
@@ -183,6 +211,65 @@ def test_a_set_of_other_rows_is_refused_with_what_it_is(tokenizer, kind):
     with pytest.raises(ValueError, match=re.escape(sentence)) as refused:
         reader_of(rows, tokenizer, form)
     assert f"0 of {len(rows)} have them" in str(refused.value)
+
+
+ONES, TWOS = [said("user", "a"), said("assistant", "b")], [said("user", "a"), said("assistant", "c")]
+OURS = {"prompt": "a", "chosen": "b", "rejected": "c"}
+GOOD_ONE, BAD_ONE = ({"prompt": "a", "completion": "b", "label": label} for label in (True, False))
+# Rows of sets people bring, under their names for things, and what they are.
+OTHER_COLUMNS = {
+    "accepted": ([{"prompt": "a", "accepted": "b", "rejected": "c"}], [OURS]),
+    "a longer name": ([{"question": "a", "chosen_response": "b", "rejected_response": "c"}], [OURS]),
+    "better and worse": ([{"instruction": "a", "better": "b", "worse": "c"}], [OURS]),
+    "j and k": ([{"question": "a", "response_j": "b", "response_k": "c"}], [OURS]),
+    "the number of the better one": (
+        [
+            {"prompt": "a", "response_0": "b", "response_1": "c", "better_response_id": 0},
+            {"prompt": "a", "response_0": "c", "response_1": "b", "better_response_id": 1},
+        ],
+        [OURS, OURS],
+    ),
+    "the name of the winner": (
+        [
+            {"prompt": "a", "response_a": "c", "response_b": "b", "winner": "response_b"},
+            {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "response_a"},
+        ],
+        [OURS, OURS],
+    ),
+    "an arena": (
+        [{"conversation_a": ONES, "conversation_b": TWOS, "winner": "model_a"}],
+        [{"chosen": ONES, "rejected": TWOS}],
+    ),
+    "scores": ([{"prompt": "a", "responses": ["c", "b"], "scores": [0.1, 2]}], [OURS]),
+    "ranks": ([{"prompt": "a", "responses": ["c", "b"], "ranks": [2, 1]}], [OURS]),
+    "scores within": (
+        [{"instruction": "a", "completions": [{"response": t, "overall_score": s} for t, s in (("b", 7), ("c", 2))]}],
+        [OURS],
+    ),
+    "thumbs": ([{"prompt": "a", "response": "b", "thumbs_up": up} for up in (True, False)], [GOOD_ONE, BAD_ONE]),
+    "words": ([{"prompt": "a", "completion": "b", "feedback": f} for f in ("good", "bad")], [GOOD_ONE, BAD_ONE]),
+    "stars": ([{"instruction": "a", "output": "b", "rating": stars} for stars in (5, 2)], [GOOD_ONE, BAD_ONE]),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_COLUMNS)
+def test_the_line_that_is_proposed_for_columns_of_other_names_runs_as_it_stands(tokenizer, kind):
+    rows, ours = OTHER_COLUMNS[kind]
+    with pytest.raises(ValueError, match="If that is what they mean, pass formatting_func=") as refused:
+        reader_of(rows, tokenizer, "labelled" if "label" in ours[0] else "pairs")
+    made = eval(re.search(r"formatting_func=(lambda row: .*)\.$", str(refused.value))[1])
+    assert [made(row) for row in rows] == ours
+
+
+def test_a_tie_is_no_preference_and_told_of_by_its_row(tokenizer):
+    rows = [{"prompt": "Who?", "response_a": "b", "response_b": "c", "winner": said} for said in ("tie", "b", "a")]
+    with pytest.raises(ValueError, match="formatting_func=") as refused:
+        reader_of(rows, tokenizer, "pairs")
+    made = eval(re.search(r"formatting_func=(lambda row: .*)\.$", str(refused.value))[1])
+    read = reader_of(rows, tokenizer, "pairs", formatting_func=made)
+    assert [len(read(row).wholes) for row in rows[1:]] == [2, 2]
+    with pytest.raises(BadRow, match="tie"):
+        read(rows[0])
 
 
 def test_the_line_that_makes_judged_rows_of_pairs_runs_as_it_stands(tokenizer):

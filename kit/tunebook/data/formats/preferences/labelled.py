@@ -4,6 +4,8 @@ from typing import Any
 
 from ...sources import Row
 from ..columns import BadRow, listed, shown
+from ..mends import Mend
+from .other_columns import truth_of
 from .sides import Compared, check_answer, check_prompt, sides_of
 
 ANSWERS = ("completion",)
@@ -23,5 +25,12 @@ def _label(value: Any) -> bool:
         return bool(value)
     if value is None or value != value:  # NaN, which pandas has for nothing
         raise BadRow("it has no 'label' beside 'completion'; say True or False, or drop the row.")
-    kind = f"{shown(value)}, a {type(value).__name__}" if isinstance(value, str | int | float) else shown(value)
-    raise BadRow(f"its column 'label' is {kind}; it must be True or False.")
+    article = "an" if isinstance(value, int) else "a"
+    kind = f"{shown(value)}, {article} {type(value).__name__}" if isinstance(value, str | int | float) else shown(value)
+    truth, mend = truth_of(value), None
+    if truth is not None:
+        mend = Mend("row.get('label') not in (True, False)", f"{{**row, 'label': {truth}}}")
+    elif isinstance(value, int | float):
+        truth = "row['label'] > 0.5" if 0 <= value <= 1 else "row['label'] > 3"
+    move = f", as {truth} is" if truth is not None else "; write which values are good ones, or drop the row"
+    raise BadRow(f"its column 'label' is {kind}; it must be True or False{move}.", mend)

@@ -11,6 +11,7 @@ from ...answers import Answers
 from ...reach import ANYWHERE, Reach
 from ...sources import Row
 from ..columns import BadRow
+from ..mends import Mend, formatting_all, passed
 from ..read import FormattingFunc, formatted
 from ..reading import Reading
 from ..recognition import OF_A_CHAT
@@ -19,6 +20,7 @@ from ..templates import printable, template_of
 from ..unread import IMAGES, unread_frames
 from .labelled import ANSWERS as JUDGED
 from .labelled import read_labelled
+from .other_columns import ours_of
 from .pairs import ANSWERS as PAIRED
 from .pairs import SCORES, read_pair
 from .prompt_images import check_no_images, put_back, taken_out, with_references
@@ -26,6 +28,7 @@ from .sides import Compared, written
 
 Comparing = Literal["pairs", "labelled"]
 MOST_NAMED = 20  # columns in a message
+LOOKED_AT = 20  # rows, for what columns of other names mean
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def told_kind(rows: Iterable[Row], kind: Comparing, formatting_func: FormattingF
     """
     counts: Counter[str] = Counter()
     columns: set[str] = set()
+    few: list[Row] = []
     total = 0
     for given in rows:
         try:
@@ -108,6 +112,8 @@ def told_kind(rows: Iterable[Row], kind: Comparing, formatting_func: FormattingF
         except BadRow:
             continue  # it says nothing; it is met again, and counted, when it is read
         total += 1
+        if len(few) < LOOKED_AT:
+            few.append(row)
         columns.update(name for name, value in row.items() if value is not None)
         counts.update(name for name, form in PREFERENCES.items() if all(row.get(it) is not None for it in form.columns))
     if not total or 2 * counts[kind] > total:
@@ -116,11 +122,11 @@ def told_kind(rows: Iterable[Row], kind: Comparing, formatting_func: FormattingF
     wanted = " and ".join(map(repr, form.columns))
     raise ValueError(
         f"This objective reads rows with the columns {wanted}, {form.also}; {counts[kind]} of {total} have them. The "
-        f"columns are {_named(columns)}.{_instead(kind, counts, columns)}"
+        f"columns are {_named(columns)}.{_instead(kind, counts, columns, few)}"
     )
 
 
-def _instead(kind: Comparing, counts: Mapping[str, int], columns: set[str]) -> str:
+def _instead(kind: Comparing, counts: Mapping[str, int], columns: set[str], few: Sequence[Row]) -> str:
     if kind == "pairs" and counts["labelled"]:
         return " They are judged answers, which objectives.KTO reads."
     if kind == "labelled" and counts["pairs"]:
@@ -128,6 +134,11 @@ def _instead(kind: Comparing, counts: Mapping[str, int], columns: set[str]) -> s
             " They are pairs, which objectives.DPO reads; for KTO make two rows of each, [{'prompt': row['prompt'], "
             "'completion': row[side], 'label': side == 'chosen'} for row in rows for side in ('chosen', 'rejected')]."
         )
+    made = ours_of(few, kind)
+    if made is not None:
+        return f" If that is what they mean, {passed(formatting_all(Mend('True', made)))}."
+    if columns & {"messages", "conversations", "text"}:
+        return " They are texts to learn from, which is done without an objective; leave it out."
     missing = [name for name in PREFERENCES[kind].columns if name not in columns]
     if missing and len(missing) < len(PREFERENCES[kind].columns):
         return f" No row has {' or '.join(map(repr, missing))}."

@@ -39,8 +39,11 @@ def sides_of(row: Row, names: Sequence[str], answers: Sequence[str], *, images: 
             raise BadRow(_missing(name, values[name], there))
     for name, value in values.items():
         if not isinstance(value, str | list):
-            many = "; put it into a list" if isinstance(value, Mapping) and "role" in value else ""
-            raise BadRow(f"its column {name!r} is {shown(value)}, not a string or a list of messages{many}.")
+            what = f"its column {name!r} is {shown(value)}, not a string or a list of messages"
+            raise BadRow(f"{what}; {_move(name, value)}.")
+        if isinstance(value, list) and isinstance(value[0], str):
+            one = "of several prompts" if name not in answers else "of several answers"
+            raise BadRow(f"its column {name!r} is a list of strings; take one {one}, as row[{name!r}][0] is.")
         if isinstance(value, str) and value.lstrip().startswith(("[{", '["')):
             raise BadRow(f"its column {name!r} is JSON text, not a list of messages; read it with json.loads.")
     strings = [name for name, value in values.items() if isinstance(value, str)]
@@ -119,6 +122,16 @@ def _answers(prompt: str, wholes: Sequence[str], label: bool | None, *, rendered
 def _holds_something(message: Message) -> bool:
     content = message.get("content") or ""
     return bool(content.strip() if isinstance(content, str) else content) or bool(message.get("tool_calls"))
+
+
+def _move(name: str, value: Any) -> str:
+    """What to do with a column that is neither a string nor a list."""
+    if isinstance(value, Mapping):
+        text = next((key for key, held in value.items() if isinstance(held, str)), None)
+        if "role" in value or text is None:
+            return "put it into a list"
+        return f"take its text, as row[{name!r}][{text!r}] is"
+    return "put it in quotes" if isinstance(value, int | float) else "drop the row"
 
 
 def _missing(name: str, value: Any, there: Sequence[str]) -> str:
