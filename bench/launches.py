@@ -3,12 +3,12 @@
     python bench/launches.py [smollm2 llama3 gemma3 qwen3_5 qwen3_vl] [--settings default packing ...] [--json]
 
 Five models of released shapes in bfloat16, four rows of 1,024 predicted tokens, adapters of rank 16: the kit's step by
-default with one micro-batch, with packing, with gradient checkpointing and with four micro-batches, beside the step of
-mlx-lm's own `train`; both are compiled. A concatenation launches a copy of each of its parts; the last column takes it
-for one primitive, as the graph shows it. Nothing is computed: weights are zeros, and MLX's CPU build is made to build
-what Metal would (`graphs/metal.py`). The numbers follow from the code alone and are the same on every machine;
-`tests/train/test_launches.py` holds the kit to them. Exits with 1 where the kit's graph has what Metal lacks
-(`graphs/counting.py`).
+default with one micro-batch, with packing, with gradient checkpointing, with four micro-batches, and DPO with the rows
+as pairs; beside it the step of mlx-lm's own `train`. Both are compiled. A concatenation launches a copy of each of its
+parts; the last column takes it for one primitive, as the graph shows it. Nothing is computed: weights are zeros, and
+MLX's CPU build is made to build what Metal would (`graphs/metal.py`). The numbers follow from the code alone and are
+the same on every machine; `tests/train/test_launches.py` holds the kit to them. Exits with 1 where the kit's graph has
+what Metal lacks (`graphs/counting.py`).
 """
 
 import argparse
@@ -22,8 +22,8 @@ assert tunebook
 
 from graphs.counting import COPIES, lacking, noted_types  # noqa: E402
 from graphs.metal import as_on_metal  # noqa: E402
-from graphs.models import KINDS  # noqa: E402
-from graphs.steps import SETTINGS, kit_step, stock_step  # noqa: E402
+from graphs.models import KINDS, Kind  # noqa: E402
+from graphs.steps import SETTINGS, Setting, forward_pass, kit_step, stock_step  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Result:
     stock: int | None  # launches of mlx-lm's step; None: it has no such setting, or was not asked for
     primitives: int  # of the kit's graph: its launches, but a concatenation as one
     stock_primitives: int | None
+    forward: int | None  # launches of a forward pass over the same rows; None: not for this setting
     commonest: dict[str, int]  # primitives of the kit's step
     lacking: list[str]  # sentences about what of the kit's step Metal cannot compute
 
@@ -58,7 +59,7 @@ def main() -> None:
         )
     for model in options.models or KINDS:
         for setting in options.settings:
-            if KINDS[model].packs or not SETTINGS[setting].packing:
+            if takes(KINDS[model], SETTINGS[setting]):
                 results.append(counted(model, setting, stock=not options.kit))
                 if not options.json:
                     print_line(results[-1])
@@ -67,12 +68,26 @@ def main() -> None:
     sys.exit(any(result.lacking for result in results))
 
 
+def takes(kind: Kind, setting: Setting) -> bool:
+    """Whether a model is counted in a setting.
+
+    What a layer over tokens and an image do where nothing has a gradient is upstream's, kernels of Metal's own among it
+    that nothing here stands in for.
+    """
+    if setting.preferences:
+        return not (kind.loops or kind.reads_images)
+    return kind.packs or not setting.packing
+
+
 def counted(model: str, setting: str, *, stock: bool) -> Result:
     """One step of the kit and, with `stock`, of mlx-lm where it has the setting."""
     with as_on_metal():
         with noted_types() as types:
             whole, update = kit_step(KINDS[model], SETTINGS[setting])
-        theirs = stock_step(KINDS[model], SETTINGS[setting]) if stock and not SETTINGS[setting].packing else None
+        of_pairs = SETTINGS[setting].preferences
+        is_stock = stock and not (SETTINGS[setting].packing or of_pairs)
+        theirs = stock_step(KINDS[model], SETTINGS[setting]) if is_stock else None
+        forward = forward_pass(KINDS[model]).total() if of_pairs else None
     return Result(
         model=model,
         setting=setting,
@@ -81,6 +96,7 @@ def counted(model: str, setting: str, *, stock: bool) -> Result:
         stock=None if theirs is None else theirs.total(),
         primitives=whole.total() - whole[COPIES],
         stock_primitives=None if theirs is None else theirs.total() - theirs[COPIES],
+        forward=forward,
         commonest=dict(whole.most_common(12)),
         lacking=lacking(whole, types),
     )
@@ -92,6 +108,8 @@ def print_line(result: Result) -> None:
     if result.stock is not None and result.stock_primitives is not None:
         launches, primitives = result.step / result.stock, result.primitives / result.stock_primitives
         stock = f"{result.stock:>7,} {launches:7.2f}x {primitives:10.2f}x"
+    if result.forward is not None:
+        stock = f"of which a forward pass takes {result.forward:,}"
     title = KINDS[result.model].title
     print(f"{title:<28} {result.setting:<14} {result.step:>7,} {result.update:>7,} {stock}", flush=True)
     for sentence in result.lacking:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import repeat
 from types import SimpleNamespace
@@ -13,12 +13,19 @@ from unittest.mock import patch
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
+import numpy as np
 from mlx_lm.tuner import trainer
 
 from tunebook.config import TrainingConfig
+from tunebook.data.encoded import Encoded
 from tunebook.machine import runtime
+from tunebook.models.base_model import without_adapters
 from tunebook.models.families import language_model
 from tunebook.models.loaded import Loaded
+from tunebook.objectives import DPO, base
+from tunebook.objectives.next_token import NextToken, supervised_positions
+from tunebook.objectives.reference import Reference
+from tunebook.objectives.token_logps import token_logps
 from tunebook.train import step as kit
 
 from .counting import arrays, launches
@@ -37,6 +44,7 @@ class Setting:
     packing: bool = False
     checkpointing: bool = False
     accumulation: int = 1
+    preferences: bool = False  # DPO, each two of the rows being a pair
 
 
 SETTINGS = {
@@ -44,6 +52,7 @@ SETTINGS = {
     "packing": Setting(packing=True),
     "checkpointing": Setting(checkpointing=True),
     "accumulation 4": Setting(accumulation=4),
+    "preferences": Setting(preferences=True),
 }
 
 
@@ -58,7 +67,20 @@ def kit_step(kind: Kind, setting: Setting) -> tuple[Counter[str], Counter[str]]:
     )
     rows = rows_of(kind, packed=setting.packing)
     loaded = SimpleNamespace(module=adapted(kind), family=family_of(kind))
-    stepper = kit.Stepper(cast("Loaded", loaded), config, rows, total_steps=10, max_seq_length=TOKENS + 1)
+    objective = DPO() if setting.preferences else NextToken()
+    if setting.preferences:
+        rows = [pair_of(row, other) for row, other in zip(rows[::2], rows[1::2], strict=True)]
+    reference = Reference(loaded.module, objective)
+    reference.settle()
+    stepper = kit.Stepper(
+        cast("Loaded", loaded),
+        config,
+        rows,
+        total_steps=10,
+        max_seq_length=TOKENS + 1,
+        objective=objective,
+        reference=reference,
+    )
     passes: Counter[str] = Counter()
     with _nothing_computed() as asked_for:
         for step in (1, 2):
@@ -71,6 +93,27 @@ def kit_step(kind: Kind, setting: Setting) -> tuple[Counter[str], Counter[str]]:
             whole = launches(asked_for)
             _as_if_computed(loaded.module.trainable_parameters(), vars(stepper.optimizer.held))
     return whole, whole - passes
+
+
+def pair_of(chosen: Encoded, rejected: Encoded) -> Encoded:
+    """Two rows as the sides of one pair."""
+    return replace(
+        chosen,
+        tokens=np.concatenate([chosen.tokens, rejected.tokens]),
+        loss_mask=np.concatenate([chosen.loss_mask, rejected.loss_mask]),
+        images=chosen.images + rejected.images,
+        second=len(chosen.tokens),
+    )
+
+
+def forward_pass(kind: Kind) -> Counter[str]:
+    """What the log-probabilities of a batch launch without a gradient: no adapters, all layers as upstream has them."""
+    module, family = adapted(kind), family_of(kind)
+    module.eval()
+    batch = family.collate(rows_of(kind), TOKENS + 1)
+    with _nothing_computed() as asked_for, without_adapters(module):
+        asked_for.append(token_logps(family, differentiable=False)(module, batch, supervised_positions(batch)).logps)
+        return launches(asked_for)
 
 
 def _as_if_computed(*trees: Any) -> None:
@@ -100,7 +143,8 @@ def _nothing_computed() -> Iterator[list[mx.array]]:
     with ExitStack() as patched:
         patched.enter_context(patch.object(mx, "eval", lambda *trees: asked_for.extend(arrays(trees))))
         patched.enter_context(patch.object(language_model, "features", features))
-        patched.enter_context(patch.object(kit, "number", number))
+        for home in (kit, base):  # where the loss of a step is read, and what an objective reports
+            patched.enter_context(patch.object(home, "number", number))
         patched.enter_context(patch.object(runtime, "memory", lambda: ROOM))
         yield asked_for
 

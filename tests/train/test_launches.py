@@ -12,9 +12,9 @@ pytestmark = pytest.mark.cpu("launches are counted as on Metal in any case, in p
 BENCH = Path(__file__).parents[2] / "bench"
 SLACK = 0.02  # for a layer's small change; less would be in the way of any work, more would let a habit creep in
 
-# python bench/launches.py --kit --settings default checkpointing
+# python bench/launches.py --kit --settings default checkpointing preferences
 FROZEN = {
-    "smollm2": {"default": (3_244, 17), "checkpointing": (4_354, 17)},
+    "smollm2": {"default": (3_244, 17), "checkpointing": (4_354, 17), "preferences": (3_762, 17)},
     "llama3": {"default": (3_065, 17)},
     "gemma3": {"default": (3_414, 17)},
     "qwen3_5": {"default": (3_445, 17)},
@@ -31,6 +31,12 @@ def test_a_step_launches_as_many_primitives_as_were_counted_and_none_that_metal_
         assert result["step"] == pytest.approx(step, rel=SLACK), result
         assert result["update"] == pytest.approx(update, rel=SLACK), result
         assert result["lacking"] == []
+    launched = {result["setting"]: result["step"] for result in results}
+    for result in results:
+        if (
+            result["forward"] is not None
+        ):  # DPO is a step on the next token and what its reference says without a gradient
+            assert result["step"] <= (launched["default"] + result["forward"]) * (1 + SLACK)
 
 
 # Of the primitives mlx-lm has; the fifth, whose loop takes long to count, has a two-hundredth.

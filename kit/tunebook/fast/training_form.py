@@ -6,6 +6,7 @@ sentences about what could not be had so. Generation is left to the module as it
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,12 +37,7 @@ def training_form(
     `whole_layers` is off, all of a layer is. `noise` is NEFTune's alpha. Raises ValueError for noise on a model whose
     token embedding is not found.
     """
-    forms = forms or forms_for()
-    changes: list[Change] = [
-        partial(block_attention, module, forms, recomputed=recomputed),
-        partial(lean_activations, module, forms, recomputed=recomputed),
-        partial(chunkwise_layers, module, forms),
-    ]
+    changes = _changes(module, forms or forms_for(), recomputed=recomputed)
     if recomputed and whole_layers:
         changes.append(partial(recomputed_layers, module))
     if noise:
@@ -49,9 +45,23 @@ def training_form(
     return Form(module, changes)
 
 
-def inference_form(module: nn.Module) -> Form:
-    """What a loss without a gradient is measured in."""
-    return Form(module, [partial(chunkwise_layers, module)])
+def inference_form(module: nn.Module, forms: Forms | None = None) -> Form:
+    """What a loss without a gradient is measured in: with `forms` as one that has a gradient is, and in its time.
+
+    With none, all that upstream can compute stays as upstream has it, for whom no form is proven yet.
+    """
+    if forms is None:
+        return Form(module, [partial(chunkwise_layers, module)])
+    # What is made again is made for a gradient; without one, upstream's MLP is fewer of a GPU's kernels.
+    return Form(module, _changes(module, replace(forms, mlp="plain") if forms.mlp == "remade" else forms))
+
+
+def _changes(module: nn.Module, forms: Forms, *, recomputed: bool = False) -> list[Change]:
+    return [
+        partial(block_attention, module, forms, recomputed=recomputed),
+        partial(lean_activations, module, forms, recomputed=recomputed),
+        partial(chunkwise_layers, module, forms),
+    ]
 
 
 def form_notices(module: nn.Module) -> list[str]:

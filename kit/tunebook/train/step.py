@@ -104,6 +104,7 @@ class Stepper:
                 else commonest_shapes(self._rows, self._config, self._max_seq_length, self._objective)
             )
         self._pass = OnePass(self._loaded, self._config, forms, shapes, self._objective)
+        self._known_in = inference_form(self._module, forms)
 
     def pass_in(self, forms: Forms, batch: Batch, positions: mx.array) -> OnePass:
         """The next-token pass over `batch` in `forms`, with no noise: it could not be held against another."""
@@ -166,7 +167,7 @@ class Stepper:
         """`batch` with what the objective reads of it that has no gradient: what its reference says of the answers."""
         if not self._objective.needs_reference:
             return batch
-        with inference_form(self._module):
+        with self._known_in:
             return with_what_is_known(self._objective, batch, self._family, self._module, self._reference, self.forms)
 
     def _passed(self, batch: Batch, positions: mx.array, *, alone: bool) -> tuple[Summed, optim.Arrays]:
