@@ -153,9 +153,10 @@ def with_what_is_known(
     assert reference is not None
     known = dict(batch)
     if "reference_logps" not in known:
-        known["reference_logps"] = reference_logps(objective, batch, family, module, reference, forms)
+        known = family.prepared(module, known)  # once for the model and its reference: no gradient goes through it
+        known["reference_logps"] = reference_logps(objective, known, family, module, reference, forms)
     if objective.needs_kl and "kl" not in known:
-        mismatched = batch["mismatched"]
+        mismatched = family.prepared(module, batch["mismatched"])
         was_training = module.training
         module.eval()
         ours = _row_logps(objective, mismatched, family, module, forms)

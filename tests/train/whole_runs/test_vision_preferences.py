@@ -1,6 +1,7 @@
 """Training on preferences whose prompts hold images: the same runs, on models that read them."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tunebook.events import SampleEvent
 from tunebook.models.families import vision
 from tunebook.objectives import CPO, DPO, KTO
 from tunebook.objectives.next_token import NextToken
+from tunebook.objectives.reference import Reference, with_what_is_known
 from tunebook.tokens import encoding
 from tunebook.tokens.collation import collated
 from tunebook.tokens.encoding import encode
@@ -103,10 +105,27 @@ def test_a_preference_about_images_is_learnt_and_its_prompts_are_sampled(folders
 
 
 def test_with_adapters_on_the_vision_tower_the_reference_sees_what_it_saw_before(folders, pairs):
-    trainer = trainer_of(folders("qwen2_5_vl"), pairs, DPO(), tower=True, max_steps=2)
+    trainer = trainer_of(folders("qwen2_5_vl"), pairs, DPO(), tower=True, max_steps=2, warmup_steps=0)
     first, second = trainer.train().steps
     assert first.metrics["rewards/margins"] == pytest.approx(0.0, abs=1e-5)
     assert second.metrics["rewards/margins"] != 0.0
+
+
+@pytest.mark.parametrize(("tower", "times"), [(False, 1), (True, 2)], ids=["frozen", "adapted"])
+def test_images_are_seen_once_for_the_model_and_its_reference_unless_what_sees_them_is_trained(
+    folders, pairs, monkeypatch, tower, times
+):
+    model, _ = FastModel.from_pretrained(folders("qwen2_5_vl"))
+    FastModel.get_peft_model(model, r=4, finetune_vision_layers=tower)
+    module, family, seen = model.loaded.module, model.loaded.family, []
+    plain = vision.language_model.features
+    monkeypatch.setattr(vision.language_model, "features", lambda *given: seen.append(given) or plain(*given))
+    batch, _ = collated(family, encoded_pairs(model, pairs[:2]).rows, 400)
+    reference = Reference(module, DPO())
+    reference.settle()
+    loss, _ = DPO().measured(family, module, with_what_is_known(DPO(), batch, family, module, reference))
+    assert loss == pytest.approx(2 * math.log(2), rel=1e-5)
+    assert len(seen) == times
 
 
 @pytest.mark.float32

@@ -96,7 +96,7 @@ class Family(ABC):
         """
 
     def prepared(self, module: nn.Module, batch: Batch) -> Batch:  # noqa: ARG002 - what is made depends on the module
-        """`batch` with what no gradient goes through made already, for `hidden` to find."""
+        """`batch` with what no gradient goes through made already, for `hidden` to find; as it is where it has it."""
         return batch
 
     @abstractmethod

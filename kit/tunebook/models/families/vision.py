@@ -94,7 +94,7 @@ class VisionFamily(Family):
         return self._states(module, batch["tokens"], given)[:, :-1]
 
     def prepared(self, module: nn.Module, batch: Batch) -> Batch:
-        if trained_outside(module):
+        if FEATURES in batch or trained_outside(module):
             return batch
         return {**batch, FEATURES: language_model.features(module, batch)}
 

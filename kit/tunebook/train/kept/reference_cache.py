@@ -38,13 +38,13 @@ _CODE = ("data", "fast", "models", "objectives")  # the wings that decide what a
 
 
 def entry_of(
-    plan: RunPlan, objective: AgainstReference, reference: Reference, content: Iterable[bytes], forms: Forms
+    plan: RunPlan, objective: AgainstReference, reference: Reference, content: Iterable[bytes], forms: Forms | None
 ) -> Path:
     """Where what `reference` says is, or is to be; `content` is of the rows, and of which are asked together."""
     module = plan.loaded.module
     facts = {
         "code": [_code(), *map(version, _LIBRARIES)],
-        "forms": [asdict(forms), runtime.backend()],
+        "forms": [forms and asdict(forms), runtime.backend()],
         "objective": [type(objective).__name__, objective.reference_settings, objective.needs_kl],
         "family": type(plan.loaded.family).__qualname__,
         "max_seq_length": plan.max_seq_length,

@@ -15,7 +15,7 @@ import numpy as np
 from ...config import TrainingConfig
 from ...data.encoded import Batch, Encoded
 from ...events import Notice, Working
-from ...fast.forms import Forms, forms_for
+from ...fast.forms import Forms
 from ...fast.training_form import inference_form
 from ...machine.sealed import Damaged
 from ...objectives.answers import AgainstReference
@@ -92,7 +92,7 @@ def check_is_known(plan: RunPlan, reference: Reference) -> None:
 def asked_beforehand(
     plan: RunPlan, reference: Reference, of: SetOfRows, step: int, forms: Forms | None = None
 ) -> Generator[Working | Notice, None, None]:
-    """Have `reference` say what it says of a set of rows, from the disk or in passes in `forms`.
+    """Have `reference` say what it says of a set of rows, from the disk or in `inference_form(module, forms)`.
 
     Nothing is done where that is not wanted, or is known already.
     """
@@ -100,7 +100,7 @@ def asked_beforehand(
     if not objective.asks_beforehand or not rows:
         return
     assert isinstance(objective, AgainstReference)
-    questions, forms = _questions(plan, objective, of), forms or forms_for()
+    questions = _questions(plan, objective, of)
     if _is_known(reference, of, questions):
         return
     entry = reference_cache.entry_of(plan, objective, reference, questions.content, forms)
@@ -122,11 +122,11 @@ def asked_beforehand(
 
 
 def _asked(
-    plan: RunPlan, reference: Reference, rows: Sequence[Encoded], questions: Questions, step: int, forms: Forms
+    plan: RunPlan, reference: Reference, rows: Sequence[Encoded], questions: Questions, step: int, forms: Forms | None
 ) -> Generator[Working, None, Said]:
     """What it says, asked now."""
     longest, family, module = plan.max_seq_length, plan.loaded.family, plan.loaded.module
-    said, form = Said({}, {}), inference_form(module)
+    said, form = Said({}, {}), inference_form(module, forms)
 
     def logps(batch: Batch, rows: int) -> np.ndarray:
         mx.eval(batch)
