@@ -20,6 +20,7 @@ import tempfile
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import tunebook  # before MLX: it loads the fast BLAS
 
@@ -104,8 +105,13 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, list[Answer
 
 def answered(worker: str, job: Job, folder: Path, python: Path = peers.PYTHON) -> Answer:
     """What a worker answers, in a process of its own; `folder` is for the job's file."""
+    return Answer(**said(worker, asdict(job), folder, python))
+
+
+def said(worker: str, job: dict[str, Any], folder: Path, python: Path = peers.PYTHON) -> dict[str, Any]:
+    """The last line a worker prints when it is given `job`, as JSON; in a process of its own."""
     path = folder / "job.json"
-    path.write_text(json.dumps(asdict(job)))
+    path.write_text(json.dumps(job))
     kit = HERE.parent / "kit"
     environment = os.environ | {"PYTHONPATH": f"{HERE}:{kit}", "PYTHONWARNINGS": "ignore", "TUNEBOOK_UI": "off"}
     done = subprocess.run(
@@ -113,7 +119,7 @@ def answered(worker: str, job: Job, folder: Path, python: Path = peers.PYTHON) -
     )
     if done.returncode:
         raise WorkerFailed(f"{worker} ended with exit code {done.returncode}:\n{done.stderr[-3000:]}")
-    return Answer(**json.loads(done.stdout.strip().splitlines()[-1]))
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def supervised(options: argparse.Namespace) -> int:
