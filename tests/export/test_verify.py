@@ -51,6 +51,16 @@ def test_the_losses_the_ids_the_size_and_the_speed_are_in_the_table(check, merge
     assert text.splitlines()[1].endswith("PASS")
 
 
+def test_of_pairs_the_chosen_answers_are_compared(merged, model):
+    asked, said = [{"role": "user", "content": "What color is the sky?"}], {"role": "assistant"}
+    chosen, rejected = ([{**said, "content": text}] for text in ("It is blue.", "Green, as a rule."))
+    pair = {"prompt": asked, "chosen": chosen, "rejected": rejected}
+    theirs = verify_export(merged, model, [{"messages": asked + chosen}])
+    implied = {"chosen": asked + chosen, "rejected": asked + rejected}
+    found = [verify_export(merged, model, [row]) for row in (pair, implied)]
+    assert [(one.loss_there, one.tokens) for one in found] == [(pytest.approx(theirs.loss_there), theirs.tokens)] * 2
+
+
 def test_transformers_is_asked_when_it_is_named(merged, model, rows, check):
     pytest.importorskip("peft")
     theirs = verify_export(merged, model, rows[:3], reader="transformers")

@@ -11,10 +11,11 @@ from .columns import BadRow, BadRows, NoFormat, RefusedRows
 from .markers import Markers, supervise_between
 from .mends import called
 from .read import FormattingFunc, format_of, formatted, reader, render_chat, render_prompt, to_examples
-from .recognition import FORMATS, Format, recognise
+from .recognition import FORMATS, PAIR, Format, recognise
 
 __all__ = [
     "FORMATS",
+    "PAIR",
     "BadRow",
     "BadRows",
     "Format",

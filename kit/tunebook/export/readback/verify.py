@@ -14,6 +14,7 @@ import gguf
 
 from ...data.encoded import Encoded
 from ...data.examples import Example, Text
+from ...data.formats import PAIR
 from ...data.formats import reader as row_reader
 from ...data.sources import Row, reach_of
 from ...gguf.container import open_container
@@ -97,9 +98,9 @@ def verify_export(
 
     `reader` None takes the program the export is meant for, if it is installed: stock mlx-lm in a fresh process for
     folders, mlx-vlm for those of a model that reads images, transformers and PEFT under torch for PEFT's adapters,
-    llama.cpp (`xllamacpp`) for a .gguf; else our own reader. `kind` is a key of TOLERANCE; None finds it out. Raises
-    ValueError for a reader that does not open such an export, RuntimeError with the reader's own words when it cannot
-    open this one.
+    llama.cpp (`xllamacpp`) for a .gguf; else our own reader. Of pairs the chosen answers are compared. `kind` is a key
+    of TOLERANCE; None finds it out. Raises ValueError for a reader that does not open such an export, RuntimeError with
+    the reader's own words when it cannot open this one.
 
         >>> export = model.save_pretrained("out/lora")
         >>> check = verify_export("out/lora", model, rows[:2])
@@ -110,6 +111,8 @@ def verify_export(
         known = "" if reader in get_args(Reader) else f" There is no reader {reader!r}."
         raise ValueError(f"{path.name} is opened by {' or '.join(readers)}, not by {reader}.{known}")
     chosen: Reader = reader or next(name for name in readers if is_installed(name))
+    if len(rows) and set(rows[0]) >= PAIR:
+        rows = [_with_its_answer(row) for row in rows]
     encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length).rows
     texts = _texts(rows, encoded, loaded)
     here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
@@ -128,6 +131,14 @@ def verify_export(
         tokens_sec=there.tokens_sec,
         note=there.note,
     )
+
+
+def _with_its_answer(row: Row) -> Row:
+    """A pair as a row with one answer, the chosen one."""
+    prompt, chosen = row.get("prompt"), row["chosen"]
+    if prompt is None:
+        return {"text" if isinstance(chosen, str) else "messages": chosen}
+    return {"prompt": prompt, "completion": chosen}
 
 
 def bytes_on_disk(path: Path) -> int:
