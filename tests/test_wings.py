@@ -60,6 +60,7 @@ UPSTREAM = (
     "ggml/",
     "stanford_alpaca/",
     "trl/",
+    "lm_eval/",
 )
 
 Module = str  # dotted, below tunebook; "" is the package itself

@@ -12,6 +12,7 @@ is a file in `metrics/`. What comes out are `Marks`: scores, rows, and a gate. T
 from .comparison import Comparison, compare
 from .difference import Difference
 from .exam import Exam
+from .harness import Harness, harness
 from .marks import Marks, ScoreTooLow
 from .metrics import (
     METRICS,
@@ -39,6 +40,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Exam",
+    "Harness",
     "Marks",
     "Metric",
     "NotScored",
@@ -48,6 +50,7 @@ __all__ = [
     "chrf",
     "compare",
     "exact_match",
+    "harness",
     "json_match",
     "json_schema",
     "matches",

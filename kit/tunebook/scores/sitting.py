@@ -49,8 +49,8 @@ class Sitting:
             else:
                 able.append(question)
         prompts = [question.asked for question in able]
-        options = {"max_tokens": max_tokens, "batch_size": self._batch_size}
-        for place, written in self._in_turns(self._family.answers(self._module, prompts, **options)):
+        found = self._family.answers(self._module, prompts, max_tokens=max_tokens, batch_size=self._batch_size)
+        for place, written in self._in_turns(found):
             yield able[place].number, written
 
     def likelihoods(self, texts: Sequence[Continuation]) -> Iterator[tuple[Continuation, Likelihood | NotScored]]:

@@ -79,6 +79,19 @@ def test_an_answer_is_what_stock_mlx_lm_writes_and_says_whether_it_ended_by_itse
         model.family.tokenizer.eos_token_ids = {tokenizer.eos_token_id}
 
 
+def test_a_text_that_ends_answers_is_cut_off_and_nothing_is_written_after_it(model):
+    model.module.eval()
+    whole = {at: answer.text for at, answer in answered(model, 1).items()}
+    stop = [whole[1][5:8], whole[4][9:10]]
+    for batch_size in (1, 3):
+        found = dict(model.family.answers(model.module, prompts(), max_tokens=24, batch_size=batch_size, stop=stop))
+        for at, text in whole.items():
+            expected = min((text.partition(one)[0] for one in stop), key=len)
+            assert found[at].text == expected
+            assert found[at].ended == (expected != text)
+        assert len(found[1].tokens) < 24
+
+
 def test_an_answer_stops_where_the_table_of_positions_ends(tmp_path):
     model = made(tmp_path, "gpt2", {"model_type": "gpt2", **GPT2, "n_positions": 48, "n_ctx": 48})
     model.module.eval()

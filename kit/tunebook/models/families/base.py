@@ -37,7 +37,7 @@ class Written:
 
     tokens: tuple[int, ...]  # without the one that ends it
     text: str
-    ended: bool  # by such a token; False: as many were written as were asked for
+    ended: bool  # by itself; False: as many tokens were written as were asked for
 
 
 class NotEncodable(ValueError):
@@ -118,10 +118,17 @@ class Family(ABC):
 
     @abstractmethod
     def answers(
-        self, module: nn.Module, prompts: Sequence[Example], *, max_tokens: int, batch_size: int
+        self,
+        module: nn.Module,
+        prompts: Sequence[Example],
+        *,
+        max_tokens: int,
+        batch_size: int,
+        stop: Sequence[str] = (),
     ) -> Iterator[tuple[int, Written]]:
         """(place in `prompts`, what `module` greedily goes on with), each as soon as it is written.
 
+        One of the texts `stop` ends an answer too, and is no part of its text, while its tokens are among its tokens.
         `batch_size` are written together where that gives the same tokens, which `why_alone` says. Raises as
         `generate`, before anything is written.
         """

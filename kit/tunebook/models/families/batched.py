@@ -4,10 +4,10 @@ Both give the same tokens, but for rounding where two are about as likely; that 
 rows of unequal length is proven on a probe before it is relied on.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import count
-from typing import cast
+from typing import cast, final
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,56 +26,83 @@ _PROBES, _STEPS = (4, 17, 9), 3  # tokens of the probe's prompts, and how many a
 _ROUNDING, _ROUNDING_OF_16_BITS = 1e-2, 0.3
 
 
+@final
+class Ending:
+    """What ends an answer: one of the tokenizer's tokens for that, or one of the texts `stop`."""
+
+    def __init__(self, tokenizer: TokenizerWrapper, stop: Sequence[str] = ()):
+        self._tokenizer, self._stop = tokenizer, tuple(text for text in stop if text)
+        self.tokens = frozenset(tokenizer.eos_token_ids)
+        # A token has a byte at least, so that a text that just ended lies within as many.
+        self._reach = max((len(text.encode()) for text in self._stop), default=0) + 1
+
+    def is_reached(self, tokens: Ids) -> bool:
+        """Whether the last of `tokens` completes one of the texts."""
+        if not self._stop:
+            return False
+        tail = self._tokenizer.decode(tokens[-self._reach :])
+        return any(text in tail for text in self._stop)
+
+    def written(self, tokens: Ids, *, ended: bool) -> Written:
+        """An answer as text, as `generate` spells it."""
+        detokenizer = self._tokenizer.detokenizer
+        for token in tokens:
+            detokenizer.add_token(token)
+        detokenizer.finalize()
+        text = detokenizer.text
+        for stop in self._stop:
+            text = text.partition(stop)[0]
+        return Written(tuple(tokens), text, ended)
+
+
 def answered_together(
-    module: nn.Module, prompts: Sequence[Ids], limits: Sequence[int], ends: Collection[int], *, batch_size: int
+    module: nn.Module, prompts: Sequence[Ids], limits: Sequence[int], ending: Ending, *, batch_size: int
 ) -> Iterator[tuple[int, Answer]]:
     """(place in `prompts`, answer) as they are done, each of at most its limit; `batch_size` are written at a time.
 
-    `ends` are tokens of which each ends an answer. Begins with the longest prompts, where most memory is taken.
+    Begins with the longest prompts, where most memory is taken.
     """
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     generator = BatchGenerator(
         module,
-        stop_tokens=[(token,) for token in sorted(ends)],
+        stop_tokens=[(token,) for token in sorted(ending.tokens)],
         completion_batch_size=batch_size,
         prefill_batch_size=batch_size,
     )
     with closing(generator):
         uids = generator.insert([prompts[place] for place in order], [limits[place] for place in order])
-        places, written = dict(zip(uids, order, strict=True)), {uid: [] for uid in uids}
+        places = dict(zip(uids, order, strict=True))
+        written: dict[int, Ids] = {uid: [] for uid in uids}
         while written:
             for said in generator.next_generated():
                 ended = said.finish_reason == "stop"
                 if not ended:
                     written[said.uid].append(said.token)
-                if said.finish_reason is not None:
+                    if ending.is_reached(written[said.uid]):
+                        ended = True
+                        if said.finish_reason is None:
+                            generator.remove([said.uid])
+                if ended or said.finish_reason is not None:
                     yield places[said.uid], (written.pop(said.uid), ended)
     mx.clear_cache()
 
 
-def answered_alone(module: nn.Module, prompt: Ids, limit: int, ends: Collection[int]) -> Answer:
+def answered_alone(module: nn.Module, prompt: Ids, limit: int, ending: Ending) -> Answer:
     """The answer to one prompt."""
     with closing(generate_step(mx.array(prompt), module, max_tokens=limit)) as steps:
-        return until_end((cast(int, token) for token, _ in steps), ends)
+        return until_end((cast(int, token) for token, _ in steps), ending)
 
 
-def until_end(tokens: Iterable[int], ends: Collection[int]) -> Answer:
-    """`tokens` up to one of those that end an answer."""
+def until_end(tokens: Iterable[int], ending: Ending) -> Answer:
+    """`tokens` up to one of those that end an answer, or to the last of a text that does."""
     found: Ids = []
     for token in tokens:
-        if token in ends:
+        if token in ending.tokens:
             return found, True
         found.append(token)
+        if ending.is_reached(found):
+            return found, True
     return found, False
-
-
-def written(tokenizer: TokenizerWrapper, tokens: Sequence[int], *, ended: bool) -> Written:
-    """An answer as text, as `generate` spells it."""
-    detokenizer = tokenizer.detokenizer
-    for token in tokens:
-        detokenizer.add_token(token)
-    detokenizer.finalize()
-    return Written(tuple(tokens), detokenizer.text, ended)
 
 
 def greedy(logprobs: mx.array) -> mx.array:

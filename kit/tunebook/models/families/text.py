@@ -20,7 +20,7 @@ from ...data.encoded import Batch, Encoded
 from ...data.examples import Example, Tokens, texts
 from ...data.tokenizer_state import uncut
 from .base import Family, Written
-from .batched import answered_alone, answered_together, why_not_together, written
+from .batched import Ending, answered_alone, answered_together, why_not_together
 from .document_mask import isolating_caches, padded_segments
 from .head import find_head, head_layer, language_model
 from .tables import check_batch, find_tables, most_written
@@ -86,17 +86,23 @@ class TextFamily(Family):
             yield piece.text
 
     def answers(
-        self, module: nn.Module, prompts: Sequence[Example], *, max_tokens: int, batch_size: int
+        self,
+        module: nn.Module,
+        prompts: Sequence[Example],
+        *,
+        max_tokens: int,
+        batch_size: int,
+        stop: Sequence[str] = (),
     ) -> Iterator[tuple[int, Written]]:
         asked = [tokens for tokens, _ in _tokenize(prompts, self.tokenizer, ends=False)]
         limits = [most_written(tokens, self.tables, self.tokenizer, max_tokens) for tokens in asked]
-        ids, ends = [tokens.tolist() for tokens in asked], set(self.tokenizer.eos_token_ids)
+        ids, ending = [tokens.tolist() for tokens in asked], Ending(self.tokenizer, stop)
         if batch_size > 1 and self.why_alone(module) is None:
-            found = answered_together(module, ids, limits, ends, batch_size=batch_size)
+            found = answered_together(module, ids, limits, ending, batch_size=batch_size)
         else:
-            found = ((place, answered_alone(module, ids[place], limits[place], ends)) for place in range(len(ids)))
+            found = ((place, answered_alone(module, ids[place], limits[place], ending)) for place in range(len(ids)))
         for place, (tokens, ended) in found:
-            yield place, written(self.tokenizer, tokens, ended=ended)
+            yield place, ending.written(tokens, ended=ended)
 
     def why_alone(self, module: nn.Module) -> str | None:
         if not self._alone:

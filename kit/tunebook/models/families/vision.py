@@ -23,7 +23,7 @@ from ...data.tokenizer_state import uncut
 from ..layers import trained_outside
 from . import language_model
 from .base import Family, NotEncodable, Written
-from .batched import greedy, until_end, written
+from .batched import Ending, greedy, until_end
 from .check import check_family
 from .fingerprint import fingerprint
 from .head import head_layer, projection
@@ -124,12 +124,14 @@ class VisionFamily(Family):
         *,
         max_tokens: int,
         batch_size: int,  # noqa: ARG002 - they are written one after another
+        stop: Sequence[str] = (),
     ) -> Iterator[tuple[int, Written]]:
         rows = [self._encoded(prompt, ends=False) for prompt in prompts]
         limits = [most_written(row.tokens, self.tables, self.tokenizer, max_tokens) for row in rows]
+        ending = Ending(self.tokenizer, stop)
         for place, (row, limit) in enumerate(zip(rows, limits, strict=True)):
-            tokens, ended = until_end(self._tokens(module, row, limit, greedy), self.tokenizer.eos_token_ids)
-            yield place, written(self.tokenizer, tokens, ended=ended)
+            tokens, ended = until_end(self._tokens(module, row, limit, greedy), ending)
+            yield place, ending.written(tokens, ended=ended)
 
     def why_alone(self, module: nn.Module) -> str:  # noqa: ARG002 - it is the same for all
         return "it reads images, whose rows are answered one by one"

@@ -1,0 +1,183 @@
+"""A model in memory as lm-eval (0.4.13) asks for one: the only file that imports it, and no torch.
+
+Requests become tokens as in lm-eval's own `hf` backend (lm_eval/models/huggingface.py), so that both give the same
+numbers for the same weights; what is computed of them is the kit's, as in an exam.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast, final
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.evaluator import evaluate
+from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from ..data.encoded import Encoded
+from ..data.examples import Example, Tokens
+from ..machine.progress_bars import progress
+from ..models.loaded import Loaded
+from .likelihoods import summed_likelihoods
+from .undisturbed import in_turns
+
+FEWSHOT_SEED = 1234  # lm-eval's own (lm_eval/defaults)
+LONGEST, MOST_WRITTEN = 2048, 256  # tokens, where neither a config nor a task says (lm_eval's own)
+
+Ids = list[int]
+
+
+@final
+class LiveModel(TemplateLM):
+    """A model that is asked as it is in memory, and is afterwards as it was."""
+
+    def __init__(self, loaded: Loaded, *, adapters: bool, batch_size: int):
+        super().__init__()
+        self._loaded, self._adapters, self.batch_size = loaded, adapters, batch_size
+        self.tokenizer: Any = loaded.tokenizer
+        text = loaded.config.get("text_config", loaded.config)
+        names = ("n_positions", "max_position_embeddings", "n_ctx")
+        self.max_length = int(next((text[name] for name in names if name in text), LONGEST))
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that stands before a text without a context."""
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What cached requests are kept under."""
+        return self._loaded.name.replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> Ids:
+        """Token ids; with the tokenizer's opening ones, unless the text has them or they are not wanted."""
+        opens = add_special_tokens
+        if opens is None:
+            opens = not has_bos_prefix(string, self.tokenizer.decode([self.prefix_token_id]))
+        return self.tokenizer.encode(string, add_special_tokens=opens)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as the model's template writes it."""
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
+        """Of each whole text, in pieces of as many tokens as the model takes."""
+        windows: list[tuple[Any, Ids, Ids]] = []
+        owners: list[int] = []
+        for place, request in enumerate(requests):
+            tokens = self.tok_encode(request.args[0])
+            for window in get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, context_len=1):
+                windows.append((None, *make_disjoint_window(window)))
+                owners.append(place)
+        nats = [0.0] * len(requests)
+        for place, (found, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            nats[place] += found
+        for request, found in zip(requests, nats, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, found)
+        return nats
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[Any, Ids, Ids]],
+        **_: Any,
+    ) -> list[tuple[float, bool]]:
+        """(nats, whether greedy) of each continuation, the third of a request, behind its context, the second."""
+        rows = [self._row(context, continuation) for _, context, continuation in requests]
+        loaded, found = self._loaded, [(0.0, True)] * len(rows)
+        sums = summed_likelihoods(loaded.family, loaded.module, rows, batch_size=self.batch_size)
+        taken = in_turns(loaded.module, sums, adapters=self._adapters)
+        for place, one in progress(taken, "Scoring", total=len(rows)):
+            found[place] = (one.nats, one.is_greedy)
+            if requests[place][0] is not None:
+                self.cache_hook.add_partial("loglikelihood", requests[place][0], found[place])
+        return found
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
+        """The greedy answer to each, up to the first of the texts that end it."""
+        alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        asked = [cast("tuple[str, dict[str, Any]]", request.args) for request in requests]
+        for place, (_, given) in enumerate(asked):
+            options: Any = normalize_gen_kwargs(given, MOST_WRITTEN)
+            if options.get("do_sample"):
+                raise ValueError("This task draws its answers at random; pass gen_kwargs={'do_sample': False}.")
+            alike.setdefault((tuple(options["until"]), options["max_gen_toks"]), []).append(place)
+        written = [""] * len(requests)
+        for (until, longest), places in alike.items():
+            contexts = [self.tok_encode(asked[place][0])[-(self.max_length - longest) :] for place in places]
+            for at, text in self._answers(contexts, until, longest):
+                place = places[at]
+                written[place] = text
+                self.cache_hook.add_partial("generate_until", requests[place].args, text)
+        return written
+
+    def _answers(self, contexts: Sequence[Ids], until: Sequence[str], longest: int) -> list[tuple[int, str]]:
+        prompts = [Example((Tokens(tuple(ids), (False,) * len(ids)),), rendered=True) for ids in contexts]
+        loaded, stop = self._loaded, [*until, self.tokenizer.decode([self.eot_token_id])]
+        answers = loaded.family.answers(
+            loaded.module, prompts, max_tokens=longest, batch_size=self.batch_size, stop=stop
+        )
+        taken = progress(in_turns(loaded.module, answers, adapters=self._adapters), "Answering", total=len(prompts))
+        found = []
+        for place, answer in taken:
+            text = self.tokenizer.decode(list(answer.tokens), skip_special_tokens=True)
+            found.append((place, postprocess_generated_text(text, stop, None)))
+        return found
+
+    def _row(self, context: Ids, continuation: Ids) -> Encoded:
+        """Both as a row, cut on the left to what the model takes."""
+        tokens = np.array([*context, *continuation], np.int32)[-(self.max_length + 1) :]
+        supervised = np.arange(len(tokens)) >= len(tokens) - len(continuation)
+        return Encoded(tokens=tokens, loss_mask=supervised)
+
+
+def evaluated(
+    model: LiveModel,
+    tasks: Sequence[str],
+    *,
+    include_path: str | Path | None,
+    limit: int | None,
+    num_fewshot: int | None,
+    apply_chat_template: bool,
+) -> dict[str, Any]:
+    """What lm-eval's `evaluate` gives, with the requests and replies of every row.
+
+    It is called rather than `simple_evaluate`, which looks at torch and at git to describe the machine.
+    """
+    loaded = _manager(tasks, include_path).load(list(tasks))
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        if own is None or (num_fewshot is not None and own != 0):  # a task that says 0 is one without examples
+            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    found = evaluate(
+        model,
+        loaded,
+        limit=limit,
+        bootstrap_iters=0,  # intervals are those of the marks
+        apply_chat_template=apply_chat_template,
+        fewshot_as_multiturn=apply_chat_template,
+    )
+    return cast("dict[str, Any]", found)
+
+
+def _manager(tasks: Sequence[str], include_path: str | Path | None) -> TaskManager:
+    """Of the folder's own tasks where all are there: to go through lm-eval's thousands takes half a minute."""
+    if include_path is not None:
+        own = TaskManager(include_path=str(include_path), include_defaults=False)
+        if set(tasks) <= set(own.all_tasks):
+            return own
+        return TaskManager(include_path=str(include_path))
+    return TaskManager()
