@@ -98,7 +98,7 @@ class Trainer:
             formatting_func=formatting_func,
             thinking=self.config.thinking,
             skip_bad_rows=skip_bad_rows,
-            answers=None if self.objective.rows == "texts" else self.objective.rows,
+            answers=self.objective.compares,
         )
         self.prepare(Datasets(train=train_dataset, held_out=eval_dataset, options=options))
         self._shows_progress = False

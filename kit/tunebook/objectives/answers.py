@@ -74,6 +74,13 @@ class OverAnswers(Objective):
         total, sums = self.loss(logps(module, batch, self.positions(batch)), batch)
         return number(total), sums
 
+    def written(self) -> str:
+        """With the settings that are not the default ones."""
+        default = type(self)()
+        given = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+        settings = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"tunebook.objectives.{type(self).__name__}({settings})"
+
     def identity(self) -> dict[str, Any]:
         """Its name and its settings."""
         plain = {name: [*value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}

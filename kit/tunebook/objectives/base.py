@@ -17,6 +17,7 @@ from ..models.families.base import Family
 from ..models.tensors import number
 
 RowsKind = Literal["texts", "pairs", "labelled"]
+Compared = Literal["pairs", "labelled"]
 Sums = dict[str, mx.array]  # name of a metric -> (2,) float32: its sum, and how many were summed
 Summed = tuple[mx.array, Sums]  # what is differentiated, a float32 scalar; what is reported of it
 
@@ -30,6 +31,11 @@ class Objective(ABC):
 
     rows: ClassVar[RowsKind]  # what its batches hold, as `__init__.py` has them
     needs_reference: ClassVar[bool] = False  # its batches hold "reference_logps"
+
+    @property
+    def compares(self) -> Compared | None:
+        """The kind of answers that its rows hold; None where they are texts."""
+        return None if self.rows == "texts" else self.rows
 
     @property
     def loss_unit(self) -> str:
@@ -96,6 +102,10 @@ class Objective(ABC):
         """What is reported beside the loss, of sums added up over micro-batches; what none had is left out."""
         means = {name: (number(total), number(count)) for name, (total, count) in sums.items()}
         return {name: total / count for name, (total, count) in means.items() if count}
+
+    def written(self) -> str:
+        """The call that makes it, as it is typed where `tunebook` is imported."""
+        return f"tunebook.objectives.{type(self).__name__}()"
 
     def identity(self) -> dict[str, Any]:
         """The objective as values for JSON: a run is resumed with the same."""

@@ -40,15 +40,18 @@ class Diagnosis:
 
 
 def diagnose(
-    opened: Opened, loaded: Loaded, *, max_seq_length: int, name: str
+    opened: Opened, loaded: Loaded, *, max_seq_length: int, name: str, beside: Sequence[str] = ()
 ) -> tuple[Diagnosis | None, Opened | None]:
-    """(what is wrong with the rows, the rows without those); None where nothing is wrong, and where none is left."""
+    """(what is wrong with the rows, the rows without those); None where nothing is wrong, and where none is left.
+
+    A call that mends them has the arguments `beside` too, such as the objective that reads them.
+    """
     source, total = named_source(opened.source, name), len(opened.rows) + len(opened.broken)
     try:
         bad = find_bad(opened, loaded, max_seq_length=max_seq_length, name=name)
     except ValueError as error:  # about all rows: no format is theirs, or the model cannot read any
         first = tuple((opened.place(number).title, _as_it_came(opened.source[number])) for number in _first(opened))
-        mends = (called(error.mending),) if isinstance(error, NoFormat) and error.mending else ()
+        mends = tuple(called(each, *beside) for each in error.mending) if isinstance(error, NoFormat) else ()
         heading = f"None of the {total} rows of {source} can be read."
         return Diagnosis(heading, (Ailment(str(error), first),), mends), None
     numbers = bad.numbers
@@ -57,9 +60,9 @@ def diagnose(
     of_source = range(len(opened.rows)) if opened.places is None else opened.places
     good = [place for place, number in enumerate(of_source) if number not in numbers]
     heading = f"{total - len(good)} of {total} rows of {source} cannot be trained on."
-    mends = [called(bad.mending)] if bad.mends else []
+    mends = [called(bad.mending, *beside)] if bad.mends else []
     if good:
-        mends.append(f"{called('skip_bad_rows=True')}  # the other {len(good)}")
+        mends.append(f"{called('skip_bad_rows=True', *beside)}  # the other {len(good)}")
     return Diagnosis(heading, tuple(_ailments(bad, opened)), tuple(mends)), opened.at(good) if good else None
 
 

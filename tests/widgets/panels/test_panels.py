@@ -10,9 +10,11 @@ import mlx.core as mx
 import pytest
 
 from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook.memory import estimate
 from tunebook.memory.footprint import readable
 from tunebook.models.base_model import without_adapters
 from tunebook.models.tensors import flat
+from tunebook.objectives import DPO, KTO
 from tunebook_widgets import Chat, ExportPanel, FitCheck
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
@@ -207,6 +209,17 @@ def test_a_trainer_brings_its_rows_and_settings(tuned, rows):
     assert FitCheck(trainer).estimate.batch == trainer.memory().batch
     with pytest.raises(ValueError, match="brings its own settings"):
         FitCheck(trainer, config)
+
+
+def test_what_an_objective_needs_is_shown_each_pair_being_two_rows(tuned):
+    config = TrainingConfig(per_device_train_batch_size=4)
+    texts, pairs = FitCheck(tuned, config), FitCheck(tuned, config, objective=DPO())
+    assert pairs.estimate.batch == estimate(tuned, config, objective=DPO()).batch
+    assert "The largest batch is 4 rows of" in texts._repr_html_()
+    assert "The largest batch is 4 pairs, so 8 rows of" in pairs._repr_html_()
+    assert pairs.estimate.total > texts.estimate.total
+    judged = FitCheck(tuned, config, objective=KTO())
+    assert "The largest batch is 4 rows of" in judged._repr_html_()
 
 
 # ---- export panel

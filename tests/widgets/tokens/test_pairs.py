@@ -1,13 +1,16 @@
 """Pairs and judged answers in a TokenView: both answers under one prompt, the closest pair among the first."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import tunebook
 from tests.tokens.test_pairs import pair
+from tunebook import Trainer, TrainingConfig
 from tunebook.data.opened import ReadingOptions, opened
-from tunebook.objectives import DPO
+from tunebook.objectives import DPO, KTO, ORPO, AlphaPO, SimPO
 from tunebook.tokens.data_report import inspect
 from tunebook.tokens.encoding import encode
 from tunebook_widgets import TokenView
@@ -83,3 +86,40 @@ def test_of_a_huge_pair_the_ends_that_are_shown_and_what_is_not_make_up_the_row(
     assert all(shown.tail.trained)
     assert prompt + chosen + rejected == len(shown.head.tokens) + len(shown.tail.tokens) + shown.hidden_tokens
     assert row.supervised_tokens == shown.shown_trained + shown.hidden_trained
+
+
+@pytest.mark.parametrize("by_trainer", [True, False])
+def test_the_calls_that_do_without_bad_pairs_name_their_objective_and_run(model, by_trainer):
+    objective, rows = DPO(beta=0.2), [*ROWS[:2], {"prompt": "What is missing?", "chosen": " This."}]
+    args = TrainingConfig(output_dir=None, hold_out=0.0)
+    if by_trainer:
+        view = TokenView(Trainer(model, train_dataset=rows, skip_bad_rows=True, args=args, objective=objective))
+    else:
+        view = TokenView(model, rows, objective=objective)
+    assert view.bad is not None
+    [call] = view.bad.mends
+    made: dict[str, Any] = {}
+    names = {"model": model, "tokenizer": model.loaded.tokenizer, "rows": rows, "Trainer": Trainer}
+    exec(
+        call.replace("Trainer(", "made = Trainer(").replace("rows,", "rows, args=args,", 1),
+        names | {"args": args},
+        made,
+    )
+    assert made["made"].objective == objective
+    assert len(made["made"].train_rows) == 2
+
+
+def test_pairs_that_are_shown_without_an_objective_come_with_the_call_that_has_one(model):
+    view = TokenView(model, ROWS)
+    assert view.bad is not None
+    assert "objective=tunebook.objectives.DPO())" in view.bad.mends[0]
+    assert TokenView(model, ROWS[:2], objective=DPO()).bad is None
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [DPO(), DPO(loss_type=["ipo", "sft"], loss_weights=[1, 0.5], beta=0.3), SimPO(), AlphaPO(alpha=0.2), ORPO(), KTO()],
+    ids=repr,
+)
+def test_an_objective_is_written_as_the_call_that_makes_it(objective):
+    assert eval(objective.written(), {"tunebook": tunebook}) == objective

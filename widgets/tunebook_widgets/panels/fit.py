@@ -9,6 +9,7 @@ from html import escape
 from tunebook.config import TrainingConfig
 from tunebook.memory.footprint import Estimate, readable
 from tunebook.memory.forecast import HoldsLoaded, estimate
+from tunebook.objectives.base import Objective
 from tunebook.trainer import Trainer
 
 from . import STYLES
@@ -21,19 +22,29 @@ class FitCheck:
 
         >>> fit = FitCheck(trainer)
         >>> fit = FitCheck(model, TrainingConfig(per_device_train_batch_size=8))
+        >>> from tunebook.objectives import DPO
+        >>> fit = FitCheck(model, TrainingConfig(per_device_train_batch_size=8), objective=DPO())
 
-    `source` is a trainer, or a model with the `config` it would be trained by. A trainer brings its rows, and so its
-    largest batch; a model alone is taken to read rows of max_seq_length. `estimate` is what is shown. Raises
-    ValueError when nothing is trainable.
+    `source` is a trainer, or a model with the `config` and the `objective` it would be trained by, None being the next
+    token. A trainer brings its rows, and so its largest batch; a model alone is taken to read rows of max_seq_length.
+    `estimate` is what is shown. Raises ValueError when nothing is trainable.
     """
 
-    def __init__(self, source: HoldsLoaded | Trainer, config: TrainingConfig | None = None):
+    def __init__(
+        self,
+        source: HoldsLoaded | Trainer,
+        config: TrainingConfig | None = None,
+        *,
+        objective: Objective | None = None,
+    ):
         if isinstance(source, Trainer):
-            if config is not None:
+            if config is not None or objective is not None:
                 raise ValueError("A trainer brings its own settings; pass FitCheck(trainer) and nothing else.")
             self.estimate: Estimate = source.memory()
+            self._objective = source.objective
         else:
-            self.estimate = estimate(source, config)
+            self.estimate = estimate(source, config, objective=objective)
+            self._objective = objective
 
     def __repr__(self) -> str:
         return f"{_verdict(self.estimate)}\n{self.estimate}"
@@ -45,11 +56,17 @@ class FitCheck:
         return (
             f'<div class="tunebook-tokens tunebook-panel"><style>{style}</style>'
             f'<p class="tunebook-heading"><b>{_verdict(now)}</b></p>'
-            f"<p>The largest batch is {now.batch.rows:,} rows of {now.batch.tokens:,} tokens, "
+            f"<p>The largest batch is {_rows(now, self._objective)} of {now.batch.tokens:,} tokens, "
             f"{now.batch.supervised:,} of them supervised; gradient checkpointing is {checkpointing}. "
             f"Most is needed in {now.peak} of a step.</p>"
             f"{_bar(now)}{_table(now)}{_remedies(now)}</div>"
         )
+
+
+def _rows(now: Estimate, objective: Objective | None) -> str:
+    """The rows of the largest batch; of pairs also how many, as each is two."""
+    pairs = f"{now.batch.rows // 2:,} pairs, so " if objective is not None and objective.rows == "pairs" else ""
+    return f"{pairs}{now.batch.rows:,} rows"
 
 
 def _verdict(now: Estimate) -> str:

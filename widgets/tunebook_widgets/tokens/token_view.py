@@ -5,7 +5,7 @@ that show none, and on request a live browser of all rows. The kit encodes and c
 mask that is shown is the one the loss uses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -42,13 +42,17 @@ class TokenView:
 
         >>> view = TokenView(trainer)
         >>> view = TokenView(model, rows[:3])
+        >>> from tunebook.objectives import DPO
+        >>> pair = {"prompt": "What is 2 + 2?", "chosen": "Four.", "rejected": "It depends."}
+        >>> view = TokenView(model, [pair], objective=DPO())
 
-    The `rows` are anything `sources.read_rows` opens; `objective`, `format`, `formatting_func` and `response_markers`
-    are those of the Trainer, `train_on`, `max_seq_length` and `thinking` those of TrainingConfig; a trainer brings its
-    own. As the last expression of a cell it shows what the set is like and a handful of rows, and stays in the saved
-    notebook; `browse()` shows all rows, for as long as the kernel runs. `report` is what the check found. Rows that
-    cannot be trained on come first, each as it came, with what is wrong and what mends it; `bad` is that, and None
-    where all are good. Raises ValueError for a source that cannot be opened.
+    The `rows` are anything `sources.read_rows` opens; `format`, `formatting_func`, `response_markers` and `objective`
+    are those of the Trainer (pairs and judged answers are read by an objective), `train_on`, `max_seq_length` and
+    `thinking` those of TrainingConfig; a trainer brings its own. As the last expression of a cell it shows what the set
+    is like and a handful of rows, and stays in the saved notebook; `browse()` shows all rows, for as long as the kernel
+    runs. `report` is what the check found. Rows that cannot be trained on come first, each as it came, with what is
+    wrong and what mends it; `bad` is that, and None where all are good. Raises ValueError for a source that cannot be
+    opened.
     """
 
     def __init__(
@@ -71,21 +75,22 @@ class TokenView:
             response_markers=response_markers,
             formatting_func=formatting_func,
             thinking=thinking,
-            answers=None if objective is None or objective.rows == "texts" else objective.rows,
+            answers=None if objective is None else objective.compares,
         )
         if not isinstance(model, Trainer):
             if rows is None:
                 raise ValueError("TokenView was given a model and no rows; pass TokenView(model, rows), or a trainer.")
             whole, name = open_rows(rows, "data", options), "data"
             limit = max_seq_length or model.loaded.max_seq_length
-            self.bad, opened, encoded = _looked_at(whole, model.loaded, limit, name)
+            self.bad, opened, encoded = _looked_at(whole, model.loaded, limit, name, _beside(objective))
         elif rows is not None or max_seq_length is not None or options != OPTIONS:
             raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
         else:
             self.bad, opened, encoded = None, model.data.opened, model.data.train
             if opened.options.skip_bad_rows:
                 whole, name = replace(opened, rows=opened.source, places=None), encoded.account.name
-                self.bad, _ = diagnose(whole, model.loaded, max_seq_length=model.max_seq_length, name=name)
+                limit, beside = model.max_seq_length, _beside(model.objective)
+                self.bad, _ = diagnose(whole, model.loaded, max_seq_length=limit, name=name, beside=beside)
         self._report = self._book = None
         if opened is not None and encoded is not None:
             self._report = inspect(encoded, model.loaded.tokenizer)
@@ -120,15 +125,20 @@ class TokenView:
         return static_html(Card(report.facts, bars, findings), self._book.chosen(), bad)
 
 
+def _beside(objective: Objective | None) -> list[str]:
+    """The argument that rows of an objective need in every call; those of the next token need none."""
+    return [] if objective is None or objective.compares is None else [f"objective={objective.written()}"]
+
+
 def _looked_at(
-    whole: Opened, loaded: Loaded, limit: int, name: str
+    whole: Opened, loaded: Loaded, limit: int, name: str, beside: Sequence[str]
 ) -> tuple[Diagnosis | None, Opened | None, EncodedSet | None]:
     """(what is wrong, the rows that can be trained on, those encoded); None where nothing is wrong, or none is left."""
     if not whole.broken:
         strict = replace(whole, options=replace(whole.options, skip_bad_rows=False))
         with suppress(ValueError):  # what is wrong is found below
             return None, strict, encode(strict, loaded, max_seq_length=limit, name=name)
-    bad, good = diagnose(whole, loaded, max_seq_length=limit, name=name)
+    bad, good = diagnose(whole, loaded, max_seq_length=limit, name=name, beside=beside)
     return bad, good, None if good is None else encode(good, loaded, max_seq_length=limit, name=name)
 
 

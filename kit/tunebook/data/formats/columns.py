@@ -19,9 +19,9 @@ class BadRow(ValueError):
 
 
 class NoFormat(ValueError):
-    """Rows of no format, or of several; `mending` is the argument that makes them rows of one, where that is likely."""
+    """Rows of no format, or of several; each of `mending` is an argument with which they may be what was meant."""
 
-    def __init__(self, message: str, mending: str = ""):
+    def __init__(self, message: str, *mending: str):
         super().__init__(message)
         self.mending = mending
 

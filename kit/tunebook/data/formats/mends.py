@@ -1,7 +1,7 @@
 """The line to pass so that rows with other columns become rows of a format: `formatting_func=lambda row: ...`.
 
-Every line made here is Python that runs as it stands (one with `json` in it needs that imported); nothing is mended
-unless the person passes it.
+Every line made here is Python that runs as it stands (one with `json` or `tunebook` in it needs that imported);
+nothing is mended unless the person passes it.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,11 @@ def passed(argument: str) -> str:
     return f"{'import json and ' if 'json.' in argument else ''}pass {argument}"
 
 
-def called(argument: str) -> str:
-    """The lines to write with an argument."""
-    first = "import json\n" if "json." in argument else ""
-    return f"{first}Trainer(model, tokenizer, train_dataset=rows, {argument})"
+def called(*arguments: str) -> str:
+    """The lines to write with these arguments."""
+    given = ", ".join(arguments)
+    imports = "".join(f"import {name}\n" for name in ("json", "tunebook") if f"{name}." in given)
+    return f"{imports}Trainer(model, tokenizer, train_dataset=rows, {given})"
 
 
 def _argument(makes: str) -> str:

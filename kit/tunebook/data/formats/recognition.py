@@ -81,8 +81,8 @@ def recognise(rows: Iterable[Row]) -> str:
         raise NoFormat(
             f"{start}. Train on rows of one format, such as {apart}, or write formatting_func=... that makes them one."
         )
-    said, mending = _meant(first)
-    raise NoFormat(f"{start}{said}", mending)
+    said, *mending = _meant(first)
+    raise NoFormat(f"{start}{said}", *mending)
 
 
 def check_columns(row: Row, kind: Format) -> None:
@@ -112,10 +112,10 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def _meant(row: Row) -> tuple[str, str]:
-    """(what to do about rows of no format, of which `row` is one; the argument that does it, or nothing)."""
+def _meant(row: Row) -> tuple[str, ...]:
+    """(what to do about rows of no format, of which `row` is one; the arguments that do it, each alone)."""
     if set(row) in ({"role", "content"}, {"from", "value"}):
-        return ". Each row is one turn of a conversation; pass all of them as one row: [{'messages': list(rows)}]", ""
+        return (". Each row is one turn of a conversation; pass all of them as one row: [{'messages': list(rows)}]",)
     for kind in FORMATS.values():
         if found := misspelt(row, kind.columns, kind.optional):
             renamed = " and ".join(f"{other!r} for {name!r}" for name, other in found[0].items())
@@ -123,18 +123,15 @@ def _meant(row: Row) -> tuple[str, str]:
             return f". If that is {renamed}, {passed(mending)}", mending
     if proposed := meant(row):
         mending = formatting_all(proposed[1])
-        both = (
-            "; to learn from both answers, import tunebook and pass objective=tunebook.objectives.DPO()"
-            if set(row) >= PAIR
-            else ""
-        )
-        return f"{both}. If what is meant is in {proposed[0]}, {passed(mending)}", mending
+        objective = ["objective=tunebook.objectives.DPO()"] if set(row) >= PAIR else []
+        both = "".join(f"; to learn from both answers, import tunebook and pass {each}" for each in objective)
+        return f"{both}. If what is meant is in {proposed[0]}, {passed(mending)}", *objective, mending
     within = next((name for name, value in row.items() if _is_rows(value)), None)
     if within is not None:
-        return f". If {within!r} holds the rows, pass rows[0][{within!r}] of rows = read_rows(...)", ""
+        return (f". If {within!r} holds the rows, pass rows[0][{within!r}] of rows = read_rows(...)",)
     known = "; ".join(f"{name}: {', '.join(kind.columns)}" for name, kind in FORMATS.items())
     move = "Write formatting_func=lambda row: ... that makes a row one of these."
-    return f"; the formats and their columns are {known}. {move}", ""
+    return (f"; the formats and their columns are {known}. {move}",)
 
 
 def _is_rows(value: Any) -> bool:
