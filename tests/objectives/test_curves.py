@@ -8,7 +8,7 @@ from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.config import LoraConfig
 from tunebook.models.tensors import flat
-from tunebook.objectives import CPO, DPO, KTO, ORPO
+from tunebook.objectives import CPO, DPO, KTO, ORPO, SimPO
 from tunebook.parity.references import torch_model, torch_optim, trl_losses
 from tunebook.tokens.batch_order import windows
 from tunebook.tokens.stored_rows import lengths_of
@@ -61,23 +61,28 @@ def of_batch(asked, batch):
     return {name: torch.cat([asked[row.number][name] for row in batch]) for name in asked[batch[0].number]}
 
 
-OBJECTIVES = {
-    "DPO": DPO(beta=0.3),
-    "DPO, mixed": DPO(loss_type=["sigmoid_norm", "apo_zero"], loss_weights=[1.0, 0.5], beta=0.5),
-    "ORPO": ORPO(beta=0.5),
-    "CPO": CPO(),
-    "KTO": KTO(beta=0.3, undesirable_weight=1.2),
-    "DPO, asked beforehand": DPO(beta=0.3, ld_alpha=0.5, precompute_ref_log_probs=True),
-    "KTO, asked beforehand": KTO(beta=0.3, precompute_ref_log_probs=True),
+# (objective, architecture, micro-batches of a step): each kind of loss, with every model and every way to split.
+RUNS = {
+    "DPO": (DPO(beta=0.3), "llama", 2),
+    "DPO, mixed": (DPO(loss_type=["sigmoid_norm", "apo_zero"], loss_weights=[1.0, 0.5], beta=0.5), "llama", 2),
+    "DPO, ipo": (DPO(loss_type="ipo", beta=0.5), "qwen3", 1),
+    "DPO, smoothed": (DPO(loss_type="robust", label_smoothing=0.2, beta=0.5), "gemma3", 2),
+    "ORPO": (ORPO(beta=0.5), "llama", 2),
+    "ORPO, whole": (ORPO(beta=0.5), "gemma3", 1),
+    "CPO": (CPO(), "llama", 2),
+    "SimPO": (SimPO(beta=2.0), "qwen3", 2),
+    "KTO": (KTO(beta=0.3, undesirable_weight=1.2), "llama", 2),
+    "KTO, without a KL": (KTO(loss_type="apo_zero_unpaired"), "gemma3", 1),
 }
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", RUNS)
 def test_twenty_steps_give_trls_losses_and_adapters(tmp_path, kind):
-    objective, folder = OBJECTIVES[kind], tiny_model_folder(tmp_path / "model")
+    objective, architecture, micro_batches = RUNS[kind]
+    folder = tiny_model_folder(tmp_path / "model", architecture)
     config = TrainingConfig(
         per_device_train_batch_size=3,
-        gradient_accumulation_steps=2,
+        gradient_accumulation_steps=micro_batches,
         max_steps=20,
         learning_rate=3e-3,
         warmup_steps=3,

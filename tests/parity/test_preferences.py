@@ -50,14 +50,11 @@ def rows_for(objective):
 
 OBJECTIVES = {
     "DPO": DPO(),
-    "DPO, mixed": DPO(loss_type=["sigmoid_norm", "sft"], loss_weights=[1.0, 0.5]),
-    "DPO, sorting": DPO(loss_type="aot", label_smoothing=0.1, ld_alpha=0.5),
-    "DPO, weighing": DPO(f_divergence_type="js_divergence", use_weighting=True),
+    "DPO, mixed": DPO(loss_type=["sigmoid_norm", "sft"], loss_weights=[1.0, 0.5], ld_alpha=0.5),
+    "DPO, sorting": DPO(loss_type="aot", label_smoothing=0.1),
     "ORPO": ORPO(),
-    "CPO": CPO(label_smoothing=0.1),
     "SimPO": SimPO(beta=2.0),
     "KTO": KTO(undesirable_weight=1.5),
-    "KTO, without a KL": KTO(loss_type="apo_zero_unpaired"),
 }
 
 
@@ -73,9 +70,8 @@ def test_the_whole_chain_agrees_with_trl(kind, tiny_folder):
     assert curve.measured < 1e-4
 
 
-@pytest.mark.parametrize(("architecture", "sizes"), [("qwen3", {}), ("gemma3", {"sliding_window_pattern": 2})])
-def test_the_whole_chain_agrees_on_other_architectures(architecture, sizes, tmp_path):
-    folder = tiny_model_folder(tmp_path, architecture, num_hidden_layers=2, **sizes)
+def test_the_whole_chain_agrees_on_gemma3(tmp_path):
+    folder = tiny_model_folder(tmp_path, "gemma3", num_hidden_layers=2, sliding_window_pattern=2)
     found = parity.bisect(folder, pairs(), objective=DPO(), training=FEW)
     assert found.first is None, found.sentence
 
