@@ -114,3 +114,14 @@ def test_the_explained_suspect_is_the_one_that_was_found():
     assert stage == FAULTS["mean of means"].stage
     assert printed(cells[told]).startswith("mean of means")
     assert f"too little by {size} " in cells[told + 1].source.replace("\n", " ")
+
+
+def test_the_tutorial_on_preferences_shows_that_its_preference_was_learnt():
+    notebook = nbformat.read(NOTEBOOKS / "05_preferences.ipynb", as_version=4)
+    said = "\n".join(printed(cell) for cell in code(notebook))
+    [accuracy] = re.findall(r"rewards/accuracies on the held-out pairs: (\d+)%", said)
+    assert int(accuracy) >= 90
+    scores = re.findall(r"^DPO: one_sentence: .* better, .*; ([\d.]+) -> ([\d.]+),", said, re.MULTILINE)
+    assert scores
+    for before, after in scores:
+        assert float(before) < 0.8 < 0.9 <= float(after)
