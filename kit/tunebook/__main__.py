@@ -1,7 +1,11 @@
-"""The shell's way in: `python -m tunebook doctor | fetch NAME | demo`. Each command calls one function of the kit."""
+"""The shell's way in: `python -m tunebook doctor | fetch NAME | demo | score FOLDER`.
+
+Each command calls one function of the kit.
+"""
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,8 +29,28 @@ def main(arguments: list[str] | None = None) -> int:
     show = commands.add_parser("demo", help="train a small model from data to a file, and show what came of it")
     show.set_defaults(run=lambda _: _demo())
 
+    _add_score(commands)
     given = parser.parse_args(arguments)
     return given.run(given)
+
+
+def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    score = commands.add_parser(
+        "score",
+        help="ask a model the rows of an exam; exit code 1 when it is not good enough, 2 when it cannot be asked",
+    )
+    score.add_argument("folder", help="adapters, a model folder, a .gguf file or a hub id")
+    score.add_argument("--exam", required=True, help="a file of rows with their answers, as a Trainer reads them")
+    score.add_argument(
+        "--metric", action="append", help="exact_match (the default), numeric, chrf, perplexity, ...; may be repeated"
+    )
+    score.add_argument("--max-tokens", type=int, default=256, help="longest answer in tokens")
+    score.add_argument("--batch-size", type=int, default=8, help="rows that are asked at a time")
+    score.add_argument("--fail-below", type=float, help="the least score of the first metric")
+    score.add_argument("--better-than-base", action="store_true", help="the adapters have to be better than none")
+    score.add_argument("--by", type=float, default=0.0, help="by how much, at least")
+    score.add_argument("--report", help="a .json or a .xml (JUnit) file to write")
+    score.set_defaults(run=_score)
 
 
 # Each command imports what it needs when it runs: `doctor` must answer where MLX cannot even be loaded.
@@ -56,6 +80,39 @@ def _fetch(name: str, revision: str | None) -> int:
     print(fetched.path)
     print(fetched.source)
     return 0
+
+
+def _score(given: argparse.Namespace) -> int:
+    from .fast_model import FastModel
+    from .models.fetch import ModelNotFound
+    from .scores import Exam
+    from .scores.gate import gate
+    from .scores.reports import check_path, write_report
+
+    try:
+        if given.report is not None:
+            check_path(given.report)
+        exam = Exam(given.exam, given.metric or ["exact_match"], max_tokens=given.max_tokens)
+        model, _ = FastModel.from_pretrained(given.folder)
+        found = gate(
+            model,
+            exam,
+            name=Path(given.folder).name,
+            fail_below=given.fail_below,
+            better_than_base=given.better_than_base,
+            by=given.by,
+            batch_size=given.batch_size,
+        )
+        if given.report is not None:
+            write_report(given.report, found.marks, found.failures)
+    except (ModelNotFound, ValueError, ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for marks in found.marks:
+        print(marks)
+    for failure in found.failures:
+        print(failure, file=sys.stderr)
+    return 1 if found.failures else 0
 
 
 def _demo() -> int:

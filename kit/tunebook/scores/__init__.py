@@ -7,6 +7,8 @@ Rows become questions in `reading.py`, a model answers them in `sitting.py` (`li
 likely it finds a text) and is afterwards as it was (`undisturbed.py`). What judges an answer is a `Metric`, and another
 is a file in `metrics/`. What comes out are `Marks`: scores, rows, and a gate. Two of them are told apart in
 `difference.py`, by the numbers of `statistics.py`, which know no models.
+
+Doors: `gate`, `reports`.
 """
 
 from .comparison import Comparison, compare
