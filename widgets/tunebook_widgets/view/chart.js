@@ -135,7 +135,7 @@ function drawMarks({ pen, ink, height, x }, { checkpoints, changes }) {
   pen.restore();
 }
 
-function drawLine(space, { steps, values, color, width: thickness, alpha = 1, dash = [], tip = false }) {
+function drawLine(space, { steps, values, color, width: thickness, alpha = 1, dash = [], tip = false, derived = false }) {
   const { pen, ink, x, y, log, width } = space;
   const range = visible(steps, space.steps);
   pen.save();
@@ -145,7 +145,7 @@ function drawLine(space, { steps, values, color, width: thickness, alpha = 1, da
   pen.setLineDash(dash);
   pen.beginPath();
   if (range[1] - range[0] <= width) traceValues(space, { steps, values }, range);
-  else if (dash.length) traceColumns(space, { steps, values }, range);
+  else if (dash.length) traceColumns(space, { steps, values }, range, derived);
   else fillColumns(space, { steps, values, thickness }, range);
   pen.stroke();
   if (tip && range[1] && range[1] === steps.length && drawable(values[range[1] - 1], log)) {
@@ -193,7 +193,8 @@ function traceValues({ pen, x, y, log }, { steps, values }, [from, to]) {
   }
 }
 
-function traceColumns(space, line, range) {
+/** What is `smooth` goes from column to column; of what is not, the highest and the lowest in each are drawn too. */
+function traceColumns(space, line, range, smooth) {
   let joined = false;
   for (const column of decimate(line, range, space)) {
     if (column === null) {
@@ -201,12 +202,13 @@ function traceColumns(space, line, range) {
       continue;
     }
     const [at, first, low, high, last] = column;
-    if (joined) space.pen.lineTo(at, first);
+    if (joined) space.pen.lineTo(at, smooth ? last : first);
     else begin(space.pen, at, first);
+    joined = true;
+    if (smooth) continue;
     if (low !== first) space.pen.lineTo(at, low);
     if (high !== low) space.pen.lineTo(at, high);
     if (last !== high) space.pen.lineTo(at, last);
-    joined = true;
   }
 }
 
