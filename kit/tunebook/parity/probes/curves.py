@@ -12,7 +12,8 @@ from ..procedure import losses
 from ..references import mlx_lm_run, torch_model
 
 REPEATED = 2  # steps of the reference run that are taken twice
-REPEAT, CURVE, STOCK = 1e-6, 1e-3, 1e-5  # relative
+REPEAT, CURVE = 1e-6, 1e-3  # relative
+STOCK = 1e-4  # relative: over a large vocabulary mlx-lm's sums are too small by that in MLX's CPU build
 
 
 def reference(case: Case) -> list[Finding]:
