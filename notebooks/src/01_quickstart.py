@@ -227,3 +227,4 @@ tunebook.ExportTable([lora, merged, *gguf_files])
 #   pandas frame or a list. Columns may be called `messages`, or `prompt` and `completion`, or `text`.
 # - **Images.** `02_vision` teaches a model to read them, and compares two runs.
 # - **A run that was broken off.** `04_continued_pretraining` goes on with one.
+# - **What you prefer.** `05_preferences` learns from pairs of answers, of which one is the better.
