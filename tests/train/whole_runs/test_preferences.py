@@ -55,8 +55,8 @@ def rows_for(objective):
     return JUDGED if objective.rows == "labelled" else PAIRS
 
 
-def trainer_of(folder, out, objective, rows=None, held_out=None, r=4, **settings):
-    model, _ = FastModel.from_pretrained(folder, max_seq_length=128)
+def trainer_of(folder, out, objective, rows=None, held_out=None, r=4, load_in_4bit=False, **settings):
+    model, _ = FastModel.from_pretrained(folder, max_seq_length=128, load_in_4bit=load_in_4bit)
     if r:
         FastModel.get_peft_model(model, r=r, lora_alpha=8, lora_dropout=0.2)
     args = TrainingConfig(**{**STEPS, "output_dir": out and str(out), **settings})
@@ -218,13 +218,43 @@ def test_the_shapes_of_all_batches_are_known_before_a_compiled_run(folder, objec
     assert passes.by_themselves == 0
 
 
-@pytest.mark.parametrize(
-    "changes", [{"compile": True}, {"gradient_checkpointing": True}], ids=["compiled", "recomputed"]
-)
-def test_compiled_and_recomputed_passes_take_the_same_steps(folder, changes):
-    plain, other = trainer_of(folder, None, DPO()), trainer_of(folder, None, DPO(), **changes)
-    losses = [[step.loss for step in trainer.train().steps] for trainer in (plain, other)]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+KINDS = [DPO(), ORPO(), CPO(), SimPO(), KTO()]
+
+
+@pytest.mark.parametrize("objective", KINDS, ids=name_of)
+def test_compiled_and_recomputed_passes_take_the_same_steps(folder, objective):
+    def losses(**changes):
+        return [step.loss for step in trainer_of(folder, None, objective, max_steps=3, **changes).train().steps]
+
+    plain = losses(gradient_checkpointing=False, compile=False)
+    np.testing.assert_allclose(losses(gradient_checkpointing=True, compile=False), plain, rtol=1e-5)
+    if why_not_here() is None:
+        np.testing.assert_allclose(losses(gradient_checkpointing=False, compile=True), plain, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def dequantized(folder, tmp_path_factory):
+    """The weights that a base of 4 bits stands for, in float32."""
+    model, _ = FastModel.from_pretrained(folder, load_in_4bit=True)
+    FastModel.get_peft_model(model, r=4)
+    out = tmp_path_factory.mktemp("dequantized") / "llama"
+    model.save_pretrained_merged(out, dtype="float32")
+    return out
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("objective", KINDS, ids=name_of)
+def test_on_a_base_of_4_bits_steps_are_those_on_the_weights_it_stands_for(folder, dequantized, objective):
+    settings = {"max_steps": 3, "warmup_steps": 0, "gradient_checkpointing": True}
+    whole = trainer_of(dequantized, None, objective, **settings)
+    small = trainer_of(folder, None, objective, load_in_4bit=True, **settings)
+    taken = [[step.loss for step in trainer.train().steps] for trainer in (small, whole)]
+    np.testing.assert_allclose(*taken, rtol=1e-4)
+    assert taken[0][-1] < taken[0][0]
+    ours, theirs = weights(small), weights(whole)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], atol=2e-4, err_msg=name)
 
 
 def test_what_is_looked_at_leaves_the_run_as_it_was(folder, tmp_path):
