@@ -144,7 +144,7 @@ def write_model(folder: Path, shape: str) -> Path:
 def pairs_of(model: Path, count: int) -> list[Pair]:
     """Questions about Python functions with the docstring of each and that of another, of 100 to `LONGEST` tokens."""
     _, tokenizer = FastModel.from_pretrained(str(model))
-    docs = samples.python_docs(source_characters=(100, 900), answer_characters=(50, 500))
+    docs = samples.python_docs(source_characters=(100, 500), answer_characters=(200, 800))
     found: list[Pair] = []
     for row, other in zip(docs, docs[len(docs) // 2 :] + docs, strict=False):
         question, answer = row["messages"]
