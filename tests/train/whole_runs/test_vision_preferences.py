@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -257,3 +258,17 @@ def test_the_estimate_is_within_a_fifth_of_the_measured_peak(tmp_path, tower, pi
         estimate = memory.estimate(model, config, rows=some, objective=objective)
         found = min(measured(model, config, list(some), objective) for _ in range(3))
         assert estimate.total == pytest.approx(found, rel=0.2), estimate
+
+
+@pytest.mark.parametrize(("objective", "tower"), [(DPO(), True), (KTO(), False)], ids=["DPO, tower trained", "KTO"])
+def test_a_reference_that_is_asked_of_all_images_beforehand_gives_the_same_run(
+    folders, pairs, tmp_path, monkeypatch, objective, tower
+):
+    monkeypatch.setenv("TUNEBOOK_CACHE", str(tmp_path / "cache"))
+    rows = judged(pairs[:4]) if objective.rows == "labelled" else pairs
+    runs = []
+    for kind in (objective, replace(objective, precompute_ref_log_probs=True)):
+        trainer = trainer_of(folders("qwen3_vl"), rows, kind, tower=tower, max_steps=4, gradient_accumulation_steps=1)
+        runs.append(([step.loss for step in trainer.train().steps], weights(trainer)))
+    assert runs[0][0] == runs[1][0]
+    assert same(runs[0][1], runs[1][1])
