@@ -129,6 +129,24 @@ def test_images_are_seen_once_for_the_model_and_its_reference_unless_what_sees_t
     assert len(seen) == times
 
 
+@pytest.mark.parametrize("kind", [DPO, KTO], ids=["DPO", "KTO"])
+def test_a_reference_that_is_asked_beforehand_says_what_it_would_say_in_the_step(folders, pairs, kind):
+    rows = pairs if kind is DPO else judged(pairs)
+    live, before = (
+        trainer_of(
+            folders("qwen3_vl"),
+            rows,
+            kind(precompute_ref_log_probs=asked),
+            max_steps=3,
+            dataset_order="sequential",
+        )
+        .train()
+        .steps
+        for asked in (False, True)
+    )
+    np.testing.assert_allclose([step.loss for step in before], [step.loss for step in live], rtol=1e-4)
+
+
 @pytest.mark.float32
 @pytest.mark.parametrize("objective", [DPO(loss_type=["sigmoid", "sft"]), CPO()], ids=["DPO", "CPO"])
 def test_splitting_a_batch_changes_no_update(folders, pairs, objective):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tunebook
+from tests.makers.tiny_vision import noise_images
 from tests.tokens.test_pairs import pair
 from tunebook import Trainer, TrainingConfig
 from tunebook.data.opened import ReadingOptions, opened
@@ -51,6 +52,19 @@ def test_pairs_are_seen_before_there_is_a_trainer_by_the_objective_that_reads_th
     view = TokenView(model, ROWS, objective=DPO(), max_seq_length=64)
     assert REJECTED in repr(view)
     assert view.report.source_rows == len(ROWS)
+
+
+def test_a_picture_is_shown_once_above_both_answers(vision_models):
+    answers = {side: [{"role": "assistant", "content": f"a {side} dog"}] for side in ("chosen", "rejected")}
+    asked = [{"role": "user", "content": "What is it?"}]
+    rows = [{"prompt": asked, **answers, "images": noise_images(1, size=(56, 56))}]
+    seen = book(vision_models("qwen2_vl"), rows, "pairs")
+    page, picture = seen.page(0), "<|vision_start|><|image_pad|> × 4<|vision_end|>"
+    assert text(page.head, False).count(picture) == 1
+    assert text(page.tail, False) == ""
+    assert [text(part, True) for part in (page.head, page.tail)] == [
+        f"a {side} dog<|im_end|>\n" for side in ("chosen", "rejected")
+    ]
 
 
 def test_the_longest_and_the_closest_pair_are_among_the_first_pages(model):

@@ -69,3 +69,12 @@ def test_a_character_that_acts_or_hides_is_written_as_its_number(char):
 def test_ordinary_text_of_any_script_is_left_alone():
     text = "tab\there\nשלום مرحبا 日本 é é 👩🏽 ½ |<>&\"'`"
     assert visible(text) == text
+
+
+def test_the_tokens_of_a_picture_are_one_piece_that_says_how_many_they_are(model):
+    tokenizer, (dog,) = model.loaded.tokenizer, model.loaded.tokenizer.encode("!", add_special_tokens=False)
+    ids = [1, 0, 0, 0, 0, 0, 2, 2, *[dog] * 5, 0, 0, 0, 0]
+    made = cut_up(tokenizer, ids, [False] * (len(ids) - 4) + [True] * 4)
+    assert [token for piece in made for token in piece.ids] == ids
+    pad, start, end = (tokenizer.decode([token]) for token in (0, 1, 2))
+    assert [piece.text for piece in made] == [start, f"{pad} × 5", end, end, *"!!!!!", *[pad] * 4]

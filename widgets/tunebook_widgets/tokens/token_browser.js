@@ -87,7 +87,8 @@ function buildView(name, orders, word) {
 }
 
 function token([text, ids, trained, special]) {
-  const title = ids.length === 1 ? `token ${ids[0]}` : `tokens ${ids.join(" ")}`;
+  const same = ids.every((id) => id === ids[0]);
+  const title = ids.length === 1 ? `token ${ids[0]}` : same ? `${ids.length} times token ${ids[0]}` : `tokens ${ids.join(" ")}`;
   const kinds = [special && "tunebook-key", trained && "tunebook-trained"].filter(Boolean);
   return node(special ? "kbd" : "span", { title, class: kinds.join(" ") }, text);
 }

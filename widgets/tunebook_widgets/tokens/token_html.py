@@ -22,7 +22,8 @@ _HEIGHT = 72  # units of the drawing; 10 are a bar's width
 _TRAINED = "background-color: rgba(0, 150, 136, 0.2)"
 _LEGEND = (
     f'<p class="tunebook-legend">The model learns to write the <ins style="{_TRAINED}">marked</ins> tokens and only '
-    'reads the rest. Each <kbd class="tunebook-key">key</kbd> is one special token, ↵ a newline that is learnt.</p>'
+    'reads the rest. Each <kbd class="tunebook-key">key</kbd> is one special token, or × so many of '
+    "it; ↵ a newline that is learnt.</p>"
 )
 
 

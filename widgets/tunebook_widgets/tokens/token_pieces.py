@@ -1,16 +1,20 @@
 """Token ids -> pieces of text that can be looked at: one per token, or per character where a character takes several.
 
-A piece shows what is in the data and does none of it: control characters and those that turn the direction of writing
-are named, not written. Nothing is left out; the ids of all pieces, one after another, are the ids that came in.
+The many tokens of a picture, all the same, are one piece that says how many they are. A piece shows what is in the data
+and does none of it: control characters and those that turn the direction of writing are named, not written. Nothing is
+left out; the ids of all pieces, one after another, are the ids that came in.
 """
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from tunebook.machine.inert import visible
 
 Decode = Callable[[Sequence[int]], str]
+
+LONG_RUN = 4  # tokens, all the same, special and only read, from which on they are counted
 
 UNFINISHED = "\ufffd"  # how a decoder writes bytes that are no whole character (yet)
 
@@ -44,7 +48,19 @@ def pieces(tokens: Sequence[int], trained: Sequence[bool], *, decode: Decode, sp
             ids, text = waiting[:count], _text(before, waiting[:count], decode)
             made.append(Piece(visible(text), tuple(ids), trained[place], count == 1 and ids[0] in special))
             before, waiting = ids, waiting[count:]
-    return made
+    return [piece for _, run in groupby(made, _alike) for piece in _counted(list(run))]
+
+
+def _alike(piece: Piece) -> tuple[object, ...]:
+    return piece.ids, piece.special, piece.trained
+
+
+def _counted(run: list[Piece]) -> list[Piece]:
+    """A run of pieces that are the same, or one in their place where they are the tokens of a picture."""
+    first = run[0]
+    if len(run) < LONG_RUN or first.trained or not first.special:
+        return run
+    return [replace(first, text=f"{first.text} × {len(run)}", ids=first.ids * len(run))]
 
 
 def _text(before: list[int], ids: list[int], decode: Decode) -> str:
