@@ -235,7 +235,7 @@ def test_compiled_and_recomputed_passes_take_the_same_steps(folder, objective):
 @pytest.fixture(scope="module")
 def dequantized(folder, tmp_path_factory):
     """The weights that a base of 4 bits stands for, in float32."""
-    model, _ = FastModel.from_pretrained(folder, load_in_4bit=True)
+    model, _ = FastModel.from_pretrained(folder, load_in_4bit=True, dtype="float32")
     FastModel.get_peft_model(model, r=4)
     out = tmp_path_factory.mktemp("dequantized") / "llama"
     model.save_pretrained_merged(out, dtype="float32")
