@@ -25,7 +25,7 @@ def test_the_picture_is_a_png_at_twice_its_size_with_every_curve_in_it():
     run = rehearsed_run(Rehearsal(steps=30, seconds=0, broken=(12, 13)))
     bundle, metadata = frozen_picture(run)
     image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
-    pixels = np.asarray(image.convert("RGB")).astype(int)
+    pixels = np.asarray(image.convert("RGBA"))[..., :3].astype(int)
     shown = metadata["image/png"]
     assert image.size == (2 * shown["width"], 2 * shown["height"])
     assert set(bundle) == {"image/png", "text/plain"}
@@ -40,8 +40,8 @@ def test_a_falling_loss_is_drawn_falling():
     for step in range(1, 51):
         run.add(step_event(step, total=50, loss=5.0 - 0.05 * step))
     run.add(ended_run(50, 50))
-    image = Image.open(io.BytesIO(base64.b64decode(frozen_picture(run)[0]["image/png"]))).convert("RGB")
-    rows, columns = np.nonzero(np.abs(np.asarray(image).astype(int) - (0, 114, 178)).max(axis=-1) < 12)
+    image = Image.open(io.BytesIO(base64.b64decode(frozen_picture(run)[0]["image/png"]))).convert("RGBA")
+    rows, columns = np.nonzero(np.abs(np.asarray(image)[..., :3].astype(int) - (0, 114, 178)).max(axis=-1) < 12)
     curve = (rows > 70) & (rows < 560)  # below the legend, above the other charts
     assert np.corrcoef(columns[curve], rows[curve])[0, 1] > 0.98  # rows count from the top
 

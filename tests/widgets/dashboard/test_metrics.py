@@ -130,7 +130,7 @@ def test_the_frozen_picture_grows_by_the_charts_of_the_objective_and_shades_the_
     assert metadata["image/png"]["height"] == frozen_picture(plain)[1]["image/png"]["height"] + 2 * 130
     pixels = np.asarray(image.convert("RGBA")).astype(int)
     group = pixels[480:1080]  # between the loss and what every run has
-    solid = group[..., 3] > 250
+    solid = group[..., 3] > 240  # of 256 colours, none is quite solid
     for color in [(0, 158, 115), (156, 79, 140), (213, 94, 0)]:  # chosen, rejected, held-out accuracy
         assert ((np.abs(group[..., :3] - color).max(axis=-1) < 12) & solid).sum() > 300
     shade = (np.abs(group[..., :3] - (0, 158, 115)).max(axis=-1) < 12) & (abs(group[..., 3] - 0.16 * 255) < 3)

@@ -132,7 +132,7 @@ def test_of_the_settings_those_that_differ_are_told_and_no_others(tmp_path):
 
 def test_every_run_has_its_own_colour_in_the_picture(folder, tmp_path):
     compared = compare([folder, _logged(tmp_path / "run-002", {})])
-    pixels = np.asarray(Image.open(io.BytesIO(_picture(compared))).convert("RGB")).astype(int)
+    pixels = np.asarray(Image.open(io.BytesIO(_picture(compared))).convert("RGBA"))[..., :3].astype(int)
     for color in [(0, 114, 178), (213, 94, 0)]:
         assert (np.abs(pixels - color).max(axis=-1) < 12).sum() > 300
 
