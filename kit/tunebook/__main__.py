@@ -49,6 +49,11 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.add_argument("--fail-below", type=float, help="the least score of the first metric")
     score.add_argument("--better-than-base", action="store_true", help="the adapters have to be better than none")
     score.add_argument("--by", type=float, default=0.0, help="by how much, at least")
+    score.add_argument(
+        "--as-exported",
+        action="store_true",
+        help="ask the program that the files are for, in a fresh process: llama.cpp for a .gguf, else stock mlx-lm",
+    )
     score.add_argument("--report", help="a .json or a .xml (JUnit) file to write")
     score.set_defaults(run=_score)
 
@@ -83,6 +88,7 @@ def _fetch(name: str, revision: str | None) -> int:
 
 
 def _score(given: argparse.Namespace) -> int:
+    from .export.readback.asking import DidNotReply
     from .fast_model import FastModel
     from .models.fetch import ModelNotFound
     from .scores import Exam
@@ -93,7 +99,7 @@ def _score(given: argparse.Namespace) -> int:
         if given.report is not None:
             check_path(given.report)
         exam = Exam(given.exam, given.metric or ["exact_match"], max_tokens=given.max_tokens)
-        model, _ = FastModel.from_pretrained(given.folder)
+        model = given.folder if given.as_exported else FastModel.from_pretrained(given.folder)[0]
         found = gate(
             model,
             exam,
@@ -105,7 +111,7 @@ def _score(given: argparse.Namespace) -> int:
         )
         if given.report is not None:
             write_report(given.report, found.marks, found.failures)
-    except (ModelNotFound, ValueError, ImportError, OSError) as error:
+    except (ModelNotFound, DidNotReply, ValueError, ImportError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     for marks in found.marks:

@@ -8,6 +8,6 @@ method of `FastModel` for people to call. Its name goes into the table of `targe
 replaces; who opens it into `readback/other_programs.py`, or it is not verified and says so in a note; and if it has a
 model card, how to open it into `usage.py` and `card.py`.
 
-Doors: `gguf/feasibility`, `gguf/files`, `hub`, `lora`, `merged`, `readback/llama_cpp`, `readback/mlx_lm_reader`,
-`report`, `saving`, `table`, `usage`.
+Doors: `gguf/feasibility`, `gguf/files`, `hub`, `lora`, `merged`, `readback/asking`, `readback/bos`,
+`readback/llama_cpp`, `readback/mlx_lm_reader`, `report`, `saving`, `table`, `usage`.
 """

@@ -9,7 +9,7 @@ Doors: `adapter`, `container`, `tokenizers/source`.
 
 from .architectures.rules import UnsupportedArchitecture
 from .quantizations import QUANTIZATIONS
-from .reader import read_gguf
+from .reader import read_gguf, read_tokenizer
 from .tokenizers.tokenizer_json import check_tokenizer
 from .writer import WrittenGguf, check_architecture, check_quantizations, write_gguf
 
@@ -21,5 +21,6 @@ __all__ = [
     "check_quantizations",
     "check_tokenizer",
     "read_gguf",
+    "read_tokenizer",
     "write_gguf",
 ]

@@ -95,9 +95,33 @@ def read_gguf(path: Path | str, folder: Path | str, *, shard_bytes: int = _SHARD
     return folder
 
 
-def _refuse_unreadable(path: Path, keys: dict, tensors: dict[str, StoredArray]) -> None:
+def read_tokenizer(path: Path | str, folder: Path | str) -> dict[str, int | list[int]]:
+    """Write the tokenizer in `path`, and nothing else of it, to `folder`; its `bos_token_id` and the like.
+
+    Raises as `read_gguf`.
+    """
+    keys = open_container(Path(path)).keys
+    _refuse_no_model(Path(path), keys)
+    architecture = text_of(keys, "general.architecture")
+    vocabulary = vocabulary_of_gguf(keys)
+    longest = count_of(keys, f"{architecture}.context_length")
+    ids = _token_ids(vocabulary)
+    # transformers asks a config which class of tokenizer it is to make.
+    files = tokenizer_files(vocabulary, max_length=longest) | {"config.json": json.dumps(ids)}
+    for name, text in files.items():
+        file = Path(folder) / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return ids
+
+
+def _refuse_no_model(path: Path, keys: dict) -> None:
     if (kind := text_of(keys, "general.type", "model")) != "model":
         raise ValueError(f"{path} holds a {shown(kind)}, not a model.")
+
+
+def _refuse_unreadable(path: Path, keys: dict, tensors: dict[str, StoredArray]) -> None:
+    _refuse_no_model(path, keys)
     if (parts := count_of(keys, "split.count", 1, least=0)) > 1:
         raise ValueError(f"{path} is one of {parts} parts; join them with llama.cpp's gguf-split --merge.")
     odd = {tensor.type for tensor in tensors.values() if not _can_dequantize(tensor.type)}

@@ -4,7 +4,8 @@
     >>> comparison = scores.compare(exam.take(model, adapters=False), exam.take(model))
 
 Rows become questions in `reading.py`, a model answers them in `sitting.py` (`likelihoods.py` where it is only asked how
-likely it finds a text) and is afterwards as it was (`undisturbed.py`). What judges an answer is a `Metric`, and another
+likely it finds a text) and is afterwards as it was (`undisturbed.py`); an export answers in the program it is for
+(`exports.py`). What judges an answer is a `Metric`, and another
 is a file in `metrics/`. What comes out are `Marks`: scores, rows, and a gate. Two of them are told apart in
 `difference.py`, by the numbers of `statistics.py`, which know no models.
 

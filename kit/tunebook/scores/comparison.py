@@ -72,7 +72,8 @@ class Comparison:
         ]
 
     def _said(self) -> list[str]:
-        return [*self.sentences, *(f"{marks.name}: {said}" for marks in self.marks for said in marks.said)]
+        asked = [said for marks in self.marks[1:] for said in _asked_otherwise(self.marks[0], marks)]
+        return [*self.sentences, *asked, *(f"{marks.name}: {said}" for marks in self.marks for said in marks.said)]
 
 
 def compare(*marks: Marks) -> Comparison:
@@ -86,6 +87,16 @@ def compare(*marks: Marks) -> Comparison:
     if len(marks) < 2:
         raise ValueError(f"{len(marks)} marks are given; two or more can be compared.")
     return Comparison(marks)
+
+
+def _asked_otherwise(base: Marks, marks: Marks) -> list[str]:
+    rows = marks.asked_otherwise(base)
+    if not rows:
+        return []
+    return [
+        f"{marks.name}: {len(rows)} of {len(marks.rows)} rows (first: row {rows[0]}) were asked as other tokens than "
+        f"of {base.name}; its tokenizer or its chat template is another one."
+    ]
 
 
 def _cell(marks: Marks, metric: str, difference: Difference | None) -> str:

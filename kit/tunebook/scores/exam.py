@@ -6,6 +6,8 @@ Reading rows is `reading.py`, asking a model `sitting.py`, judging an answer `me
 import hashlib
 import json
 from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -13,16 +15,19 @@ import numpy as np
 from ..data.formats import FormattingFunc, Markers
 from ..data.opened import ReadingOptions, open_rows
 from ..data.sources import Source
+from ..export.report import Export
 from ..machine.progress_bars import progress
 from ..models.families.base import Written
 from ..models.loaded import Loaded
+from ..models.loader import without_weights
+from .exports import SittingElsewhere
 from .marks import Answered, Marks
 from .metrics import as_metrics
 from .metrics.metric import Metric, NotScored, marked
 from .metrics.programs import Program
 from .question import Likelihood, Question
-from .reading import final_text, questions
-from .sitting import Continuation, Sitting
+from .reading import Continuation, Reads, asked_as, final_text, questions
+from .sitting import Sitting
 
 BATCH = 8  # rows that are asked at a time
 
@@ -36,12 +41,17 @@ class HoldsLoaded(Protocol):
     loaded: Loaded
 
 
+# A model in memory, or an export: what a saving method returned, or the path of it.
+Asked = HoldsLoaded | Export | Path | str
+
+
 @final
 class Exam:
     """Rows to be asked, and how answers are judged.
 
         >>> exam = scores.Exam(held_out_rows, metrics=["exact_match"], max_tokens=8)
         >>> base, tuned = exam.take(model, adapters=False), exam.take(model)
+        >>> exported = exam.take(model.save_pretrained("out/lora"))
 
     `rows` are anything a Trainer takes as `eval_dataset`, or have a column `question` or `prompt`, with an `answer` or
     without; of a conversation the last answer is asked for. `metrics` are names (`scores.METRICS`), what the functions
@@ -76,15 +86,20 @@ class Exam:
     def __repr__(self):
         return f"Exam({len(self)} rows; {', '.join(metric.name for metric in self.metrics)})"
 
-    def take(
-        self, model: HoldsLoaded, *, adapters: bool = True, name: str | None = None, batch_size: int = BATCH
-    ) -> Marks:
+    def take(self, model: Asked, *, adapters: bool = True, name: str | None = None, batch_size: int = BATCH) -> Marks:
         """The marks of `model`, which is left as it was, bit for bit; without `adapters` those of its base model.
 
-        They are called `name`; None: "tuned" or "base". `batch_size` rows are asked at a time, for the same answers.
-        Raises ValueError for rows that cannot be asked, and where the base model is not in memory.
+        `model` may be an export, by its path or as a saving method returned it: then the program it is for is asked, in
+        a fresh process; llama.cpp (the `verify` extra) for a .gguf, stock mlx-lm for a folder. The marks are called
+        `name`; None: "tuned" or "base", and as the file of an export. `batch_size` rows are asked at a time, for the
+        same answers; of an export they are asked one by one. Raises ValueError for rows that cannot be asked, and where
+        there is no base model, ModelNotFound for a path without an export, DidNotReply for one that does not open.
         """
-        taking = self.taking(model.loaded, adapters=adapters, name=name, batch_size=batch_size)
+        if isinstance(model, Export | Path | str):
+            path = model.path if isinstance(model, Export) else model
+            taking = self.taking_elsewhere(path, adapters=adapters, name=name)
+        else:
+            taking = self.taking(model.loaded, adapters=adapters, name=name, batch_size=batch_size)
         with progress(range(len(self)), "Scoring") as bar:
             while True:
                 try:
@@ -98,13 +113,27 @@ class Exam:
     ) -> Generator[tuple[int, int], None, Marks]:
         """`take`, which yields (replies had, replies) in between, the model then as it was found."""
         asked = questions(self.opened, loaded)
+        sitting = Sitting(loaded, asked, adapters=adapters, batch_size=batch_size)
+        return (yield from self._taking(loaded, asked, sitting, name or ("tuned" if adapters else "base")))
+
+    def taking_elsewhere(
+        self, path: Path | str, *, adapters: bool = True, name: str | None = None
+    ) -> Generator[tuple[int, int], None, Marks]:
+        """`taking` of the export at `path`."""
+        model = without_weights(path)
+        asked = questions(self.opened, model)
+        with closing(SittingElsewhere(model, asked, adapters=adapters)) as sitting:
+            return (yield from self._taking(model, asked, sitting, name or (model.path.name if adapters else "base")))
+
+    def _taking(
+        self, model: Reads, asked: Sequence[Question], sitting: Sitting | SittingElsewhere, name: str
+    ) -> Generator[tuple[int, int], None, Marks]:
         wanted = {question.number: [_wanted(metric, question) for metric in self.metrics] for question in asked}
         texts = list(
             dict.fromkeys(text for each in wanted.values() for one in each if isinstance(one, list) for text in one)
         )
         writes = any(metric.asks == "answer" for metric in self.metrics)
         total = writes * len(asked) + len(texts)
-        sitting = Sitting(loaded, asked, adapters=adapters, batch_size=batch_size)
         answers: dict[int, Written | NotScored] = {}
         likelihoods: dict[Continuation, Likelihood | NotScored] = {}
         for number, answer in sitting.answers(self.max_tokens) if writes else ():
@@ -117,27 +146,24 @@ class Exam:
         def judged(question: Question) -> Answered:
             written, marks = answers.get(question.number), {}
             for metric, one in zip(self.metrics, wanted[question.number], strict=True):
-                reply = _final(written, loaded) if one is None else _likelihoods(one, likelihoods)
+                reply = _final(written, model) if one is None else _likelihoods(one, likelihoods)
                 marks[metric.name] = marked(metric, question, reply)
-            return _answered(question, written, marks)
+            return _answered(question, written, marks, asked_as(question, model))
 
         rows = tuple(map(judged, asked))
         return Marks(
-            name=name or ("tuned" if adapters else "base"),
+            name=name,
             exam=self.digest,
             metrics=self.metrics,
             rows=rows,
-            notices=tuple(self._notices(rows, sitting.why_alone() if writes else None)),
+            notices=(*sitting.notices(writes=writes), *self._notices(rows)),
         )
 
-    def _notices(self, rows: Sequence[Answered], alone: str | None) -> list[str]:
+    def _notices(self, rows: Sequence[Answered]) -> list[str]:
         cut = sum(not row.ended for row in rows)
-        said = [f"The answers were written one by one: {alone}."] if alone else []
-        if cut:
-            said.append(
-                f"{cut} of {len(rows)} answers were cut at max_tokens={self.max_tokens}; raise it for the rest."
-            )
-        return said
+        if not cut:
+            return []
+        return [f"{cut} of {len(rows)} answers were cut at max_tokens={self.max_tokens}; raise it for the rest."]
 
 
 def _wanted(metric: Metric, question: Question) -> Wanted:
@@ -151,9 +177,9 @@ def _wanted(metric: Metric, question: Question) -> Wanted:
         return error
 
 
-def _final(written: Written | NotScored | None, loaded: Loaded) -> str | NotScored:
+def _final(written: Written | NotScored | None, model: Reads) -> str | NotScored:
     assert written is not None
-    return written if isinstance(written, NotScored) else final_text(written.text, loaded.tokenizer)
+    return written if isinstance(written, NotScored) else final_text(written.text, model.tokenizer)
 
 
 def _likelihoods(
@@ -168,7 +194,7 @@ def _likelihoods(
     return found if isinstance(wanted, list) else wanted
 
 
-def _answered(question: Question, written: Written | NotScored | None, marks: dict[str, Any]) -> Answered:
+def _answered(question: Question, written: Written | NotScored | None, marks: dict[str, Any], asked: str) -> Answered:
     wrote = written if isinstance(written, Written) else None
     return Answered(
         number=question.number,
@@ -177,6 +203,7 @@ def _answered(question: Question, written: Written | NotScored | None, marks: di
         answer=wrote.text if wrote else None,
         ended=wrote.ended if wrote else True,
         marks=marks,
+        asked=asked,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .exam import Exam, HoldsLoaded
+from .exam import Asked, Exam
 from .marks import Marks, ScoreTooLow
 
 
@@ -16,7 +16,7 @@ class Gate:
 
 
 def gate(
-    model: HoldsLoaded,
+    model: Asked,
     exam: Exam,
     *,
     name: str | None = None,
@@ -29,7 +29,8 @@ def gate(
 
     `fail_below` is the least score (the most, where less is better); `better_than_base` takes the exam without adapters
     too and asks for a gain of `by` or more that is no chance. Rows that a metric could not judge fail it, too. `name`
-    is what the marks are called; `batch_size` rows are asked at a time.
+    is what the marks are called; `batch_size` rows are asked at a time. `model` may be an export, as `Exam.take` has
+    it; only one of adapters has a base to be better than.
     """
     marks = exam.take(model, name=name, batch_size=batch_size)
     base = exam.take(model, adapters=False, batch_size=batch_size) if better_than_base else None

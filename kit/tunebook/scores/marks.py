@@ -32,6 +32,7 @@ class Answered:
     answer: str | None  # as the model wrote it, with its thoughts; None: no metric asks for one, or none could be had
     ended: bool = True  # by itself; False: it was cut where it was as long as may be
     marks: dict[str, Mark]  # by metric
+    asked: str = ""  # a digest of the token ids it was asked as; "": it holds images, or was not asked by an Exam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +87,16 @@ class Marks:
                 )
         return found
 
+    def asked_otherwise(self, before: "Marks") -> list[int]:
+        """The numbers of the rows asked as other token ids than of `before`: its tokenizer or template differs."""
+        known = {row.number: row.asked for row in before.rows}
+        return [row.number for row in self.rows if row.asked and known.get(row.number) not in ("", None, row.asked)]
+
     def require(
         self,
         *,
         better_than: "Marks | None" = None,
+        no_worse_than: "Marks | None" = None,
         by: float = 0.0,
         at_least: float | None = None,
         metric: str | None = None,
@@ -97,7 +104,8 @@ class Marks:
         """Raise ScoreTooLow where the model is not good enough in `metric`, None: the first.
 
         `better_than` asks for a difference of `by` or more that is no chance, `at_least` for a score (where less is
-        better: at most that). Rows that a metric could not judge are no pass: they are told of, and raise too.
+        better: at most that). `no_worse_than` takes all but a loss that is no chance, as of an export against the live
+        model. Rows that a metric could not judge are no pass: they are told of, and raise too.
         """
         name = metric or self.metrics[0].name
         if missing := self.not_scored(name):
@@ -105,6 +113,10 @@ class Marks:
             raise ScoreTooLow(f"{name}: {len(missing)} of {len(self.rows)} rows are not scored (row {row}: {reason})")
         if at_least is not None:
             self._require_score(name, at_least)
+        if no_worse_than is not None:
+            found = self.against(no_worse_than)[name]
+            if found.verdict == "worse":
+                raise ScoreTooLow(f"{self.name} is to be no worse than {no_worse_than.name}. {found.sentence}")
         if better_than is not None:
             found = self.against(better_than)[name]
             if found.verdict != "better" or found.gain < by:

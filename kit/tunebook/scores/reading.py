@@ -4,9 +4,10 @@ Rows are read as training rows are (`data/formats`), and of a conversation the l
 be a question alone, with or without an answer: rows for a program that checks, or for choices.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -21,7 +22,7 @@ from ..data.sources import Row
 from ..data.tokenizer_state import bring_up_to_date
 from ..models.families.base import NotEncodable
 from ..models.generation import as_prompt
-from ..models.loaded import Loaded
+from .metrics.metric import NotScored
 from .metrics.multiple_choice import right_choice
 from .question import Question
 
@@ -29,12 +30,32 @@ from .question import Question
 ASKED, ANSWERED = ("question", "prompt"), ("answer", "reference", "target")
 
 Part = Text | Image | Tokens
+Continuation = tuple[int, str | None]  # (number of a question, a text behind it); None: the row's own answer
 
 
-def questions(opened: Opened, loaded: Loaded) -> list[Question]:
+class Encodes(Protocol):
+    """Of a family what reading takes: `Family` is one, and so is what stands for it where no weights are in memory."""
+
+    @property
+    def placeholder(self) -> str | None: ...
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]: ...
+
+
+class Reads(Protocol):
+    """A model that reads rows: `Loaded` is one, and so is a model on the disk."""
+
+    @property
+    def tokenizer(self) -> TokenizerWrapper: ...
+
+    @property
+    def family(self) -> Encodes: ...
+
+
+def questions(opened: Opened, model: Reads) -> list[Question]:
     """The questions that the rows of `opened` are. Raises ValueError, with all of them, for rows that are none."""
-    bring_up_to_date(loaded.tokenizer)
-    read = _reader(opened, loaded)
+    bring_up_to_date(model.tokenizer)
+    read = _reader(opened, model)
     found: list[Question] = []
     refused: dict[str, list[int]] = {}
     for number, row in enumerate(opened.rows):
@@ -55,23 +76,59 @@ def final_text(text: str, tokenizer: TokenizerWrapper) -> str:
     return text.rpartition(end)[2].lstrip() if end in text else text
 
 
-def continued(question: Question, text: str, loaded: Loaded) -> Encoded:
-    """The question with `text` behind it, supervised, and nothing that ends it. Raises NotEncodable."""
+def supervised_row(question: Question, text: str | None, model: Reads) -> Encoded:
+    """The question with `text` behind it, of which just that is supervised; None: the row's own answer.
+
+    Raises NotEncodable, and NotScored where there is nothing to predict.
+    """
+    if text is not None:
+        row = _continued(question, text, model)
+    elif question.whole is not None:
+        (row,) = model.family.encode([question.whole])
+    else:
+        raise NotScored("the row has no answer of its own.")
+    if not row.supervised_tokens:
+        raise NotScored("its text has no token that is predicted from one before it.")
+    return replace(row, number=question.number)
+
+
+def own_text(question: Question) -> str:
+    """The row's own answer as it is supervised, with what ends it."""
+    assert question.whole is not None
+    return "".join(part.text for part in question.whole.parts if isinstance(part, Text) and part.supervised)
+
+
+def asked_as(question: Question, model: Reads) -> str:
+    """A digest of the token ids that `model` reads the question as; "" for one with images, and where none is asked."""
+    parts = question.asked.parts
+    if not parts or any(isinstance(part, Image) for part in parts):
+        return ""
+    (row,) = model.family.encode([question.asked])
+    return hashlib.blake2b(row.tokens.tobytes(), digest_size=8).hexdigest()
+
+
+def check_is_asked(question: Question) -> None:
+    """Raise NotScored for a row that asks nothing."""
+    if not question.asked.parts:
+        raise NotScored("the row is a text without a question; a model can say how likely it finds it, no more.")
+
+
+def _continued(question: Question, text: str, model: Reads) -> Encoded:
     asked = question.asked
-    (row,) = loaded.family.encode([replace(asked, parts=(*asked.parts, Text(text, supervised=True)))])
-    if asked.rendered or row.tokens[-1] != loaded.tokenizer.eos_token_id:
+    (row,) = model.family.encode([replace(asked, parts=(*asked.parts, Text(text, supervised=True)))])
+    if asked.rendered or row.tokens[-1] != model.tokenizer.eos_token_id:
         return row
     return replace(row, tokens=row.tokens[:-1], loss_mask=row.loss_mask[:-1])  # a text by itself is ended, this is none
 
 
-def _reader(opened: Opened, loaded: Loaded) -> Callable[[Row], Question]:
-    tokenizer, placeholder = loaded.tokenizer, loaded.family.placeholder
+def _reader(opened: Opened, model: Reads) -> Callable[[Row], Question]:
+    tokenizer, placeholder = model.tokenizer, model.family.placeholder
     try:
         read = row_kind(opened, tokenizer, placeholder).reader()
     except NoFormat:
         if not all(_named(row, ASKED) for row in opened.rows):
             raise
-        return lambda row: _bare(row, opened, loaded)
+        return lambda row: _bare(row, opened, model)
     return lambda row: _split(_as_example(read(row)), tokenizer)
 
 
@@ -81,17 +138,17 @@ def _as_example(read: Any) -> Example:
     return read
 
 
-def _bare(row: Row, opened: Opened, loaded: Loaded) -> Question:
+def _bare(row: Row, opened: Opened, model: Reads) -> Question:
     """A row that is a question, and maybe an answer."""
     asked, answer = row[str(_named(row, ASKED))], _answer_of(row)
-    thinking, placeholder = opened.options.thinking, loaded.family.placeholder
+    thinking, placeholder = opened.options.thinking, model.family.placeholder
     if answer is None:
-        prompt = as_prompt(asked, loaded.tokenizer, placeholder, thinking=thinking)
+        prompt = as_prompt(asked, model.tokenizer, placeholder, thinking=thinking)
         return Question(number=0, prompt=prompt.shown, reference=None, row=row, asked=prompt.example)
     completion: Any = answer if isinstance(asked, str) else [{"role": "assistant", "content": answer}]
     made = {"prompt": asked, "completion": completion}
     reading = {"placeholder": placeholder, "reach": opened.reach, "thinking": thinking}
-    return _split(reader([made], loaded.tokenizer, "prompt_completion", **reading)(made), loaded.tokenizer)
+    return _split(reader([made], model.tokenizer, "prompt_completion", **reading)(made), model.tokenizer)
 
 
 def _named(row: Row, names: Sequence[str]) -> str | None:

@@ -12,11 +12,14 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# -P: the files beside this one are not to be imported by their bare names.
+COMMAND = (sys.executable, "-P", __file__)  # a line of its standard input is answered on its standard output
 
 _TOP = (64, 2048, 1 << 20)  # how many candidates to ask for, in turn, where the target itself is not reported
 
@@ -24,6 +27,16 @@ _TOP = (64, 2048, 1 << 20)  # how many candidates to ask for, in turn, where the
 def is_installed() -> bool:
     """Whether llama.cpp can be asked at all: `xllamacpp` is an optional dependency."""
     return importlib.util.find_spec("xllamacpp") is not None
+
+
+def check(path: Path | str) -> None:
+    """Raise FileNotFoundError where there is no such file, ModuleNotFoundError where llama.cpp is not installed."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if not is_installed():
+        raise ModuleNotFoundError(
+            "Opening a .gguf elsewhere needs llama.cpp, which is not installed: pip install 'tunebook[verify]'"
+        )
 
 
 def target_log_probs(
@@ -68,14 +81,9 @@ def render_all(path: Path | str, conversations: Sequence[Sequence[dict[str, str]
 
 def _ask(path: Path | str, threads: int, question: dict[str, Any]) -> Any:
     """Run this file as a script with the question on its standard input; what comes back is its answer."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if not is_installed():
-        raise ModuleNotFoundError(
-            "Checking a .gguf needs llama.cpp, which is not installed: pip install 'tunebook[verify]'"
-        )
+    check(path)
     done = subprocess.run(
-        [sys.executable, "-P", __file__],  # -P: the files beside this one are not to be imported by their bare names
+        COMMAND,
         input=json.dumps({"path": str(path), "threads": threads, **question}),
         capture_output=True,
         encoding="utf-8",
@@ -95,7 +103,20 @@ def _answer(server: Any, question: dict[str, Any]) -> list:
         return [_post(server, "/apply-template", {"messages": each})["prompt"] for each in question["conversations"]]
     letter = _tokenize(server, "a", add_special=False)[-1]
     ids = question["token_ids"]
-    return [_log_prob(server, ids[:i], ids[i], sampled=letter) for i in question["positions"]]
+    return [_log_prob(server, ids[:i], ids[i], sampled=letter)[0] for i in question["positions"]]
+
+
+def _replies(server: Any, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """In the process of its own: a reply to everything that `asking.py` asks, in its order."""
+    for text, _ in asked["texts"]:
+        yield {"ids": _tokenize(server, text, add_special=True)}
+    for ids in asked["prompts"]:
+        yield _written(server, ids, asked["max_tokens"])
+    letter = _tokenize(server, "a", add_special=False)[-1]
+    for row in asked["rows"]:
+        ids = row["tokens"]
+        found = [_log_prob(server, ids[:i], ids[i], sampled=letter) for i in row["positions"]]
+        yield {"nats": sum(nats for nats, _ in found), "is_greedy": all(likeliest for _, likeliest in found)}
 
 
 def _server(path: str, *, adapter: str | None, context: int, threads: int) -> Any:
@@ -125,7 +146,7 @@ def _tokenize(server, text: str, *, add_special: bool) -> list[int]:
     return _post(server, "/tokenize", {"content": text, "add_special": add_special, "parse_special": True})["tokens"]
 
 
-def _post(server, route: str, document: dict[str, Any]) -> dict[str, Any]:
+def _post(server, route: str, document: dict[str, Any], *, seconds: float | None = 60) -> dict[str, Any]:
     request = urllib.request.Request(
         f"{server.listening_address}{route}",
         data=json.dumps(document).encode(),
@@ -133,12 +154,34 @@ def _post(server, route: str, document: dict[str, Any]) -> dict[str, Any]:
     )
     # It listens on this machine only; a proxy from the environment must not be asked for it.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=60) as answer:
+    with direct.open(request, timeout=seconds) as answer:
         return json.load(answer)
 
 
-def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> float:
-    """Log p(target | prefix) in nats. A bias decides only which token is drawn, not the probabilities reported.
+def _written(server, prompt: list[int], most: int) -> dict[str, Any]:
+    """What is greedily written after a prompt of these ids."""
+    answer = _post(
+        server,
+        "/completion",
+        {
+            "prompt": prompt,
+            "n_predict": most,
+            "temperature": 0.0,
+            "samplers": ["top_k", "temperature"],  # no penalties, and none of the others
+            "top_k": 1,
+            "return_tokens": True,
+            "cache_prompt": False,  # what was read with others may be rounded otherwise
+        },
+        seconds=None,  # a long answer of a large model takes minutes
+    )
+    ended = answer["stop_type"] == "eos"
+    return {"tokens": answer["tokens"][: -1 if ended else None], "ended": ended}  # the one that ends it is among them
+
+
+def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> tuple[float, bool]:
+    """(log p(target | prefix) in nats, whether no token is likelier).
+
+    A bias decides only which token is drawn, not the probabilities reported.
 
     The target itself is drawn, with its probability beside it. The server reports none while the text ends inside a
     character, as after a byte token: then `sampled` is drawn, and the target looked for among the candidates, which
@@ -146,14 +189,14 @@ def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> float:
     """
     drawn = _drawn(server, prefix, target, candidates=1)
     if drawn is not None and drawn["id"] == target:
-        return drawn["logprob"]
+        return drawn["logprob"], drawn["top_logprobs"][0]["logprob"] <= drawn["logprob"]
     listed = []
     for top in _TOP:
         drawn = _drawn(server, prefix, sampled, candidates=top)
         listed = [] if drawn is None else drawn["top_logprobs"]
         found = [candidate["logprob"] for candidate in listed if candidate["id"] == target]
         if found:
-            return found[0]
+            return found[0], listed[0]["logprob"] <= found[0]
     raise ValueError(f"Token {target} is not in the file's vocabulary of {len(listed)}.")
 
 
@@ -177,12 +220,15 @@ def _drawn(server, prefix: list[int], token: int, *, candidates: int) -> dict[st
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.stdin.read())
+    running = None
     try:
-        running = _server(
-            asked["path"], adapter=asked.get("adapter"), context=asked["context"], threads=asked["threads"]
-        )
-        print("\n" + json.dumps(_answer(running, asked)), flush=True)
+        for line in sys.stdin:  # a question each, and all of one file
+            asked = json.loads(line)
+            running = running or _server(
+                asked["path"], adapter=asked.get("adapter"), context=asked["context"], threads=asked["threads"]
+            )
+            for reply in _replies(running, asked) if "prompts" in asked else [_answer(running, asked)]:
+                print("\n" + json.dumps(reply), flush=True)
     except (RuntimeError, ValueError) as error:
         print(error, file=sys.stderr, flush=True)
         os._exit(1)

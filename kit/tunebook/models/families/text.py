@@ -43,10 +43,7 @@ class TextFamily(Family):
         pass  # mlx-lm's models are called in one way, and it is the causal one
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        return [
-            Encoded(tokens=tokens, loss_mask=supervised)
-            for tokens, supervised in _tokenize(examples, self.tokenizer, ends=True)
-        ]
+        return encode_texts(examples, self.tokenizer)
 
     def encoding_settings(self) -> None:
         return None  # the tokenizer is all there is
@@ -109,6 +106,13 @@ class TextFamily(Family):
             known = self.tables.targets if self.tables.tokens is None else self.tables.tokens
             self._alone.append(why_not_together(module, known))
         return self._alone[0]
+
+
+def encode_texts(examples: Sequence[Example], tokenizer: TokenizerWrapper, *, ends: bool = True) -> list[Encoded]:
+    """One row of ids for each example; raw text is ended by EOS, where there is one, unless it is to go on."""
+    return [
+        Encoded(tokens=tokens, loss_mask=supervised) for tokens, supervised in _tokenize(examples, tokenizer, ends=ends)
+    ]
 
 
 def _tokenize(
