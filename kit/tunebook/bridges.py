@@ -25,6 +25,7 @@ from .events import (
     Notice,
     RunEnded,
     RunStarted,
+    ScoreEvent,
     StepEvent,
     Working,
 )
@@ -224,6 +225,8 @@ def _tell(run: _TrackerRun, event: Event) -> None:
     match event:
         case StepEvent() | EvalEvent():
             run.log(_numbers(event), event.step)
+        case ScoreEvent():
+            run.log({f"exam/{name}": score for name, score in event.scores.items()}, event.step)
         case Notice():
             run.note("notice", event.text, event.step)
         case CheckpointSaved():

@@ -124,6 +124,9 @@ class TrainingConfig:
     eval_steps: Annotated[
         Count | None, "measure held-out loss every n optimizer steps; None: only at the start and the end"
     ] = None
+    score_steps: Annotated[
+        Count | None, "take the trainer's exam every n optimizer steps; None: only at the start and the end"
+    ] = None
     per_device_eval_batch_size: Annotated[Count | None, "rows measured together; None: as in training"] = None
     # What each order is stands in tokens/batch_order.py.
     dataset_order: Annotated[

@@ -40,8 +40,8 @@ from .train.kept.checkpoint import find_checkpoint, put_right_beside
 from .train.kept.identity import base_of, differences
 from .train.loop import Run
 from .train.passes.beforehand import check_beforehand
-from .train.plan import RunPlan
-from .train.start import begin, resume, see_to_folder
+from .train.plan import RunExam, RunPlan
+from .train.start import begin, place_of, resume, see_to_folder
 
 ResumeFrom = bool | str | Path | None
 
@@ -64,7 +64,8 @@ class Trainer:
     `sources.read_rows` opens: rows, a frame, a `datasets` object, a path, a hub id; or it is a MultimodalPretrain;
     without `eval_dataset` a share of `train_dataset` is held out. `tokenizer` is the model's own, `args` the settings.
     `objective` is what a step minimises, one of `tunebook.objectives`, such as `DPO()`, which
-    takes rows of preferences; None: the next token's loss.
+    takes rows of preferences; None: the next token's loss. `exam`, a `scores.Exam`, is taken while it trains, and
+    those of its rows that are trained on are told of.
     `format` names one of `formats.FORMATS` when the columns do not tell; `formatting_func` is called with each row
     first; `response_markers` are as for `train_on_responses_only`. Raises ValueError, with all of them and what mends
     them, for rows that cannot be trained on; `skip_bad_rows` leaves them out, and a notice lists them.
@@ -80,6 +81,7 @@ class Trainer:
         eval_dataset: Source | MultimodalPretrain | None = None,
         args: TrainingConfig | None = None,
         objective: Objective | None = None,
+        exam: RunExam | None = None,
         format: str | None = None,
         formatting_func: FormattingFunc | None = None,
         response_markers: Markers | None = None,
@@ -89,6 +91,7 @@ class Trainer:
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
             raise ValueError("This tokenizer is not the model's own; pass the one from_pretrained returned beside it.")
         self.config, self.objective = args or TrainingConfig(), objective or NextToken()
+        self.exam = exam
         asked = self.config.max_seq_length or self.loaded.max_seq_length
         self.max_seq_length = self.loaded.family.tables.longest(asked)
         options = ReadingOptions(
@@ -118,7 +121,9 @@ class Trainer:
         check_rows(self.objective, train_rows)
         if datasets.held_out is not None:
             check_rows(self.objective, eval_rows)
-        check_evaluation(self.config, eval_rows)
+        check_evaluation(self.config, eval_rows, self.exam)
+        if self.exam is not None:
+            data.notices.extend(self.exam.shared_with(self.loaded, train_rows))
         check_beforehand(self.objective, self.config, data.feed)
         self.datasets, self.data, self.train_rows, self.eval_rows = datasets, data, train_rows, eval_rows
         self.total_steps = total_steps(len(train_rows), self.config)
@@ -214,7 +219,7 @@ class Trainer:
         """A new or resumed run, whose folder is this run's alone until `held` is left, and those to tell of it."""
         if not flat(self.loaded.module.trainable_parameters()):
             raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
-        place = self._place(resume_from) if resume_from else None
+        place = place_of(self.config, resume_from) if resume_from else None
         locks: list[RunLock] = []
 
         def hold(run_folder: Path) -> None:
@@ -258,6 +263,7 @@ class Trainer:
             max_seq_length=self.max_seq_length,
             skip_unreadable=self.data.skip_unreadable,
             prompts=self.data.prompts,
+            exam=self.exam,
             base=cache(partial(base_of, self.loaded)),
         )
 
@@ -276,14 +282,6 @@ class Trainer:
         reference = self._run.reference if self._run else Reference(self.loaded.module, self.objective)
         reference.settle()
         return reference
-
-    def _place(self, resume_from: str | Path | bool) -> Path:
-        """The folder a checkpoint is looked for in."""
-        if resume_from is not True and resume_from != "latest":
-            return Path(str(resume_from)).expanduser().absolute()
-        if self.config.output_dir is None:
-            raise ValueError("There is no output_dir to find the latest checkpoint in; set it, or pass a path.")
-        return Path(self.config.output_dir).expanduser().absolute()
 
 
 def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response_part: str) -> Trainer:

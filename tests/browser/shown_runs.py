@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from tunebook.events import EndReason, EvalEvent, Event, RunEnded, RunStarted, StepEvent
+from tunebook.events import EndReason, EvalEvent, Event, RunEnded, RunStarted, ScoreEvent, StepEvent
 from tunebook_widgets.dashboard.live import LiveView
 from tunebook_widgets.dashboard.progress import Progress
 
@@ -91,6 +91,17 @@ def preference_run(*, steps: int = 60, eval_steps: int = 20, started: dict[str, 
         if step % eval_steps == 0:
             held_out = {name: 0.9 * value for name, value in metrics.items()}
             told.append(EvalEvent(step=step, loss=0.9 * loss, rows=8, tokens=80, seconds=0.1, metrics=held_out))
+    return [*told, ended_run(steps)]
+
+
+def exam_run(*, steps: int = 8) -> list[Event]:
+    """What a run of the next token tells that takes an exam of two metrics on scales of their own every second step."""
+    told: list[Event] = [run_of([], total=steps).started]
+    for step in range(steps + 1):
+        told += [step_event(step, steps, 3.0 - step / steps)] if step else []
+        if step % 2 == 0:
+            found = {"exact_match": step / 10, "perplexity": 200.0 - 20 * step}
+            told.append(ScoreEvent(step=step, scores=found, rows=40, seconds=1.0, exam="ab"))
     return [*told, ended_run(steps)]
 
 

@@ -20,6 +20,7 @@ from tunebook.events import (
     Notice,
     RunEnded,
     RunStarted,
+    ScoreEvent,
     StepEvent,
     Working,
 )
@@ -41,6 +42,7 @@ STEP_2 = replace(STEP_1, step=2, loss=math.nan, grad_norm=math.inf, num_tokens=1
 STEP_3 = replace(STEP_1, step=3, loss=2.25, num_tokens=250)
 EVAL_0 = EvalEvent(step=0, loss=3.0, rows=4, tokens=40, seconds=0.5)
 EVAL_3 = EvalEvent(step=3, loss=1e6, rows=4, tokens=40, seconds=0.5)
+SCORE_3 = ScoreEvent(step=3, scores={"exact_match": 0.75}, rows=4, seconds=0.5, exam="ab")
 ENDED = RunEnded(step=3, total_steps=3, reason=EndReason.FINISHED, message="All done.", elapsed=9.0)
 WHOLE_RUN = [
     STARTED,
@@ -55,6 +57,7 @@ WHOLE_RUN = [
     CheckpointSaved(step=2, path="run-001/checkpoints/step-00002"),
     STEP_3,
     EVAL_3,
+    SCORE_3,
     ENDED,
 ]
 
@@ -67,6 +70,7 @@ NUMBERS = {
     "train/peak_gb": [(1, 1.2), (2, 1.2), (3, 1.2)],
     "train/num_tokens": [(1, 99), (2, 180), (3, 250)],
     "eval/loss": [(0, 3.0), (3, 1e6)],
+    "exam/exact_match": [(3, 0.75)],
     "eval/perplexity": [(0, math.exp(3.0)), (3, math.inf)],
 }
 FACTS = {

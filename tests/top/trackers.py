@@ -83,7 +83,7 @@ class TrackioRun:
 
 
 def bridge_names():
-    return [name for names in bridges.METRICS.values() for name in names]
+    return [*(name for names in bridges.METRICS.values() for name in names), "exam/exact_match"]
 
 
 def key_of(item):

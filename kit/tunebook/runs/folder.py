@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, StepEvent
+from ..events import EvalEvent, Notice, RunEnded, RunStarted, SampleEvent, ScoreEvent, StepEvent
 from ..machine.inert import one_line
 from ..machine.private import make_private_folder, new_private_file
 from .learning_rates import RATES_FILE, LearningRatesLost, check_learning_rates, keep_rates
@@ -54,6 +54,7 @@ class RunHistory:
     ended: RunEnded | None  # None: the run still goes on, or was killed
     notices: tuple[Notice, ...]
     samples: tuple[SampleEvent, ...]
+    scores: tuple[ScoreEvent, ...]
     step: np.ndarray  # (steps,), as are the next seven
     loss: np.ndarray
     lr: np.ndarray
@@ -95,6 +96,7 @@ def load(path: Path | str) -> RunHistory:
         ended=ended[-1] if ended else None,
         notices=tuple(event for event in events if isinstance(event, Notice)),
         samples=tuple(event for event in events if isinstance(event, SampleEvent)),
+        scores=tuple(event for event in events if isinstance(event, ScoreEvent)),
         step=_column([event.step for event in steps]),
         loss=_column([event.loss for event in steps]),
         lr=_column([event.lr for event in steps]),

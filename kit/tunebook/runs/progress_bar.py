@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from ..events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, StepEvent, Working
+from ..events import EvalEvent, Event, Notice, RunEnded, RunStarted, SampleEvent, ScoreEvent, StepEvent, Working
 from ..machine.inert import visible
 from ..machine.progress_bars import progress
 
+# What is asked beforehand, or after a step, where that takes long: a bar of its own.
+BARS = {"precomputing": "Asking the reference", "scoring": "Taking the exam"}
 MARGINS = "rewards/margins"  # of what objectives over answers report, the one figure there is room for
 
 
@@ -26,8 +28,8 @@ def run_bar() -> Callable[[Event], None]:
             before.close()
             before = None
         match event:
-            case Working(what="precomputing"):
-                before = progress([], "Asking the reference", total=event.total) if before is None else before
+            case Working(what=("precomputing" | "scoring") as what):
+                before = progress([], BARS[what], total=event.total) if before is None else before
                 before.update(event.done - before.n)
             case RunStarted():
                 bar = tqdm(total=event.total_steps, initial=event.step, unit="step", file=sys.stdout)
@@ -38,6 +40,8 @@ def run_bar() -> Callable[[Event], None]:
                 bar.update()
             case EvalEvent():
                 tqdm.write(f"step {event.step}: held-out loss {event.loss:.4f} ({event.rows} rows)")
+            case ScoreEvent():
+                tqdm.write(f"step {event.step}: {visible(event.sentence)}")
             case SampleEvent():
                 tqdm.write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..events import EndReason, EvalEvent, Event, RunEnded, SampleEvent, StepEvent
+from ..events import EndReason, EvalEvent, Event, RunEnded, SampleEvent, ScoreEvent, StepEvent
 from ..machine.inert import one_line
 
 
@@ -15,8 +15,8 @@ class TrainResult:
         >>> result = trainer.train()
         >>> losses = [step.loss for step in result.steps]
 
-    `reason` is how it ended and `message` says so in a sentence; `steps`, `evals` and `samples` are what was told of
-    it, in order; `seconds` is how long it took; `run_folder` is where events.jsonl is, None when
+    `reason` is how it ended and `message` says so in a sentence; `steps`, `evals`, `samples` and `scores` are what
+    was told of it, in order; `seconds` is how long it took; `run_folder` is where events.jsonl is, None when
     TrainingConfig.output_dir is None.
     """
 
@@ -27,6 +27,7 @@ class TrainResult:
     samples: tuple[SampleEvent, ...]
     seconds: float
     run_folder: Path | None
+    scores: tuple[ScoreEvent, ...] = ()  # of the run's exam
 
     def __repr__(self):
         return one_line(self.message)
@@ -41,6 +42,7 @@ def result_of(told: Sequence[Event], run_folder: Path | None) -> TrainResult:
         steps=tuple(event for event in told if isinstance(event, StepEvent)),
         evals=tuple(event for event in told if isinstance(event, EvalEvent)),
         samples=tuple(event for event in told if isinstance(event, SampleEvent)),
+        scores=tuple(event for event in told if isinstance(event, ScoreEvent)),
         seconds=ended.elapsed,
         run_folder=run_folder,
     )

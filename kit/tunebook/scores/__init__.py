@@ -3,6 +3,8 @@
     >>> exam = scores.Exam(held_out_rows, metrics=["exact_match", "perplexity"], max_tokens=8)
     >>> comparison = scores.compare(exam.take(model, adapters=False), exam.take(model))
 
+A `Trainer(..., exam=exam)` takes it while it trains, and tells of rows of it that are trained on (`overlap.py`).
+
 Rows become questions in `reading.py`, a model answers them in `sitting.py` (`likelihoods.py` where it is only asked how
 likely it finds a text) and is afterwards as it was (`undisturbed.py`); an export answers in the program it is for
 (`exports.py`). What judges an answer is a `Metric`, and another

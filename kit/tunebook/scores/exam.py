@@ -12,6 +12,7 @@ from typing import Any, Protocol, final
 
 import numpy as np
 
+from ..data.encoded import Encoded
 from ..data.formats import FormattingFunc, Markers
 from ..data.opened import ReadingOptions, open_rows
 from ..data.sources import Source
@@ -25,6 +26,7 @@ from .marks import Answered, Marks
 from .metrics import as_metrics
 from .metrics.metric import Metric, NotScored, marked
 from .metrics.programs import Program
+from .overlap import shared_rows, told_of
 from .question import Likelihood, Question
 from .reading import Continuation, Reads, asked_as, final_text, questions
 from .sitting import Sitting
@@ -158,6 +160,13 @@ class Exam:
             rows=rows,
             notices=(*sitting.notices(writes=writes), *self._notices(rows)),
         )
+
+    def shared_with(self, loaded: Loaded, rows: Sequence[Encoded]) -> list[str]:
+        """A sentence on those of the exam's rows that are among the training `rows`, or nearly; none where none is.
+
+        Raises ValueError for rows that cannot be asked.
+        """
+        return told_of(shared_rows(questions(self.opened, loaded), loaded.family, rows), len(self))
 
     def _notices(self, rows: Sequence[Answered]) -> list[str]:
         cut = sum(not row.ended for row in rows)

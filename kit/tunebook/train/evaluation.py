@@ -96,8 +96,10 @@ def score_now(module: nn.Module, family: Family, rows: Sequence[Encoded], **opti
             return end.value
 
 
-def check_evaluation(config: TrainingConfig, eval_rows: Sequence[Encoded]) -> None:
-    """Raise ValueError for settings that wait for a held-out loss nobody measures during the run."""
+def check_evaluation(config: TrainingConfig, eval_rows: Sequence[Encoded], exam: object | None = None) -> None:
+    """Raise ValueError for settings that wait for a held-out loss, or an exam, that nobody takes during the run."""
+    if config.score_steps is not None and exam is None:
+        raise ValueError("score_steps needs an exam; pass Trainer(..., exam=scores.Exam(rows, metrics=[...])).")
     waiting = [
         name
         for name, wanted in {

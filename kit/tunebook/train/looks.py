@@ -1,4 +1,4 @@
-"""Looks at a model in the middle of a run: its loss on the held-out rows, and what it writes after the prompts.
+"""Looks at a model in the middle of a run: its loss on the held-out rows, its exam, what it writes after the prompts.
 
 Each is a generator that yields `Working` often, so that whoever drains it can listen in between, and close it when the
 look is no longer wanted. The weights are only read.
@@ -12,7 +12,7 @@ from typing import TypeVar, final
 
 import mlx.core as mx
 
-from ..events import EvalEvent, Event, SampleEvent, Working
+from ..events import EvalEvent, Event, Notice, SampleEvent, ScoreEvent, Working
 from ..fast.forms import Forms
 from ..machine.interrupts import held_back
 from ..models.generation import Prompt, write
@@ -22,7 +22,7 @@ from .evaluation import best_of, score
 from .kept.snapshots import KeptWeights
 from .owed import Owed
 from .passes.beforehand import asked_beforehand
-from .plan import RunPlan
+from .plan import ExamMarks, RunExam, RunPlan
 from .progress import RunProgress
 
 T = TypeVar("T")
@@ -51,6 +51,24 @@ def held_out_score(plan: RunPlan, step: int, reference: Reference) -> Generator[
         seconds=time.perf_counter() - began,
         metrics=found.metrics,
     )
+
+
+def exam_marks(plan: RunPlan, exam: RunExam, step: int) -> Generator[Working, None, tuple[ScoreEvent, Sequence[str]]]:
+    """Take `exam` with the model as it is after `step`; (the event, what else there is to say) is what it returns."""
+    began = time.perf_counter()
+    marks: ExamMarks = yield from watched(exam.taking(plan.loaded), "scoring", step)
+    mx.clear_cache()
+    scores = dict(marks.scores)
+    missing = {metric: len(marks.not_scored(metric)) for metric in scores}
+    event = ScoreEvent(
+        step=step,
+        scores=scores,
+        not_scored={metric: count for metric, count in missing.items() if count},
+        rows=len(exam),
+        seconds=time.perf_counter() - began,
+        exam=exam.digest,
+    )
+    return event, marks.said
 
 
 def samples(plan: RunPlan, prompts: Sequence[Prompt], step: int) -> Generator[Working | SampleEvent, None, None]:
@@ -147,6 +165,25 @@ class Looks:
         progress.add_eval(event, counts=counts)
         if self._plan.config.load_best_model_at_end and event is best_of(progress.counted_evals):
             self._kept.keep_best()
+
+    def score(self, progress: RunProgress, *, at_end: bool = False) -> Generator[Event, None, None]:
+        """Take the exam at the start, the end and every `score_steps`, unless it was; a stop ends it unscored.
+
+        What its marks say of rows that were cut or not scored is told with the first of them.
+        """
+        step, exam = progress.step, self._plan.exam
+        is_due = at_end or step in (0, self._plan.total_steps) or progress.is_due(self._plan.config.score_steps)
+        if exam is None or not is_due or progress.has_marks(exam.digest):
+            return
+        found = yield from self._until_stopped(exam_marks(self._plan, exam, step))
+        if found is not None:
+            event, said = found
+            with held_back():
+                if all(earlier.exam != exam.digest for earlier in progress.scores):
+                    self._owed.add(*(Notice(step=step, text=f"The exam: {text}") for text in said))
+                progress.scores.append(event)
+                self._owed.add(event)
+            yield from self._owed.told()
 
     def sample(self, step: int) -> Generator[Event, None, None]:
         """Write an answer to every prompt that has none of this step; a stop leaves the others to a run that resumes.

@@ -172,6 +172,7 @@ class Run:
             yield from self._evaluate()
         if self.progress.is_due(self._config.sample_steps) or self.samples.were_begun(self.step):
             yield from self._sample()
+        yield from self.looks.score(self.progress)
         portions = self.plan.feed.portions(self.progress.place)
         self._saves.schedule.start()
         while True:
@@ -179,6 +180,7 @@ class Run:
             if self.controls.stopping:
                 return self.controls.end_reason
             if patience_is_lost(self.progress.counted_evals, self._config.early_stopping_patience):
+                yield from self.looks.score(self.progress, at_end=True)
                 return EndReason.EARLY_STOPPED
             if self.step >= self.plan.total_steps:
                 break
@@ -194,6 +196,7 @@ class Run:
                 yield from self._evaluate()
             if self.progress.is_due(self._config.sample_steps):
                 yield from self._sample()
+            yield from self.looks.score(self.progress)
             if self._saves.schedule.is_due(self.step):
                 yield from self._save()
             if self.progress.is_due(CACHE_STEPS):

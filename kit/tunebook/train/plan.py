@@ -3,10 +3,10 @@
 The trainer makes it, the loop and what serves the loop read it. How far the run is stands in `progress.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
@@ -17,6 +17,42 @@ from ..objectives.next_token import NextToken
 from ..tokens.batch_order import total_steps
 from ..tokens.feed import Feed
 from .kept.identity import identity_of
+
+
+class ExamMarks(Protocol):
+    """What is asked of the marks an exam comes to: `scores.Marks` are such."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """By metric; NaN where it could judge no row."""
+        ...
+
+    @property
+    def said(self) -> Sequence[str]:
+        """Sentences on rows that were cut or not scored."""
+        ...
+
+    def not_scored(self, metric: str) -> Mapping[int, str]:
+        """The rows a metric could not judge, and why."""
+        ...
+
+
+class RunExam(Protocol):
+    """What is asked of an exam that is taken in the middle of a run: `scores.Exam` is one."""
+
+    digest: str  # the same for the same rows and metrics
+
+    def __len__(self) -> int:
+        """Rows."""
+        ...
+
+    def taking(self, loaded: Loaded) -> Generator[tuple[int, int], None, ExamMarks]:
+        """Yield (replies had, replies), the model then as it was found, and return the marks."""
+        ...
+
+    def shared_with(self, loaded: Loaded, rows: Sequence[Encoded]) -> list[str]:
+        """Sentences on rows of the exam that are among the training `rows`. Raises ValueError: some cannot be asked."""
+        ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,6 +68,7 @@ class RunPlan:
     skip_unreadable: bool = False  # leave rows out that cannot be opened when they are needed
     start_fits: bool = True  # whether the weights it finds can be kept beside it, to be put back by a discard
     prompts: Sequence[Prompt] = ()  # what samples are taken of
+    exam: RunExam | None = None  # what is scored beside the loss
     base: Callable[[], str]  # `identity.base_of` the model; asked for where the run is kept, and dear
 
     @cached_property

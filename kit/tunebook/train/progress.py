@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..events import EvalEvent
+from ..events import EvalEvent, ScoreEvent
 from ..tokens.feed import Place
 from .step import Outcome
 
@@ -26,6 +26,7 @@ class RunProgress:
     not_finite: int = 0  # steps in a row, up to the last, that were not applied
     evals: list[EvalEvent] = field(default_factory=list)
     looks: list[int] = field(default_factory=list)  # steps of evaluations that someone asked for, and decide nothing
+    scores: list[ScoreEvent] = field(default_factory=list)  # of the run's exam
     # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
     learning_rates: dict[int, float] = field(default_factory=dict)
     forms: dict[str, Any] | None = None  # those its passes are computed in, as `candidates.as_plain` has them
@@ -44,6 +45,7 @@ class RunProgress:
             not_finite=plain["not_finite"],
             evals=[EvalEvent(**fields) for fields in plain["evals"]],
             looks=list(plain.get("looks", [])),
+            scores=[ScoreEvent(**fields) for fields in plain.get("scores", [])],
             learning_rates=dict(plain.get("learning_rates", [])),
             forms=plain.get("forms"),
             elapsed_before=plain["elapsed"],
@@ -60,6 +62,7 @@ class RunProgress:
             "not_finite": self.not_finite,
             "evals": [asdict(event) for event in self.evals],
             "looks": self.looks,
+            "scores": [asdict(event) for event in self.scores],
             "forms": self.forms,
             "elapsed": self.elapsed,
             "rates_are_kept": True,
@@ -99,6 +102,10 @@ class RunProgress:
     def is_scored(self) -> bool:
         """Whether the held-out rows were scored after the last step."""
         return bool(self.evals) and self.evals[-1].step == self.step
+
+    def has_marks(self, exam: str) -> bool:
+        """Whether the exam of this digest was taken after the last step."""
+        return bool(self.scores) and (self.scores[-1].step, self.scores[-1].exam) == (self.step, exam)
 
     def is_due(self, every: int | None) -> bool:
         """Whether what is done after `every` so many steps, None never, is to be done after the last."""

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..events import EvalEvent, Event, SampleEvent, StepEvent
+from ..config import TrainingConfig
+from ..events import EvalEvent, Event, SampleEvent, ScoreEvent, StepEvent
 from ..runs.folder import rewind
 from ..runs.lock import RunLock
 from .kept.checkpoint import Checkpoint, check_is_of
@@ -19,6 +20,15 @@ from .loop import Run
 from .passes.beforehand import check_is_known
 
 Differences = Callable[[Mapping[str, Any]], list[str]]  # an identity -> a line for each value that is another here
+
+
+def place_of(config: TrainingConfig, resume_from: str | Path | bool) -> Path:
+    """The folder a checkpoint is looked for in. Raises ValueError for the latest of no output_dir."""
+    if resume_from is not True and resume_from != "latest":
+        return Path(str(resume_from)).expanduser().absolute()
+    if config.output_dir is None:
+        raise ValueError("There is no output_dir to find the latest checkpoint in; set it, or pass a path.")
+    return Path(config.output_dir).expanduser().absolute()
 
 
 def begin(run: Run, hold: Callable[[Path], None], differences: Differences) -> None:
@@ -59,6 +69,8 @@ def resume(
     for event in rewound.events:  # a score that was measured after the checkpoint of its step was written
         if isinstance(event, EvalEvent) and event.step == run.step and not run.progress.is_scored:
             run.looks.count(event, run.progress, counts=run.is_evaluation_step)
+        if isinstance(event, ScoreEvent) and event.step == run.step and not run.progress.has_marks(event.exam):
+            run.progress.scores.append(event)
     return rewound.events
 
 

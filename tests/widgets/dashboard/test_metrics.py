@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser.shown_runs import preference_run, told_run
+from tests.browser.shown_runs import exam_run, preference_run, told_run
 from tests.widgets.dashboard.told_runs import cells_of, started_run, step_event
 from tunebook.events import EvalEvent, Notice, StepEvent
 from tunebook.runs.folder import event_log
@@ -20,7 +20,7 @@ from tunebook_widgets.dashboard.metric_charts import MOST_CHARTS, metric_charts,
 from tunebook_widgets.dashboard.progress import COLUMNS, METRIC
 from tunebook_widgets.dashboard.recorded import recorded_run
 from tunebook_widgets.dashboard.status import status_table
-from tunebook_widgets.dashboard.terminal import log_line
+from tunebook_widgets.dashboard.terminal import TerminalScreen, log_line
 
 DPO = ["rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"]
 ORPO = [*DPO, "nll_loss", "log_odds_ratio", "log_odds_chosen"]
@@ -93,6 +93,29 @@ def test_what_only_the_held_out_rows_report_is_shown_as_points_alone():
     run.add(step_event(1, total=2))
     assert run.held_out("score") == [(0, 0.5)]
     assert np.isnan(run.column(f"{METRIC}score")).all()
+
+
+def test_each_metric_of_an_exam_has_a_chart_to_itself_with_a_point_where_it_was_taken():
+    run, view = told_run(exam_run()), LiveView()
+    view.publish(run)
+    assert [(chart.title, chart.curves, chart.points) for chart in run.charts] == [
+        ("exact_match", ("exam/exact_match",), "exam"),
+        ("perplexity", ("exam/perplexity",), "exam"),
+    ]
+    assert view.record["held_out"]["exam/exact_match"] == [[step, step / 10] for step in (0, 2, 4, 6, 8)]
+    assert cells_of(frozen_table(run)["text/html"])["Exam"] == "exact_match 0 → 0.8, perplexity 200 → 40, over 40 rows"
+    lines = []
+    TerminalScreen(lines.append).update(run, run.scores[1])
+    assert lines == ["step 2: exam of 40 rows: exact_match 0.2, perplexity 160"]
+
+
+def test_the_frozen_picture_has_the_points_of_an_exam():
+    bundle, _ = frozen_picture(told_run(exam_run()))
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).convert("RGBA")).astype(int)
+    group = pixels[480 : 480 + 260]  # below the loss: one row of two charts
+    close = (np.abs(group[..., :3] - (213, 94, 0)).max(axis=-1) < 12) & (group[..., 3] > 240)
+    assert close[:, : close.shape[1] // 2].sum() > 100
+    assert close[:, close.shape[1] // 2 :].sum() > 100
 
 
 def test_a_run_that_is_read_back_has_the_metrics_it_was_watched_with(tmp_path):

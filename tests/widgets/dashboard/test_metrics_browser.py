@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.shown_runs import GREEN, ROWS_OF_COLOR, preference_run, run_of, told_run, view_of
+from tests.browser.shown_runs import GREEN, ROWS_OF_COLOR, exam_run, preference_run, run_of, told_run, view_of
 from tests.browser.widget_page import open_widget, traits_of
 from tests.widgets.dashboard.test_charts_browser import AXIS_ROWS
 from tunebook.events import EvalEvent, Notice, StepEvent
@@ -16,6 +16,7 @@ from tunebook_widgets.dashboard.live import LiveView
 pytest_plugins = ["tests.browser.fixtures"]
 pytestmark = pytest.mark.browser
 
+VERMILION = [213, 94, 0]  # --tunebook-held of the light theme
 PLUM = [156, 79, 140]  # --tunebook-rejected of the light theme
 DARK = "document.body.setAttribute('data-jp-theme-light', 'false'); document.body.style.background = '#111'"
 
@@ -29,6 +30,40 @@ def short(value: float) -> str:
     """As the page writes a number."""
     size = abs(value)
     return f"{value:.4f}" if size < 0.1 else f"{value:.3f}" if size < 10 else f"{value:.1f}"
+
+
+def test_an_exam_has_a_chart_for_each_metric_with_its_points_and_its_values_in_words(chromium, screenshots):
+    run = told_run(exam_run())
+    page = open_widget(chromium, view_of(run))
+    captions = [unit.inner_text() for unit in page.locator(".tunebook-group .tunebook-unit").all()]
+    heading = page.locator(".tunebook-group").inner_text()
+    points = [rows_of_points(canvas) for canvas in page.locator(".tunebook-group canvas").all()]
+    page.locator(".tunebook-plots").focus()
+    page.keyboard.press("End")
+    expect(page.locator(".tunebook-tooltip strong")).to_have_text("Step 8")
+    rows = [row.split("\n") for row in page.locator(".tunebook-tooltip div").all_inner_texts()]
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".tunebook-tooltip strong")).to_have_text("Step 7")
+    between = page.locator(".tunebook-tooltip").inner_text()
+    page.screenshot(path=screenshots / "page-exam.png", full_page=True)
+    page.evaluate(DARK)
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.screenshot(path=screenshots / "page-exam-dark-700.png", full_page=True)
+    page.get_by_text("The curves as a table").click()
+    cells = page.locator(".tunebook-table tbody tr").last.locator("td").all_inner_texts()
+    page.context.close()
+    assert captions == ["exam 0.800", "exam 40.0"]
+    assert heading.startswith("The exam, beside the loss")
+    assert all(points)
+    assert ["exam/exact_match", "0.800"] in rows
+    assert ["exam/perplexity", "40.0"] in rows
+    assert "exam/" not in between
+    assert cells[-2:] == ["0.800", "40.0"]
+
+
+def rows_of_points(canvas):
+    """The rows of a chart that hold the colour of what was held out."""
+    return canvas.evaluate(ROWS_OF_COLOR, [VERMILION, 60, 400])
 
 
 def test_the_numbers_of_an_objective_on_the_page_are_those_of_the_events(chromium, told, screenshots):

@@ -1,8 +1,8 @@
-"""Which charts show what an objective reports beside its loss: names of metrics in, charts and their curves out.
+"""Which charts show what a run reports beside its loss: names of metrics in, charts and their curves out.
 
 The page, the frozen picture and a comparison all draw these. Names that TRL's objectives over answers use have charts
 of their own; of all others those with the same word before a slash share a plain one, so an objective that nobody knows
-here is shown too.
+here is shown too. Each metric of an exam has a chart to itself, as two of them are seldom on one scale.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 MOST_CHARTS = 12  # of one run; how many more there are is said below them, and the event log has all
 
+EXAM = "exam/"  # in front of the name of a metric of the run's exam
 CHOSEN, REJECTED, MARGINS = "rewards/chosen", "rewards/rejected", "rewards/margins"
 
 
@@ -25,6 +26,7 @@ class MetricChart:
     unit: str = ""
     margin: str | None = None  # the metric that is the distance of the first two curves, which is shaded
     limits: tuple[float, float] | None = None  # of the values; None: as they come
+    points: str = "held-out"  # what the points are called, which are of no step of training
 
     @property
     def leading(self) -> str:
@@ -60,7 +62,7 @@ def metric_charts(metrics: Iterable[str]) -> list[MetricChart]:
     """The charts of a run that reports `metrics`, those that are known first; there may be more than MOST_CHARTS."""
     grouped: dict[str, list[str]] = {}
     for metric in metrics:
-        grouped.setdefault(_CHART_OF.get(metric, metric.partition("/")[0]), []).append(metric)
+        grouped.setdefault(_chart_of(metric), []).append(metric)
     order = [*(name for name in _KNOWN if name in grouped), *(name for name in grouped if name not in _KNOWN)]
     return [_chart(name, grouped[name]) for name in order]
 
@@ -72,8 +74,13 @@ def rows_of_charts(charts: Sequence[MetricChart]) -> list[tuple[MetricChart, ...
     return [(one,) for one in shown[:alone]] + [tuple(shown[at : at + 2]) for at in range(alone, len(shown), 2)]
 
 
+def _chart_of(metric: str) -> str:
+    return metric if metric.startswith(EXAM) else _CHART_OF.get(metric, metric.partition("/")[0])
+
+
 def _chart(name: str, metrics: list[str]) -> MetricChart:
-    known = _KNOWN.get(name, _Known(name))
+    is_exam = name.startswith(EXAM)
+    known = _Known(name.removeprefix(EXAM)) if is_exam else _KNOWN.get(name, _Known(name))
     ordered = [*(one for one in known.metrics if one in metrics), *(one for one in metrics if one not in known.metrics)]
     shades = {CHOSEN, REJECTED, MARGINS} <= {*metrics}
     curves = tuple(one for one in ordered if not (shades and one == MARGINS))
@@ -85,4 +92,5 @@ def _chart(name: str, metrics: list[str]) -> MetricChart:
         unit=known.unit,
         margin=MARGINS if shades else None,
         limits=known.limits,
+        points="exam" if is_exam else "held-out",
     )

@@ -178,7 +178,7 @@ def _draw_metrics(axes: Axes, run: Progress, chart: MetricChart) -> None:
         (step, upper), (other, lower) = drawn[:2]
         both, first, second = np.intersect1d(step, other, return_indices=True)
         axes.fill_between(both, upper[first], lower[second], color=GREEN, alpha=0.16, linewidth=0, label="margin")
-    label = "held-out"
+    label: str | None = chart.points
     for metric, (color, _) in zip(chart.curves, styles, strict=True):
         if scores := run.held_out(metric):
             draw_scores(axes, scores, color=VERMILION if alone else color, linewidth=0.9, markersize=3.5, label=label)

@@ -20,11 +20,12 @@ from tunebook.events import (
     RunEnded,
     RunStarted,
     SampleEvent,
+    ScoreEvent,
     StepEvent,
     Working,
 )
 
-from .metric_charts import MetricChart, metric_charts
+from .metric_charts import EXAM, MetricChart, metric_charts
 
 # One column for each field of a StepEvent that changes from step to step, and for what follows from them, in the order
 # `Progress.rows` has them.
@@ -56,6 +57,7 @@ class Progress:
         self.last: StepEvent | None = None
         self.evals: list[EvalEvent] = []
         self.samples: list[SampleEvent] = []
+        self.scores: list[ScoreEvent] = []
         self.notices: list[Notice] = []
         self.checkpoints: list[CheckpointSaved] = []
         self.rates: list[LearningRateChanged] = []
@@ -84,6 +86,10 @@ class Progress:
                 self.evals.append(event)
                 self._add_columns(event.metrics)
                 self.pending.discard(Command.EVALUATE)
+                self.working = None
+            case ScoreEvent():
+                self.scores.append(event)
+                self._add_columns({EXAM + name: score for name, score in event.scores.items()})
                 self.working = None
             case SampleEvent():
                 self.samples.append(event)
@@ -120,7 +126,7 @@ class Progress:
 
     @property
     def metrics(self) -> list[str]:
-        """What the objective reports beside its loss, by the names it has for it."""
+        """What the objective reports beside its loss, by the names it has for it; EXAM before those of the exam."""
         return [name.removeprefix(METRIC) for name in self.columns[len(COLUMNS) :]]
 
     @property
@@ -135,7 +141,10 @@ class Progress:
         return self.column("step")[known], values[known]
 
     def held_out(self, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of a metric on the held-out rows, wherever they were scored."""
+        """(step, value) of a metric on the held-out rows, or of the exam, wherever they were scored."""
+        if metric.startswith(EXAM):
+            name = metric.removeprefix(EXAM)
+            return [(event.step, event.scores[name]) for event in self.scores if name in event.scores]
         return [(event.step, event.metrics[metric]) for event in self.evals if metric in event.metrics]
 
     @property

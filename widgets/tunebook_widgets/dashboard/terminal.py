@@ -13,6 +13,7 @@ from tunebook.events import (
     RunEnded,
     RunStarted,
     SampleEvent,
+    ScoreEvent,
     StepEvent,
 )
 from tunebook.machine.inert import one_line, visible
@@ -60,6 +61,8 @@ class TerminalScreen:
             case EvalEvent():
                 said = f"; {told}" if (told := reported(event.metrics)) else ""
                 self._write(f"step {event.step}: held-out loss {loss(event.loss)} over {event.rows:,} rows{said}")
+            case ScoreEvent():
+                self._write(f"step {event.step}: {visible(event.sentence)}")
             case SampleEvent():
                 self._write(f"step {event.step}: {event.prompt!r} → {event.text!r}")
             case Notice():

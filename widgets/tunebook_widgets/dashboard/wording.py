@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from tunebook.events import EndReason, RunStarted
+from tunebook.machine.inert import one_line
 
 from .progress import Progress
 
@@ -31,6 +32,8 @@ def headline(run: Progress) -> str:
     if run.last is None:
         if run.working is not None and run.working.what == "evaluating":
             return f"Measuring the held-out loss before training · batch {run.working.done} of {run.working.total}"
+        if run.working is not None and run.working.what == "scoring":
+            return f"Taking the exam before training · reply {run.working.done} of {run.working.total}"
         if run.working is not None and run.working.what == "precomputing":
             return f"Asking the reference once for all steps · batch {run.working.done} of {run.working.total}"
         if run.working is not None and run.working.what == "testing":
@@ -91,6 +94,19 @@ def reported(metrics: Mapping[str, float]) -> str:
     """All that an objective reports, in words; empty where that is nothing."""
     known = [text.format(metrics[name]) for name, text in _REPORTED.items() if name in metrics]
     return ", ".join([*known, *(f"{name} {value:.3g}" for name, value in metrics.items() if name not in _REPORTED)])
+
+
+def exam_scores(run: Progress) -> str:
+    """'exact_match 0.1 → 0.65, over 40 rows': each metric of the exam, first and last; empty without one."""
+    if not run.scores:
+        return ""
+    first, last = run.scores[0], run.scores[-1]
+    parts = []
+    for name, score in last.scores.items():
+        before = f"{first.scores[name]:.4g} → " if len(run.scores) > 1 and name in first.scores else ""
+        missing = f" ({last.not_scored[name]} rows not scored)" if name in last.not_scored else ""
+        parts.append(f"{one_line(name)} {before}{score:.4g}{missing}")
+    return f"{', '.join(parts)}, over {last.rows:,} rows"
 
 
 def figures(metrics: Mapping[str, float]) -> str:

@@ -181,19 +181,21 @@ function heldOutAt(run, step) {
 }
 
 /** What stands above the charts of an objective. */
-function groupHeading({ objective, hidden_charts: hidden }) {
+function groupHeading({ objective, charts, hidden_charts: hidden }) {
   const more = hidden ? ` (${count(hidden)} more charts are left out; the event log has their numbers)` : "";
-  return `${objective ?? "The objective"}, beside its loss${more}`;
+  const isExam = (charts ?? []).every((chart) => chart.points === "exam");
+  return `${isExam ? "The exam" : (objective ?? "The objective")}, beside ${isExam ? "the" : "its"} loss${more}`;
 }
 
-/** [swatch, metric, value] of what the objective reported in a step, and of the held-out rows after it. */
+/** [swatch, metric, value] of what the objective reported in a step, and of the held-out rows or the exam after it. */
 function reported({ metrics, record }, step) {
-  return metricRows(record).map(([kind, name]) => {
+  return metricRows(record).flatMap(([kind, name]) => {
     const { steps, values } = metrics[name] ?? { steps: [], values: [] };
     const at = steps.length ? nearest(steps, step) : 0;
-    const held = (record.held_out[name] ?? []).find((each) => each[0] === step);
+    const held = (record.held_out[name] ?? []).find((each) => each[0] === step && each[1] !== null);
+    if (!steps.length) return held ? [[kind, name, short(held[1])]] : []; // of an exam: points alone
     const value = steps[at] === step ? short(values[at]) : "–";
-    return [kind, name, held ? `${value}, held-out ${short(held[1])}` : value];
+    return [[kind, name, held ? `${value}, held-out ${short(held[1])}` : value]];
   });
 }
 
@@ -224,6 +226,12 @@ function cursorSentence(run, step, index) {
   return parts.join(", ");
 }
 
+/** A metric in a step: as the objective reported it; of an exam, which no step reports, what came after it. */
+function metricAt({ column, metrics, record }, name, i) {
+  if (metrics[name]?.steps.length) return column[METRIC + name][i];
+  return (record.held_out[name] ?? []).find((each) => each[0] === column.step[i])?.[1] ?? NaN;
+}
+
 /** The curves in numbers, made when it is opened. */
 function numbersTable(runNow) {
   const [head, body] = [node("tr", {}), node("tbody", {})];
@@ -248,7 +256,7 @@ function numbersTable(runNow) {
       count(Math.round(column.tokens_sec[i])),
       Number.isFinite(column.all_tokens_sec[i]) ? count(Math.round(column.all_tokens_sec[i])) : "–",
       gigabytes(column.peak_gb[i]),
-      ...metrics.map((name) => told(column[METRIC + name][i])),
+      ...metrics.map((name) => told(metricAt(run, name, i))),
     ];
     body.replaceChildren(...places.map((i) => node("tr", {}, ...cells(i).map((each) => node("td", {}, each)))));
   });

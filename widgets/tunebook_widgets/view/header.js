@@ -46,6 +46,7 @@ export function showHeader(view, root, state, { phase, headline }) {
       testing: "Testing",
       precomputing: `Reference ${finished} of ${of}`,
       evaluating: `Evaluating ${finished} of ${of}`,
+      scoring: `Exam: ${finished} of ${of}`,
       sampling: "Writing a sample",
       paused: "Paused",
     }[work] ?? "Training";
@@ -66,7 +67,7 @@ export function showHeader(view, root, state, { phase, headline }) {
 function showPhase(view, words, kind) {
   if (view.work.kind !== kind) view.work = { kind, since: performance.now(), words };
   view.work.words = words;
-  const isWork = ["testing", "precomputing", "evaluating", "sampling"].includes(kind);
+  const isWork = ["testing", "precomputing", "evaluating", "scoring", "sampling"].includes(kind);
   if (!isWork) view.phase.textContent = words;
   else settlePhase(view);
 }

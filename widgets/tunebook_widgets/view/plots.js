@@ -40,12 +40,12 @@ export const CHARTS = {
 
 /** The charts of what an objective reports beside its loss, as CHARTS has its own; `record` as in live.record_of. */
 export function metricCharts({ charts, held_out: held }) {
-  const several = ({ curves, labels, margin }) => [
+  const several = ({ curves, labels, margin, points }) => [
     ...curves.map((_, i) => [STYLES[i % STYLES.length], labels[i]]),
     ...(margin ? [["margin", "margin"]] : []),
-    ...(curves.some((name) => held[name]?.length) ? [["score", "held-out"]] : []),
+    ...(curves.some((name) => held[name]?.length) ? [["score", points]] : []),
   ];
-  const alone = ({ curves }) => (held[curves[0]]?.length ? [["held", "held-out"]] : []);
+  const alone = ({ curves, points }) => (held[curves[0]]?.length ? [["held", points]] : []);
   return Object.fromEntries(
     (charts ?? []).map((chart) => [
       `metric:${chart.name}`,
@@ -56,8 +56,8 @@ export function metricCharts({ charts, held_out: held }) {
 
 /** [swatch, name, metric] of all that `charts` of a record show, in their order. */
 export function metricRows({ charts }) {
-  return (charts ?? []).flatMap(({ curves, margin }) => [
-    ...curves.map((metric, i) => [curves.length > 1 ? STYLES[i % STYLES.length] : "smooth", metric]),
+  return (charts ?? []).flatMap(({ curves, margin, points }) => [
+    ...curves.map((metric, i) => [curves.length > 1 ? STYLES[i % STYLES.length] : points === "exam" ? "held" : "smooth", metric]),
     ...(margin ? [["margin", margin]] : []),
   ]);
 }
@@ -68,7 +68,7 @@ export function plotsOf(run, ink) {
 }
 
 function metricPlots({ metrics, record, bad }, ink) {
-  const plot = ({ title, unit, curves, margin, limits }) => {
+  const plot = ({ title, unit, curves, margin, limits, points }) => {
     const isAlone = curves.length === 1;
     const styles = isAlone ? [{ color: ink.loss, points: ink.held }] : curves.map((_, i) => curveStyle(i, ink));
     const lines = curves.flatMap((metric, i) => {
@@ -89,8 +89,8 @@ function metricPlots({ metrics, record, bad }, ink) {
       marks: { checkpoints: [], changes: [] },
       limits,
       empty: "No value yet",
-      unit: [unit, ...(isAlone || margin ? figures(margin ?? curves[0], metrics, held) : [])].filter(Boolean).join(" · "),
-      sentence: chartSentence(title, metrics[curves[0]].steps.length, metrics[curves[0]].values),
+      unit: [unit, ...(isAlone || margin ? figures(margin ?? curves[0], metrics, held, points) : [])].filter(Boolean).join(" · "),
+      sentence: metrics[curves[0]].steps.length ? chartSentence(title, metrics[curves[0]].steps.length, metrics[curves[0]].values) : pointsSentence(title, held(curves[0])),
     };
   };
   return Object.fromEntries((record.charts ?? []).map((chart) => [`metric:${chart.name}`, plot(chart)]));
@@ -102,11 +102,11 @@ function curveStyle(place, ink) {
 }
 
 /** "margin 0.312, held-out 0.402": the last smoothed value of a metric, and the last on the held-out rows. */
-function figures(metric, metrics, held) {
+function figures(metric, metrics, held, points) {
   const { smooth } = metrics[metric] ?? { smooth: [] };
   const parts = [
     smooth.length ? `${metric.endsWith("margins") ? "margin" : "now"} ${short(smooth[smooth.length - 1])}` : "",
-    held(metric).length ? `held-out ${short(held(metric).at(-1)[1])}` : "",
+    held(metric).length ? `${points} ${short(held(metric).at(-1)[1])}` : "",
   ].filter(Boolean);
   return parts.length ? [parts.join(", ")] : [];
 }
@@ -157,6 +157,12 @@ function memoryLines({ column, hasMemory }, line, ink) {
   const peak = line(column.peak_gb, { color: ink.memory, dash: [6, 4] });
   if (!hasMemory) return [peak];
   return [line(column.active_gb, { color: ink.memory, width: 1.6 }), line(column.cache_gb, { color: ink.memory, dash: [1, 4], width: 1.6 }), peak];
+}
+
+function pointsSentence(name, points) {
+  const known = points.filter(([, value]) => value !== null);
+  if (!known.length) return `${name}: no value yet.`;
+  return `${name}, ${known.length} values: first ${short(known[0][1])}, now ${short(known.at(-1)[1])}.`;
 }
 
 function chartSentence(name, steps, values) {

@@ -24,6 +24,7 @@ from ...tokens.feed import Feed
 FREE_SETTINGS = {
     "output_dir",
     "eval_steps",
+    "score_steps",
     "per_device_eval_batch_size",
     "save_steps",
     "save_minutes",
