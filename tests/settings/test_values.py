@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tunebook import FastModel, LoraConfig, Trainer, TrainingConfig
+from tunebook.objectives import Objective
 from tunebook.settings.values import Count, Folder, NotNegative, Positive, Share, SomeNames, Unfit, complaint, read
 
 
@@ -82,6 +83,8 @@ def test_a_value_of_another_kind_is_refused(kind, value):
         (tuple[str, str] | None, ("a", "b", "c"), "it is ('a', 'b', 'c'); it must be a list of 2 texts or None."),
         (Path | None, PurePath, f"it is {PurePath!r}; it must be a Path or None."),
         (PurePath | None, Path, f"it is {Path!r}; it must be a PurePath or None; write it=Path()."),
+        (Objective | None, "dpo", "it is 'dpo'; it must be an Objective or None; write it=DPO()."),
+        (Objective | None, "better", "it is 'better'; it must be an Objective or None."),
     ],
 )
 def test_the_sentence_says_what_is_taken_and_what_a_text_reads_like(kind, value, said):

@@ -62,8 +62,9 @@ def complaint(name: str, value: Any, kind: Any) -> str:
         said = f"{said}, or {_either(rest)}" if said else f"it must be {_either(rest)}"
     meant = _meant(value, kind) if isinstance(value, str) else None
     instead = "" if meant is None else f"; write {name.rpartition('.')[2]}={meant!r}"
-    if isinstance(value, type) and _is_kind_of(value, kind):
-        instead = f"; write {name.rpartition('.')[2]}={value.__name__}()"
+    made = value if isinstance(value, type) and _is_kind_of(value, kind) else _called(value, kind)
+    if made is not None:
+        instead = f"; write {name.rpartition('.')[2]}={made.__name__}()"
     return f"{name} is {_shown(value)}; {said}{instead}."
 
 
@@ -138,6 +139,16 @@ def meaning(kind: Any) -> str:
 def _is_kind_of(value: type, kind: Any) -> bool:
     """Whether what the class `value` makes would be taken, and not the class itself."""
     return any(isinstance(part, type) and part not in _PLAIN and issubclass(value, part) for part in _parts(kind))
+
+
+def _called(value: Any, kind: Any) -> type | None:
+    """The class that makes what would be taken, where `value` is its name, in capitals or not."""
+    if not isinstance(value, str):
+        return None
+    found = [part for part in _parts(kind) if isinstance(part, type) and part not in _PLAIN]
+    for one in found:  # grows as it is read
+        found += one.__subclasses__()
+    return next((one for one in found if one.__name__.lower() == value.strip().lower()), None)
 
 
 def _length(kind: Any) -> int | None:

@@ -1,5 +1,6 @@
 """formats/recognition.py: which format rows have, and the rows that have none, counted and named."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -96,3 +97,26 @@ def test_rows_are_recognised_in_one_pass_and_read_one_by_one(tokenizer):
     assert read(rows[7]).text == "row 7"
     assert reader(rows, tokenizer, "text")(rows[8]).text == "row 8"
     assert rows.reads == 52
+
+
+Q, A, B = (
+    [{"role": role, "content": text}] for role, text in (("user", "Hi"), ("assistant", "Ho"), ("assistant", "No"))
+)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        {"prompt": Q, "chosen": A, "rejected": B},
+        {"prompt": "Hi", "chosen": A, "rejected": B},
+        {"prompt": "Hi", "chosen": Q + A, "rejected": Q + B},
+        {"prompt": Q, "chosen": Q + A, "rejected": Q + B},
+    ],
+)
+def test_the_call_that_reads_preferences_without_an_objective_keeps_their_question(tokenizer, pair):
+    with pytest.raises(ValueError, match="formatting_func") as refused:
+        reader([pair], tokenizer)
+    (call,) = re.findall(r"formatting_func=(lambda row: .*)$", str(refused.value))
+    (example,) = to_examples([eval(call)(pair)], tokenizer)
+    (expected,) = to_examples([{"messages": Q + A}], tokenizer)
+    assert example.parts == expected.parts

@@ -71,8 +71,13 @@ def _pair(lower: Mapping[str, str]) -> tuple[str, str] | None:
 def _exchange(row: Row, asked: str, answered: str, lower: Mapping[str, str], wanted: tuple[str, ...] | None) -> str:
     """A question and its answer as a row of a format."""
     question, answer = f"row[{asked!r}]", f"row[{answered!r}]"
-    if _spoken(row[answered]):  # preferences of whole conversations
-        return f"{{'messages': {answer}}}"
+    if spoken := _spoken(row[answered]):
+        role, said = spoken
+        if listed(row[answered])[0][role] not in ("assistant", "gpt"):  # whole conversations, their question in them
+            return f"{{'messages': {answer}}}"
+        if _spoken(row[asked]):
+            return f"{{'prompt': {question}, 'completion': {answer}}}"
+        return f"{{'messages': [{{{role!r}: 'user', {said!r}: {question}}}, *{answer}]}}"
     given = next((lower[name] for name in GIVEN if name in lower and lower[name] not in (asked, answered)), None)
     if wanted in (("messages",), ("conversations",)):
         if given is not None:

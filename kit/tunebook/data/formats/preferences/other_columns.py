@@ -31,6 +31,7 @@ ANSWERS = {"response", "answer", "completion", "output", "text", "reply", "messa
 ANSWERS |= {"summary", "solution", "code", "sample", "side", "model"}
 CHOSEN = {"chosen", "accepted", "preferred", "better", "good", "best", "winner", "winning", "positive", "pos", "j"}
 REJECTED = {"rejected", "dispreferred", "worse", "bad", "worst", "loser", "losing", "negative", "neg", "k", "declined"}
+REJECTED |= {"refused"}
 VERDICTS = {"winner", "better", "preference", "preferred", "choice", "chosen", "best", "label", "safer", "vote"}
 SEVERAL = ("responses", "completions", "answers", "candidates", "outputs", "samples", "generations")
 SCORES = ("scores", "ratings", "rewards", "ranks", "rankings", "rank", "score", "rating", "overall_score", "reward")
