@@ -167,7 +167,7 @@ def test_json_no_reader_can_take_is_refused_with_its_place(tmp_path, value, said
     file = tmp_path / "rows.json"
     rows = [json.dumps(GOOD), f'{{"messages": {value}}}']
     file.write_text("\n".join(rows) if form == "lines" else f"[{', '.join(rows)}]")
-    with pytest.raises(ValueError, match=r"rows\.json.* (Correct it|Correct that line)") as refused:
+    with pytest.raises(ValueError, match=r"rows\.json.* (Correct it|Correct that (line|item))") as refused:
         read_rows(file)
     assert said in str(refused.value)
     assert form == "array" or "line 2:" in str(refused.value)
