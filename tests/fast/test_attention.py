@@ -14,7 +14,6 @@ from tunebook.fast.attention import block_attention
 from tunebook.fast.blockwise_attention import attention_in_blocks
 from tunebook.fast.forms import FORMS
 from tunebook.fast.gradient_checkpointing import recomputed_layers
-from tunebook.models.layers import layers_of
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
 
@@ -201,24 +200,3 @@ def test_with_recomputation_memory_grows_with_the_length_and_not_its_square():
     short, long = peak(512), peak(2048)
     assert long < 5 * short
     assert long < 0.4 * (2 * 2 * 2048 * 2048 * 4)  # the scores of all, which the plain form keeps several times
-
-
-@pytest.mark.cpu("MLX's own gradient, as a GPU has it, keeps in the CPU build what its kernels do not")
-def test_a_layer_that_is_written_out_keeps_no_scores_for_its_gradient(model):
-    layer = layers_of(model.module)[0].self_attn
-
-    def peak(length):
-        x = mx.random.normal((1, length, 64))
-        step = mx.grad(lambda x: layer(x, "causal").sum())
-        peaks = []
-        for _ in range(3):  # how far MLX runs ahead of itself differs from time to time
-            mx.eval(x)
-            mx.clear_cache()
-            mx.reset_peak_memory()
-            before = mx.get_active_memory()
-            mx.eval(step(x))
-            peaks.append(mx.get_peak_memory() - before)
-        return min(peaks)
-
-    with block_attention(model.module):
-        assert peak(1024) < 6 * peak(256)  # 10 with all scores

@@ -30,9 +30,7 @@ def block_attention(
 ) -> AbstractContextManager[None]:
     """Have the attention layers of `module` work in blocks until the block ends; other models stay as they are.
 
-    With the form "whole" what is causal by name is left to MLX. Scores that are "written out" are always made again for
-    their gradient, as a GPU's kernel makes them: kept, they are a fifth of what a step of 350 tokens holds and half of
-    one of 2,000, and to make them takes a twentieth of its time (SmolLM2, two cores).
+    With the form "whole" what is causal by name is left to MLX.
     """
     return replaced_name(
         module.modules(),
@@ -57,8 +55,7 @@ def _instead(
 ) -> mx.array:
     """In the place of a library's `own` function of this name: in blocks where every row has the same mask."""
     length = queries.shape[2]
-    rows, written_out = forms.attention_rows, forms.attention == "written out"
-    recomputed = recomputed or written_out
+    rows = forms.attention_rows
     if not recomputed:  # then all scores are kept, however many blocks they are made in
         rows = max(rows, math.ceil(length / MOST_BLOCKS))
     goes_whole = length <= rows or (forms.attention == "whole" and isinstance(mask, str))
@@ -72,7 +69,7 @@ def _instead(
         rows=rows,
         recomputed=recomputed,
         mask=mask if isinstance(mask, mx.array) else None,
-        written_out=written_out,
+        written_out=forms.attention == "written out",
     )
 
 
