@@ -20,7 +20,7 @@
 # such judgements. A row has a question and two answers, one *chosen* and one *rejected*, and the model learns to write
 # more like the first and less like the second.
 #
-# In less than ten minutes on two CPU cores, this notebook teaches SmolLM2-135M one preference: an answer shall be one
+# On two CPU cores, this notebook teaches SmolLM2-135M one preference: an answer shall be one
 # sentence, with a full stop at its end. A program can check that, so nobody has to judge by eye. You get:
 #
 # - **a model that has learned it** by DPO, the best known method, from a start that answers either way;

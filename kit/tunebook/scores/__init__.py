@@ -7,9 +7,9 @@ A `Trainer(..., exam=exam)` takes it while it trains, and tells of rows of it th
 
 Rows become questions in `reading.py`, a model answers them in `sitting.py` (`likelihoods.py` where it is only asked how
 likely it finds a text) and is afterwards as it was (`undisturbed.py`); an export answers in the program it is for
-(`exports.py`). What judges an answer is a `Metric`, and another
-is a file in `metrics/`. What comes out are `Marks`: scores, rows, and a gate. Two of them are told apart in
-`difference.py`, by the numbers of `statistics.py`, which know no models.
+(`exports.py`). What judges an answer is a `Metric`, and another is a file in `metrics/`. What comes out are `Marks`:
+scores, rows, and a gate. Two of them are told apart in `difference.py`, by the numbers of `statistics.py`, which know
+no models.
 
 Doors: `gate`, `reports`.
 """
