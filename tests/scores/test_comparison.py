@@ -63,7 +63,7 @@ def test_a_frame_has_a_row_for_each_model_and_metric(monkeypatch):
     assert frame.shape == (4, 12)
     row = frame[(frame.model == "tuned") & (frame.metric == "exact_match")].iloc[0]
     assert (row.score, row.change, row.verdict) == (0.55, pytest.approx(0.3), "better")
-    monkeypatch.setattr("tunebook.scores.comparison.find_spec", lambda name: None)
+    monkeypatch.setattr("tunebook.scores.compared.comparison.find_spec", lambda name: None)
     assert [row["score"] for row in scores.compare(BASE, BETTER).frame()][::2] == [0.25, 0.55]
     assert util.find_spec("pandas")
 

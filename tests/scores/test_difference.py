@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tunebook.scores.difference import difference
+from tunebook.scores.compared.difference import difference
 
 
 def flips(to_right: int, to_wrong: int, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,14 +8,16 @@ A `Trainer(..., exam=exam)` takes it while it trains, and tells of rows of it th
 Rows become questions in `reading.py`, a model answers them in `sitting.py` (`likelihoods.py` where it is only asked how
 likely it finds a text) and is afterwards as it was (`undisturbed.py`); an export answers in the program it is for
 (`exports.py`). What judges an answer is a `Metric`, and another is a file in `metrics/`. What comes out are `Marks`:
-scores, rows, and a gate. Two of them are told apart in `difference.py`, by the numbers of `statistics.py`, which know
-no models.
+scores, rows, and a gate. Those of several models are held side by side in `compared/`, by the numbers of
+`statistics.py`, which know no models. `abilities/` is an exam of what a model can do beside its task.
 
 Doors: `gate`, `reports`.
 """
 
-from .comparison import Comparison, compare
-from .difference import Difference
+from .abilities.exam import general
+from .compared.comparison import Comparison, compare
+from .compared.difference import Difference
+from .compared.gained_and_lost import GainedAndLost, gained_and_lost
 from .exam import Exam
 from .harness import Harness, harness
 from .marks import Marks, ScoreTooLow
@@ -45,6 +47,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Exam",
+    "GainedAndLost",
     "Harness",
     "Marks",
     "Metric",
@@ -55,6 +58,8 @@ __all__ = [
     "chrf",
     "compare",
     "exact_match",
+    "gained_and_lost",
+    "general",
     "harness",
     "json_match",
     "json_schema",

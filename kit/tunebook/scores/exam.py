@@ -33,7 +33,7 @@ from .sitting import Sitting
 
 BATCH = 8  # rows that are asked at a time
 
-# What a metric asks of one question: the texts behind it, or why it cannot say which; None: an answer.
+# What a metric asks of a question that it is for: the texts behind it, or why it cannot say which; None: an answer.
 Wanted = list[Continuation] | NotScored | None
 
 
@@ -79,6 +79,9 @@ class Exam:
         )
         self.opened = open_rows(rows, "rows", options)
         self.metrics = as_metrics(metrics)
+        for metric in self.metrics:
+            if not any(map(metric.is_for, self.opened.rows)):
+                raise ValueError(f"The metric {metric.name!r} is for none of the {len(self)} rows of the exam.")
         self.max_tokens = max_tokens
         self.digest = _digest(self.opened.rows, [max_tokens, *(metric.name for metric in self.metrics)])
 
@@ -130,15 +133,17 @@ class Exam:
     def _taking(
         self, model: Reads, asked: Sequence[Question], sitting: Sitting | SittingElsewhere, name: str
     ) -> Generator[tuple[int, int], None, Marks]:
-        wanted = {question.number: [_wanted(metric, question) for metric in self.metrics] for question in asked}
-        texts = list(
-            dict.fromkeys(text for each in wanted.values() for one in each if isinstance(one, list) for text in one)
-        )
-        writes = any(metric.asks == "answer" for metric in self.metrics)
-        total = writes * len(asked) + len(texts)
+        wanted = {
+            question.number: {one.name: _wanted(one, question) for one in self.metrics if one.is_for(question.row)}
+            for question in asked
+        }
+        every = [one for each in wanted.values() for one in each.values() if isinstance(one, list)]
+        texts = list(dict.fromkeys(text for one in every for text in one))
+        writes = [number for number, each in wanted.items() if None in each.values()]
+        total = len(writes) + len(texts)
         answers: dict[int, Written | NotScored] = {}
         likelihoods: dict[Continuation, Likelihood | NotScored] = {}
-        for number, answer in sitting.answers(self.max_tokens) if writes else ():
+        for number, answer in sitting.answers(writes, self.max_tokens):
             answers[number] = answer
             yield len(answers), total
         for text, likelihood in sitting.likelihoods(texts):
@@ -147,7 +152,10 @@ class Exam:
 
         def judged(question: Question) -> Answered:
             written, marks = answers.get(question.number), {}
-            for metric, one in zip(self.metrics, wanted[question.number], strict=True):
+            for metric in self.metrics:
+                if metric.name not in wanted[question.number]:
+                    continue
+                one = wanted[question.number][metric.name]
                 reply = _final(written, model) if one is None else _likelihoods(one, likelihoods)
                 marks[metric.name] = marked(metric, question, reply)
             return _answered(question, written, marks, asked_as(question, model))
@@ -158,7 +166,7 @@ class Exam:
             exam=self.digest,
             metrics=self.metrics,
             rows=rows,
-            notices=(*sitting.notices(writes=writes), *self._notices(rows)),
+            notices=(*sitting.notices(writes=bool(writes)), *self._notices(rows)),
         )
 
     def shared_with(self, loaded: Loaded, rows: Sequence[Encoded]) -> list[str]:
@@ -169,10 +177,11 @@ class Exam:
         return told_of(shared_rows(questions(self.opened, loaded), loaded.family, rows), len(self))
 
     def _notices(self, rows: Sequence[Answered]) -> list[str]:
-        cut = sum(not row.ended for row in rows)
+        written = [row.ended for row in rows if row.answer is not None]
+        cut = written.count(False)
         if not cut:
             return []
-        return [f"{cut} of {len(rows)} answers were cut at max_tokens={self.max_tokens}; raise it for the rest."]
+        return [f"{cut} of {len(written)} answers were cut at max_tokens={self.max_tokens}; raise it for the rest."]
 
 
 def _wanted(metric: Metric, question: Question) -> Wanted:

@@ -35,10 +35,11 @@ class SittingElsewhere:
         """End the process that was asked."""
         self._there.close()
 
-    def answers(self, max_tokens: int) -> Iterator[tuple[int, Written | NotScored]]:
-        """(number, answer) of each question."""
+    def answers(self, numbers: Sequence[int], max_tokens: int) -> Iterator[tuple[int, Written | NotScored]]:
+        """(number, answer) of each of these questions."""
         able: list[Question] = []
-        for number, question in self._asked.items():
+        for number in numbers:
+            question = self._asked[number]
             try:
                 check_is_asked(question)
             except NotScored as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..export.table import as_html, as_text
 from ..machine.without_torch import torch_unseen
-from .difference import number
+from .compared.difference import number
 from .exam import BATCH, HoldsLoaded
 from .marks import Answered, Marks
 from .metrics.metric import Mark, Metric

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..export.table import as_html, as_text
 from ..machine.inert import one_line
-from .difference import Difference, difference, number
+from .compared.difference import Difference, difference, number
 from .metrics.metric import Mark, Metric
 from .statistics import LEVEL, Interval, interval_of
 
@@ -31,7 +31,7 @@ class Answered:
     reference: str | None  # the row's own answer
     answer: str | None  # as the model wrote it, with its thoughts; None: no metric asks for one, or none could be had
     ended: bool = True  # by itself; False: it was cut where it was as long as may be
-    marks: dict[str, Mark]  # by metric
+    marks: dict[str, Mark]  # by metric, of those that are for this row
     asked: str = ""  # a digest of the token ids it was asked as; "": it holds images, or was not asked by an Exam
 
 
@@ -47,7 +47,7 @@ class Marks:
 
     def __getitem__(self, metric: str) -> float:
         """The score in one metric, over the rows it could judge; NaN where it could judge none."""
-        terms = self._terms(metric, self._scored(metric))
+        terms = self._terms(metric, self.scored(metric))
         return float(self._metric(metric).total(terms.sum(axis=0))) if len(terms) else float("nan")
 
     @property
@@ -57,11 +57,17 @@ class Marks:
 
     def interval(self, metric: str) -> Interval:
         """How sure the score is: where those of other rows of this kind lie."""
-        return interval_of(self._metric(metric).total, self._terms(metric, self._scored(metric)))
+        return interval_of(self._metric(metric).total, self._terms(metric, self.scored(metric)))
+
+    def scored(self, metric: str) -> list[int]:
+        """The places in `rows` of those that are in a score."""
+        self._metric(metric)
+        judged = [(place, row.marks[metric]) for place, row in enumerate(self.rows) if metric in row.marks]
+        return [place for place, mark in judged if mark.value is not None]
 
     def not_scored(self, metric: str) -> dict[int, str]:
         """The numbers of the rows that a metric could not judge, and why. They are in no score."""
-        marks = {row.number: row.marks[metric] for row in self.rows}
+        marks = {row.number: row.marks[metric] for row in self.rows if metric in row.marks}
         return {at: mark.reason for at, mark in marks.items() if mark.value is None}
 
     def against(self, before: "Marks") -> dict[str, Difference]:
@@ -75,7 +81,7 @@ class Marks:
             )
         found = {}
         for metric in self.metrics:
-            both = sorted(set(self._scored(metric.name)) & set(before._scored(metric.name)))
+            both = sorted(set(self.scored(metric.name)) & set(before.scored(metric.name)))
             if both:
                 found[metric.name] = difference(
                     metric.name,
@@ -110,7 +116,8 @@ class Marks:
         name = metric or self.metrics[0].name
         if missing := self.not_scored(name):
             row, reason = next(iter(missing.items()))
-            raise ScoreTooLow(f"{name}: {len(missing)} of {len(self.rows)} rows are not scored (row {row}: {reason})")
+            asked = len(missing) + len(self.scored(name))
+            raise ScoreTooLow(f"{name}: {len(missing)} of {asked} rows are not scored (row {row}: {reason})")
         if at_least is not None:
             self._require_score(name, at_least)
         if no_worse_than is not None:
@@ -153,7 +160,7 @@ class Marks:
         if score < bound if up else score > bound:
             interval = self.interval(name)
             raise ScoreTooLow(
-                f"{name} of {self.name} is {number(score)} over {len(self.rows)} rows ({LEVEL:.0%} interval "
+                f"{name} of {self.name} is {number(score)} over {len(self.scored(name))} rows ({LEVEL:.0%} interval "
                 f"{number(interval.low)} to {number(interval.high)}), and {'at least' if up else 'at most'} {bound:g} "
                 "is required."
             )
@@ -165,14 +172,14 @@ class Marks:
         ]
 
     def _interval_cell(self, metric: str) -> str:
-        if not self._scored(metric):
+        if not self.scored(metric):
             return ""
         interval = self.interval(metric)
         return f"{number(interval.low)} to {number(interval.high)}"
 
     def _rows_cell(self, metric: str) -> str:
         missing = len(self.not_scored(metric))
-        return f"{len(self.rows) - missing}" + (f", {missing} not scored" if missing else "")
+        return f"{len(self.scored(metric))}" + (f", {missing} not scored" if missing else "")
 
     @property
     def said(self) -> list[str]:
@@ -191,11 +198,6 @@ class Marks:
         raise KeyError(
             f"There is no metric {name!r} in this exam; there are {', '.join(m.name for m in self.metrics)}."
         )
-
-    def _scored(self, metric: str) -> list[int]:
-        """Places in `rows`."""
-        self._metric(metric)
-        return [place for place, row in enumerate(self.rows) if row.marks[metric].value is not None]
 
     def _values(self, metric: str, places: Sequence[int]) -> np.ndarray:
         return np.array([self.rows[place].marks[metric].value for place in places], np.float64)

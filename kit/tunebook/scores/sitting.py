@@ -28,10 +28,11 @@ class Sitting:
         self._asked = {question.number: question for question in asked}
         self._adapters, self._batch_size = adapters, batch_size
 
-    def answers(self, max_tokens: int) -> Iterator[tuple[int, Written | NotScored]]:
-        """(number, answer) of each question."""
+    def answers(self, numbers: Sequence[int], max_tokens: int) -> Iterator[tuple[int, Written | NotScored]]:
+        """(number, answer) of each of these questions."""
         able: list[Question] = []
-        for number, question in self._asked.items():
+        for number in numbers:
+            question = self._asked[number]
             try:
                 self._check_prompt(question)
             except (NotEncodable, BeyondTable, NotScored) as error:

@@ -40,6 +40,11 @@ class Metric:
     asks: Asks = "answer"
     total: Total = mean_of_rows  # sums (..., K) of the rows' terms -> score; of values it is their mean
     higher_is_better: bool = True
+    concerns: Callable[[Mapping[str, Any]], bool] | None = None  # the rows it is for, and no other is asked; None: all
+
+    def is_for(self, row: Mapping[str, Any]) -> bool:
+        """Whether it judges this row."""
+        return self.concerns is None or self.concerns(row)
 
 
 @dataclass(frozen=True)

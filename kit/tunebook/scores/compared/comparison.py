@@ -9,9 +9,9 @@ from typing import Any, final
 
 from matplotlib.figure import Figure
 
-from ..export.table import as_html, as_text
+from ...export.table import as_html, as_text
+from ..marks import Marks
 from .difference import Difference, number, signed
-from .marks import Marks
 from .picture import picture
 
 
@@ -48,16 +48,12 @@ class Comparison:
         names = [marks.name for marks in self.marks[1:]]
         return picture(self.marks[0].name, names, self.differences, dark=dark)
 
-    def __repr__(self):
-        return as_text(self._headings(), self._cells(), self._said())
-
-    def _repr_html_(self) -> str:
-        return as_html(self._headings(), self._cells(), self._said())
-
-    def _headings(self) -> list[str]:
+    def headings(self) -> list[str]:
+        """Of the table's columns: the metric, and a model each."""
         return ["metric", *(marks.name for marks in self.marks)]
 
-    def _cells(self) -> list[list[str]]:
+    def cells(self) -> list[list[str]]:
+        """The table's rows, a metric each."""
         base, *others = self.marks
         return [
             [
@@ -71,9 +67,20 @@ class Comparison:
             for metric in base.metrics
         ]
 
-    def _said(self) -> list[str]:
+    def said(self) -> list[str]:
+        """What stands below the table."""
+        return [*self.sentences, *self.notices()]
+
+    def notices(self) -> list[str]:
+        """What is to be known beside the numbers: of the models' prompts, programs and rows that are not scored."""
         asked = [said for marks in self.marks[1:] for said in _asked_otherwise(self.marks[0], marks)]
-        return [*self.sentences, *asked, *(f"{marks.name}: {said}" for marks in self.marks for said in marks.said)]
+        return [*asked, *(f"{marks.name}: {said}" for marks in self.marks for said in marks.said)]
+
+    def __repr__(self):
+        return as_text(self.headings(), self.cells(), self.said())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.headings(), self.cells(), self.said())
 
 
 def compare(*marks: Marks) -> Comparison:
@@ -115,7 +122,7 @@ def _row(marks: Marks, metric: str, difference: Difference | None) -> dict[str, 
         "score": marks[metric],
         "low": interval.low,
         "high": interval.high,
-        "rows": len(marks.rows) - len(marks.not_scored(metric)),
+        "rows": len(marks.scored(metric)),
         "not_scored": len(marks.not_scored(metric)),
     }
     if difference is None:

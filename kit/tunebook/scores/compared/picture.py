@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..statistics import LEVEL
 from .difference import Difference, Verdict
-from .statistics import LEVEL
 
 # Told apart by people who do not see red and green, too; on white, and on JupyterLab's dark background.
 COLOURS: dict[bool, dict[Verdict, str]] = {

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from .statistics import (
+from ..statistics import (
     LEVEL,
     Interval,
     Total,
