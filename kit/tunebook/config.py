@@ -157,11 +157,14 @@ class TrainingConfig:
         Positive | None, "and every n minutes, the first after two at most; None: not by the clock"
     ] = 10.0
     save_total_limit: Annotated[Count | None, "how many checkpoints are kept; None: all"] = 2
-    load_best_model_at_end: Annotated[bool, "end with the weights of the lowest held-out loss; needs eval_steps"] = (
-        False
-    )
+    load_best_model_at_end: Annotated[
+        bool, "end with the weights of the lowest held-out loss, or of the best score; needs eval_steps, or score_steps"
+    ] = False
     early_stopping_patience: Annotated[
-        Count | None, "end after n evaluations without a new lowest loss; None: never"
+        Count | None, "end after n evaluations, or exams, without a better loss or score; None: never"
+    ] = None
+    metric_for_best_model: Annotated[
+        str | None, "a metric of the trainer's exam by which these two go, up or down as it is better; None: the loss"
     ] = None
     sample_prompts: Annotated[
         Sequence[str | Sequence[Mapping[str, Any]]],

@@ -19,7 +19,7 @@ class EndReason(StrEnum):
     STOPPED = "stopped"  # someone asked: the Stop button, `trainer.stop()`
     DISCARDED = "discarded"  # someone asked to stop and keep nothing of it
     INTERRUPTED = "interrupted"  # the kernel was interrupted (KeyboardInterrupt, asyncio.CancelledError)
-    EARLY_STOPPED = "early_stopped"  # the held-out loss had stopped falling
+    EARLY_STOPPED = "early_stopped"  # the held-out loss, or the score that was followed, got no better any more
     NOT_FINITE = "not_finite"  # loss or gradients stayed NaN or infinite; the last good weights are in the model
     FAILED = "failed"  # an exception rose inside a step
 
@@ -54,10 +54,9 @@ class Request:
     value: float | None = None  # the new learning rate
 
     def __post_init__(self):
-        if self.command is not Command.LEARNING_RATE:
-            if self.value is not None:
-                raise ValueError(f"{self.command} takes no value, and was given {self.value!r}.")
-        elif self.value is None or not 0 < self.value < math.inf:
+        if self.command is not Command.LEARNING_RATE and self.value is not None:
+            raise ValueError(f"{self.command} takes no value, and was given {self.value!r}.")
+        if self.command is Command.LEARNING_RATE and (self.value is None or not 0 < self.value < math.inf):
             raise ValueError(f"learning_rate is {self.value!r}; it must be a finite number above 0, such as 1e-4.")
 
 
@@ -116,10 +115,7 @@ class EvalEvent:
     @property
     def perplexity(self) -> float:
         """exp(loss); infinite where that overflows a float."""
-        try:
-            return math.exp(self.loss)
-        except OverflowError:
-            return math.inf
+        return math.inf if self.loss > 709.78 else math.exp(self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +128,8 @@ class ScoreEvent:
     rows: int  # of the exam
     seconds: float
     exam: str  # a digest of its rows and metrics: scores of the same are comparable
+    lower_is_better: list[str] = field(default_factory=list, hash=False)  # the metrics of which less is better
+    asked: bool = False  # someone asked for it in between: it decides nothing
 
     @property
     def sentence(self) -> str:

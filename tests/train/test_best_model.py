@@ -48,7 +48,7 @@ def test_the_best_weights_are_put_back_at_the_end_also_after_a_resume(tiny_folde
 
 @pytest.mark.parametrize("setting", [{"load_best_model_at_end": True}, {"early_stopping_patience": 2}])
 def test_waiting_for_a_score_nobody_measures_is_refused(tiny_folder, rows, tmp_path, setting):
-    with pytest.raises(ValueError, match="need held-out rows"):
+    with pytest.raises(ValueError, match="needs held-out rows"):
         make(tiny_folder, rows, tmp_path, **setting)
-    with pytest.raises(ValueError, match="need eval_steps"):
+    with pytest.raises(ValueError, match="needs eval_steps"):
         make(tiny_folder, rows, tmp_path, eval_dataset=rows[:2], **setting)

@@ -16,7 +16,7 @@ from ..machine.inert import one_line
 from ..models.adapters import describe, parameter_counts, trained_whole
 from ..models.families.base import Library
 from ..models.loaded import Loaded
-from ..train.evaluation import best_of
+from ..runs.best import BY_LOSS
 from .usage import Form, how_to_open
 
 _LIBRARIES: dict[Form, Literal["mlx", "peft", "gguf"]] = {
@@ -145,9 +145,9 @@ def _of_run(events: Sequence[Event]) -> Iterator[tuple[str, str]]:
             f"{steps[0].loss:.4f} in the first step, {steps[-1].loss:.4f} in the last (nats per token)",
         )
     evals = [event for event in events if isinstance(event, EvalEvent)]
-    if len(evals) > 1 and (best := best_of(evals)):
+    if len(evals) > 1 and (best := BY_LOSS.best(BY_LOSS.measured(evals, []))):
         said = f"{evals[0].loss:.4f} at step {evals[0].step}, {evals[-1].loss:.4f} at step {evals[-1].step}"
-        yield "held-out loss", f"{said}; the lowest was {best.loss:.4f} at step {best.step}"
+        yield "held-out loss", f"{said}; the lowest was {best.value:.4f} at step {best.step}"
     if config:
         rows = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"]
         optimizer = f"{config['optim']}, learning rate {config['learning_rate']:g}, {config['lr_scheduler_type']}"

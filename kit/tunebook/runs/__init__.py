@@ -4,8 +4,7 @@ Events go in; a folder with a log comes out, and is read again. A callback is an
 (`trainer.subscribe`), or of the nine values of a step (`trainer.add_step_callback`), and needs no edit here.
 `events.py` says what there is to hear, and `bridges.py`, for experiment trackers, holds some to follow.
 
-Doors: `controls`, `ending_interrupts`, `folder`, `listeners`, `lock`, `progress_bar`, `resuming`,
-`result`.
+Doors: `best`, `controls`, `ending_interrupts`, `folder`, `listeners`, `lock`, `progress_bar`, `resuming`, `result`.
 """
 
 from .folder import CONFIG_FILE, STOP_FILE, RunHistory, keep_config, load, new_run_folder, run_folders

@@ -78,10 +78,8 @@ TRAINING: Answers = {
     "optim_args": "an optimizer is set by weight_decay, adam_beta1, adam_beta2 and adam_epsilon; leave it out",
     **_each("clip_grad_norm gradient_clip", "`max_grad_norm={value!r}`"),
     **_each("random_state data_seed", "`seed={value!r}`"),
-    **_each(
-        "metric_for_best_model greater_is_better",
-        "the best model is the one of the lowest held-out loss: `load_best_model_at_end=True, eval_steps=50`",
-    ),
+    "greater_is_better": "a metric knows itself whether more of it is better: leave it out, and name one of the "
+    "exam, `load_best_model_at_end=True, metric_for_best_model='exact_match', score_steps=50`",
     "early_stopping": "`early_stopping_patience=3, eval_steps=50`",
     "resume_from_checkpoint": "`trainer.train(resume_from_checkpoint=True)`",
     "torch_compile": "`compile=True`, or 'auto', the default",

@@ -64,6 +64,8 @@ VALUES: Mapping[str, Mapping[str, Answers]] = {
         "gradient_checkpointing": _each("unsloth mlx", "`gradient_checkpointing=True`"),
         "packing": _each("bfd wrapped", "`packing=True`"),
         "save_steps": {"no": "`save_steps=None`", "steps": "`save_steps=100`"},
+        "metric_for_best_model": _each("loss eval_loss", "`metric_for_best_model=None`")
+        | {"eval_exact_match": "`metric_for_best_model='exact_match'`"},
         "eval_steps": {"no": "`eval_steps=None`", "steps": "`eval_steps=100`"},
     },
     "LoraConfig": _ADAPTER_VALUES,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ..config import TrainingConfig
-from ..events import EndReason, EvalEvent
+from ..events import EndReason, EvalEvent, ScoreEvent
 from ..machine import runtime
 from ..machine.gpu_errors import GpuFault, gpu_fault
+from ..runs.best import BY_LOSS, Yardstick
 
 # A step whose loss or gradients are not finite is not applied, so the weights that gave it stay. After this many of
 # them in a row the rows are not the cause, and the run ends.
@@ -34,14 +35,23 @@ _FAULTS: dict[GpuFault, str] = {
 
 
 def closing_sentence(
-    reason: EndReason, step: int, total: int, seconds: float, evals: Sequence[EvalEvent], detail: str
+    reason: EndReason,
+    step: int,
+    total: int,
+    seconds: float,
+    detail: str,
+    *,
+    evals: Sequence[EvalEvent] = (),
+    scores: Sequence[ScoreEvent] = (),
+    by: Yardstick = BY_LOSS,
 ) -> str:
     """One sentence for people; `detail` is what went wrong in a run that failed or diverged."""
+    better = "rising" if by.higher_is_better else "falling"
     opening = {
         EndReason.FINISHED: f"Finished all {total} steps",
         EndReason.STOPPED: f"Stopped on request after step {step} of {total}",
         EndReason.DISCARDED: f"Stopped on request after step {step} of {total}, keeping nothing,",
-        EndReason.EARLY_STOPPED: f"Stopped early, the held-out loss no longer falling, after step {step} of {total}",
+        EndReason.EARLY_STOPPED: f"Stopped early, the {by.name} no longer {better}, after step {step} of {total}",
         EndReason.INTERRUPTED: f"Interrupted after step {step} of {total}",
         EndReason.NOT_FINITE: f"Ended after step {step} of {total}, because {STEPS_NOT_FINITE} steps in a row were not "
         f"finite and not applied{f' ({detail})' if detail else ''}",
@@ -50,6 +60,8 @@ def closing_sentence(
     minutes, rest = divmod(round(seconds), 60)
     took = f"{minutes} min {rest} s" if minutes else f"{rest} s"
     learned = f"; held-out loss {evals[0].loss:.3f} → {evals[-1].loss:.3f}" if len(evals) > 1 else ""
+    marks = by.measured((), scores) if by.metric is not None else []
+    learned += f"; {by.name} {by.number(marks[0].value)} → {by.number(marks[-1].value)}" if len(marks) > 1 else ""
     return f"{opening} in {took}{learned}."
 
 

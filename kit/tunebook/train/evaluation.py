@@ -2,10 +2,9 @@
 
 It is the loss of the run's objective: nats per supervised token, or what a loss over answers comes to for each.
 
-And what such losses say of a run: which was the best, and whether to wait for a better one.
+And whether a run measures what its settings wait for.
 """
 
-import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ import mlx.nn as nn
 
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
-from ..events import EvalEvent
 from ..fast.training_form import inference_form
 from ..models.families.base import Family
 from ..objectives.base import Objective, Sums, added
@@ -23,6 +21,7 @@ from ..objectives.next_token import NextToken
 from ..objectives.reference import Reference, with_what_is_known
 from ..tokens.collation import collated
 from ..tokens.stored_rows import lengths_of
+from .plan import RunExam
 
 
 @dataclass(frozen=True)
@@ -96,37 +95,35 @@ def score_now(module: nn.Module, family: Family, rows: Sequence[Encoded], **opti
             return end.value
 
 
-def check_evaluation(config: TrainingConfig, eval_rows: Sequence[Encoded], exam: object | None = None) -> None:
-    """Raise ValueError for settings that wait for a held-out loss, or an exam, that nobody takes during the run."""
-    if config.score_steps is not None and exam is None:
-        raise ValueError("score_steps needs an exam; pass Trainer(..., exam=scores.Exam(rows, metrics=[...])).")
-    waiting = [
-        name
-        for name, wanted in {
-            "load_best_model_at_end": config.load_best_model_at_end,
-            "early_stopping_patience": config.early_stopping_patience is not None,
-            "eval_steps": config.eval_steps is not None,
-        }.items()
-        if wanted
-    ]
+def check_evaluation(config: TrainingConfig, eval_rows: Sequence[Encoded], exam: RunExam | None = None) -> None:
+    """Raise ValueError for settings that wait for a held-out loss, or a score, that nobody takes during the run."""
+    metric, known = config.metric_for_best_model, [one.name for one in exam.metrics] if exam is not None else []
+    of_exam = _given(score_steps=config.score_steps, metric_for_best_model=metric)
+    if of_exam and exam is None:
+        wanted = "..." if metric is None else repr(metric)
+        raise ValueError(f"{_joined(of_exam)} an exam; pass Trainer(..., exam=scores.Exam(rows, metrics=[{wanted}])).")
+    if metric is not None and metric not in known:
+        raise ValueError(f"metric_for_best_model is {metric!r}; the exam's metrics are {', '.join(known)}.")
+    waiting = _given(
+        load_best_model_at_end=config.load_best_model_at_end or None,
+        early_stopping_patience=config.early_stopping_patience,
+    )
+    if metric is not None and waiting and config.score_steps is None:
+        raise ValueError(f"{_joined(waiting)} score_steps, so that {metric} is measured during the run.")
+    waiting = ([] if metric is not None else waiting) + _given(eval_steps=config.eval_steps)
     if waiting and not eval_rows:
+        instead = f" To go by the exam: metric_for_best_model={known[0]!r}." if known and metric is None else ""
         raise ValueError(
-            f"{' and '.join(waiting)} need held-out rows; pass eval_dataset=..., or more rows, of which some are "
-            "held out."
+            f"{_joined(waiting)} held-out rows; pass eval_dataset=..., or more rows, of which some are held "
+            f"out.{instead}"
         )
     if waiting and config.eval_steps is None:
-        raise ValueError(f"{' and '.join(waiting)} need eval_steps, so that the loss is measured during the run.")
+        raise ValueError(f"{_joined(waiting)} eval_steps, so that the loss is measured during the run.")
 
 
-def best_of(evals: Sequence[EvalEvent]) -> EvalEvent | None:
-    """The earliest of the lowest held-out losses; one that is not finite is never it."""
-    finite = [event for event in evals if math.isfinite(event.loss)]
-    return min(finite, key=lambda event: event.loss, default=None)
+def _given(**settings: object) -> list[str]:
+    return [name for name, value in settings.items() if value is not None]
 
 
-def patience_is_lost(evals: Sequence[EvalEvent], patience: int | None) -> bool:
-    """Whether the last `patience` evaluations brought no new lowest loss; None has no end."""
-    best = best_of(evals)
-    if patience is None or best is None:
-        return False
-    return len(evals) - 1 - evals.index(best) >= patience
+def _joined(names: list[str]) -> str:
+    return f"{' and '.join(names)} {'need' if len(names) > 1 else 'needs'}"

@@ -18,7 +18,7 @@ from ..machine.interrupts import held_back
 from ..models.generation import Prompt, write
 from ..objectives.reference import Reference, SetOfRows
 from ..runs.controls import Controls
-from .evaluation import best_of, score
+from .evaluation import score
 from .kept.snapshots import KeptWeights
 from .owed import Owed
 from .passes.beforehand import asked_beforehand
@@ -53,8 +53,8 @@ def held_out_score(plan: RunPlan, step: int, reference: Reference) -> Generator[
     )
 
 
-def exam_marks(plan: RunPlan, exam: RunExam, step: int) -> Generator[Working, None, tuple[ScoreEvent, Sequence[str]]]:
-    """Take `exam` with the model as it is after `step`; (the event, what else there is to say) is what it returns."""
+def exam_marks(plan: RunPlan, exam: RunExam, step: int) -> Generator[Working, None, tuple[ScoreEvent, ExamMarks]]:
+    """Take `exam` with the model as it is after `step`; (the event, the marks) is what it returns."""
     began = time.perf_counter()
     marks: ExamMarks = yield from watched(exam.taking(plan.loaded), "scoring", step)
     mx.clear_cache()
@@ -67,8 +67,9 @@ def exam_marks(plan: RunPlan, exam: RunExam, step: int) -> Generator[Working, No
         rows=len(exam),
         seconds=time.perf_counter() - began,
         exam=exam.digest,
+        lower_is_better=[metric.name for metric in exam.metrics if not metric.higher_is_better],
     )
-    return event, marks.said
+    return event, marks
 
 
 def samples(plan: RunPlan, prompts: Sequence[Prompt], step: int) -> Generator[Working | SampleEvent, None, None]:
@@ -161,10 +162,34 @@ class Looks:
             yield from self._owed.told()
 
     def count(self, event: EvalEvent, progress: RunProgress, *, counts: bool) -> None:
-        """Take up a score of the weights as they are."""
+        """Take up a held-out loss of the weights as they are."""
         progress.add_eval(event, counts=counts)
-        if self._plan.config.load_best_model_at_end and event is best_of(progress.counted_evals):
+        self.keep_if_best(progress)
+
+    def count_score(self, event: ScoreEvent, progress: RunProgress) -> None:
+        """Take up a score of the weights as they are."""
+        progress.scores.append(event)
+        self.keep_if_best(progress)
+
+    def keep_if_best(self, progress: RunProgress) -> None:
+        """Keep the weights as they are where they are the best so far, and will be wanted."""
+        best = progress.best(self._plan.yardstick)
+        is_new = best is not None and best.step == progress.step != progress.best_step
+        if is_new and self._plan.config.load_best_model_at_end:
             self._kept.keep_best()
+            progress.best_step = progress.step
+
+    def put_best_back(self, progress: RunProgress) -> str | None:
+        """Go back to the best weights where that is wanted; what there is to say of it."""
+        if not self._plan.config.load_best_model_at_end:
+            return None
+        by = self._plan.yardstick
+        return self._kept.put_best_back(progress.best(by), by, progress.step, kept_step=progress.best_step)
+
+    def patience_is_lost(self, progress: RunProgress) -> bool:
+        """Whether to end the run because nothing gets better any more."""
+        by = self._plan.yardstick
+        return by.patience_is_lost(progress.measured(by), self._plan.config.early_stopping_patience)
 
     def score(self, progress: RunProgress, *, at_end: bool = False) -> Generator[Event, None, None]:
         """Take the exam at the start, the end and every `score_steps`, unless it was; a stop ends it unscored.
@@ -177,13 +202,24 @@ class Looks:
             return
         found = yield from self._until_stopped(exam_marks(self._plan, exam, step))
         if found is not None:
-            event, said = found
+            event, marks = found
             with held_back():
                 if all(earlier.exam != exam.digest for earlier in progress.scores):
-                    self._owed.add(*(Notice(step=step, text=f"The exam: {text}") for text in said))
-                progress.scores.append(event)
-                self._owed.add(event)
+                    self._owed.add(*(Notice(step=step, text=f"The exam: {text}") for text in marks.said))
+                self.count_score(event, progress)
+                self._owed.add(event, *self._passed_over(progress, marks))
             yield from self._owed.told()
+
+    def _passed_over(self, progress: RunProgress, marks: ExamMarks) -> list[Notice]:
+        """Why the last score is not the best whatever it is, where the run goes by it."""
+        by, config = self._plan.yardstick, self._plan.config
+        waits = config.load_best_model_at_end or config.early_stopping_patience is not None
+        if by.metric is None or not waits:
+            return []
+        why = by.passed_over(progress.measured(by), progress.scores[-1].rows)
+        missing = marks.not_scored(by.metric)
+        row = next((f"; row {number}: {reason}" for number, reason in missing.items()), "")
+        return [] if why is None else [Notice(step=progress.step, text=f"{why}{row}")]
 
     def sample(self, step: int) -> Generator[Event, None, None]:
         """Write an answer to every prompt that has none of this step; a stop leaves the others to a run that resumes.

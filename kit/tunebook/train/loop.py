@@ -25,7 +25,6 @@ from ..tokens.feed import Portion
 from .commands import why_not
 from .divergence import Astray
 from .endings import STEPS_NOT_FINITE, TORN, explained
-from .evaluation import best_of, patience_is_lost
 from .kept.checkpoint import Checkpoint
 from .kept.runaway import Runaway
 from .kept.saves import Saves
@@ -91,6 +90,7 @@ class Run:
         self._stepper.optimizer.state = checkpoint.optimizer_state
         self._kept.best = checkpoint.best_weights
         self.progress = RunProgress.from_plain(checkpoint.progress)
+        self.progress.best_step = self.progress.best_step if checkpoint.best_weights is not None else None
         take_up_forms(self._stepper, self.progress)
         self._saves.step = self.step
 
@@ -152,10 +152,8 @@ class Run:
             text = f"The weights of step {good}, the last that gave a finite loss, are in the model."
             yield Notice(step=self.step, text=text)
         ended_well = reason not in (EndReason.DISCARDED, EndReason.FAILED) and not went_back
-        if ended_well and self._config.load_best_model_at_end:
-            said = self._kept.put_best_back(best_of(self.progress.counted_evals), self.step)
-            if said is not None:
-                yield Notice(step=self.step, text=said)
+        if ended_well and (said := self.looks.put_best_back(self.progress)) is not None:
+            yield Notice(step=self.step, text=said)
         for text in self._stepper.closing_notices():
             yield Notice(step=self.step, text=text)
         if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:
@@ -179,7 +177,7 @@ class Run:
             yield from self._between_steps()
             if self.controls.stopping:
                 return self.controls.end_reason
-            if patience_is_lost(self.progress.counted_evals, self._config.early_stopping_patience):
+            if self.looks.patience_is_lost(self.progress):
                 yield from self.looks.score(self.progress, at_end=True)
                 return EndReason.EARLY_STOPPED
             if self.step >= self.plan.total_steps:

@@ -14,6 +14,7 @@ from ..models.generation import Prompt
 from ..models.loaded import Loaded
 from ..objectives.base import Objective
 from ..objectives.next_token import NextToken
+from ..runs.best import BY_LOSS, Yardstick
 from ..tokens.batch_order import total_steps
 from ..tokens.feed import Feed
 from .kept.identity import identity_of
@@ -37,10 +38,25 @@ class ExamMarks(Protocol):
         ...
 
 
+class ExamMetric(Protocol):
+    """What is asked of a metric of an exam."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+
 class RunExam(Protocol):
     """What is asked of an exam that is taken in the middle of a run: `scores.Exam` is one."""
 
     digest: str  # the same for the same rows and metrics
+
+    @property
+    def metrics(self) -> Sequence[ExamMetric]:
+        """What it scores."""
+        ...
 
     def __len__(self) -> int:
         """Rows."""
@@ -75,6 +91,15 @@ class RunPlan:
     def total_steps(self) -> int:
         """Optimizer steps from the first to the last, those before a resume included."""
         return total_steps(len(self.feed.known), self.config)
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """What tells the best weights, and when to stop early: the held-out loss, or a score of the exam."""
+        wanted = self.config.metric_for_best_model
+        if self.exam is None or wanted is None:
+            return BY_LOSS
+        is_higher = {metric.name: metric.higher_is_better for metric in self.exam.metrics}
+        return Yardstick(metric=wanted, exam=self.exam.digest, higher_is_better=is_higher[wanted])
 
     @property
     def eval_batch_size(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..events import EvalEvent, ScoreEvent
+from ..runs.best import BY_LOSS, Measured, Yardstick
 from ..tokens.feed import Place
 from .step import Outcome
 
@@ -27,6 +28,7 @@ class RunProgress:
     evals: list[EvalEvent] = field(default_factory=list)
     looks: list[int] = field(default_factory=list)  # steps of evaluations that someone asked for, and decide nothing
     scores: list[ScoreEvent] = field(default_factory=list)  # of the run's exam
+    best_step: int | None = None  # of the weights that are kept as the best
     # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
     learning_rates: dict[int, float] = field(default_factory=dict)
     forms: dict[str, Any] | None = None  # those its passes are computed in, as `candidates.as_plain` has them
@@ -36,7 +38,7 @@ class RunProgress:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "RunProgress":
         """What `as_plain` gave. Checkpoints of version 0.1 lack what came later, and are of rows that are no stream."""
-        return cls(
+        progress = cls(
             step=plain["step"],
             num_tokens=plain["num_tokens"],
             total_tokens=plain.get("total_tokens", 0),
@@ -50,6 +52,9 @@ class RunProgress:
             forms=plain.get("forms"),
             elapsed_before=plain["elapsed"],
         )
+        best = progress.best(BY_LOSS)  # when that was not written, only the loss told which it was
+        progress.best_step = plain.get("best_step", best.step if best is not None else None)
+        return progress
 
     def as_plain(self) -> dict[str, Any]:
         """Values that JSON keeps as they are; learning rates to come are left out."""
@@ -63,6 +68,7 @@ class RunProgress:
             "evals": [asdict(event) for event in self.evals],
             "looks": self.looks,
             "scores": [asdict(event) for event in self.scores],
+            "best_step": self.best_step,
             "forms": self.forms,
             "elapsed": self.elapsed,
             "rates_are_kept": True,
@@ -97,6 +103,14 @@ class RunProgress:
     def counted_evals(self) -> list[EvalEvent]:
         """The scores that decide which weights are the best, and when to stop early."""
         return [event for event in self.evals if event.step not in self.looks]
+
+    def measured(self, by: Yardstick) -> list[Measured]:
+        """What decides which weights are the best, and when to stop early."""
+        return by.measured(self.counted_evals, self.scores)
+
+    def best(self, by: Yardstick) -> Measured | None:
+        """The best of that so far."""
+        return by.best(self.measured(by))
 
     @property
     def is_scored(self) -> bool:

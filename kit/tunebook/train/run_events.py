@@ -72,7 +72,16 @@ def run_ended(
 ) -> RunEnded:
     """`detail` is what went wrong in a run that failed or diverged, `kept_in` the folder with its last step."""
     elapsed = progress.elapsed
-    sentence = closing_sentence(reason, progress.step, plan.total_steps, elapsed, progress.evals, detail)
+    sentence = closing_sentence(
+        reason,
+        progress.step,
+        plan.total_steps,
+        elapsed,
+        detail,
+        evals=progress.evals,
+        scores=progress.scores,
+        by=plan.yardstick,
+    )
     if kept_in is not None and reason in (EndReason.STOPPED, EndReason.INTERRUPTED, EndReason.FAILED):
         place, output_dir = as_typed(kept_in, plan.config.output_dir), plan.config.output_dir
         sentence += f" It is kept in {place}, and goes on with {resume_line(place, output_dir, awaited=awaited)}."

@@ -70,7 +70,8 @@ def resume(
         if isinstance(event, EvalEvent) and event.step == run.step and not run.progress.is_scored:
             run.looks.count(event, run.progress, counts=run.is_evaluation_step)
         if isinstance(event, ScoreEvent) and event.step == run.step and not run.progress.has_marks(event.exam):
-            run.progress.scores.append(event)
+            run.looks.count_score(event, run.progress)
+    run.looks.keep_if_best(run.progress)  # by another yardstick than before, perhaps
     return rewound.events
 
 

@@ -5,10 +5,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from tunebook.events import EvalEvent
+from tunebook.runs.best import BY_LOSS, Measured, Yardstick
 from tunebook.train.kept.snapshots import KeptWeights
 
-BEST = EvalEvent(step=3, loss=1.25, rows=1, tokens=1, seconds=0.0)
+BEST = Measured(step=3, value=1.25)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_the_best_weights_come_back_and_what_is_frozen_stays(layer):
     set_to(layer, 1.0)
     kept.keep_best()
     set_to(layer, 2.0)
-    said = kept.put_best_back(BEST, 5)
+    said = kept.put_best_back(BEST, BY_LOSS, 5, kept_step=3)
     assert said == "The weights of step 3, with the lowest held-out loss (1.2500), are in the model."
     assert np.array_equal(layer.weight, np.full((2, 2), 1.0))
     assert np.array_equal(layer.bias, np.full(2, 2.0))
@@ -39,14 +39,20 @@ def test_where_there_are_none_better_the_last_weights_stay(layer, best, step):
     set_to(layer, 1.0)
     kept.keep_best()
     set_to(layer, 2.0)
-    assert kept.put_best_back(best, step) is None
+    assert kept.put_best_back(best, BY_LOSS, step, kept_step=3) is None
     assert np.array_equal(layer.weight, np.full((2, 2), 2.0))
 
 
-def test_a_best_that_was_not_kept_is_said(layer):
+@pytest.mark.parametrize("kept_step", [None, 2])
+def test_a_best_that_was_not_kept_is_said_and_weights_of_another_step_do_not_stand_in(layer, kept_step):
     kept = KeptWeights(layer)
+    if kept_step is not None:
+        set_to(layer, 1.0)
+        kept.keep_best()
     set_to(layer, 2.0)
-    assert "that of step 3, whose weights were not kept" in kept.put_best_back(BEST, 5)
+    by = Yardstick(metric="exact_match", higher_is_better=True)
+    said = kept.put_best_back(BEST, by, 5, kept_step=kept_step)
+    assert said.startswith("The highest exact_match (1.25) is that of step 3, whose weights were not kept")
     assert np.array_equal(layer.weight, np.full((2, 2), 2.0))
 
 

@@ -42,7 +42,7 @@ class Checkpoint:
 
     weights: dict[str, mx.array]  # the trainable parameters, by dotted name
     optimizer_state: Any  # the tree of `optimizer.state`
-    best_weights: dict[str, mx.array] | None  # the parameters of the lowest held-out loss, where they are wanted
+    best_weights: dict[str, mx.array] | None  # the parameters of the best step, where they are wanted
     identity: dict[str, Any]  # what it is a checkpoint of, as `identity.differences` compares it
     progress: dict[str, Any]  # counters of the loop, as plain values
     reference: dict[str, mx.array] | None = None  # the parameters an objective's reference has and the model had not

@@ -31,6 +31,7 @@ FREE_SETTINGS = {
     "save_total_limit",
     "load_best_model_at_end",
     "early_stopping_patience",
+    "metric_for_best_model",
     "sample_prompts",
     "sample_steps",
     "sample_max_tokens",

@@ -73,7 +73,7 @@ def make_run_folder(output_dir: str) -> Path:
 def checkpoint_bytes(
     module: nn.Module, optimizer: Optimizer, config: TrainingConfig, reference: Mapping[str, mx.array] | None = None
 ) -> int:
-    """What a checkpoint of a run takes, with the weights of the lowest loss and the `reference` where they are kept."""
+    """What a checkpoint of a run takes, with the best weights and the `reference` where they are kept."""
     weights = sum(array.nbytes for array in flat(module.trainable_parameters()).values())
     state = sum(array.nbytes for array in flat(optimizer.state).values())
     of_reference = sum(array.nbytes for array in (reference or {}).values())

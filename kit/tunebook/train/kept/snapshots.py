@@ -1,4 +1,4 @@
-"""Weights of a run that are kept to be put back: those it found, and those of its lowest held-out loss.
+"""Weights of a run that are kept to be put back: those it found, and its best.
 
 A module goes in, its trainable parameters of an earlier moment are put into it again, and a sentence that says so comes
 out. Nothing is written to disk.
@@ -11,9 +11,9 @@ from typing import final
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...events import EvalEvent
 from ...models.adapters import parameter_counts
 from ...models.tensors import flat
+from ...runs.best import Measured, Yardstick
 
 SMALL_SHARE = 0.1  # up to which share of all parameters a copy of the trained ones is kept whatever memory there is
 NO_DISCARD = (
@@ -38,7 +38,7 @@ class KeptWeights:
         self._good: tuple[int, dict[str, mx.array]] | None = (
             None  # the last a finite loss was computed with, their step
         )
-        self.best: dict[str, mx.array] | None = None  # of the lowest held-out loss, if they will be wanted
+        self.best: dict[str, mx.array] | None = None  # by the yardstick of the run, if they will be wanted
 
     def keep_start(self) -> None:
         """Keep what `module` holds now to discard a run with, where there is room for it."""
@@ -87,17 +87,18 @@ class KeptWeights:
         self._put_back(self._start)
         return "The weights are as they were before this run; checkpoints it wrote stay."
 
-    def put_best_back(self, best: EvalEvent | None, step: int) -> str | None:
-        """Go back to the weights that scored `best`, where they were kept; None when `step`, the last, made them."""
+    def put_best_back(self, best: Measured | None, by: Yardstick, step: int, *, kept_step: int | None) -> str | None:
+        """Go back to the weights of `best`, if these are what was kept; None when `step`, the last, made them."""
         if best is None or best.step == step:
             return None
-        if self.best is None:
+        what = f"{by.best_is} {by.name} ({by.number(best.value)})"
+        if self.best is None or kept_step != best.step:
             return (
-                f"The lowest held-out loss ({best.loss:.4f}) is that of step {best.step}, whose weights were not kept; "
-                "those of the last step are in the model."
+                f"The {what} is that of step {best.step}, whose weights were not kept; those of the last step are in "
+                "the model."
             )
         self._put_back(self.best)
-        return f"The weights of step {best.step}, with the lowest held-out loss ({best.loss:.4f}), are in the model."
+        return f"The weights of step {best.step}, with the {what}, are in the model."
 
     def _put_back(self, weights: dict[str, mx.array]) -> None:
         self._module.load_weights(list(weights.items()), strict=False)

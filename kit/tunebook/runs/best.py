@@ -1,0 +1,89 @@
+"""The best moment of a run: that of its lowest held-out loss, or of its best score in one metric of its exam.
+
+What was measured comes in, in order; which of it is the best goes out, and whether to wait for something better.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..events import EvalEvent, ScoreEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found after `step` optimizer steps."""
+
+    step: int
+    value: float  # a loss or a score; NaN or infinite: it is never the best
+    not_scored: int = 0  # rows of the exam the metric could not judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """What tells which weights of a run are the best: the held-out loss, unless a metric of the exam is named."""
+
+    metric: str | None = None
+    exam: str = ""  # the digest of the exam the metric is one of: scores of another are not compared
+    higher_is_better: bool = False
+
+    @property
+    def name(self) -> str:
+        """What is measured, in words."""
+        return self.metric or "held-out loss"
+
+    @property
+    def best_is(self) -> str:
+        """'highest' or 'lowest'."""
+        return "highest" if self.higher_is_better else "lowest"
+
+    def number(self, value: float) -> str:
+        """A value as it is told: a loss to four decimals, a score to four digits."""
+        return f"{value:.4f}" if self.metric is None else f"{value:.4g}"
+
+    def measured(self, evals: Sequence[EvalEvent], scores: Sequence[ScoreEvent]) -> list[Measured]:
+        """What of it counts, in order: scores that someone asked for in between do not."""
+        if self.metric is None:
+            return [Measured(step=event.step, value=event.loss) for event in evals]
+        return [
+            Measured(
+                step=event.step,
+                value=event.scores[self.metric],
+                not_scored=event.not_scored.get(self.metric, 0),
+            )
+            for event in scores
+            if event.exam == self.exam and not event.asked and self.metric in event.scores
+        ]
+
+    def best(self, measured: Sequence[Measured]) -> Measured | None:
+        """The earliest of the best, of those that judged the most rows; None where nothing is finite.
+
+        A score over fewer rows is of other rows, and would be the best where just the hard ones cannot be judged.
+        """
+        finite = [one for one in measured if math.isfinite(one.value)]
+        fewest = min((one.not_scored for one in finite), default=0)
+        fullest = [one for one in finite if one.not_scored == fewest]
+        sign = -1 if self.higher_is_better else 1
+        return min(fullest, key=lambda one: sign * one.value, default=None)
+
+    def patience_is_lost(self, measured: Sequence[Measured], patience: int | None) -> bool:
+        """Whether the last `patience` times brought nothing better; None has no end."""
+        best = self.best(measured)
+        if patience is None or best is None:
+            return False
+        return len(measured) - 1 - measured.index(best) >= patience
+
+    def passed_over(self, measured: Sequence[Measured], rows: int) -> str | None:
+        """Why the last of `measured`, over `rows` rows, cannot be the best whatever its value; None where it can."""
+        last, best = measured[-1], self.best(measured)
+        if not math.isfinite(last.value):
+            return f"{self.name} has no finite value at step {last.step}, so it is not the best"
+        if best is None or last.not_scored <= best.not_scored:
+            return None
+        return (
+            f"{self.name} judged {rows - last.not_scored} of {rows} rows at step {last.step} and "
+            f"{rows - best.not_scored} at step {best.step}, so it is not the best"
+        )
+
+
+BY_LOSS = Yardstick()
