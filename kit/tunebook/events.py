@@ -78,6 +78,7 @@ class RunStarted:
     discards: bool = True  # whether a discard can put the weights back; False: no copy of them fits
     folder: str | None = None  # what it keeps on the disk, its path as it is typed here; None: nothing is kept
     config: dict[str, Any] = field(default_factory=dict)  # the TrainingConfig, as plain values
+    exam_rows: int = 0  # of the exam it takes; 0: it takes none
     objective: dict[str, Any] = field(default_factory=dict)  # its name and settings; of the next token nothing
 
 
@@ -128,6 +129,7 @@ class ScoreEvent:
     rows: int  # of the exam
     seconds: float
     exam: str  # a digest of its rows and metrics: scores of the same are comparable
+    since_start: dict[str, str] = field(default_factory=dict, hash=False)  # by metric, what changed since the first one
     lower_is_better: list[str] = field(default_factory=list, hash=False)  # the metrics of which less is better
     asked: bool = False  # someone asked for it in between: it decides nothing
 
@@ -273,8 +275,7 @@ def parsed(line: str) -> tuple[Event, list[str]]:
             raise ValueError(f"Not the fields of the event {name!r} ({field_name} is {value!r:.40}): {line[:80]!r}")
         values[field_name] = value
     for field_name, names in _NAMED.get(kind, {}).items():
-        value = values[field_name]
-        if value not in names:
+        if (value := values[field_name]) not in names:
             raise UnknownEvent(f"{field_name} of the event {name!r} is {value!r:.40}.", values["step"])
         values[field_name] = names[value]
     return kind(**values), list(given)

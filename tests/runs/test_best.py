@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tunebook.events import EvalEvent, ScoreEvent
-from tunebook.runs.best import BY_LOSS, Measured, Yardstick
+from tunebook.runs.best import BY_LOSS, Measured, Yardstick, past_the_best
 
 UP = Yardstick(metric="right", exam="a", higher_is_better=True)
 DOWN = Yardstick(metric="right", exam="a")
@@ -59,3 +59,26 @@ def test_losses_count_without_a_metric_and_else_scores_of_this_exam_that_nobody_
     marks = [scored(0, 0.1), scored(3, 0.9, asked=True), scored(4, 0.8, exam="b"), scored(5, 0.2)]
     assert BY_LOSS.measured(losses, marks) == [Measured(step=0, value=2.0)]
     assert [(one.step, one.value) for one in UP.measured(losses, marks)] == [(0, 0.1), (5, 0.2)]
+
+
+LOSSES = [(0, 3.0), (10, 2.0), (19, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("by", "values", "losses", "said"),
+    [
+        (UP, (0.1, 0.5, 0.25), LOSSES, "right was 0.5 at step 10 and is 0.25 at step 20, though the held-out loss"),
+        (DOWN, (0.1, 0.5, 0.25), LOSSES, "right was 0.1 at step 0 and is 0.25 at step 20, though the held-out loss"),
+        (UP, (0.5, 0.25), LOSSES[:1], "right was 0.5 at step 0 and is 0.25 at step 10"),
+        (UP, (0.5, 0.25), [(0, 1.0), (10, 2.0)], "right was 0.5 at step 0 and is 0.25 at step 10"),
+    ],
+)
+def test_a_run_past_its_best_says_so_and_whether_the_loss_fell_meanwhile(by, values, losses, said):
+    found = past_the_best(by, series(*values), losses)
+    assert found.startswith(said)
+    assert ("still fell" in found) == ("though" in said)
+
+
+@pytest.mark.parametrize("values", [(0.1, 0.5), (0.5, 0.5), (), (0.5, math.nan)])
+def test_a_run_at_its_best_or_as_good_or_without_a_number_is_not_past_it(values):
+    assert past_the_best(UP, series(*values), LOSSES) is None

@@ -87,3 +87,26 @@ class Yardstick:
 
 
 BY_LOSS = Yardstick()
+
+
+def past_the_best(
+    by: Yardstick, measured: Sequence[Measured], losses: Sequence[tuple[int, float]], name: str = "the held-out loss"
+) -> str | None:
+    """'exact_match was 0.65 at step 30 and is 0.4 at step 60', where the last is worse than the best; else None.
+
+    And that a loss still fell from the one to the other, where `losses`, (step, value) in order, say so.
+    """
+    best, last = by.best(measured), measured[-1] if measured else None
+    if best is None or last is None:
+        return None
+    if not (last.value < best.value if by.higher_is_better else last.value > best.value):
+        return None
+    then, now = (_up_to(one.step, losses) for one in (best, last))
+    fell = then is not None and now is not None and now < then
+    still = f", though {name} still fell ({then:.3f} → {now:.3f})" if fell else ""
+    values = f"was {by.number(best.value)} at step {best.step} and is {by.number(last.value)} at step {last.step}"
+    return f"{by.name} {values}{still}"
+
+
+def _up_to(step: int, losses: Sequence[tuple[int, float]]) -> float | None:
+    return next((loss for at, loss in reversed(losses) if at <= step), None)

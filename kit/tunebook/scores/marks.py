@@ -4,7 +4,7 @@ Marks hold no model, so that those of a base, a tuned model and its exports can 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,18 @@ class Marks:
                     higher_is_better=metric.higher_is_better,
                 )
         return found
+
+    def kept(self) -> list[Any]:
+        """What `since` takes of these marks, as values for JSON: each row's number, then by metric value and terms."""
+        return [[row.number, {name: [one.value, *one.terms] for name, one in row.marks.items()}] for row in self.rows]
+
+    def since(self, kept: Sequence[Any]) -> dict[str, str]:
+        """By metric, a sentence on what became better or worse since `kept`, of earlier marks of this exam."""
+        rows = []
+        for at, values in kept:
+            marks = {name: Mark(value, tuple(terms)) for name, (value, *terms) in values.items()}
+            rows.append(Answered(number=at, prompt="", reference=None, answer=None, marks=marks))
+        return {name: found.sentence for name, found in self.against(replace(self, rows=tuple(rows))).items()}
 
     def asked_otherwise(self, before: "Marks") -> list[int]:
         """The numbers of the rows asked as other token ids than of `before`: its tokenizer or template differs."""

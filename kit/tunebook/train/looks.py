@@ -17,13 +17,14 @@ from ..fast.forms import Forms
 from ..machine.interrupts import held_back
 from ..models.generation import Prompt, write
 from ..objectives.reference import Reference, SetOfRows
+from ..runs.best import past_the_best
 from ..runs.controls import Controls
 from .evaluation import score
 from .kept.snapshots import KeptWeights
 from .owed import Owed
 from .passes.beforehand import asked_beforehand
 from .plan import ExamMarks, RunExam, RunPlan
-from .progress import RunProgress
+from .progress import MarksKept, RunProgress
 
 T = TypeVar("T")
 
@@ -53,8 +54,13 @@ def held_out_score(plan: RunPlan, step: int, reference: Reference) -> Generator[
     )
 
 
-def exam_marks(plan: RunPlan, exam: RunExam, step: int) -> Generator[Working, None, tuple[ScoreEvent, ExamMarks]]:
-    """Take `exam` with the model as it is after `step`; (the event, the marks) is what it returns."""
+def exam_marks(
+    plan: RunPlan, exam: RunExam, step: int, first: MarksKept | None
+) -> Generator[Working, None, tuple[ScoreEvent, ExamMarks]]:
+    """Take `exam` with the model as it is after `step`; (the event, the marks) is what it returns.
+
+    `first` are the first marks of the run, which these are held against where they are of this exam.
+    """
     began = time.perf_counter()
     marks: ExamMarks = yield from watched(exam.taking(plan.loaded), "scoring", step)
     mx.clear_cache()
@@ -67,6 +73,7 @@ def exam_marks(plan: RunPlan, exam: RunExam, step: int) -> Generator[Working, No
         rows=len(exam),
         seconds=time.perf_counter() - began,
         exam=exam.digest,
+        since_start=dict(marks.since(first.rows)) if first is not None and first.exam == exam.digest else {},
         lower_is_better=[metric.name for metric in exam.metrics if not metric.higher_is_better],
     )
     return event, marks
@@ -137,6 +144,7 @@ class Looks:
     ):
         self._plan, self._kept, self._owed, self._samples = plan, kept, owed, samples
         self._reference, self._controls, self._listen = reference, controls, listen
+        self._last_marks: ExamMarks | None = None
 
     def ask_reference(self, of: SetOfRows, step: int, forms: Forms | None = None) -> Generator[Event, None, None]:
         """Ask the reference of a set of rows beforehand, where that is wanted; a stop leaves it to a run that resumes.
@@ -166,9 +174,12 @@ class Looks:
         progress.add_eval(event, counts=counts)
         self.keep_if_best(progress)
 
-    def count_score(self, event: ScoreEvent, progress: RunProgress) -> None:
-        """Take up a score of the weights as they are."""
+    def count_score(self, event: ScoreEvent, progress: RunProgress, marks: ExamMarks | None = None) -> None:
+        """Take up a score of the weights as they are; without its `marks` nothing later is held against them."""
         progress.scores.append(event)
+        self._last_marks = marks
+        if marks is not None:
+            progress.keep_marks(event, marks.kept(), self._plan.yardstick)
         self.keep_if_best(progress)
 
     def keep_if_best(self, progress: RunProgress) -> None:
@@ -186,27 +197,43 @@ class Looks:
         by = self._plan.yardstick
         return self._kept.put_best_back(progress.best(by), by, progress.step, kept_step=progress.best_step)
 
+    def past_the_best(self, progress: RunProgress) -> str | None:
+        """What there is to say of a run that went on beyond its best score."""
+        by, config = self._plan.yardstick, self._plan.config
+        said = past_the_best(by, progress.measured(by), [(event.step, event.loss) for event in progress.evals])
+        if by.metric is None or said is None:
+            return None
+        kept, changes = progress.best_marks, {}
+        if kept is not None and self._last_marks is not None and kept.is_of(progress.best(by), by):
+            changes = self._last_marks.since(kept.rows)
+        since = f" Since step {kept.step}, {changes[by.metric]}" if kept is not None and by.metric in changes else ""
+        move = "" if config.load_best_model_at_end else " load_best_model_at_end=True ends with the best weights."
+        return f"{said}.{since}{move}"
+
     def patience_is_lost(self, progress: RunProgress) -> bool:
         """Whether to end the run because nothing gets better any more."""
         by = self._plan.yardstick
         return by.patience_is_lost(progress.measured(by), self._plan.config.early_stopping_patience)
 
     def score(self, progress: RunProgress, *, at_end: bool = False) -> Generator[Event, None, None]:
-        """Take the exam at the start, the end and every `score_steps`, unless it was; a stop ends it unscored.
+        """Take the exam at first, at the end and every `score_steps`, unless it was; a stop ends it unscored.
 
         What its marks say of rows that were cut or not scored is told with the first of them.
         """
         step, exam = progress.step, self._plan.exam
-        is_due = at_end or step in (0, self._plan.total_steps) or progress.is_due(self._plan.config.score_steps)
-        if exam is None or not is_due or progress.has_marks(exam.digest):
+        if exam is None or progress.has_marks(exam.digest):
             return
-        found = yield from self._until_stopped(exam_marks(self._plan, exam, step))
+        is_first = all(earlier.exam != exam.digest for earlier in progress.scores)
+        is_last = at_end or step == self._plan.total_steps
+        if not (is_first or is_last or progress.is_due(self._plan.config.score_steps)):
+            return
+        found = yield from self._until_stopped(exam_marks(self._plan, exam, step, progress.first_marks))
         if found is not None:
             event, marks = found
             with held_back():
-                if all(earlier.exam != exam.digest for earlier in progress.scores):
+                if is_first:
                     self._owed.add(*(Notice(step=step, text=f"The exam: {text}") for text in marks.said))
-                self.count_score(event, progress)
+                self.count_score(event, progress, marks)
                 self._owed.add(event, *self._passed_over(progress, marks))
             yield from self._owed.told()
 

@@ -152,8 +152,9 @@ class Run:
             text = f"The weights of step {good}, the last that gave a finite loss, are in the model."
             yield Notice(step=self.step, text=text)
         ended_well = reason not in (EndReason.DISCARDED, EndReason.FAILED) and not went_back
-        if ended_well and (said := self.looks.put_best_back(self.progress)) is not None:
-            yield Notice(step=self.step, text=said)
+        for said in (self.looks.past_the_best, self.looks.put_best_back) if ended_well else ():
+            if (text := said(self.progress)) is not None:
+                yield Notice(step=self.step, text=text)
         for text in self._stepper.closing_notices():
             yield Notice(step=self.step, text=text)
         if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:

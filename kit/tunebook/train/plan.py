@@ -37,6 +37,14 @@ class ExamMarks(Protocol):
         """The rows a metric could not judge, and why."""
         ...
 
+    def kept(self) -> list[Any]:
+        """What `since` takes of these, as values that JSON keeps as they are."""
+        ...
+
+    def since(self, kept: Sequence[Any]) -> Mapping[str, str]:
+        """By metric, a sentence on what became better or worse since earlier marks, and how sure that is."""
+        ...
+
 
 class ExamMetric(Protocol):
     """What is asked of a metric of an exam."""

@@ -15,6 +15,19 @@ from ..tokens.feed import Place
 from .step import Outcome
 
 
+@dataclass(frozen=True)
+class MarksKept:
+    """What is kept of an exam's marks, so that later ones can be held against them."""
+
+    exam: str  # its digest
+    step: int
+    rows: list[Any]  # as the marks give it, plain
+
+    def is_of(self, measured: Measured | None, by: Yardstick) -> bool:
+        """Whether they are those of what was measured."""
+        return measured is not None and (self.step, self.exam) == (measured.step, by.exam)
+
+
 @dataclass
 class RunProgress:
     """What changes from step to step, and the clock."""
@@ -29,6 +42,8 @@ class RunProgress:
     looks: list[int] = field(default_factory=list)  # steps of evaluations that someone asked for, and decide nothing
     scores: list[ScoreEvent] = field(default_factory=list)  # of the run's exam
     best_step: int | None = None  # of the weights that are kept as the best
+    first_marks: MarksKept | None = None  # of the run's exam
+    best_marks: MarksKept | None = None  # where the run goes by one of its scores
     # Learning rates, past and to come, by the step they are taken up after; ahead only in a run that is resumed.
     learning_rates: dict[int, float] = field(default_factory=dict)
     forms: dict[str, Any] | None = None  # those its passes are computed in, as `candidates.as_plain` has them
@@ -48,6 +63,8 @@ class RunProgress:
             evals=[EvalEvent(**fields) for fields in plain["evals"]],
             looks=list(plain.get("looks", [])),
             scores=[ScoreEvent(**fields) for fields in plain.get("scores", [])],
+            first_marks=_marks_kept(plain.get("first_marks")),
+            best_marks=_marks_kept(plain.get("best_marks")),
             learning_rates=dict(plain.get("learning_rates", [])),
             forms=plain.get("forms"),
             elapsed_before=plain["elapsed"],
@@ -69,6 +86,8 @@ class RunProgress:
             "looks": self.looks,
             "scores": [asdict(event) for event in self.scores],
             "best_step": self.best_step,
+            "first_marks": None if self.first_marks is None else asdict(self.first_marks),
+            "best_marks": None if self.best_marks is None else asdict(self.best_marks),
             "forms": self.forms,
             "elapsed": self.elapsed,
             "rates_are_kept": True,
@@ -104,6 +123,14 @@ class RunProgress:
         """The scores that decide which weights are the best, and when to stop early."""
         return [event for event in self.evals if event.step not in self.looks]
 
+    def keep_marks(self, event: ScoreEvent, rows: list[Any], by: Yardstick) -> None:
+        """Keep what the last of the scores is made of, where it is the first of its exam, or the best."""
+        marks, best = MarksKept(event.exam, event.step, rows), self.best(by)
+        if self.first_marks is None or self.first_marks.exam != event.exam:
+            self.first_marks = marks
+        if marks.is_of(best, by):
+            self.best_marks = marks
+
     def measured(self, by: Yardstick) -> list[Measured]:
         """What decides which weights are the best, and when to stop early."""
         return by.measured(self.counted_evals, self.scores)
@@ -129,3 +156,7 @@ class RunProgress:
         """The latest change up to now; `configured` where there was none."""
         past = [step for step in self.learning_rates if step <= self.step]
         return self.learning_rates[max(past)] if past else configured
+
+
+def _marks_kept(plain: Mapping[str, Any] | None) -> MarksKept | None:
+    return None if plain is None else MarksKept(**plain)

@@ -36,6 +36,7 @@ def run_started(plan: RunPlan, step: int, *, awaited: bool, folder: Path | None,
         discards=discards,
         folder=None if folder is None else as_typed(folder, plan.config.output_dir),
         config=plan.config.as_plain(),
+        exam_rows=0 if plan.exam is None else len(plan.exam),
         objective={} if plan.objective.rows == "texts" else plan.objective.identity(),
     )
 

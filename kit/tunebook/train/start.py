@@ -18,6 +18,8 @@ from .kept.run_files import begin_run_files, check_rates, keeps_rates, put_back_
 from .kept.saving import make_run_folder
 from .loop import Run
 from .passes.beforehand import check_is_known
+from .plan import RunPlan
+from .progress import RunProgress
 
 Differences = Callable[[Mapping[str, Any]], list[str]]  # an identity -> a line for each value that is another here
 
@@ -72,7 +74,24 @@ def resume(
         if isinstance(event, ScoreEvent) and event.step == run.step and not run.progress.has_marks(event.exam):
             run.looks.count_score(event, run.progress)
     run.looks.keep_if_best(run.progress)  # by another yardstick than before, perhaps
+    run.notices += _said_of_exams(run.plan, run.progress)
     return rewound.events
+
+
+def _said_of_exams(plan: RunPlan, progress: RunProgress) -> list[str]:
+    """A sentence where the run that goes on has another exam than it had, or none any more."""
+    if not progress.scores:
+        return []
+    last = progress.scores[-1]
+    if plan.exam is None:
+        return [f"Up to step {last.step} this run was scored by an exam; it has none now, so no score is taken."]
+    if last.exam == plan.exam.digest:
+        return []
+    follows = " Best weights and patience count anew from here." if plan.yardstick.metric is not None else ""
+    return [
+        f"The exam is another one than that of the scores up to step {last.step}, in its rows, its metrics or its "
+        f"max_tokens: they are not compared with those to come.{follows}"
+    ]
 
 
 def see_to_folder(run: Run, lock: RunLock) -> None:

@@ -1,5 +1,7 @@
 """Best weights and early stopping that go by a score of the exam in place of the held-out loss."""
 
+import re
+
 import pytest
 
 from tests.makers.small_runs import recorded, same, weights
@@ -25,7 +27,7 @@ def exam():
     return scores.Exam(ASKED, metrics=[share_of_vowels, "perplexity"], max_tokens=6)
 
 
-def trainer_of(folder, exam, output_dir=None, **settings):
+def trainer_of(folder, exam, output_dir=None, eval_dataset=None, **settings):
     model, tokenizer = FastModel.from_pretrained(folder, max_seq_length=64)
     FastModel.get_peft_model(model, r=4, lora_dropout=0.2)
     chosen = {
@@ -39,7 +41,11 @@ def trainer_of(folder, exam, output_dir=None, **settings):
         "gradient_accumulation_steps": 1,
     } | settings
     args = TrainingConfig(output_dir=None if output_dir is None else str(output_dir), **chosen)
-    return Trainer(model, tokenizer, train_dataset=NOISE, args=args, exam=exam)
+    return Trainer(model, tokenizer, train_dataset=NOISE, eval_dataset=eval_dataset, args=args, exam=exam)
+
+
+def told_of(event):
+    return event.step, event.scores, event.since_start
 
 
 def stopped_after(trainer, step):
@@ -77,7 +83,7 @@ def test_the_weights_of_the_best_score_are_put_back_also_after_a_resume(folder, 
     stopped_after(trainer_of(folder, exam, tmp_path / "b", **settings), 7).train()
     second = trainer_of(folder, exam, tmp_path / "b", **settings)
     resumed = second.train(resume_from_checkpoint=True)
-    assert [event.scores for event in resumed.scores] == [event.scores for event in result.scores]
+    assert [told_of(event) for event in resumed.scores] == [told_of(event) for event in result.scores]
     assert same(weights(second), weights(whole))
 
 
@@ -117,6 +123,63 @@ def test_a_score_over_fewer_rows_than_the_best_is_told_and_does_not_count(folder
         "raises_later judged 3 of 4 rows at step 1 and 4 at step 0, so it is not the best; row 2: raises_later raised "
         "RuntimeError: no verdict on foxes"
     )
+
+
+def test_each_score_says_what_changed_since_the_first_as_a_comparison_of_the_models_does(folder, exam):
+    trainer = trainer_of(folder, exam, max_steps=4)
+    base = exam.take(trainer._model)
+    result = trainer.train()
+    tuned = exam.take(trainer._model)
+    assert result.scores[0].since_start == {}
+    assert result.scores[-1].since_start == {name: found.sentence for name, found in tuned.against(base).items()}
+
+
+def test_a_run_that_went_beyond_its_best_score_says_so_and_how_sure_that_is(folder, exam):
+    settings = {"metric_for_best_model": "perplexity", "eval_steps": 2, "load_best_model_at_end": True}
+    held_out = [{"text": "zq " * 13}]  # like what is trained: its loss falls all the way
+    trainer = trainer_of(folder, exam, max_steps=6, eval_dataset=held_out, **settings)
+    told = recorded(trainer)
+    result = trainer.train()
+    found = [event.scores["perplexity"] for event in result.scores]
+    best = found.index(min(found))
+    assert best < 3
+    assert result.evals[-1].loss < result.evals[best].loss
+    (said,) = [event.text for event in told if isinstance(event, Notice) and "still fell" in event.text]
+    beginning = (
+        f"perplexity was {found[best]:.4g} at step {2 * best} and is {found[-1]:.4g} at step 6, though the held-out "
+        f"loss still fell ({result.evals[best].loss:.3f} → {result.evals[-1].loss:.3f}). Since step {2 * best}, "
+        "perplexity: "
+    )
+    assert said.startswith(beginning)
+    assert re.match(r"\d of 4 rows are better, \d worse: cannot be told from chance, p = ", said[len(beginning) :])
+
+
+def test_a_run_that_is_resumed_with_another_exam_says_so_and_compares_no_scores_of_the_two(folder, exam, tmp_path):
+    settings = {"load_best_model_at_end": True, "metric_for_best_model": "perplexity", "max_steps": 8}
+    stopped_after(trainer_of(folder, exam, tmp_path, **settings), 5).train()
+    other = scores.Exam(ASKED[:2], metrics=["perplexity"])
+    trainer = trainer_of(folder, other, tmp_path, **settings)
+    told = recorded(trainer)
+    result = trainer.train(resume_from_checkpoint=True)
+    said = [event.text for event in told if isinstance(event, Notice) and "another one" in event.text]
+    assert said == [
+        "The exam is another one than that of the scores up to step 4, in its rows, its metrics or its max_tokens: "
+        "they are not compared with those to come. Best weights and patience count anew from here."
+    ]
+    assert [(event.step, event.exam) for event in result.scores[3:]] == [(at, other.digest) for at in (5, 6, 8)]
+    assert result.scores[3].since_start == {}
+    assert result.scores[4].since_start.keys() == {"perplexity"}
+    found = {event.step: event.scores["perplexity"] for event in result.scores[3:]}
+    assert other.take(trainer._model).scores["perplexity"] == min(found.values())
+
+
+def test_a_run_that_is_resumed_without_its_exam_says_so(folder, exam, tmp_path):
+    stopped_after(trainer_of(folder, exam, tmp_path, max_steps=4), 3).train()
+    trainer = trainer_of(folder, None, tmp_path, max_steps=4, score_steps=None)
+    told = recorded(trainer)
+    trainer.train(resume_from_checkpoint=True)
+    said = "Up to step 2 this run was scored by an exam; it has none now, so no score is taken."
+    assert said in [event.text for event in told if isinstance(event, Notice)]
 
 
 REFUSED = [

@@ -15,7 +15,7 @@ from tunebook.machine.inert import one_line, visible
 from .picture import PIXELS_PER_INCH, WIDTH_INCHES, height_inches, picture
 from .progress import Progress
 from .prose import as_html
-from .wording import duration, exam_scores, loss, rate, reported, rows_to_train, verdict
+from .wording import duration, exam_changes, exam_scores, loss, rate, reported, rows_to_train, verdict
 
 Bundle = dict[str, str]  # mime type -> data
 
@@ -104,6 +104,8 @@ def _table_rows(run: Progress) -> list[tuple[str, str]]:
         rows.append(("Held-out answers" if run.evals else "Answers", said))
     if run.scores:
         rows.append(("Exam", exam_scores(run)))
+    if changes := exam_changes(run):
+        rows.append(("What changed", changes))
     if run.rates:
         changes = ", ".join(f"{rate(change.learning_rate)} after step {change.step:,}" for change in run.rates)
         rows.append(("Learning rate set to", changes))

@@ -24,6 +24,7 @@ from tunebook.events import (
     StepEvent,
     Working,
 )
+from tunebook.runs.best import BY_LOSS, Yardstick, past_the_best
 
 from .metric_charts import EXAM, MetricChart, metric_charts
 
@@ -144,7 +145,7 @@ class Progress:
         """(step, value) of a metric on the held-out rows, or of the exam, wherever they were scored."""
         if metric.startswith(EXAM):
             name = metric.removeprefix(EXAM)
-            return [(event.step, event.scores[name]) for event in self.scores if name in event.scores]
+            return [(event.step, event.scores[name]) for event in self.comparable if name in event.scores]
         return [(event.step, event.metrics[metric]) for event in self.evals if metric in event.metrics]
 
     @property
@@ -172,6 +173,37 @@ class Progress:
     def best_eval(self) -> EvalEvent | None:
         """The lowest finite held-out loss so far."""
         return min((e for e in self.evals if math.isfinite(e.loss)), key=lambda e: e.loss, default=None)
+
+    @property
+    def comparable(self) -> list[ScoreEvent]:
+        """The scores of the exam that was taken last: a run that is resumed may have another than before."""
+        return [event for event in self.scores if event.exam == self.scores[-1].exam]
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What tells the best weights: the held-out loss, unless the run goes by a score of its exam."""
+        metric = self.started.config.get("metric_for_best_model") if self.started else None
+        if metric is None or not self.scores:
+            return BY_LOSS
+        last = self.scores[-1]
+        return Yardstick(metric=metric, exam=last.exam, higher_is_better=metric not in last.lower_is_better)
+
+    @property
+    def best_score(self) -> ScoreEvent | None:
+        """The best score so far, where the run goes by one."""
+        by = self.yardstick
+        best = by.best(by.measured(self.evals, self.scores)) if by.metric is not None else None
+        return next((event for event in self.comparable if best is not None and event.step == best.step), None)
+
+    @property
+    def past_the_best(self) -> str | None:
+        """What to say of a run whose score got worse after its best, and of the loss in the meantime."""
+        by, held_out = self.yardstick, [(event.step, event.loss) for event in self.evals]
+        if by.metric is None:
+            return None
+        steps = [(int(step), loss) for step, loss in zip(self.column("step"), self.column("loss"), strict=True)]
+        losses, name = (held_out, "the held-out loss") if held_out else (steps, "the training loss")
+        return past_the_best(by, by.measured(self.evals, self.scores), losses, name)
 
     @property
     def seconds_left(self) -> float | None:

@@ -48,6 +48,8 @@ def headline(run: Progress) -> str:
         parts.append(f"{about(run.seconds_left)} left")
     if run.best_eval is not None:
         parts.append(f"best held-out {loss(run.best_eval.loss)} at {run.best_eval.step:,}")
+    if (best := _best_score(run)) is not None:
+        parts.append(best)
     return " · ".join(parts)
 
 
@@ -70,7 +72,18 @@ def verdict(run: Progress) -> str:
         parts.append(f"loss {loss(run.column('loss')[0])} → {loss(run.last.loss)}")
     if run.best_eval is not None:
         parts.append(f"best held-out loss {loss(run.best_eval.loss)} at step {run.best_eval.step:,}")
-    return " · ".join(parts) + "."
+    if (best := _best_score(run)) is not None:
+        parts.append(best)
+    beyond = f" {one_line(said)}." if (said := run.past_the_best) is not None else ""
+    return f"{' · '.join(parts)}.{beyond}"
+
+
+def _best_score(run: Progress) -> str | None:
+    """'best exact_match 0.65 at step 30', where the run goes by it."""
+    best, by = run.best_score, run.yardstick
+    if best is None or by.metric is None:
+        return None
+    return f"best {one_line(by.metric)} {by.number(best.scores[by.metric])} at step {best.step:,}"
 
 
 def rows_to_train(started: RunStarted) -> str:
@@ -100,13 +113,31 @@ def exam_scores(run: Progress) -> str:
     """'exact_match 0.1 → 0.65, over 40 rows': each metric of the exam, first and last; empty without one."""
     if not run.scores:
         return ""
-    first, last = run.scores[0], run.scores[-1]
+    first, last = run.comparable[0], run.scores[-1]
     parts = []
     for name, score in last.scores.items():
-        before = f"{first.scores[name]:.4g} → " if len(run.scores) > 1 and name in first.scores else ""
+        before = f"{first.scores[name]:.4g} → " if last is not first and name in first.scores else ""
         missing = f" ({last.not_scored[name]} rows not scored)" if name in last.not_scored else ""
         parts.append(f"{one_line(name)} {before}{score:.4g}{missing}")
     return f"{', '.join(parts)}, over {last.rows:,} rows"
+
+
+def exam_changes(run: Progress) -> str:
+    """What became better or worse since the first exam, and how sure that is; empty where there is nothing to say.
+
+    It is said of the best score where the run goes by one, else of the last.
+    """
+    if len(run.scores) < 2:
+        return ""
+    about, first = run.best_score or run.scores[-1], run.comparable[0]
+    if about is first:
+        return f"No score was better than that of step {first.step:,}, the first." if run.best_score else ""
+    if not about.since_start:
+        return ""
+    said = [f"Step {about.step:,} against step {first.step:,}:", *map(one_line, about.since_start.values())]
+    if run.best_score is not None and len(run.comparable) > 2:
+        said.append(f"It is the best of {len(run.comparable)} scores, which flatters it a little.")
+    return " ".join(said)
 
 
 def figures(metrics: Mapping[str, float]) -> str:
