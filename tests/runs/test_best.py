@@ -39,9 +39,11 @@ def test_what_is_not_finite_is_never_the_best(by):
 def test_a_score_over_fewer_rows_is_not_the_best_and_says_why():
     measured = series(0.5, 0.9, missing=[1, 2])
     assert UP.best(measured).value == 0.5
-    assert UP.passed_over(measured, 4) == ("right judged 2 of 4 rows at step 10 and 3 at step 0, so it is not the best")
-    assert UP.passed_over(measured[:1], 4) is None
-    assert UP.passed_over(series(math.nan), 4) == "right has no finite value at step 0, so it is not the best"
+    assert UP.passed_over(measured) == (
+        "right could not judge 2 rows at step 10 and 1 at step 0, so it is not the best"
+    )
+    assert UP.passed_over(measured[:1]) is None
+    assert UP.passed_over(series(math.nan)) == "right has no finite value at step 0, so it is not the best"
     # One over more rows is the best whatever it is: those before it had the easy ones.
     assert UP.best([*measured, Measured(step=20, value=0.4)]).value == 0.4
 

@@ -73,16 +73,16 @@ class Yardstick:
             return False
         return len(measured) - 1 - measured.index(best) >= patience
 
-    def passed_over(self, measured: Sequence[Measured], rows: int) -> str | None:
-        """Why the last of `measured`, over `rows` rows, cannot be the best whatever its value; None where it can."""
+    def passed_over(self, measured: Sequence[Measured]) -> str | None:
+        """Why the last of `measured` cannot be the best whatever its value; None where it can."""
         last, best = measured[-1], self.best(measured)
         if not math.isfinite(last.value):
             return f"{self.name} has no finite value at step {last.step}, so it is not the best"
         if best is None or last.not_scored <= best.not_scored:
             return None
         return (
-            f"{self.name} judged {rows - last.not_scored} of {rows} rows at step {last.step} and "
-            f"{rows - best.not_scored} at step {best.step}, so it is not the best"
+            f"{self.name} could not judge {last.not_scored} rows at step {last.step} and {best.not_scored} at step "
+            f"{best.step}, so it is not the best"
         )
 
 

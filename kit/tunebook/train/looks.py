@@ -243,7 +243,7 @@ class Looks:
         waits = config.load_best_model_at_end or config.early_stopping_patience is not None
         if by.metric is None or not waits:
             return []
-        why = by.passed_over(progress.measured(by), progress.scores[-1].rows)
+        why = by.passed_over(progress.measured(by))
         missing = marks.not_scored(by.metric)
         row = next((f"; row {number}: {reason}" for number, reason in missing.items()), "")
         return [] if why is None else [Notice(step=progress.step, text=f"{why}{row}")]

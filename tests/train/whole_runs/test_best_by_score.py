@@ -120,8 +120,8 @@ def test_a_score_over_fewer_rows_than_the_best_is_told_and_does_not_count(folder
     assert result.reason is EndReason.EARLY_STOPPED
     said = [event.text for event in told if isinstance(event, Notice) and "not the best" in event.text]
     assert said[0] == (
-        "raises_later judged 3 of 4 rows at step 1 and 4 at step 0, so it is not the best; row 2: raises_later raised "
-        "RuntimeError: no verdict on foxes"
+        "raises_later could not judge 1 rows at step 1 and 0 at step 0, so it is not the best; row 2: raises_later "
+        "raised RuntimeError: no verdict on foxes"
     )
 
 
