@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 import tunebook_widgets
 from tunebook_widgets.dashboard.live import LiveView
@@ -119,3 +119,11 @@ def open_panel(browser: Browser, panel: anywidget.AnyWidget, *, width: int = 100
     traits = {name: getattr(panel, name) for name in own if not name.startswith("_")}
     page.evaluate(_START_PANEL, [str(panel._esm), json.loads(json.dumps(traits))])
     return page
+
+
+def table_of_curves(page: Page) -> tuple[list[str], list[str]]:
+    """(its heads, the cells of its last row) of a dashboard's table, which the page makes once it has been opened."""
+    page.get_by_text("The curves as a table").click()
+    rows = page.locator(".tunebook-table tbody tr")
+    expect(rows).not_to_have_count(0)
+    return page.locator(".tunebook-table th").all_inner_texts(), rows.last.locator("td").all_inner_texts()

@@ -10,6 +10,7 @@ from tests.makers.tiny import ARCHITECTURES, tiny_model_folder
 from tunebook import FastModel
 from tunebook.fast.activations import adapted, gelu_approx, lean_activations, rms_norm, swiglu
 from tunebook.fast.forms import forms_for
+from tunebook.fast.normed_inputs import LastNormed
 from tunebook.objectives.next_token import summed_loss, supervised_positions
 from tunebook.tokens.encoding import encode_rows
 
@@ -64,8 +65,8 @@ def test_an_adapter_adds_what_mlx_lms_adds(dtype):
     layer.lora_b = mx.random.normal(layer.lora_b.shape)
     layer.lora_a, layer.lora_b = layer.lora_a.astype(mx.float32), layer.lora_b.astype(mx.float32)
     x = mx.random.normal((3, 64)).astype(dtype)
-    assert adapted(layer, x).dtype == layer(x).dtype == dtype
-    assert mx.allclose(adapted(layer, x), layer(x), rtol=1e-5 if dtype == mx.float32 else 2e-2, atol=1e-5)
+    assert adapted(layer, x, LastNormed()).dtype == layer(x).dtype == dtype
+    assert mx.allclose(adapted(layer, x, LastNormed()), layer(x), rtol=1e-5 if dtype == mx.float32 else 2e-2, atol=1e-5)
 
 
 def gradients(model, batch):

@@ -2,13 +2,13 @@
 
 MLX keeps the inputs of every operation for its gradient; a gated SiLU of five operations keeps six arrays as wide as
 the widest of the layer. Here it keeps its two inputs and the sigmoid, and of the commonest MLPs not its product either
-(`gated_mlp.py`). Values are those of the plain form but for the last place. Only the layer objects given up for the
+(`gated_mlp.py`), nor what a norm gives to adapters (`normed_inputs.py`). Values are those of the plain form but for the last place. Only the layer objects given up for the
 time are changed (`models/layer_calls.py`).
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from ..models.layer_calls import Call, replaced_calls, replaced_name
 from .activation_functions import GELU, SILU
 from .forms import Forms, forms_for
 from .gated_mlp import lean_mlps
+from .normed_inputs import LastNormed, Normed, narrowed
 from .remade_product import product_of
 from .shifted_norms import norms_shifted_once
 from .short_conv import shifted_convolutions
@@ -35,7 +36,7 @@ def lean_activations(
 
     Until the block ends. `recomputed` is for layers that are computed again in the backward pass (`gated_mlp.py`).
     """
-    forms, changed, layers = forms or forms_for(), ExitStack(), module.modules()
+    forms, changed, layers, normed = forms or forms_for(), ExitStack(), module.modules(), LastNormed()
     if forms.mlp != "plain":
         changed.enter_context(lean_mlps(module, forms, recomputed=recomputed))
         gated = swiglu if forms.mlp == "lean" else product_of(SILU)
@@ -44,10 +45,11 @@ def lean_activations(
         with_gelu = [layer for layer in layers if _names_gelu(layer)]
         changed.enter_context(replaced_name(with_gelu, "nn", lambda found: found is nn, _with_gelu))
     if forms.lora == "small scale":
-        adapted = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
-        changed.enter_context(replaced_calls(adapted, _with_small_scale))
+        with_lora = [layer for layer in layers if type(layer) is LoRALinear and layer.lora_b.dtype == mx.float32]
+        changed.enter_context(replaced_calls(with_lora, partial(_with_small_scale, normed)))
     if forms.norms == "written out":
-        changed.enter_context(replaced_calls([layer for layer in layers if type(layer) is nn.RMSNorm], _with_rms_norm))
+        norms = [layer for layer in layers if type(layer) is nn.RMSNorm]
+        changed.enter_context(replaced_calls(norms, partial(_with_rms_norm, normed)))
     else:
         changed.enter_context(norms_shifted_once(module))
     if forms.convolutions == "shifted":
@@ -65,18 +67,26 @@ def gelu_approx(x: mx.array) -> mx.array:
     return _first(_gelu(x, mx.array(0.0)))
 
 
-def adapted(layer: LoRALinear, x: mx.array) -> mx.array:
-    """LoRALinear (mlx_lm/tuner/lora.py, 0.32) with the scale on the small matrix instead of on the wide result."""
-    plain = layer.linear(x)
-    narrow, scaled = layer.dropout(x) @ layer.lora_a, layer.scale * layer.lora_b
+def adapted(layer: LoRALinear, x: mx.array, normed: LastNormed) -> mx.array:
+    """LoRALinear (mlx_lm/tuner/lora.py, 0.32) with the scale on the small matrix instead of on the wide result.
+
+    `normed` is what a norm gave last, which may be `x`.
+    """
+    plain, kept = layer.linear(x), layer.dropout(x)
+    parts = normed.parts_of(kept)
+    narrow = kept @ layer.lora_a if parts is None else narrowed(kept, layer.lora_a, parts)
+    scaled = layer.scale * layer.lora_b
     if plain.dtype == scaled.dtype:
         return mx.addmm(plain, narrow, scaled)
     return plain + (narrow @ scaled).astype(plain.dtype)
 
 
-def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
-    """`mx.fast.rms_norm` over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
-    return _first(_rms_norm(eps)(x, weight))
+def rms_norm(x: mx.array, weight: mx.array, eps: float, normed: LastNormed | None = None) -> mx.array:
+    """`mx.fast.rms_norm` over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467); `normed` is told of it."""
+    given, shrink = cast(tuple[mx.array, mx.array], _rms_norm(eps)(x, weight))
+    if normed is not None:
+        normed.note(given, Normed(x=x, shrink=shrink, weight=weight))
+    return given
 
 
 @mx.custom_function
@@ -139,9 +149,9 @@ def _with_gelu(library: ModuleType) -> SimpleNamespace:
     return SimpleNamespace(**(vars(library) | {"gelu_approx": gelu_approx}))
 
 
-def _with_small_scale(_: Call) -> Call:
-    return adapted
+def _with_small_scale(normed: LastNormed, _: Call) -> Call:
+    return lambda layer, x: adapted(layer, x, normed)
 
 
-def _with_rms_norm(_: Call) -> Call:
-    return lambda layer, x: rms_norm(x, layer["weight"], layer.eps)
+def _with_rms_norm(normed: LastNormed, _: Call) -> Call:
+    return lambda layer, x: rms_norm(x, layer["weight"], layer.eps, normed)

@@ -10,8 +10,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.tuner.lora import LoRALinear
 
 from ..data.encoded import Encoded
+from ..fast.forms import forms_for
 from ..fast.gated_mlp import remade
 from ..fast.training_form import training_form
 from ..machine import runtime
@@ -34,11 +36,11 @@ def layer_costs(family: Family, module: nn.Module, longest: int, *, recomputed: 
     `recomputed` is the cost when attention's scores and the inside of MLPs are made again, as they are with gradient
     checkpointing; that a layer then keeps its input alone is for the caller to reckon.
     """
-    made_again = remade(module, recomputed=recomputed)
+    made_again, behind_norms = remade(module, recomputed=recomputed), _behind_norms(family, module)
     with training_form(module, recomputed=recomputed, whole_layers=False):
         if not _layers_give_states(family, module):
             return [_cost_of_all(family, module, longest)]
-        return _cost_of_each(family, module, longest, made_again)
+        return _cost_of_each(family, module, longest, made_again, behind_norms)
 
 
 def loss_cost(family: Family, module: nn.Module) -> LossCost:
@@ -75,7 +77,9 @@ def a_state(family: Family, module: nn.Module) -> mx.array:
     return family.hidden(module, family.collate([made_up_row(9, supervised=8)], 9))
 
 
-def _cost_of_each(family: Family, module: nn.Module, longest: int, made_again: list[nn.Module]) -> list[LayerCost]:
+def _cost_of_each(
+    family: Family, module: nn.Module, longest: int, made_again: list[nn.Module], behind_norms: list[nn.Module]
+) -> list[LayerCost]:
     costs, dtype = [], a_state(family, module).dtype
     for layers in kinds_of_layers(module):
         many = min(DEPTHS[1], len(layers))
@@ -88,7 +92,7 @@ def _cost_of_each(family: Family, module: nn.Module, longest: int, made_again: l
         )
         kept = [(more - less) / (many - few) for more, less in zip(deep, shallow, strict=True)]
         working = [peak - many * one for peak, one in zip(high, kept, strict=True)]
-        between = _between_adapters(layers[0], dtype, made_again)
+        between = _between_adapters(layers[0], dtype, made_again, behind_norms)
         kept = [one + between * length for one, length in zip(kept, lengths, strict=True)]
         costs.append(
             LayerCost(count=len(layers), kept=fit_polynomial(lengths, kept), working=fit_polynomial(lengths, working))
@@ -112,19 +116,54 @@ def _lengths(longest: int, layers: Sequence[nn.Module]) -> list[int]:
     return [max(16 * share, int(most * share / 4) // 8 * 8) for share in (1, 2, 4)]
 
 
-def _between_adapters(layer: nn.Module, dtype: mx.Dtype, made_again: list[nn.Module]) -> int:
+def _between_adapters(
+    layer: nn.Module, dtype: mx.Dtype, made_again: list[nn.Module], behind_norms: list[nn.Module]
+) -> int:
     """Bytes per token that scales do not stand for: what goes from A to B, and A's input where it has to be made.
 
-    It is made by dropout, and by a change of type where the states are not of the adapters' float32. Of the layers
-    `made_again` nothing is kept.
+    It is made by dropout, and by a change of type where the states are not of the adapters' float32 and do not come
+    from a norm. Of the layers `made_again` nothing is kept.
     """
     size = 0
     for part in layer.modules():
         if "lora_a" in trained_matrices(part) and all(part is not other for other in made_again):
             inputs, rank = part["lora_a"].shape[-2:]
-            made = has_dropout(part) or part["lora_a"].dtype != dtype
+            changes = part["lora_a"].dtype != dtype and all(part is not other for other in behind_norms)
+            made = has_dropout(part) or changes
             size += (rank + (inputs if made else 0)) * part["lora_a"].itemsize
     return size
+
+
+def _behind_norms(family: Family, module: nn.Module) -> list[nn.Module]:
+    """The adapters that need nothing kept of what they get from a norm (`fast/normed_inputs.py`).
+
+    The module is called as it stands; nothing is computed to tell.
+    """
+    forms, given, found = forms_for(), [], []
+    if forms.norms != "written out" or forms.lora != "small scale":
+        return found
+
+    def remembering(plain: Call) -> Call:
+        def call(layer: nn.Module, x: mx.array) -> mx.array:
+            given[:] = [plain(layer, x)]
+            return given[0]
+
+        return call
+
+    def looking(plain: Call) -> Call:
+        def call(layer: nn.Module, x: mx.array) -> mx.array:
+            found.extend([layer] * any(x is one for one in given))
+            return plain(layer, x)
+
+        return call
+
+    parts = module.modules()
+    with (
+        replaced_calls([part for part in parts if type(part) is nn.RMSNorm], remembering),
+        replaced_calls([part for part in parts if type(part) is LoRALinear], looking),
+    ):
+        a_state(family, module)
+    return found
 
 
 def _layers_give_states(family: Family, module: nn.Module) -> bool:

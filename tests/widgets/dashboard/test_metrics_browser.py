@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.shown_runs import GREEN, ROWS_OF_COLOR, exam_run, preference_run, run_of, told_run, view_of
-from tests.browser.widget_page import open_widget, traits_of
+from tests.browser.widget_page import open_widget, table_of_curves, traits_of
 from tests.widgets.dashboard.test_charts_browser import AXIS_ROWS
 from tunebook.events import EvalEvent, Notice, StepEvent
 from tunebook_widgets.dashboard.live import LiveView
@@ -49,8 +49,7 @@ def test_an_exam_has_a_chart_for_each_metric_with_its_points_and_its_values_in_w
     page.evaluate(DARK)
     page.set_viewport_size({"width": 700, "height": 900})
     page.screenshot(path=screenshots / "page-exam-dark-700.png", full_page=True)
-    page.get_by_text("The curves as a table").click()
-    cells = page.locator(".tunebook-table tbody tr").last.locator("td").all_inner_texts()
+    _, cells = table_of_curves(page)
     page.context.close()
     assert captions == ["exam 0.800", "exam 40.0"]
     assert heading.startswith("The exam, beside the loss")
@@ -83,10 +82,7 @@ def test_the_numbers_of_an_objective_on_the_page_are_those_of_the_events(chromiu
     expect(page.locator(".tunebook-tooltip strong")).to_have_text("Step 1")
     upright = [canvas.evaluate(AXIS_ROWS) for canvas in page.locator("canvas").all()]
     page.screenshot(path=screenshots / "page-preferences.png", full_page=True)
-    page.get_by_text("The curves as a table").click()
-    expect(page.locator(".tunebook-table th")).to_have_count(8 + 6)
-    heads = page.locator(".tunebook-table th").all_inner_texts()
-    cells = page.locator(".tunebook-table tbody tr").last.locator("td").all_inner_texts()
+    heads, cells = table_of_curves(page)
     page.context.close()
 
     def smooth(metric: str) -> float:
@@ -102,6 +98,7 @@ def test_the_numbers_of_an_objective_on_the_page_are_those_of_the_events(chromiu
     numbers = {name: f"{short(value)}, held-out {short(last[name])}" for name, value in steps[-1].metrics.items()}
     assert {name: value for name, value in rows if "/" in name and "tokens" not in name} == numbers
     assert all(f"{name} {value}" in spoken for name, value in numbers.items())
+    assert len(heads) == 8 + 6
     table = dict(zip(heads, cells, strict=True))
     assert {name: table[name] for name in numbers} == {name: short(value) for name, value in steps[-1].metrics.items()}
     assert len(upright) == 8

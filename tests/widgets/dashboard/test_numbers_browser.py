@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.browser.rehearsal import Rehearsal
 from tests.browser.shown_runs import asked_of, run_of, view_of
-from tests.browser.widget_page import open_widget
+from tests.browser.widget_page import open_widget, table_of_curves
 from tests.widgets.dashboard.told_runs import cells_of, rehearsed_run
 from tunebook.events import EvalEvent, RunEnded, StepEvent
 from tunebook_widgets.dashboard.freeze import frozen_table
@@ -39,8 +39,7 @@ def test_the_numbers_of_the_page_are_those_of_the_events(chromium, told):
     best = min(evals, key=lambda event: event.loss)
     smooth = fmean(event.loss for event in steps[-math.ceil(STEPS / 20) :])
     every = last.tokens_sec * (last.total_tokens - before.total_tokens) / (last.num_tokens - before.num_tokens)
-    page.get_by_text("The curves as a table").click()
-    cells = page.locator(".tunebook-table tbody tr").last.locator("td").all_inner_texts()
+    _, cells = table_of_curves(page)
     page.context.close()
     assert shown["Loss"] == [f"{last.loss:.3f}", f"smooth {smooth:.3f}"]
     assert shown["Best held-out"] == [f"{best.loss:.3f}", f"at step {best.step}"]
