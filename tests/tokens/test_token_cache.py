@@ -186,7 +186,7 @@ def test_the_cache_is_its_owners_alone_whatever_the_umask(loaded, rows, cache):
 class Prefixed(Family):
     """A text family whose rows all begin with `prefix`; nothing but encoding is asked of it here."""
 
-    measure = check = collate = hidden = head = head_layer = generate = answers = why_alone = None
+    measure = check = collate = hidden = read = head = head_layer = generate = answers = why_alone = why_apart = None
 
     def __init__(self, text, prefix):
         self.text, self.prefix, self.tables = text, prefix, text.tables

@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .families.beginnings import BehindCache
 from .layer_calls import Call, Wrap, replace_call
 from .layers import layers_of
 
@@ -25,6 +26,8 @@ def apply_windows(module: nn.Module, windows: Mapping[int, int]) -> None:
 def _narrowing(window: int) -> Wrap:
     def narrowed(call: Call) -> Call:
         def layer_call(layer: nn.Module, states: mx.array, mask: Any = None, cache: Any = None) -> Any:
+            if isinstance(cache, BehindCache):  # where tokens stand it alone knows
+                return call(layer, states, cache.make_mask(states.shape[1], window_size=window), cache)
             length = states.shape[1]
             seen = length + _before(cache)
             return call(layer, states, mask if seen <= window else _within(mask, length, seen, window), cache)

@@ -5,7 +5,7 @@
 
 A `Trainer(..., exam=exam)` takes it while it trains, and tells of rows of it that are trained on (`overlap.py`).
 
-Rows become questions in `reading.py`, a model answers them in `sitting.py` (`likelihoods.py` where it is only asked how
+Rows become questions in `reading.py`, a model answers them in `sitting.py` (`likelihoods/` where it is only asked how
 likely it finds a text) and is afterwards as it was (`undisturbed.py`); an export answers in the program it is for
 (`exports.py`). What judges an answer is a `Metric`, and another is a file in `metrics/`. What comes out are `Marks`:
 scores, rows, and a gate. Those of several models are held side by side in `compared/`, by the numbers of

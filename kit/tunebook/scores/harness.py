@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Harness:
         ]
 
     def _said(self) -> list[str]:
-        return [said for marks in self.marks.values() for said in marks.notices]
+        return list(dict.fromkeys(said for marks in self.marks.values() for said in marks.notices))
 
 
 def harness(
@@ -82,6 +82,7 @@ def harness(
         results = evaluated(live, tasks, include_path=include_path, **options)
     called, settings = name or ("tuned" if adapters else "base"), repr((results["versions"], options))
     marks = {task: _marks(task, samples, results, called, settings) for task, samples in results["samples"].items()}
+    marks = {task: replace(one, notices=(*live.notices, *one.notices)) for task, one in marks.items()}
     return Harness(marks=marks, results=results)
 
 

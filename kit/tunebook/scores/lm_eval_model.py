@@ -4,7 +4,7 @@ Requests become tokens as in lm-eval's own `hf` backend (lm_eval/models/huggingf
 numbers for the same weights; what is computed of them is the kit's, as in an exam.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -20,7 +20,8 @@ from ..data.encoded import Encoded
 from ..data.examples import Example, Tokens
 from ..machine.progress_bars import progress
 from ..models.loaded import Loaded
-from .likelihoods import summed_likelihoods
+from .likelihoods import read_whole, summed_likelihoods, why_apart
+from .sitting import written_one_by_one
 from .undisturbed import in_turns
 
 FEWSHOT_SEED = 1234  # lm-eval's own (lm_eval/defaults)
@@ -36,6 +37,7 @@ class LiveModel(TemplateLM):
     def __init__(self, loaded: Loaded, *, adapters: bool, batch_size: int):
         super().__init__()
         self._loaded, self._adapters, self.batch_size = loaded, adapters, batch_size
+        self.notices: list[str] = []  # what took longer than it has to, and why
         self.tokenizer: Any = loaded.tokenizer
         text = loaded.config.get("text_config", loaded.config)
         names = ("n_positions", "max_position_embeddings", "n_ctx")
@@ -97,6 +99,7 @@ class LiveModel(TemplateLM):
         """(nats, whether greedy) of each continuation, the third of a request, behind its context, the second."""
         rows = [self._row(context, continuation) for _, context, continuation in requests]
         loaded, found = self._loaded, [(0.0, True)] * len(rows)
+        self._tell(lambda: why_apart(loaded.family, loaded.module, rows), read_whole)
         sums = summed_likelihoods(loaded.family, loaded.module, rows, batch_size=self.batch_size)
         taken = in_turns(loaded.module, sums, adapters=self._adapters)
         for place, one in progress(taken, "Scoring", total=len(rows)):
@@ -126,6 +129,8 @@ class LiveModel(TemplateLM):
     def _answers(self, contexts: Sequence[Ids], until: Sequence[str], longest: int) -> list[tuple[int, str]]:
         prompts = [Example((Tokens(tuple(ids), (False,) * len(ids)),), rendered=True) for ids in contexts]
         loaded, stop = self._loaded, [*until, self.tokenizer.decode([self.eot_token_id])]
+        if self.batch_size > 1:
+            self._tell(lambda: loaded.family.why_alone(loaded.module), written_one_by_one)
         answers = loaded.family.answers(
             loaded.module, prompts, max_tokens=longest, batch_size=self.batch_size, stop=stop
         )
@@ -135,6 +140,12 @@ class LiveModel(TemplateLM):
             text = self.tokenizer.decode(list(answer.tokens), skip_special_tokens=True)
             found.append((place, postprocess_generated_text(text, stop, None)))
         return found
+
+    def _tell(self, why: Callable[[], str | None], sentence: Callable[[str], str]) -> None:
+        """Note the `sentence` on the reason that the model gives for what is slow, once."""
+        (reason,) = in_turns(self._loaded.module, (why() for _ in range(1)), adapters=self._adapters)
+        if reason is not None and sentence(reason) not in self.notices:
+            self.notices.append(sentence(reason))
 
     def _row(self, context: Ids, continuation: Ids) -> Encoded:
         """Both as a row, cut on the left to what the model takes."""

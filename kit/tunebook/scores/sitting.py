@@ -3,14 +3,14 @@
 In between the model is as it was found. What cannot be asked of it comes back as the reason, in place of a reply.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, final
 
 from ..data.encoded import Encoded
 from ..models.families.base import NotEncodable, Written
 from ..models.families.tables import BeyondTable, check_row, most_written
 from ..models.loaded import Loaded
-from .likelihoods import summed_likelihoods
+from .likelihoods import read_whole, summed_likelihoods, why_apart
 from .metrics.metric import NotScored
 from .question import Likelihood, Question
 from .reading import Continuation, check_is_asked, own_text, supervised_row
@@ -27,6 +27,7 @@ class Sitting:
         self._loaded, self._module, self._family = loaded, loaded.module, loaded.family
         self._asked = {question.number: question for question in asked}
         self._adapters, self._batch_size = adapters, batch_size
+        self._apart: str | None = None  # why rows that begin alike were read whole, each of them
 
     def answers(self, numbers: Sequence[int], max_tokens: int) -> Iterator[tuple[int, Written | NotScored]]:
         """(number, answer) of each of these questions."""
@@ -55,6 +56,7 @@ class Sitting:
                 yield text, NotScored(str(error))
             else:
                 able.append(text)
+        self._apart = self._in_a_turn(lambda: why_apart(self._family, self._module, rows))
         summed = summed_likelihoods(self._family, self._module, rows, batch_size=self._batch_size)
         for place, found in self._in_turns(summed):
             number, text = able[place]
@@ -62,11 +64,12 @@ class Sitting:
             yield (number, text), Likelihood(said, found.nats, found.tokens, found.is_greedy)
 
     def notices(self, *, writes: bool) -> list[str]:
-        """Why answers were written one by one, where they `writes` any and more were to be written together."""
-        if not writes or self._batch_size == 1:
-            return []
-        alone = next(self._in_turns(self._family.why_alone(self._module) for _ in range(1)))
-        return [f"The answers were written one by one: {alone}."] if alone else []
+        """What took longer than it has to, and why: answers one by one where it `writes` any, rows read whole."""
+        alone = None
+        if writes and self._batch_size > 1:
+            alone = self._in_a_turn(lambda: self._family.why_alone(self._module))
+        said = [written_one_by_one(alone)] if alone else []
+        return [*said, read_whole(self._apart)] if self._apart else said
 
     def _check_prompt(self, question: Question) -> None:
         check_is_asked(question)
@@ -82,5 +85,13 @@ class Sitting:
             raise NotScored(f"it has {len(row.tokens)} tokens, and this model a table of {tables.positions} positions.")
         return row
 
+    def _in_a_turn(self, work: Callable[[], T]) -> T:
+        return next(self._in_turns(work() for _ in range(1)))
+
     def _in_turns(self, work: Iterator[T]) -> Iterator[T]:
         return in_turns(self._module, work, adapters=self._adapters)
+
+
+def written_one_by_one(reason: str) -> str:
+    """The sentence on answers that are not written together for a `reason`."""
+    return f"The answers were written one by one: {reason}."

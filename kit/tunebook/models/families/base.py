@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ...data.encoded import Batch, Encoded
 from ...data.examples import Example
+from .beginnings import Before, Read
 
 Library = Literal["mlx-lm", "mlx-vlm"]
 
@@ -25,6 +27,11 @@ class Tables:
     targets: int  # ids that can be written
     positions: int | None = None  # tokens a row may have; None: positions are computed, and there is no table of them
     paths: tuple[str, ...] = ()  # of the embeddings that are looked up in by token
+
+    @property
+    def known(self) -> int:
+        """How many ids a probe may be made of."""
+        return self.targets if self.tokens is None else self.tokens
 
     def longest(self, max_seq_length: int) -> int:
         """`max_seq_length`, or as many tokens as there are positions."""
@@ -92,8 +99,20 @@ class Family(ABC):
         """(B, T-1, D): the states from which tokens 1..T-1 are predicted.
 
         With "segments" a token sees those of its own alone, for models `train/packing_check.py` finds nothing wrong
-        with. Raises ValueError where the layers carry other state than attention has.
+        with. Raises ValueError where the layers carry other state than attention has. With "before" (a `Before` of B
+        rows) the tokens go on behind what was read, for models that have nothing against it by `why_apart`.
         """
+
+    @abstractmethod
+    def read(self, module: nn.Module, texts: Sequence[np.ndarray], before: Before) -> Read:
+        """What is to be kept of `texts`, (T,) token ids each, for rows to go on behind them: one for each of `before`.
+
+        Only for models that have nothing against it by `why_apart`.
+        """
+
+    @abstractmethod
+    def why_apart(self, module: nn.Module) -> str | None:
+        """Why what rows begin with is read again with each of them, as the end of a sentence; None: once is enough."""
 
     def prepared(self, module: nn.Module, batch: Batch) -> Batch:  # noqa: ARG002 - what is made depends on the module
         """`batch` with what no gradient goes through made already, for `hidden` to find; as it is where it has it."""

@@ -23,7 +23,7 @@ Answer = tuple[Ids, bool]  # the tokens without the one that ends them; whether 
 
 _PROBES, _STEPS = (4, 17, 9), 3  # tokens of the probe's prompts, and how many are written after each
 # Of a log-probability: rounding changes it by less, a row that sees the padding of another by more.
-_ROUNDING, _ROUNDING_OF_16_BITS = 1e-2, 0.3
+ROUNDING, ROUNDING_OF_16_BITS = 1e-2, 0.3
 
 
 @final
@@ -124,7 +124,7 @@ def why_not_together(module: nn.Module, vocabulary: int) -> str | None:
         alone = list(generate_step(mx.array(prompt), module, max_tokens=_STEPS))
         for (token, theirs), (other, ours) in zip(alone, found, strict=True):
             off = number(mx.abs(theirs - ours).max())
-            if not off <= (_ROUNDING if ours.dtype == mx.float32 else _ROUNDING_OF_16_BITS):
+            if not off <= (ROUNDING if ours.dtype == mx.float32 else ROUNDING_OF_16_BITS):
                 return f"its layers see the padding of other rows (a log-probability is off by {off:.2g})"
             if token != other:
                 break  # about as likely; what follows is another text

@@ -21,6 +21,8 @@ from ...data.examples import Example, Tokens, texts
 from ...data.tokenizer_state import uncut
 from .base import Family, Written
 from .batched import Ending, answered_alone, answered_together, why_not_together
+from .beginnings import Before, Read, caches_behind, read_texts
+from .beginnings_check import why_not_begun
 from .document_mask import isolating_caches, padded_segments
 from .head import find_head, head_layer, language_model
 from .tables import check_batch, find_tables, most_written
@@ -34,6 +36,7 @@ class TextFamily(Family):
         self.tokenizer = tokenizer
         self._head = find_head(module)  # None: `hidden` already holds logits, and `head` passes them on
         self._alone: list[str | None] = []  # why answers are written one by one, once that was tried
+        self._apart: list[str | None] = []  # why what rows begin with is read with each of them, once that was tried
         self.measure(module)
 
     def measure(self, module: nn.Module) -> None:
@@ -61,11 +64,24 @@ class TextFamily(Family):
         return batch
 
     def hidden(self, module: nn.Module, batch: Batch) -> mx.array:
-        inputs = batch["tokens"][:, :-1]  # (B, T-1)
-        called = module if self._head is None else language_model(module)["model"]
+        inputs, called = batch["tokens"][:, :-1], self._trunk(module)  # (B, T-1)
+        if "before" in batch:
+            return called(inputs, cache=caches_behind(module, batch["before"], inputs.shape[1]))
         if "segments" not in batch:
             return called(inputs)
         return called(inputs, cache=isolating_caches(module, batch["segments"][:, :-1]))
+
+    def read(self, module: nn.Module, texts: Sequence[np.ndarray], before: Before) -> Read:
+        return read_texts(module, self._trunk(module), texts, before)
+
+    def why_apart(self, module: nn.Module) -> str | None:
+        if not self._apart:
+            self._apart.append(why_not_begun(self, module))
+        return self._apart[0]
+
+    def _trunk(self, module: nn.Module) -> nn.Module:
+        """What gives the states; the whole module where its head is not told apart from it."""
+        return module if self._head is None else language_model(module)["model"]
 
     def head(self, module: nn.Module, hidden: mx.array) -> mx.array:
         return hidden if self._head is None else self._head(module, hidden)
@@ -103,8 +119,7 @@ class TextFamily(Family):
 
     def why_alone(self, module: nn.Module) -> str | None:
         if not self._alone:
-            known = self.tables.targets if self.tables.tokens is None else self.tables.tokens
-            self._alone.append(why_not_together(module, known))
+            self._alone.append(why_not_together(module, self.tables.known))
         return self._alone[0]
 
 

@@ -24,6 +24,7 @@ from ..layers import trained_outside
 from . import language_model
 from .base import Family, NotEncodable, Written
 from .batched import Ending, greedy, until_end
+from .beginnings import Before, Read
 from .check import check_family
 from .fingerprint import fingerprint
 from .head import head_layer, projection
@@ -135,6 +136,12 @@ class VisionFamily(Family):
 
     def why_alone(self, module: nn.Module) -> str:  # noqa: ARG002 - it is the same for all
         return "it reads images, whose rows are answered one by one"
+
+    def read(self, module: nn.Module, texts: Sequence[np.ndarray], before: Before) -> Read:
+        raise NotImplementedError("what rows with images begin with is not read by itself; ask `why_apart` first")
+
+    def why_apart(self, module: nn.Module) -> str:  # noqa: ARG002 - it is the same for all
+        return "it reads images, and rows with them are read whole"
 
     def _tokens(
         self, module: nn.Module, row: Encoded, max_tokens: int, sampler: Callable[[mx.array], mx.array]
