@@ -42,6 +42,7 @@ class Command(StrEnum):
     RESUME = "resume"
     SAVE = "save"  # write a checkpoint now
     EVALUATE = "evaluate"  # score the held-out rows now
+    EXAM = "exam"  # take the exam now
     SAMPLE = "sample"  # answer the sample prompts now
     LEARNING_RATE = "learning_rate"  # go on as if `TrainingConfig.learning_rate` were this value
 

@@ -64,7 +64,7 @@ class Controls:
             yield CommandReceived(step=step, command=request.command, value=request.value)
 
     def take_commands(self) -> list[Command]:
-        """The commands to be done now, each once: evaluate, sample, save; a checkpoint holds the score of its step."""
+        """The commands to be done now, each once, to save last: a checkpoint holds the scores of its step."""
         commands, self._commands = sorted(self._commands), set()
         return commands
 

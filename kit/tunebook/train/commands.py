@@ -7,6 +7,8 @@ from .looks import Samples
 from .plan import RunPlan
 from .progress import RunProgress
 
+IN_WORDS = {Command.EXAM: "take the exam"}  # behind "asked to"; the others are words by themselves
+
 
 def why_not(
     command: Command,
@@ -26,6 +28,10 @@ def why_not(
         return "there are no held-out rows; give the Trainer an eval_dataset"
     if command is Command.EVALUATE and progress.is_scored:
         return f"step {step} was scored already"
+    if command is Command.EXAM and plan.exam is None:
+        return "there is no exam; give the Trainer one: exam=scores.Exam(rows, metrics=[...])"
+    if command is Command.EXAM and plan.exam is not None and progress.has_marks(plan.exam.digest):
+        return f"the exam was taken after step {step} already"
     if command is Command.SAMPLE and not plan.prompts:
         return "there is nothing to write after; set TrainingConfig.sample_prompts"
     if command is Command.SAMPLE and not samples.left(step):

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TypeVar, final
 
 import mlx.core as mx
@@ -177,7 +178,7 @@ class Looks:
     def count_score(self, event: ScoreEvent, progress: RunProgress, marks: ExamMarks | None = None) -> None:
         """Take up a score of the weights as they are; without its `marks` nothing later is held against them."""
         progress.scores.append(event)
-        self._last_marks = marks
+        self._last_marks = self._last_marks if event.asked else marks
         if marks is not None:
             progress.keep_marks(event, marks.kept(), self._plan.yardstick)
         self.keep_if_best(progress)
@@ -215,26 +216,31 @@ class Looks:
         by = self._plan.yardstick
         return by.patience_is_lost(progress.measured(by), self._plan.config.early_stopping_patience)
 
-    def score(self, progress: RunProgress, *, at_end: bool = False) -> Generator[Event, None, None]:
+    def score(
+        self, progress: RunProgress, *, at_end: bool = False, asked: bool = False
+    ) -> Generator[Event, None, None]:
         """Take the exam at first, at the end and every `score_steps`, unless it was; a stop ends it unscored.
 
-        What its marks say of rows that were cut or not scored is told with the first of them.
+        One that is `asked` for is taken at once, and decides nothing. What marks say of rows that were cut or not
+        scored is told with the first of them.
         """
         step, exam = progress.step, self._plan.exam
         if exam is None or progress.has_marks(exam.digest):
             return
         is_first = all(earlier.exam != exam.digest for earlier in progress.scores)
         is_last = at_end or step == self._plan.total_steps
-        if not (is_first or is_last or progress.is_due(self._plan.config.score_steps)):
+        is_due = is_first or is_last or progress.is_due(self._plan.config.score_steps)
+        if not (is_due or asked):
             return
         found = yield from self._until_stopped(exam_marks(self._plan, exam, step, progress.first_marks))
         if found is not None:
             event, marks = found
+            event = replace(event, asked=not is_due)
             with held_back():
                 if is_first:
                     self._owed.add(*(Notice(step=step, text=f"The exam: {text}") for text in marks.said))
                 self.count_score(event, progress, marks)
-                self._owed.add(event, *self._passed_over(progress, marks))
+                self._owed.add(event, *([] if event.asked else self._passed_over(progress, marks)))
             yield from self._owed.told()
 
     def _passed_over(self, progress: RunProgress, marks: ExamMarks) -> list[Notice]:

@@ -22,7 +22,7 @@ from ..objectives.reference import Reference
 from ..runs.controls import Controls
 from ..runs.ending_interrupts import Interrupts
 from ..tokens.feed import Portion
-from .commands import why_not
+from .commands import IN_WORDS, why_not
 from .divergence import Astray
 from .endings import STEPS_NOT_FINITE, TORN, explained
 from .kept.checkpoint import Checkpoint
@@ -225,9 +225,11 @@ class Run:
         for command in self.controls.take_commands():
             saved = self._saves.step
             if reason := why_not(command, self.plan, self.progress, self.samples, folder=self.folder, saved_step=saved):
-                yield Notice(step=self.step, text=f"Asked to {command}, but {reason}.")
+                yield Notice(step=self.step, text=f"Asked to {IN_WORDS.get(command, command)}, but {reason}.")
             elif command is Command.EVALUATE:
                 yield from self._evaluate()
+            elif command is Command.EXAM:
+                yield from self.looks.score(self.progress, asked=True)
             elif command is Command.SAMPLE:
                 yield from self._sample()
             elif command is Command.SAVE:

@@ -5,6 +5,7 @@ import re
 import mlx.core as mx
 import pytest
 
+from tests.makers.small_runs import asking, same, weights
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig, load_run, scores
 from tunebook.events import Command, Notice, RunEnded, ScoreEvent, StepEvent, Working, from_json, to_json
@@ -72,6 +73,30 @@ def test_scores_taken_during_a_run_leave_its_losses_and_weights_bit_identical(wh
     ours, theirs = (flat(one.loaded.module.trainable_parameters()) for one in (trainer, plain))
     assert ours.keys() == theirs.keys()
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_an_exam_that_is_asked_for_is_taken_once_and_the_losses_and_weights_after_it_are_bit_identical(whole, folder):
+    trainer, _, _ = whole
+    exam = scores.Exam(OTHERS, metrics=["exact_match", "perplexity"], max_tokens=4)
+    asked = asking(asking(trainer_of(folder, exam, score_steps=4), 2, "exam"), 3, "exam")
+    told = told_by(asked)
+    result = asked.train()
+    assert [(event.step, event.asked) for event in result.scores] == [(0, False), (3, True), (4, False), (5, False)]
+    assert all(event.since_start.keys() == {"exact_match", "perplexity"} for event in result.scores[1:])
+    said = [event.text for event in told if isinstance(event, Notice) and "Asked to" in event.text]
+    assert said == ["Asked to take the exam, but the exam was taken after step 4 already."]
+    plain = trainer_of(folder, None)
+    assert [step.loss for step in plain.train().steps] == [step.loss for step in result.steps]
+    assert same(weights(plain), weights(asked))
+    assert same(weights(trainer), weights(asked))
+
+
+def test_an_exam_that_is_asked_for_where_there_is_none_is_answered(folder):
+    trainer = asking(trainer_of(folder, None, max_steps=2), 0, "exam")
+    told = told_by(trainer)
+    trainer.train()
+    said = "Asked to take the exam, but there is no exam; give the Trainer one: exam=scores.Exam(rows, metrics=[...])."
+    assert said in [event.text for event in told if isinstance(event, Notice)]
 
 
 def test_a_run_that_is_resumed_takes_no_exam_twice(whole, folder, exam, tmp_path):

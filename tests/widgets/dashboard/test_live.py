@@ -17,6 +17,7 @@ from tunebook.events import (
     Notice,
     Request,
     SampleEvent,
+    ScoreEvent,
 )
 from tunebook_widgets.dashboard.live import LiveView
 from tunebook_widgets.dashboard.progress import COLUMNS, Progress
@@ -125,12 +126,17 @@ def test_only_what_a_run_can_do_is_offered_and_a_pause_can_be_ended():
     saving.add(replace(run.started, config={"output_dir": "runs", "learning_rate": 1e-4}, eval_rows=0))
     view.publish(saving)
     assert view.state["offered"] == ["pause", "sample", "save", "learning_rate"]
+    examined = Progress()
+    examined.add(replace(run.started, exam_rows=40))
+    view.publish(examined)
+    assert view.state["offered"] == ["pause", "evaluate", "exam", "sample"]
 
 
 def test_what_was_asked_for_is_pending_until_it_is_done_or_said_to_be_impossible():
     run = started_run(total=9)
     done = {
         Command.EVALUATE: EvalEvent(step=1, loss=1.0, rows=1, tokens=1, seconds=1.0),
+        Command.EXAM: ScoreEvent(step=1, scores={"right": 0.5}, rows=1, seconds=1.0, exam="ab"),
         Command.SAMPLE: SampleEvent(step=1, prompt="Why?", text="So.", seconds=1.0),
         Command.SAVE: CheckpointSaved(step=1, path="step-00001"),
         Command.LEARNING_RATE: LearningRateChanged(step=1, learning_rate=1e-5),

@@ -51,6 +51,20 @@ def test_the_buttons_send_their_commands_once_and_wait_for_the_run(chromium):
     page.context.close()
 
 
+def test_an_exam_can_be_asked_for_by_keyboard_where_there_is_one(chromium):
+    page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9, exam_rows=40)))
+    buttons = page.locator(".tunebook-actions button")
+    assert buttons.all_inner_texts() == ["Pause", "Evaluate", "Take exam", "Sample", "Learning rate"]
+    buttons.nth(1).focus()
+    page.keyboard.press("Tab")
+    expect(buttons.nth(2)).to_be_focused()
+    page.keyboard.press("Enter")
+    assert asked_of(page) == [{"command": "exam"}]
+    expect(buttons.nth(2)).to_have_text("Take exam…")
+    expect(page.locator(".tunebook-spoken")).to_have_text("Take exam: asked for, done after the step in progress.")
+    page.context.close()
+
+
 def test_a_new_learning_rate_is_sent_as_a_number_and_nonsense_is_answered_in_the_page(chromium):
     page = open_widget(chromium, view_of(run_of([1.0, 2.0], total=9)))
     page.get_by_role("button", name="Learning rate", exact=True).click()

@@ -175,6 +175,7 @@ def _offered(run: Progress) -> list[str]:
         return []
     offered = [Command.RESUME if run.paused else Command.PAUSE]
     offered += [Command.EVALUATE] if run.started.eval_rows else []
+    offered += [Command.EXAM] if run.started.exam_rows else []
     offered += [Command.SAMPLE]
     offered += [Command.SAVE] if run.started.config.get("output_dir") else []
     return [*offered, Command.LEARNING_RATE] if run.learning_rate else list(offered)

@@ -91,6 +91,7 @@ class Progress:
             case ScoreEvent():
                 self.scores.append(event)
                 self._add_columns({EXAM + name: score for name, score in event.scores.items()})
+                self.pending.discard(Command.EXAM)
                 self.working = None
             case SampleEvent():
                 self.samples.append(event)

@@ -9,6 +9,7 @@ const ACTIONS = {
   pause: ["Pause", "Take no further step until resumed"],
   resume: ["Resume", "Go on with the next step"],
   evaluate: ["Evaluate", "Measure the held-out loss after this step"],
+  exam: ["Take exam", "Ask the rows of the exam after this step; what they score changes nothing of the run"],
   sample: ["Sample", "See what the model writes after this step"],
   save: ["Save", "Write a checkpoint after this step"],
   learning_rate: ["Learning rate", "Go on with another learning rate"],
