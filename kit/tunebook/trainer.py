@@ -22,7 +22,7 @@ from .data.sources import Source
 from .events import Command, Event, Request
 from .export.gguf.feasibility import gguf_notice
 from .machine.interrupts import held_back, on_terminate
-from .memory.forecast import Estimate, asked_checkpointing, estimate, settled, start_fits
+from .memory.forecast import EXAM, Estimate, asked_checkpointing, estimate, settled, start_fits
 from .models.loaded import Loaded
 from .models.tensors import flat
 from .objectives.base import Objective, check_rows, check_settings
@@ -213,7 +213,8 @@ class Trainer:
 
     def memory(self) -> Estimate:
         """What training on these rows takes, part by part; see `memory.estimate`."""
-        return estimate(self._model, self.config, rows=self.train_rows, objective=self.objective)
+        found = estimate(self._model, self.config, rows=self.train_rows, objective=self.objective)
+        return replace(found, not_counted=None if self.exam is None else EXAM)
 
     def _start(self, resume_from: ResumeFrom, held: ExitStack) -> tuple[Run, Audience]:
         """A new or resumed run, whose folder is this run's alone until `held` is left, and those to tell of it."""

@@ -68,6 +68,7 @@ class Estimate:
     batch: BatchShape
     gradient_checkpointing: bool
     remedies: list[Remedy] = field(default_factory=list)  # the one that saves most comes first
+    not_counted: str | None = None  # what else a run does between its steps, in words
 
     @property
     def total(self) -> int:
@@ -136,6 +137,7 @@ class Estimate:
             *(f"{name:<32}{readable(size):>10}" for name, size in self._parts().items() if size),
             f"{'at most at once, in ' + self.peak:<32}  {readable(self.total)} of {readable(self.device)}",
             *(f"To save {readable(remedy.saves)}: {remedy.advice}." for remedy in self.remedies),
+            *([f"Not counted: {self.not_counted}."] if self.not_counted else []),
         ]
         return "\n".join(lines)
 

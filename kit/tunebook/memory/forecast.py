@@ -30,6 +30,7 @@ from .footprint import BatchShape, Estimate, Facts, Remedy, facts_of, put_togeth
 
 WORTH_SAYING = 0.02  # share of the total a remedy must save
 FEWEST_TOKENS = 256  # below which a shorter max_seq_length is not suggested
+EXAM = "the exam between steps, which writes several answers at a time without gradients, and keeps what it has read"
 LOWEST_RANK = 8  # below which a smaller rank is not
 
 

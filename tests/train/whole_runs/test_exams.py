@@ -10,6 +10,7 @@ from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig, load_run, scores
 from tunebook.events import Command, Notice, RunEnded, ScoreEvent, StepEvent, Working, from_json, to_json
 from tunebook.models.tensors import flat
+from tunebook_widgets import FitCheck
 
 LEARNT = [{"prompt": f"Say {word}.", "completion": f"{word} it is"} for word in ("tune", "fox", "dog", "sun")]
 OTHERS = [{"prompt": f"Tell {word}?", "completion": f"never {word}"} for word in ("June", "Paris", "jumps", "noon")]
@@ -165,6 +166,14 @@ def test_score_steps_without_an_exam_is_refused_and_so_is_an_exam_that_cannot_be
     bad = scores.Exam([{"prompt": "What?", "completion": None}, *OTHERS], metrics=["exact_match"])
     with pytest.raises(ValueError, match="1 of 5 rows of the exam cannot be asked"):
         trainer_of(folder, bad)
+
+
+def test_the_forecast_of_memory_and_its_panel_say_that_an_exam_is_not_counted(folder, exam):
+    said = "Not counted: the exam between steps"
+    trainer = trainer_of(folder, exam, score_steps=2)
+    assert str(trainer.memory()).splitlines()[-1].startswith(said)
+    assert said in FitCheck(trainer)._repr_html_()
+    assert "Not counted" not in str(trainer_of(folder, None).memory())
 
 
 def test_the_bar_says_each_score_in_a_line(folder, exam, capsys):

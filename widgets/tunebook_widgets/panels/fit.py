@@ -59,7 +59,7 @@ class FitCheck:
             f"<p>The largest batch is {_rows(now, self._objective)} of {now.batch.tokens:,} tokens, "
             f"{now.batch.supervised:,} of them supervised; gradient checkpointing is {checkpointing}. "
             f"Most is needed in {now.peak} of a step.</p>"
-            f"{_bar(now)}{_table(now)}{_remedies(now)}</div>"
+            f"{_bar(now)}{_table(now)}{_remedies(now)}{_not_counted(now)}</div>"
         )
 
 
@@ -100,6 +100,10 @@ def _table(now: Estimate) -> str:
     total = f'<tr><th scope="row">at most at once</th><td>{readable(now.total)}</td><td></td></tr>'
     there = f'<tr><th scope="row">this machine has</th><td>{readable(now.device)}</td><td></td></tr>'
     return f'<table class="tunebook-parts"><tbody>{"".join(rows)}{total}{there}</tbody></table>'
+
+
+def _not_counted(now: Estimate) -> str:
+    return f"<p>Not counted: {escape(now.not_counted)}.</p>" if now.not_counted else ""
 
 
 def _remedies(now: Estimate) -> str:
