@@ -11,7 +11,10 @@ import pytest
 # What must happen once, or not beside another of its kind, goes one after another in one worker.
 GROUPS = {
     # Downloaded, and made of a GGUF, once.
-    "SmolLM2": ["test_quickstart", "test_memorise", "test_smollm2_template", "test_smollm2_preferences"],
+    "SmolLM2": [
+        *("test_quickstart", "test_memorise", "test_smollm2_template", "test_smollm2_preferences"),
+        "test_smollm2_harness",
+    ],
     "clocks and browsers": [
         *("test_charts_browser", "test_page_browser", "test_lab_browser", "test_token_browser", "test_panels_browser"),
         *(

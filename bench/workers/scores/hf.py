@@ -9,7 +9,7 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 
 def main() -> None:
     task = job()
-    judge = HFLM(pretrained=task.folder, device="cpu", dtype="float32", batch_size=task.batch_size)
+    judge = HFLM(pretrained=task.folder, device="cpu", dtype=task.dtype, batch_size=task.batch_size)
     answer(task, lambda requests: judge.loglikelihood(requests, disable_tqdm=True))
 
 

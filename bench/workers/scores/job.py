@@ -22,7 +22,8 @@ class Job:
     folder: str  # of the weights, in float32
     requests: list[tuple[str, str]]  # a context, and what may follow it
     warmup: list[tuple[str, str]]  # asked before those that are counted
-    batch_size: int
+    batch_size: int = 1
+    dtype: str = "float32"  # in which the hf backend computes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ Rows become questions in `reading.py`, a model answers them in `sitting.py` (`li
 likely it finds a text) and is afterwards as it was (`undisturbed.py`); an export answers in the program it is for
 (`exports.py`). What judges an answer is a `Metric`, and another is a file in `metrics/`. What comes out are `Marks`:
 scores, rows, and a gate. Those of several models are held side by side in `compared/`, by the numbers of
-`statistics.py`, which know no models. `abilities/` is an exam of what a model can do beside its task.
+`statistics.py`, which know no models. `abilities/` is an exam of what a model can do beside its task. lm-eval's tasks
+are put to either by `harness.py` and `tasks/`, and give marks as well.
 
 Doors: `gate`, `reports`.
 """

@@ -8,7 +8,7 @@ import json
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, cast, final
 
 import numpy as np
 
@@ -45,6 +45,13 @@ class HoldsLoaded(Protocol):
 
 # A model in memory, or an export: what a saving method returned, or the path of it.
 Asked = HoldsLoaded | Export | Path | str
+
+
+def path_of(model: Asked) -> Path | None:
+    """Where an export lies; None for a model in memory."""
+    if isinstance(model, Export):
+        return model.path
+    return Path(model).expanduser() if isinstance(model, Path | str) else None
 
 
 @final
@@ -100,11 +107,10 @@ class Exam:
         same answers; of an export they are asked one by one. Raises ValueError for rows that cannot be asked, and where
         there is no base model, ModelNotFound for a path without an export, DidNotReply for one that does not open.
         """
-        if isinstance(model, Export | Path | str):
-            path = model.path if isinstance(model, Export) else model
+        if (path := path_of(model)) is not None:
             taking = self.taking_elsewhere(path, adapters=adapters, name=name)
         else:
-            taking = self.taking(model.loaded, adapters=adapters, name=name, batch_size=batch_size)
+            taking = self.taking(cast("HoldsLoaded", model).loaded, adapters=adapters, name=name, batch_size=batch_size)
         with progress(range(len(self)), "Scoring") as bar:
             while True:
                 try:

@@ -28,7 +28,7 @@ class SittingElsewhere:
     def __init__(self, model: Closed, asked: Sequence[Question], *, adapters: bool = True):
         self._model = model
         self._asked = {question.number: question for question in asked}
-        self._opening = _opening(model, adapters=adapters)
+        self._opening = opening(model, adapters=adapters)
         self._there = Elsewhere(self._opening)
 
     def close(self) -> None:
@@ -96,7 +96,8 @@ class SittingElsewhere:
         return [number for number, one, other in zip(prompts, here, there, strict=True) if one != other]
 
 
-def _opening(model: Closed, *, adapters: bool) -> Opening:
+def opening(model: Closed, *, adapters: bool) -> Opening:
+    """How `model` is opened; without `adapters` the base of those in its folder, ValueError where there is none."""
     if adapters:
         return Opening(path=model.path, base=model.base)
     if model.base is None:

@@ -1,22 +1,24 @@
-"""Tasks of lm-eval, run on a model in memory: its numbers, and marks of each task to hold against another model's."""
+"""Tasks of lm-eval, run on a model in memory or on an export: its numbers, and marks of each task to compare."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..export.table import as_html, as_text
 from ..machine.without_torch import torch_unseen
+from ..models.loader import without_weights
 from .compared.difference import number
-from .exam import BATCH, HoldsLoaded
+from .exam import BATCH, Asked, HoldsLoaded, path_of
 from .marks import Answered, Marks
 from .metrics.metric import Mark, Metric
 from .metrics.optional import optional
 from .statistics import Total, mean_of_rows
+from .tasks.respondents import Exported, Live
 
 HEADINGS = ("task", "metric", "score", "rows")
 
@@ -54,7 +56,7 @@ class Harness:
 
 
 def harness(
-    model: HoldsLoaded,
+    model: Asked,
     tasks: Sequence[str],
     *,
     include_path: str | Path | None = None,
@@ -67,23 +69,44 @@ def harness(
 ) -> Harness:
     """Run lm-eval's `tasks` on `model` as it is in memory, or without its `adapters`; it is left as it was.
 
-    `tasks` are names that lm-eval knows, or of tasks in the folder `include_path`, which need no network where their
-    data is local. `limit` is how many rows of each are asked, `num_fewshot` how many examples stand before each,
-    `apply_chat_template` puts both as a conversation. `name`, None: "tuned" or "base", is what the marks are called;
-    `batch_size` requests are computed at a time. Raises ImportError without lm-eval.
+    `model` may be an export, by its path or as a saving method returned it: then the program it is for is asked, in a
+    fresh process, as by `Exam.take`. `tasks` are names that lm-eval knows, or of tasks in the folder `include_path`,
+    which need no network where their data is local. `limit` is how many rows of each are asked, `num_fewshot` how many
+    examples stand before each, `apply_chat_template` puts both as a conversation. `name`, None: "tuned" or "base", and
+    as the file of an export, is what the marks are called; `batch_size` requests are computed at a time, of an export
+    one. Raises ImportError without lm-eval, and for an export as `Exam.take`.
     """
     with torch_unseen():
         optional("lm_eval", "harness")
-        from .lm_eval_model import LiveModel, evaluated  # lm-eval takes seconds to import, and is optional
+        from .tasks.lm_eval_model import AskedByTasks, evaluated  # lm-eval takes seconds to import, and is optional
 
-    live = LiveModel(model.loaded, adapters=adapters, batch_size=batch_size)
     options = {"limit": limit, "num_fewshot": num_fewshot, "apply_chat_template": apply_chat_template}
-    with _python_random_state_kept():
-        results = evaluated(live, tasks, include_path=include_path, **options)
-    called, settings = name or ("tuned" if adapters else "base"), repr((results["versions"], options))
+    with _respondent(model, adapters=adapters, batch_size=batch_size) as asked, _python_random_state_kept():
+        posed = AskedByTasks(asked, batch_size=batch_size)
+        results = evaluated(posed, tasks, include_path=include_path, **options)
+    called, settings = name or _called(model, adapters=adapters), repr((results["versions"], options))
     marks = {task: _marks(task, samples, results, called, settings) for task, samples in results["samples"].items()}
-    marks = {task: replace(one, notices=(*live.notices, *one.notices)) for task, one in marks.items()}
+    marks = {task: replace(one, notices=(*asked.notices, *one.notices)) for task, one in marks.items()}
     return Harness(marks=marks, results=results)
+
+
+@contextmanager
+def _respondent(model: Asked, *, adapters: bool, batch_size: int) -> Iterator[Live | Exported]:
+    """Who replies for `model`; a process that was begun for that has ended afterwards."""
+    path = path_of(model)
+    if path is None:
+        yield Live(cast("HoldsLoaded", model).loaded, adapters=adapters, batch_size=batch_size)
+        return
+    exported = Exported(without_weights(path), adapters=adapters)
+    with closing(exported):
+        yield exported
+
+
+def _called(model: Asked, *, adapters: bool) -> str:
+    path = path_of(model)
+    if not adapters:
+        return "base"
+    return "tuned" if path is None else path.name
 
 
 @contextmanager

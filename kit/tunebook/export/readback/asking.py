@@ -83,10 +83,13 @@ class Elsewhere:
         self._export = export
         self._child: _Child | None = None
 
-    def write(self, prompts: Sequence[list[int]], *, max_tokens: int) -> Iterator[Wrote]:
-        """What is greedily written after each of `prompts`, in their order."""
-        longest = max(map(len, prompts), default=0)
-        for reply in self._replies(context=longest + max_tokens + 1, max_tokens=max_tokens, prompts=prompts):
+    def write(self, prompts: Sequence[list[int]], *, max_tokens: int, stop: Sequence[str] = ()) -> Iterator[Wrote]:
+        """What is greedily written after each of `prompts`, in their order; nothing more after one of the texts `stop`.
+
+        That text is among the tokens, in whole or in part.
+        """
+        context, options = max(map(len, prompts), default=0) + max_tokens + 1, {"max_tokens": max_tokens, "stop": stop}
+        for reply in self._replies(context=context, options=options, prompts=prompts):
             yield Wrote(tuple(reply["tokens"]), reply["ended"])
 
     def likelihoods(self, rows: Sequence[Encoded]) -> Iterator[Likely]:
@@ -106,14 +109,16 @@ class Elsewhere:
             self._child.close()
             self._child = None
 
-    def _replies(self, *, context: int, max_tokens: int = 0, **asked: Any) -> Iterator[dict[str, Any]]:
+    def _replies(
+        self, *, context: int, options: dict[str, Any] | None = None, **asked: Any
+    ) -> Iterator[dict[str, Any]]:
         """Each reply as soon as it is there."""
         left = sum(map(len, asked.values()))
         if not left:
             return
         child = self._begun(context)
         question = {"texts": [], "prompts": [], "rows": [], **asked}  # replies come in this order
-        child.ask(question | self._export.opened | {"context": context, "max_tokens": max_tokens, "threads": 1})
+        child.ask(question | self._export.opened | {"context": context, "threads": 1} | (options or {}))
         try:
             for line in child.lines:
                 if line.startswith("{"):

@@ -111,7 +111,7 @@ def _replies(server: Any, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for text, _ in asked["texts"]:
         yield {"ids": _tokenize(server, text, add_special=True)}
     for ids in asked["prompts"]:
-        yield _written(server, ids, asked["max_tokens"])
+        yield _written(server, ids, asked["max_tokens"], asked["stop"])
     letter = _tokenize(server, "a", add_special=False)[-1]
     for row in asked["rows"]:
         ids = row["tokens"]
@@ -158,14 +158,15 @@ def _post(server, route: str, document: dict[str, Any], *, seconds: float | None
         return json.load(answer)
 
 
-def _written(server, prompt: list[int], most: int) -> dict[str, Any]:
-    """What is greedily written after a prompt of these ids."""
+def _written(server, prompt: list[int], most: int, stop: list[str]) -> dict[str, Any]:
+    """What is greedily written after a prompt of these ids, up to one of the texts `stop` or beyond it."""
     answer = _post(
         server,
         "/completion",
         {
             "prompt": prompt,
             "n_predict": most,
+            "stop": stop,
             "temperature": 0.0,
             "samplers": ["top_k", "temperature"],  # no penalties, and none of the others
             "top_k": 1,
@@ -174,8 +175,8 @@ def _written(server, prompt: list[int], most: int) -> dict[str, Any]:
         },
         seconds=None,  # a long answer of a large model takes minutes
     )
-    ended = answer["stop_type"] == "eos"
-    return {"tokens": answer["tokens"][: -1 if ended else None], "ended": ended}  # the one that ends it is among them
+    of_itself = answer["stop_type"] == "eos"  # the token that ends it is then among them
+    return {"tokens": answer["tokens"][: -1 if of_itself else None], "ended": answer["stop_type"] != "limit"}
 
 
 def _log_prob(server, prefix: list[int], target: int, *, sampled: int) -> tuple[float, bool]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -50,6 +50,7 @@ class Closed:
     base: Path | None  # the model folder that adapters go on
     tokenizer: TokenizerWrapper
     family: TextAlone
+    config: dict[str, Any]  # config.json; of a .gguf how many tokens it takes, and those that end a text
 
 
 def without_weights(path: Path | str) -> Closed:
@@ -74,7 +75,7 @@ def without_weights(path: Path | str) -> Closed:
     adapters = None if base is None else path
     tokenizer = open_tokenizer(tokenizer_folder(folder, adapters), folder.config)
     give_template(tokenizer, None, adapters)
-    return Closed(path, None if base is None else folder.path, tokenizer, TextAlone(tokenizer))
+    return Closed(path, None if base is None else folder.path, tokenizer, TextAlone(tokenizer), folder.config)
 
 
 def _of_gguf(path: Path) -> Closed:
@@ -83,4 +84,5 @@ def _of_gguf(path: Path) -> Closed:
         tokenizer = open_tokenizer(TokenizerFolder(scratch, scratch, False, False), ids)
         give_template(tokenizer, None, None)
     tokenizer.name_or_path = str(path)
-    return Closed(path, None, tokenizer, TextAlone(tokenizer))
+    config = {"max_position_embeddings": tokenizer.model_max_length, **ids}
+    return Closed(path, None, tokenizer, TextAlone(tokenizer), config)

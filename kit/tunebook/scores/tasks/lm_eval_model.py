@@ -1,10 +1,10 @@
-"""A model in memory as lm-eval (0.4.13) asks for one: the only file that imports it, and no torch.
+"""A model as lm-eval (0.4.13) asks for one: the only file that imports it, and no torch.
 
 Requests become tokens as in lm-eval's own `hf` backend (lm_eval/models/huggingface.py), so that both give the same
-numbers for the same weights; what is computed of them is the kit's, as in an exam.
+numbers for the same weights; who replies to them is another's matter (`respondents.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -16,32 +16,23 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, postproce
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from ..data.encoded import Encoded
-from ..data.examples import Example, Tokens
-from ..machine.progress_bars import progress
-from ..models.loaded import Loaded
-from .likelihoods import read_whole, summed_likelihoods, why_apart
-from .sitting import written_one_by_one
-from .undisturbed import in_turns
+from ...data.encoded import Encoded
+from ...machine.progress_bars import progress
+from .respondents import Ids, Respondent
 
 FEWSHOT_SEED = 1234  # lm-eval's own (lm_eval/defaults)
-LONGEST, MOST_WRITTEN = 2048, 256  # tokens, where neither a config nor a task says (lm_eval's own)
-
-Ids = list[int]
+MOST_WRITTEN = 256  # tokens, where a task does not say (lm-eval's own)
 
 
 @final
-class LiveModel(TemplateLM):
-    """A model that is asked as it is in memory, and is afterwards as it was."""
+class AskedByTasks(TemplateLM):
+    """Whoever replies, as lm-eval asks for it; `batch_size` is what results are kept under."""
 
-    def __init__(self, loaded: Loaded, *, adapters: bool, batch_size: int):
+    def __init__(self, respondent: Respondent, *, batch_size: int):
         super().__init__()
-        self._loaded, self._adapters, self.batch_size = loaded, adapters, batch_size
-        self.notices: list[str] = []  # what took longer than it has to, and why
-        self.tokenizer: Any = loaded.tokenizer
-        text = loaded.config.get("text_config", loaded.config)
-        names = ("n_positions", "max_position_embeddings", "n_ctx")
-        self.max_length = int(next((text[name] for name in names if name in text), LONGEST))
+        self._respondent, self.batch_size = respondent, batch_size
+        self.tokenizer: Any = respondent.tokenizer
+        self.max_length = respondent.longest
 
     @property
     def eot_token_id(self) -> int:
@@ -57,7 +48,7 @@ class LiveModel(TemplateLM):
     @property
     def tokenizer_name(self) -> str:
         """What cached requests are kept under."""
-        return self._loaded.name.replace("/", "__")
+        return self._respondent.name.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> Ids:
         """Token ids; with the tokenizer's opening ones, unless the text has them or they are not wanted."""
@@ -98,12 +89,9 @@ class LiveModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """(nats, whether greedy) of each continuation, the third of a request, behind its context, the second."""
         rows = [self._row(context, continuation) for _, context, continuation in requests]
-        loaded, found = self._loaded, [(0.0, True)] * len(rows)
-        self._tell(lambda: why_apart(loaded.family, loaded.module, rows), read_whole)
-        sums = summed_likelihoods(loaded.family, loaded.module, rows, batch_size=self.batch_size)
-        taken = in_turns(loaded.module, sums, adapters=self._adapters)
-        for place, one in progress(taken, "Scoring", total=len(rows)):
-            found[place] = (one.nats, one.is_greedy)
+        found = [(0.0, True)] * len(rows)
+        for place, nats, is_greedy in progress(self._respondent.likelihoods(rows), "Scoring", total=len(rows)):
+            found[place] = (nats, is_greedy)
             if requests[place][0] is not None:
                 self.cache_hook.add_partial("loglikelihood", requests[place][0], found[place])
         return found
@@ -127,25 +115,13 @@ class LiveModel(TemplateLM):
         return written
 
     def _answers(self, contexts: Sequence[Ids], until: Sequence[str], longest: int) -> list[tuple[int, str]]:
-        prompts = [Example((Tokens(tuple(ids), (False,) * len(ids)),), rendered=True) for ids in contexts]
-        loaded, stop = self._loaded, [*until, self.tokenizer.decode([self.eot_token_id])]
-        if self.batch_size > 1:
-            self._tell(lambda: loaded.family.why_alone(loaded.module), written_one_by_one)
-        answers = loaded.family.answers(
-            loaded.module, prompts, max_tokens=longest, batch_size=self.batch_size, stop=stop
-        )
-        taken = progress(in_turns(loaded.module, answers, adapters=self._adapters), "Answering", total=len(prompts))
+        stop = [*until, self.tokenizer.decode([self.eot_token_id])]
+        taken = self._respondent.answers(contexts, longest, stop)
         found = []
-        for place, answer in taken:
-            text = self.tokenizer.decode(list(answer.tokens), skip_special_tokens=True)
+        for place, tokens in progress(taken, "Answering", total=len(contexts)):
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             found.append((place, postprocess_generated_text(text, stop, None)))
         return found
-
-    def _tell(self, why: Callable[[], str | None], sentence: Callable[[str], str]) -> None:
-        """Note the `sentence` on the reason that the model gives for what is slow, once."""
-        (reason,) = in_turns(self._loaded.module, (why() for _ in range(1)), adapters=self._adapters)
-        if reason is not None and sentence(reason) not in self.notices:
-            self.notices.append(sentence(reason))
 
     def _row(self, context: Ids, continuation: Ids) -> Encoded:
         """Both as a row, cut on the left to what the model takes."""
@@ -155,7 +131,7 @@ class LiveModel(TemplateLM):
 
 
 def evaluated(
-    model: LiveModel,
+    model: AskedByTasks,
     tasks: Sequence[str],
     *,
     include_path: str | Path | None,
