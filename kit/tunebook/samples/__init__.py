@@ -2,18 +2,20 @@
 
     >>> rows = samples.python_docs()
 
-`one_sentence_pairs` has pairs of answers for the objectives of preferences, and `is_one_sentence` is the rule they
-teach.
+`home_commands` is a task of which a program can tell whether it was done. `one_sentence_pairs` has pairs of answers for
+the objectives of preferences, and `is_one_sentence` is the rule they teach.
 
 Doors: `sets`.
 """
 
+from .commands import home_commands
 from .one_sentence import is_one_sentence, one_sentence_pairs
 from .sets import digit_reader, digits, photograph_reader, photographs, python_docs
 
 __all__ = [
     "digit_reader",
     "digits",
+    "home_commands",
     "is_one_sentence",
     "one_sentence_pairs",
     "photograph_reader",
