@@ -17,6 +17,7 @@ GROUPS = {
     ],
     "clocks and browsers": [
         *("test_charts_browser", "test_page_browser", "test_lab_browser", "test_token_browser", "test_panels_browser"),
+        "test_score_browser",
         *(
             "test_lost_kernel_browser",
             "test_numbers_browser",

@@ -47,7 +47,10 @@ RECORDS = {"config", "events"}
 # What people hold; they import whatever they put together, and no wing imports them.
 TOP = {"__init__", "__main__", "fast_model", "trainer", "bridges", "check_up", "demo"}
 # The widgets that show a model; all others know a run by its events and its folder alone.
-SHOW_A_MODEL = {"panels/chat.py", "panels/fit.py", "panels/export_panel.py", "tokens/token_view.py"}
+SHOW_A_MODEL = {
+    *("panels/chat.py", "panels/fit.py", "panels/export_panel.py", "tokens/token_view.py"),
+    *("scores/score_view.py", "scores/token_losses.py"),
+}
 
 # Where files lie that are named here and are other people's.
 UPSTREAM = (

@@ -71,6 +71,28 @@ _START_PANEL = """async ([script, traits]) => {
     module.default.render({model, el: document.body});
 }"""
 
+_START_ANSWERED = """async ([script, traits]) => {
+    const listeners = new Map();
+    window.sent = [];
+    const tell = (changed) => {
+        const isOther = (name) => JSON.stringify(changed[name]) !== JSON.stringify(traits[name]);
+        const differ = Object.keys(changed).filter(isOther);
+        Object.assign(traits, changed);
+        differ.forEach((name) => (listeners.get(`change:${name}`) ?? []).forEach((listener) => listener()));
+    };
+    const model = {
+        get: (name) => traits[name],
+        on: (name, listener) => listeners.set(name, [...(listeners.get(name) ?? []), listener]),
+        off: () => {},
+        send: async (content) => {
+            window.sent.push(content);
+            tell(await window.answer(content));
+        },
+    };
+    const module = await import(URL.createObjectURL(new Blob([script], {type: "text/javascript"})));
+    module.default.render({model, el: document.body});
+}"""
+
 
 def open_widget(browser: Browser, view: LiveView, *, width: int = 1000, **context: Any) -> Page:
     """A page that shows `view` as it is now; `context` is the browser's. Close its context when done."""
@@ -115,10 +137,29 @@ def open_panel(browser: Browser, panel: anywidget.AnyWidget, *, width: int = 100
     """A page that shows `panel` as it is now; `publish({trait: value})` in it is what a kernel does. Close it after."""
     page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
     page.set_content(f"<style>{panel._css}</style>")
-    own = set(panel.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
-    traits = {name: getattr(panel, name) for name in own if not name.startswith("_")}
-    page.evaluate(_START_PANEL, [str(panel._esm), json.loads(json.dumps(traits))])
+    page.evaluate(_START_PANEL, [str(panel._esm), plain_traits(panel)])
     return page
+
+
+def open_answered(browser: Browser, widget: Any, *, width: int = 1000, head: str = "", body: str = "") -> Page:
+    """A page that shows `widget`, which answers what the page sends as in a kernel. Close its context when done."""
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        widget._receive(widget, message, [])
+        return plain_traits(widget)
+
+    page.expose_function("answer", answer)
+    page.set_content(f"<html><head><style>{widget._css}</style>{head}</head><body {body}></body></html>")
+    page.evaluate(_START_ANSWERED, [str(widget._esm), plain_traits(widget)])
+    return page
+
+
+def plain_traits(panel: anywidget.AnyWidget) -> dict[str, Any]:
+    """The traits of its own as they cross into a page; raises ValueError for what is not strict JSON."""
+    own = set(panel.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
+    traits = {name: getattr(panel, name) for name in sorted(own) if not name.startswith("_")}
+    return json.loads(json.dumps(traits, allow_nan=False))
 
 
 def table_of_curves(page: Page) -> tuple[list[str], list[str]]:

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from .panels.chat import Chat as Chat
     from .panels.export_panel import ExportPanel as ExportPanel
     from .panels.fit import FitCheck as FitCheck
+    from .scores.score_view import ScoreView as ScoreView
     from .tokens.token_view import TokenView as TokenView
 
-__all__ = ["Chat", "Dashboard", "ExportPanel", "FitCheck", "TokenView", "compare", "replay"]
+__all__ = ["Chat", "Dashboard", "ExportPanel", "FitCheck", "ScoreView", "TokenView", "compare", "replay"]
 
 _NEED_A_MODEL = {
     "Chat": ".panels.chat",
     "ExportPanel": ".panels.export_panel",
     "FitCheck": ".panels.fit",
+    "ScoreView": ".scores.score_view",
     "TokenView": ".tokens.token_view",
 }
 

@@ -1,7 +1,8 @@
 """One ES module from several: anywidget takes the script of a widget as a single module, ours has a file per subject.
 
-The files in `view/` are modules that import one another by name, so a browser or an editor reads each as it is. What
-goes out is their text, one behind the other, without the lines that import and export; nothing is renamed or rewritten.
+The files in `view/` are modules that import one another by name, and so do scripts that lie beside their widget; a
+browser or an editor reads each as it is. What goes out is their text, one behind the other, without the lines that
+import and export; nothing is renamed or rewritten.
 """
 
 import re
@@ -9,17 +10,18 @@ from pathlib import Path
 
 VIEW = Path(__file__).parent / "view"
 
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "(\.\.?/[\w./]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const)", re.MULTILINE)
 _NAME = re.compile(r"^(?:function\*?|const|let) (\w+)", re.MULTILINE)
 
 
-def esm(entry: str) -> str:
-    """The text of `view/entry` and of all it imports, in an order in which each name is known before it is used.
+def esm(entry: str | Path) -> str:
+    """The text of `entry`, a path from `view/`, and of all it imports, each name before it is used.
 
     Raises ValueError when two files declare the same name: side by side in one module it would be one.
     """
-    parts = {name: _EXPORT.sub("", _IMPORT.sub("", text)) for name, text in _in_order(entry, {}).items()}
+    texts = _in_order((VIEW / entry).resolve(), {})
+    parts = {path.name: _EXPORT.sub("", _IMPORT.sub("", text)) for path, text in texts.items()}
     owners: dict[str, str] = {}
     for file, text in parts.items():
         for name in _NAME.findall(text):
@@ -29,11 +31,11 @@ def esm(entry: str) -> str:
     return "\n".join(f"// {file}\n{text}" for file, text in parts.items())
 
 
-def _in_order(name: str, found: dict[str, str]) -> dict[str, str]:
-    """`found` with the text of a file in `view/` added, behind those it imports."""
-    text = (VIEW / name).read_text(encoding="utf-8")
+def _in_order(path: Path, found: dict[Path, str]) -> dict[Path, str]:
+    """`found` with the text of a file added, behind those it imports."""
+    text = path.read_text(encoding="utf-8")
     for other in _IMPORT.findall(text):
-        if other not in found:
-            _in_order(other, found)
-    found[name] = text
+        if (path.parent / other).resolve() not in found:
+            _in_order((path.parent / other).resolve(), found)
+    found[path] = text
     return found

@@ -21,6 +21,7 @@ from .compared.difference import Difference
 from .compared.gained_and_lost import GainedAndLost, gained_and_lost
 from .exam import Exam
 from .harness import Harness, harness
+from .likelihoods.token_losses import TokenLosses
 from .marks import Marks, ScoreTooLow
 from .metrics import (
     METRICS,
@@ -54,6 +55,7 @@ __all__ = [
     "Metric",
     "NotScored",
     "ScoreTooLow",
+    "TokenLosses",
     "bleu",
     "byte_perplexity",
     "chrf",

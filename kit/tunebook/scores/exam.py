@@ -175,6 +175,16 @@ class Exam:
             notices=(*sitting.notices(writes=bool(writes)), *self._notices(rows)),
         )
 
+    def sitting(self, model: HoldsLoaded, *, adapters: bool = True, batch_size: int = BATCH) -> Sitting:
+        """`model` before these rows, to be asked of single ones: what it makes of each token, `Sitting.token_losses`.
+
+            >>> sitting = exam.sitting(model, adapters=False)
+            >>> found = dict(sitting.token_losses([(0, None), (0, "another answer")]))
+
+        Without `adapters` it is its base model. Raises ValueError for rows that cannot be asked.
+        """
+        return Sitting(model.loaded, questions(self.opened, model.loaded), adapters=adapters, batch_size=batch_size)
+
     def shared_with(self, loaded: Loaded, rows: Sequence[Encoded]) -> list[str]:
         """A sentence on those of the exam's rows that are among the training `rows`, or nearly; none where none is.
 

@@ -65,6 +65,13 @@ class Marks:
         judged = [(place, row.marks[metric]) for place, row in enumerate(self.rows) if metric in row.marks]
         return [place for place, mark in judged if mark.value is not None]
 
+    def sentence(self, metric: str) -> str:
+        """The score in one metric, over how many rows, and how sure it is."""
+        rows = len(self.scored(metric))
+        if not rows:
+            return f"{metric}: no row is scored."
+        return f"{metric}: {number(self[metric])} over {rows} rows, {LEVEL:.0%} interval {self._interval_cell(metric)}."
+
     def not_scored(self, metric: str) -> dict[int, str]:
         """The numbers of the rows that a metric could not judge, and why. They are in no score."""
         marks = {row.number: row.marks[metric] for row in self.rows if metric in row.marks}

@@ -3,7 +3,7 @@
 In between the model is as it was found. What cannot be asked of it comes back as the reason, in place of a reply.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar, final
 
 from ..data.encoded import Encoded
@@ -11,6 +11,7 @@ from ..models.families.base import NotEncodable, Written
 from ..models.families.tables import BeyondTable, check_row, most_written
 from ..models.loaded import Loaded
 from .likelihoods import read_whole, summed_likelihoods, why_apart
+from .likelihoods.token_losses import TokenLosses, token_losses
 from .metrics.metric import NotScored
 from .question import Likelihood, Question
 from .reading import Continuation, check_is_asked, own_text, supervised_row
@@ -28,6 +29,11 @@ class Sitting:
         self._asked = {question.number: question for question in asked}
         self._adapters, self._batch_size = adapters, batch_size
         self._apart: str | None = None  # why rows that begin alike were read whole, each of them
+
+    @property
+    def questions(self) -> Mapping[int, Question]:
+        """By the number of their row."""
+        return self._asked
 
     def answers(self, numbers: Sequence[int], max_tokens: int) -> Iterator[tuple[int, Written | NotScored]]:
         """(number, answer) of each of these questions."""
@@ -47,21 +53,24 @@ class Sitting:
 
     def likelihoods(self, texts: Sequence[Continuation]) -> Iterator[tuple[Continuation, Likelihood | NotScored]]:
         """(text, likelihood) of each."""
-        able: list[Continuation] = []
-        rows: list[Encoded] = []
-        for text in texts:
-            try:
-                rows.append(self._row(text))
-            except (NotEncodable, BeyondTable, NotScored) as error:
-                yield text, NotScored(str(error))
-            else:
-                able.append(text)
+        able, rows, refused = self._rows(texts)
+        yield from refused
         self._apart = self._in_a_turn(lambda: why_apart(self._family, self._module, rows))
         summed = summed_likelihoods(self._family, self._module, rows, batch_size=self._batch_size)
         for place, found in self._in_turns(summed):
             number, text = able[place]
             said = own_text(self._asked[number]) if text is None else text
             yield (number, text), Likelihood(said, found.nats, found.tokens, found.is_greedy)
+
+    def token_losses(
+        self, texts: Sequence[Continuation], *, longest: int | None = None
+    ) -> Iterator[tuple[Continuation, TokenLosses | NotScored]]:
+        """(text, the loss of each of its tokens); a row of more than `longest` tokens is not looked at."""
+        able, rows, refused = self._rows(texts, longest)
+        yield from refused
+        measured = token_losses(self._family, self._module, rows, batch_size=self._batch_size)
+        for place, found in self._in_turns(measured):
+            yield able[place], found
 
     def notices(self, *, writes: bool) -> list[str]:
         """What took longer than it has to, and why: answers one by one where it `writes` any, rows read whole."""
@@ -75,6 +84,25 @@ class Sitting:
         check_is_asked(question)
         (row,) = self._family.encode([question.asked])
         most_written(row.tokens, self._family.tables, self._loaded.tokenizer, max_tokens=1)
+
+    def _rows(
+        self, texts: Sequence[Continuation], longest: int | None = None
+    ) -> tuple[list[Continuation], list[Encoded], list[tuple[Continuation, NotScored]]]:
+        """(those that can be asked, each as a row; the others, each with the reason)."""
+        able: list[Continuation] = []
+        rows: list[Encoded] = []
+        refused: list[tuple[Continuation, NotScored]] = []
+        for text in texts:
+            try:
+                row = self._row(text)
+                if longest is not None and len(row.tokens) > longest:
+                    raise NotScored(f"with its prompt it has {len(row.tokens):,} tokens, more than {longest:,}.")
+            except (NotEncodable, BeyondTable, NotScored) as error:
+                refused.append((text, NotScored(str(error))))
+            else:
+                able.append(text)
+                rows.append(row)
+        return able, rows, refused
 
     def _row(self, continuation: Continuation) -> Encoded:
         """A row of which just the text is supervised."""

@@ -1,6 +1,6 @@
 /* What changed from one text to another, word by word. */
 
-const WORDS_AT_MOST = 600; // of either text; the table of a longer pair would take too long to fill
+export const WORDS_AT_MOST = 600; // of either text; the table of a longer pair would take too long to fill
 
 /** [kind, words] in order, where kind is "same", "gone" (only in `before`) or "new" (only in `after`).
  *

@@ -1,15 +1,14 @@
 """How likely a model finds texts: of each row the nats of its supervised tokens, a few rows at a time.
 
-Only states that predict such a token go through the head, a piece at a time, so that logits are never whole. Tokens
-that several rows begin with are read once (`shared.py`), where the family has nothing against it. Nothing makes a
-gradient.
+Of single tokens it is asked in `token_losses.py`. Only states that predict a supervised token go through the head, a
+piece at a time, so that logits are never whole. Tokens that several rows begin with are read once (`shared.py`), where
+the family has nothing against it. Nothing makes a gradient.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
@@ -18,8 +17,8 @@ from ...fast.forms import Forms, forms_for
 from ...fast.training_form import inference_form
 from ...models.families.base import Family
 from ...models.families.beginnings import Before
-from ...objectives.next_token import cross_entropy, pieces, predicting_states, rows_at_once, supervised_positions
 from .shared import Beginning, beginnings
+from .token_losses import predicted
 
 ROWS_BEHIND = 8  # times `batch_size` rows at a time behind beginnings that were read, where they are short
 
@@ -108,18 +107,8 @@ def _from(row: Encoded, start: int) -> Encoded:
 
 
 def _sums(family: Family, module: nn.Module, batch: Batch, forms: Forms) -> list[Sum]:
-    positions = supervised_positions(batch)
-    hidden, targets = predicting_states(family, module, batch, positions)
-    nats, hits = [], []
-    for piece in pieces(targets.size, rows_at_once(family, module, hidden, forms)):
-        logits = family.head(module, hidden[piece])  # (N, V)
-        losses, are_likeliest = cross_entropy(logits, targets[piece], forms), logits.argmax(axis=-1) == targets[piece]
-        mx.eval(losses, are_likeliest)
-        nats.append(np.array(losses, np.float64))
-        hits.append(np.array(are_likeliest))
-    rows, width = batch["tokens"].shape
-    row_of = np.array(positions) // (width - 1)  # (N,)
-    totals = np.bincount(row_of, np.concatenate(nats), rows)
-    counts = np.bincount(row_of, minlength=rows)
-    missed = np.bincount(row_of, ~np.concatenate(hits), rows)
+    found, rows = predicted(family, module, batch, forms), len(batch["tokens"])
+    totals = np.bincount(found.row, found.losses, rows)
+    counts = np.bincount(found.row, minlength=rows)
+    missed = np.bincount(found.row, ~found.hits, rows)
     return [Sum(-float(totals[row]), int(counts[row]), not missed[row]) for row in range(rows)]
