@@ -2,8 +2,8 @@
 
 MLX keeps the inputs of every operation for its gradient; a gated SiLU of five operations keeps six arrays as wide as
 the widest of the layer. Here it keeps its two inputs and the sigmoid, and of the commonest MLPs not its product either
-(`gated_mlp.py`), nor what a norm gives to adapters (`normed_inputs.py`). Values are those of the plain form but for the last place. Only the layer objects given up for the
-time are changed (`models/layer_calls.py`).
+(`gated_mlp.py`), nor what a norm gives to adapters (`normed_inputs.py`). Values are those of the plain form but for the
+last place. Only the layer objects given up for the time are changed (`models/layer_calls.py`).
 """
 
 from collections.abc import Sequence
