@@ -107,9 +107,10 @@ def pairs_of(tokens: int, count: int, answer: int) -> list[Encoded]:
 
 
 def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objective: Objective | None = None) -> int:
-    """Bytes at the peak of an optimizer step, the weights among them."""
+    """Bytes at the peak of an optimizer step, the weights among them, and those of the start as a run keeps them."""
     objective = objective or NextToken()
     module = model.loaded.module
+    start = flat(module.trainable_parameters())
     reference = Reference(module, objective)
     gc.collect()
     mx.synchronize()
@@ -129,6 +130,7 @@ def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objectiv
     for start in range(0, len(rows), size):
         stepper.add(rows[start : start + size], alone=config.gradient_accumulation_steps == 1)
     stepper.finish()
+    del start
     return mx.get_peak_memory() - elsewhere
 
 
