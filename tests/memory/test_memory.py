@@ -110,12 +110,14 @@ def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objectiv
     """Bytes at the peak of an optimizer step, the weights among them, and those of the start as a run keeps them."""
     objective = objective or NextToken()
     module = model.loaded.module
-    start = flat(module.trainable_parameters())
     reference = Reference(module, objective)
     gc.collect()
     mx.synchronize()
     mx.clear_cache()
     elsewhere = mx.get_active_memory() - sum(value.nbytes for value in flat(module.parameters()).values())
+    # Arrays of their own, as they are from the second step on.
+    start = [value + 0.0 for value in flat(module.trainable_parameters()).values()]
+    mx.eval(start)
     reference.settle()
     if objective.asks_beforehand:
         reference.said["training"] = Said({key_of(row): np.array([-9.0, -8.0], np.float32) for row in rows}, {})

@@ -1,4 +1,4 @@
-"""memory/updates.py: a whole run in which everything is trained, whose largest parameter is updated with much beside it."""
+"""memory/updates.py: a whole run in which everything is trained, much of it beside its largest parameter."""
 
 import pytest
 
