@@ -84,6 +84,7 @@ FACTS = {
     "total_parameters": 2,
     "train_rows": 3,
     "eval_rows": 4,
+    "exam_rows": 0,
     "padding_share": 0.0,
     "awaited": False,
     "loss_unit": "nats per trained token",
