@@ -128,9 +128,9 @@ def test_an_interrupt_between_saving_and_the_best_weights_puts_them_back_all_the
     trainer, _ = make(tiny_folder, rows)
     put_back = KeptWeights.put_best_back
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *args, **kwargs):
         press()
-        return put_back(self, *arguments)
+        return put_back(self, *args, **kwargs)
 
     monkeypatch.setattr(KeptWeights, "put_best_back", interrupted)
     assert trained(trainer) is EndReason.FINISHED

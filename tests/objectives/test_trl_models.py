@@ -104,7 +104,7 @@ def rows_of(made):
     ]
 
 
-def assert_all_the_same(model, reference, objective, made, theirs, module):
+def assert_all_the_same(model, reference, objective, made, theirs, module, of_largest=1e-5):
     """As one micro-batch, and, where its rows are not coupled, as two."""
     whole = ours_of(model, reference, objective, made)
     splits = [] if objective.couples_rows else [ours_of(model, reference, objective, made, ((0, 1), (2, 3)))]
@@ -112,17 +112,20 @@ def assert_all_the_same(model, reference, objective, made, theirs, module):
     module.zero_grad()
     loss.backward()
     for ours in (whole, *splits):
-        assert_same(ours, (loss, metrics), module)
+        assert_same(ours, (loss, metrics), module, of_largest)
     return whole[3]
 
 
-def assert_same(ours, theirs, module):
-    """To 1e-5 of the loss, and of the largest gradient among all adapters."""
+def assert_same(ours, theirs, module, of_largest):
+    """To 1e-5 of the loss, and to a share of the largest gradient among all adapters.
+
+    What is logged comes of differences between sums of 100 nats, of which float32 knows 1e-5.
+    """
     loss, metrics = theirs
     assert ours[0] == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
-    assert ours[2] == pytest.approx({name: metrics[name] for name in ours[2]}, rel=1e-5, abs=1e-5)
+    assert ours[2] == pytest.approx({name: metrics[name] for name in ours[2]}, rel=1e-5, abs=3e-5)
     gradients = torch_model.gradients_held(module)
-    atol = 1e-5 * max(np.abs(gradient).max() for gradient in gradients.values())
+    atol = of_largest * max(np.abs(gradient).max() for gradient in gradients.values())
     for name, gradient in gradients.items():
         np.testing.assert_allclose(ours[1][name], gradient, rtol=0, atol=atol, err_msg=name)
 
@@ -132,6 +135,8 @@ DPOS = {name: DPO(loss_type=name, beta=0.5, label_smoothing=SMOOTHED.get(name, 0
 # Its logits are divided by 0.05 otherwise, and so is what float32 rounds of them.
 DPOS["discopop"] = DPO(loss_type="discopop", discopop_tau=0.5)
 DPOS |= {name: DPO(f_divergence_type=name) for name in ("forward_kl", "js_divergence", "alpha_divergence")}
+# Each row's gradient is multiplied by e to a difference between sums of 100 nats.
+OF_LARGEST = {"forward_kl": 3e-5}
 DPOS |= {
     "mixed": DPO(loss_type=["sigmoid", "bco_pair", "sft"], loss_weights=[0.8, 0.2, 1.0]),
     "LD-DPO": DPO(ld_alpha=0.4, f_divergence_type="js_divergence"),
@@ -155,7 +160,8 @@ def test_dpo_with_its_reference_by_adapters_off_is_trls(both, kind):
     with torch_model.quiet():
         loss = trainer._compute_loss(theirs, inputs, False)
         halves = trainer.compute_ref_log_probs(theirs, inputs)
-    batch = assert_all_the_same(model, reference, objective, made, (loss, trl_losses.logged(trainer)), theirs)
+    of_trl, bound = (loss, trl_losses.logged(trainer)), OF_LARGEST.get(kind, 1e-5)
+    batch = assert_all_the_same(model, reference, objective, made, of_trl, theirs, bound)
     np.testing.assert_allclose(batch["reference_logps"], torch.cat(halves).numpy(), rtol=1e-5, atol=1e-5)
 
 

@@ -19,7 +19,10 @@ from tunebook.events import (
 @pytest.mark.parametrize("size", [6, 3, 2, 1])
 @pytest.mark.float32
 def test_splitting_a_window_never_changes_the_update(tiny_folder, rows, size):
-    """Rows of 1 to 16 answer words: a mean of the micro-batches' means would differ in the second digit."""
+    """Rows of 1 to 16 answer words: a mean of the micro-batches' means would differ in the second digit.
+
+    Adam makes updates of one size, 1e-2, of gradients of any size; what it makes of their last digits is 1e-4 of that.
+    """
 
     def trained(batch_size):
         model, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=128)
@@ -38,7 +41,8 @@ def test_splitting_a_window_never_changes_the_update(tiny_folder, rows, size):
     _, whole, expected = trained(6)
     _, split, found = trained(size)
     assert [step.loss for step in split.steps] == pytest.approx([step.loss for step in whole.steps], rel=1e-5)
-    assert all(np.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=3e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from mlx_lm.tuner.lora import LoRALinear
 
 from ..data.encoded import Encoded
 from ..fast.forms import forms_for
+from ..fast.gated_delta_layers import chunkwise_layers
 from ..fast.gated_mlp import remade
 from ..fast.training_form import training_form
 from ..machine import runtime
@@ -159,6 +160,7 @@ def _behind_norms(family: Family, module: nn.Module) -> list[nn.Module]:
 
     parts = module.modules()
     with (
+        chunkwise_layers(module),  # built in no time; upstream's loop over tokens is not
         replaced_calls([part for part in parts if type(part) is nn.RMSNorm], remembering),
         replaced_calls([part for part in parts if type(part) is LoRALinear], looking),
     ):
