@@ -36,6 +36,7 @@ TABLE = """
     objectives  : settings data models fast
     train       : machine data runs models fast tokens objectives
     memory      : machine data models fast tokens objectives train
+    jobs        : models runs train memory
     export      : machine model_files data gguf runs models tokens train
     scores      : machine data models fast objectives export
     parity      : machine model_files data gguf models samples tokens objectives train export

@@ -5,12 +5,10 @@ checkpoint, and have it told to those who subscribed (`runs/listeners.py`); they
 or awaits.
 """
 
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -19,12 +17,11 @@ from .data.formats import FormattingFunc, Markers
 from .data.opened import ReadingOptions
 from .data.pretraining import MultimodalPretrain
 from .data.sources import Source
-from .events import Command, Event, Request
+from .events import Command, Request
 from .export.gguf.feasibility import gguf_notice
+from .jobs.work import HoldsModel, ResumeFrom, Work, begun
 from .machine.interrupts import held_back, on_terminate
-from .memory.forecast import EXAM, Estimate, asked_checkpointing, estimate, settled, start_fits
-from .models.loaded import Loaded
-from .models.tensors import flat
+from .memory.forecast import EXAM, Estimate, estimate
 from .objectives.base import Objective, check_rows, check_settings
 from .objectives.next_token import NextToken
 from .objectives.reference import Reference
@@ -36,22 +33,10 @@ from .settings.taken import call
 from .tokens.batch_order import total_steps
 from .train.datasets import Datasets, encode_more, prepare, skips_unreadable
 from .train.evaluation import Score, check_evaluation, score_now
-from .train.kept.checkpoint import find_checkpoint, put_right_beside
-from .train.kept.identity import base_of, differences
+from .train.kept.identity import base_of
 from .train.loop import Run
 from .train.passes.beforehand import check_beforehand
 from .train.plan import RunExam, RunPlan
-from .train.start import begin, place_of, resume, see_to_folder
-
-ResumeFrom = bool | str | Path | None
-
-
-class HoldsModel(Protocol):
-    """What the trainer asks of a model: `FastModel` is one."""
-
-    loaded: Loaded
-    gradient_checkpointing: bool | Literal["auto"]
-    run_events: Sequence[Event]
 
 
 class Trainer:
@@ -218,44 +203,20 @@ class Trainer:
 
     def _start(self, resume_from: ResumeFrom, held: ExitStack) -> tuple[Run, Audience]:
         """A new or resumed run, whose folder is this run's alone until `held` is left, and those to tell of it."""
-        if not flat(self.loaded.module.trainable_parameters()):
-            raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
-        place = place_of(self.config, resume_from) if resume_from else None
-        locks: list[RunLock] = []
 
-        def hold(run_folder: Path) -> None:
+        def hold(run_folder: Path) -> RunLock:
             with held_back():  # a lock that an interrupt left behind would be held for as long as this process lives
-                locks.append(held.enter_context(RunLock(run_folder)))
+                return held.enter_context(RunLock(run_folder))
 
-        asked = self._plan()
-        found = find_checkpoint(place, hold, partial(self._differences, asked)) if place else None
-        before = found[1].identity if found else {}
-        checkpointing = before.get("gradient_checkpointing")
-        config, notices = settled(
-            self._model, self.config, self.train_rows, objective=self.objective, before=checkpointing
-        )
-        if config.compile == "auto":
-            config = replace(config, compile=before.get("compile", "auto"))
-        fits = start_fits(self._model, config, self.train_rows, self.objective)
-        plan = replace(asked, config=config, start_fits=fits)
-        run = Run(plan, notices=[*self.data.notices, *notices])
-        earlier: list[Event] = []
-        if found:
-            earlier = resume(run, found, place, partial(self._differences, plan))
-        else:
-            begin(run, hold, partial(self._differences, plan))
-        if run.folder is not None:
-            put_right_beside(run.folder)
-            see_to_folder(run, locks[-1])
-        run.notices += [lock.notice for lock in locks if lock.notice is not None]
+        run, earlier = begun(self._work(), hold, resume_from)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
         audience = Audience([*bar, *self._listeners], run.folder, earlier)
         self._model.run_events = audience.told  # as it grows: an export may be made in the middle of the run
         return run, audience
 
-    def _plan(self) -> RunPlan:
-        return RunPlan(
+    def _work(self) -> Work:
+        plan = RunPlan(
             loaded=self.loaded,
             config=self.config,
             objective=self.objective,
@@ -267,16 +228,7 @@ class Trainer:
             exam=self.exam,
             base=cache(partial(base_of, self.loaded)),
         )
-
-    def _differences(self, plan: RunPlan, identity: Mapping[str, Any]) -> list[str]:
-        """A line for each value in which a run of `identity` differs from a run of `plan`."""
-        here = dict(plan.identity)
-        here |= {
-            "gradient_checkpointing": asked_checkpointing(self._model, self.config),
-            "compile": self.config.compile,
-        }
-        # What is left open a run that is resumed does as it did before.
-        return differences(identity, {name: value for name, value in here.items() if value != "auto"})
+        return Work(model=self._model, plan=plan, notices=self.data.notices)
 
     def _reference(self) -> Reference:
         """What the last run is measured against; before the first, the model as it is."""

@@ -1,0 +1,104 @@
+"""All that a run begins with, and the beginning of it: in a folder of its own, or where a checkpoint left it.
+
+A trainer makes a `Work` of what it was given, and a job folder is opened as one; both are begun here, so that a run in
+a process of its own is the run there would have been in the kernel.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ..events import Event
+from ..memory.forecast import asked_checkpointing, settled, start_fits
+from ..models.loaded import Loaded
+from ..models.tensors import flat
+from ..runs.lock import RunLock
+from ..train.kept.checkpoint import Checkpoint, find_checkpoint, put_right_beside
+from ..train.kept.identity import differences
+from ..train.loop import Run
+from ..train.plan import RunPlan
+from ..train.start import begin, place_of, resume, see_to_folder
+
+ResumeFrom = bool | str | Path | None
+Hold = Callable[[Path], RunLock]  # makes a run folder this run's alone
+
+
+class HoldsModel(Protocol):
+    """What a run asks of a model: `FastModel` is one."""
+
+    loaded: Loaded
+    gradient_checkpointing: bool | Literal["auto"]
+    run_events: Sequence[Event]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Work:
+    """What is to be trained, before anything is settled that is left open."""
+
+    model: HoldsModel
+    plan: RunPlan  # with the configuration as it was asked for
+    notices: Sequence[str] = ()  # what is to be said of the rows
+
+    def differences(self, plan: RunPlan, identity: Mapping[str, Any]) -> list[str]:
+        """A line for each value in which a run of `identity` differs from a run of `plan`, which is of this work."""
+        here = dict(plan.identity)
+        here |= {
+            "gradient_checkpointing": asked_checkpointing(self.model, self.plan.config),
+            "compile": self.plan.config.compile,
+        }
+        # What is left open a run that is resumed does as it did before.
+        return differences(identity, {name: value for name, value in here.items() if value != "auto"})
+
+
+def begun(work: Work, hold: Hold, resume_from: ResumeFrom = None) -> tuple[Run, list[Event]]:
+    """(a new or resumed run, what was told of it before); its folder was given to `hold`.
+
+    Raises ValueError where nothing is trainable, and what `find_checkpoint` and `train.start` raise.
+    """
+    check_trainable(work.model)
+    place = place_of(work.plan.config, resume_from) if resume_from else None
+    locks: list[RunLock] = []
+
+    def holding(run_folder: Path) -> None:
+        locks.append(hold(run_folder))
+
+    found = find_checkpoint(place, holding, partial(work.differences, work.plan)) if place else None
+    run = _run_of(work, found)
+    differs = partial(work.differences, run.plan)
+    earlier: list[Event] = []
+    if found:
+        earlier = resume(run, found, place, differs)
+    else:
+        begin(run, holding, differs)
+    if locks:
+        _settle_in(run, locks[-1])
+    return run, earlier
+
+
+def check_trainable(model: HoldsModel) -> None:
+    """Raise ValueError where nothing of a model is trainable."""
+    if not flat(model.loaded.module.trainable_parameters()):
+        raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
+
+
+def _run_of(work: Work, found: tuple[Path, Checkpoint, list[str]] | None) -> Run:
+    """A run with all of it settled that was left open, as it was before where a checkpoint was `found`."""
+    plan, before = work.plan, found[1].identity if found else {}
+    rows = plan.feed.known
+    config, notices = settled(
+        work.model, plan.config, rows, objective=plan.objective, before=before.get("gradient_checkpointing")
+    )
+    if config.compile == "auto":
+        config = replace(config, compile=before.get("compile", "auto"))
+    fits = start_fits(work.model, config, rows, plan.objective)
+    return Run(replace(plan, config=config, start_fits=fits), notices=[*work.notices, *notices])
+
+
+def _settle_in(run: Run, lock: RunLock) -> None:
+    assert run.folder is not None
+    put_right_beside(run.folder)
+    see_to_folder(run, lock)
+    if lock.notice is not None:
+        run.notices.append(lock.notice)
