@@ -2,7 +2,7 @@
 
 Events go in; a folder with a log comes out, and is read again. A callback is any function of an event
 (`trainer.subscribe`), or of the nine values of a step (`trainer.add_step_callback`), and needs no edit here.
-`events.py` says what there is to hear, and `bridges.py`, for experiment trackers, holds some to follow.
+`tunebook.events` says what there is to hear, and `bridges.py`, for experiment trackers, holds some to follow.
 
 Doors: `best`, `controls`, `ending_interrupts`, `folder`, `listeners`, `lock`, `progress_bar`, `resuming`, `result`.
 """
