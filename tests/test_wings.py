@@ -216,7 +216,7 @@ def test_a_folder_is_taken_in_at_a_glance():
     folders = [path for root in (KIT, WIDGETS, TESTS) for path in (root, *root.rglob("*")) if path.is_dir()]
     for folder in folders:
         entries = [entry for entry in folder.iterdir() if entry.name != "__pycache__"]
-        most = 26 if folder in (KIT, TESTS) else 19  # a wing each, and the files beside them
+        most = 28 if folder in (KIT, TESTS) else 19  # a wing each, and the files beside them
         assert len(entries) <= most, folder
 
 
