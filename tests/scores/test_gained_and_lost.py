@@ -1,6 +1,10 @@
 """Several exams in one table: what each model has gained and lost, and metrics that are for some rows only."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -48,8 +52,23 @@ def test_what_was_gained_and_lost_is_told_for_each_model_over_all_exams():
     assert "3 lines better or worse in up to 14% of such tables" in repr(table)
     assert list(table.frame()["metric"]) == ["task"] * 3 + ["facts", "sense"] * 3
     assert len(table.picture().axes) == 3
+    assert {type(one.picture()) for one in (task, rest)} == {type(table.picture())}
     with pytest.raises(KeyError, match="there are tuned, q"):
         table.lost("base")
+
+
+def test_a_notebook_shows_and_keeps_the_picture_where_nobody_imported_pyplot():
+    asked = """
+        import sys
+        from IPython.core.formatters import DisplayFormatter
+        from tests.scores.test_gained_and_lost import marks
+        from tunebook import scores
+        table = scores.compare(marks("base", "a", task=[0.0] * 8), marks("tuned", "a", task=[1.0] * 8))
+        shown, _ = DisplayFormatter().format(table.picture())
+        assert "matplotlib.pyplot" not in sys.modules
+        assert shown["image/png"].startswith(b"\\x89PNG"), shown
+    """
+    subprocess.run([sys.executable, "-c", dedent(asked)], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_exams_of_other_models_are_not_put_into_one_table():

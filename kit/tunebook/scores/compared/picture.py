@@ -1,6 +1,8 @@
 """Differences with their intervals, as a picture: right of the middle is better, and what is grey may be chance."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import final
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,13 +18,24 @@ COLOURS: dict[bool, dict[Verdict, str]] = {
 }
 INK, PAPER = {False: "#222222", True: "#e6e6e6"}, {False: "#ffffff", True: "#111111"}
 WIDTH, HEIGHT_OF_A_MODEL, HEIGHT_OF_A_PANEL = 7.0, 0.32, 0.75  # inches
+DOTS_PER_INCH = 110
+
+
+@final
+class Picture(Figure):
+    """A figure that a notebook shows by itself, whether or not pyplot was imported, and keeps when it is saved."""
+
+    def _repr_png_(self) -> bytes:
+        written = BytesIO()
+        self.savefig(written, format="png", dpi=DOTS_PER_INCH)
+        return written.getvalue()
 
 
 def picture(base: str, names: Sequence[str], differences: Sequence[Mapping[str, Difference]], *, dark: bool) -> Figure:
     """A panel for each metric, a line in it for each of the models `names`; right of the middle is better."""
     metrics = list(dict.fromkeys(metric for found in differences for metric in found))
     height = len(metrics) * (HEIGHT_OF_A_PANEL + HEIGHT_OF_A_MODEL * len(names))
-    figure = Figure(figsize=(WIDTH, max(height, 1.5)), layout="constrained", facecolor=PAPER[dark])
+    figure = Picture(figsize=(WIDTH, max(height, 1.5)), layout="constrained", facecolor=PAPER[dark])
     FigureCanvasAgg(figure)
     panels = figure.subplots(max(len(metrics), 1), 1, squeeze=False)[:, 0]
     for panel, metric in zip(panels, metrics, strict=False):
