@@ -107,7 +107,7 @@ def pairs_of(tokens: int, count: int, answer: int) -> list[Encoded]:
 
 
 def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objective: Objective | None = None) -> int:
-    """Bytes at the peak of an optimizer step, the weights among them."""
+    """Bytes at the peak of an optimizer step, the weights among them, and those of the start as a run keeps them."""
     objective = objective or NextToken()
     module = model.loaded.module
     reference = Reference(module, objective)
@@ -115,6 +115,9 @@ def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objectiv
     mx.synchronize()
     mx.clear_cache()
     elsewhere = mx.get_active_memory() - sum(value.nbytes for value in flat(module.parameters()).values())
+    # Arrays of their own, as they are from the second step on.
+    start = [value + 0.0 for value in flat(module.trainable_parameters()).values()]
+    mx.eval(start)
     reference.settle()
     if objective.asks_beforehand:
         reference.said["training"] = Said({key_of(row): np.array([-9.0, -8.0], np.float32) for row in rows}, {})
@@ -129,6 +132,7 @@ def measured(model: Model, config: TrainingConfig, rows: list[Encoded], objectiv
     for start in range(0, len(rows), size):
         stepper.add(rows[start : start + size], alone=config.gradient_accumulation_steps == 1)
     stepper.finish()
+    del start
     return mx.get_peak_memory() - elsewhere
 
 

@@ -20,11 +20,12 @@ from ..models.tensors import flat
 from ..objectives.base import Objective
 from ..objectives.next_token import rows_at_once
 from ..objectives.reference import is_its_own_reference
+from ..train.kept.snapshots import trains_little
 from ..train.optim import make_optimizer
 from .costs import NO_IMAGES, ImageCost, LayerCost, LossCost
 from .probes import a_state, image_cost, layer_costs, loss_cost
+from .updates import update_bytes
 
-UPDATED_AT_ONCE = 10  # buffers MLX (0.32) is in the middle of updating; it evaluates at most 20 arrays side by side
 PIECES_AT_ONCE = 2.5  # of the loss: MLX allocates about ten operations ahead, a piece has four of its logits' size
 
 
@@ -55,8 +56,10 @@ class Estimate:
     weights: int  # parameters that are not trained
     trained: int  # parameters that are: adapters, modules trained whole
     reference: int  # what they were when the run began, for an objective that asks for it
+    earlier: int  # what they were at moments to go back to: the start, the last good step, the best
     optimizer: int  # its moments, and what rounding took from half-precision parameters
     gradients: int  # those of a step, and the sum over its micro-batches
+    mean: int  # the gradients that an update is made of, when those of the last micro-batch are gone
     activations: int  # kept by all layers from the forward to the backward pass
     layer: int  # by the layer at work, in passing
     images: int  # kept of images: their pixels; by a trained vision tower, and by its layer at work
@@ -67,6 +70,7 @@ class Estimate:
     device: int  # what there is
     batch: BatchShape
     gradient_checkpointing: bool
+    keeps_start: bool = False  # whether the start is among the earlier ones, so that the run can be discarded
     remedies: list[Remedy] = field(default_factory=list)  # the one that saves most comes first
     not_counted: str | None = None  # what else a run does between its steps, in words
 
@@ -91,6 +95,8 @@ class Estimate:
         held = {"weights": self.weights, "trained parameters": self.trained, "optimizer state": self.optimizer}
         if self.reference:
             held["reference"] = self.reference
+        if self.earlier:
+            held["earlier parameters"] = self.earlier
         return held | self._moments[self.peak]
 
     @property
@@ -105,7 +111,7 @@ class Estimate:
             "the loss": activations | images | {"loss": self.loss},
             "the backward pass": larger | images | {"the layer at work": self.layer},
             "the end of the backward pass": gradients | images | {"gradient of embedding and head": self.embedding},
-            "the update": gradients | {"update": self.update},
+            "the update": {"gradients": self.mean, "update": self.update},
         }
 
     def largest(self, count: int) -> list[str]:
@@ -118,6 +124,7 @@ class Estimate:
             "weights": self.weights,
             "trained parameters": self.trained,
             "reference": self.reference,
+            "earlier parameters": self.earlier,
             "optimizer state": self.optimizer,
             "gradients": self.gradients,
             "activations": self.activations,
@@ -150,9 +157,11 @@ class Facts:
     quantized: dict[int, int]  # bits -> bytes of the frozen parameters, were they quantized so
     trained: int  # bytes
     reference: int  # bytes
+    earlier: int  # bytes, without what is kept only where there is room
     adapters: int  # of them, in adapters
     optimizer: int  # bytes
     gradients: int  # bytes
+    mean: int  # bytes
     update: int  # bytes
     embedding: int  # bytes
     head: int  # bytes of the gradient of a trained head
@@ -174,11 +183,11 @@ def facts_of(
     module, family = loaded.module, loaded.family
     trained = flat(module.trainable_parameters())
     optimizer = make_optimizer(config, module)
-    sizes = sorted((part.buffer.size for part in optimizer.parts.values()), reverse=True)
+    elements = sum(part.buffer.size for part in optimizer.parts.values())
     everything, own = _bytes(flat(module.parameters())), _bytes(trained)
     outside = _bytes(trained_outside(module))
     accumulates = config.gradient_accumulation_steps > 1
-    half = any(value.itemsize < 4 for value in trained.values())
+    mean = 4 * elements if accumulates else own
     loss = loss_cost(family, module)
     layers, recomputed = (layer_costs(family, module, longest, recomputed=again) for again in (False, True))
     hidden, forms = a_state(family, module), forms_for()
@@ -188,12 +197,14 @@ def facts_of(
         quantized={bits: _quantized(module, bits) for bits in (8, 4)},
         trained=own,
         reference=own if _copies_its_reference(module, objective) else 0,
+        # A few are kept as they were at the start and at the last good step, whatever room there is.
+        earlier=own * (2 * trains_little(module) + config.load_best_model_at_end),
         adapters=_bytes({name: value for name, value in trained.items() if is_adapter(name)}),
         # Made and not evaluated: only shapes and types are looked at.
         optimizer=_bytes(flat(optimizer.state)),
-        gradients=8 * sum(sizes) if accumulates else own,
-        # A new value and its float32 form, of the buffers that are being updated; Lion's moments wait until the end.
-        update=(8 if half else 4) * sum(sizes[:UPDATED_AT_ONCE]) + (4 * sum(sizes) if config.optim == "lion" else 0),
+        gradients=8 * elements if accumulates else own,
+        mean=mean,
+        update=update_bytes(config, module, optimizer, mean),
         embedding=max(0, round(loss.constant) - outside),
         head=_bytes(flat(head.trainable_parameters())) if head is not None else 0,
         layers=layers,
@@ -227,8 +238,10 @@ def put_together(facts: Facts, batch: BatchShape, *, checkpointing: bool) -> Est
         weights=facts.frozen,
         trained=facts.trained,
         reference=facts.reference,
+        earlier=facts.earlier,
         optimizer=facts.optimizer,
         gradients=facts.gradients,
+        mean=facts.mean,
         activations=activations,
         layer=layer,
         images=rows * facts.image.kept,

@@ -53,8 +53,8 @@ def estimate(
 
     The batch is the largest that the encoded `rows` give, or rows of `longest` tokens (None: max_seq_length), all of
     them supervised and without images. With an `objective` over pairs each row is two, and the copy that its reference
-    needs is counted. Where gradient checkpointing is left to us, it is on where the run would not fit without. Raises
-    ValueError when nothing is trainable.
+    needs is counted, as are those of what is trained that a run can go back to. Where gradient checkpointing is left to
+    us, it is on where the run would not fit without. Raises ValueError when nothing is trainable.
     """
     config, loaded, objective = config or TrainingConfig(), model.loaded, objective or NextToken()
     if not flat(loaded.module.trainable_parameters()):
@@ -71,7 +71,12 @@ def estimate(
     found = put_together(facts, batch, checkpointing=switch is True)
     if switch == "auto" and not found.fits:
         found = put_together(facts, batch, checkpointing=True)
-    return replace(found, remedies=_remedies(found, facts, config, objective, sides, _rank(loaded.module)))
+    found = replace(found, remedies=_remedies(found, facts, config, objective, sides, _rank(loaded.module)))
+    if trains_little(loaded.module):
+        return replace(found, keeps_start=True)
+    if found.total + facts.trained > found.device:
+        return found
+    return replace(found, earlier=found.earlier + facts.trained, keeps_start=True)
 
 
 def asked_checkpointing(model: HoldsLoaded, config: TrainingConfig) -> bool | Literal["auto"]:
@@ -123,8 +128,7 @@ def start_fits(model: HoldsLoaded, config: TrainingConfig, rows: Sequence[Encode
     copy = sum(array.nbytes for array in flat(model.loaded.module.trainable_parameters()).values())
     if _surely_fits(model.loaded, config, rows, objective, beside=copy):
         return True
-    need = estimate(model, config, rows=rows, objective=objective)
-    return need.total + copy <= need.device
+    return estimate(model, config, rows=rows, objective=objective).keeps_start
 
 
 def _surely_fits(
@@ -170,7 +174,7 @@ def _remedies(
         changed[f"load the model with load_in_{bits}bit=True"] = put_together(smaller, batch, checkpointing=on)
     if rank is not None and rank > LOWEST_RANK:
         share = 1 - facts.adapters / facts.trained * (1 - LOWEST_RANK / rank)
-        names = ("trained", "reference", "optimizer", "gradients", "update")
+        names = ("trained", "reference", "earlier", "optimizer", "gradients", "mean", "update")
         smaller = replace(facts, **{name: round(share * size) for name, size in vars(facts).items() if name in names})
         changed[f"make the adapters with r={LOWEST_RANK}"] = put_together(smaller, batch, checkpointing=on)
     remedies = [Remedy(advice=advice, saves=now.total - other.total) for advice, other in changed.items()]
