@@ -22,7 +22,7 @@
 # - **a tuned model**: SmolLM2-135M, small enough for any laptop, which learns to describe a Python function in a short
 #   sentence, as the authors of Python's standard library do;
 # - **a chat**, in which it answers beside the model it was made from;
-# - **a number** that says how much it has learned, measured on examples it never saw;
+# - **a short exam** on examples it never saw, which says what it has learned and how sure that is;
 # - **files for other programs**: an adapter, a merged model, and files for llama.cpp, Ollama and LM Studio, each of
 #   which another program has opened and checked.
 #
@@ -38,7 +38,7 @@ from pathlib import Path
 
 import tunebook
 import tunebook_widgets as widgets
-from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook import FastModel, Trainer, TrainingConfig, scores
 
 # %% [markdown]
 # These numbers fit two CPU cores and ten minutes. On a Mac, take those in the comments. A *token* is what a model reads
@@ -53,6 +53,7 @@ BATCH_SIZE = 2  # rows read at a time; on a Mac with 16 GB: 8
 GRADIENT_ACCUMULATION = 2  # batches in a step
 MAX_STEPS = 24  # on a Mac: 200
 HELD_OUT_ROWS = 16  # never trained on; on a Mac: 48
+EXAM_ROWS = 8  # of these, asked at the end; on a Mac: all 48
 OUTPUT = "quickstart"  # the folder the results go to
 
 # %% [markdown]
@@ -162,22 +163,33 @@ result = await trainer.train_async()
 
 # %% [markdown]
 # ## 8. After
-# The same question as before training, and below the answer what the author of the function wrote.
+# One answer proves little, so this is an exam: both the model as it was, called the *base*, and the tuned one are asked
+# the same held-out questions. Two metrics judge them.
+#
+# - `brief`: is the answer at most 160 characters long, as those of the authors are? Any function can be a metric.
+# - `perplexity`: how surprised the model is by what the author wrote. It is exp of the loss on these rows: 10 is the
+#   surprise of a choice among ten tokens that are equally likely. Less is better.
+#
+# The sentences below the table say what can be concluded from so few rows. *Flipped* counts answers that came to be
+# right or wrong, and *p* is how often chance alone would do as much.
 
 # %%
-print("The model: ", model.generate(question, max_tokens=60))
-print("The author:", held_out_rows[0]["messages"][1]["content"])
+brief = scores.program(lambda _question, answer, _row: len(answer) <= 160, name="brief")
+exam = scores.Exam(held_out_rows[:EXAM_ROWS], metrics=[brief, "perplexity"], max_tokens=48)
+base, tuned = exam.take(model, adapters=False), exam.take(model)
+scores.compare(base, tuned)
 
 # %% [markdown]
-# One answer proves little. The loss on all held-out rows says more: here it is before training and now.
+# Here is what both wrote about the first function, and what its author did.
 
 # %%
-before, now = result.evals[0].loss, trainer.evaluate().loss
-print(f"held-out loss {before:.3f} before training, {now:.3f} now")
+print("The base:  ", base.rows[0].answer)
+print("The model: ", tuned.rows[0].answer)
+print("The author:", tuned.rows[0].reference)
 
 # %% [markdown]
 # ## 9. Talk to it
-# In a `Chat` the tuned model answers first and then the *base*, which is the model without its adapter. Write to them
+# In a `Chat` the tuned model answers first and then the base, which is the model without its adapter. Write to them
 # below the cell, and press **Stop** when an answer has become long enough. With a `temperature` of 0 both write what
 # they find most likely; with a higher one they write something else each time.
 #
@@ -228,3 +240,4 @@ tunebook.ExportTable([lora, merged, *gguf_files])
 # - **Images.** `02_vision` teaches a model to read them, and compares two runs.
 # - **A run that was broken off.** `04_continued_pretraining` goes on with one.
 # - **What you prefer.** `05_preferences` learns from pairs of answers, of which one is the better.
+# - **A longer exam.** `06_did_it_help` asks the files too, and what a model has forgotten.
