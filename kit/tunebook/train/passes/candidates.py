@@ -16,6 +16,7 @@ PLAIN: dict[str, Any] = {
     "lora": "plain",
     "norms": "fused",
     "convolutions": "plain",
+    "rows": "together",
     "delta": "chunks",
     "compiled": False,
 }

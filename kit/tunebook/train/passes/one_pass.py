@@ -1,5 +1,6 @@
 """The forward and backward pass over one micro-batch, in given forms: a batch in, its loss and gradients out."""
 
+from dataclasses import replace
 from typing import Any, final
 
 import mlx.core as mx
@@ -9,6 +10,7 @@ from ...config import TrainingConfig
 from ...data.encoded import Batch
 from ...fast.forms import Forms
 from ...fast.training_form import training_form
+from ...models.layers import has_dropout
 from ...models.loaded import Loaded
 from ...objectives.base import Objective, Summed
 from .compiled import CompiledPass, Shape
@@ -26,6 +28,9 @@ class OnePass:
         self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape] | None, objective: Objective
     ):
         self._loaded = loaded
+        if shapes is not None or config.neftune_noise_alpha or has_dropout(loaded.module):
+            # Lengths are no shapes; and what noise and dropout draw is by the shape of a batch.
+            forms = replace(forms, rows="together")
         self._value_and_grad = nn.value_and_grad(loaded.module, objective.summed(loaded.family, forms))
         self.compiled: CompiledPass | None = None
         if shapes is not None:
