@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, LoraConfig
 from tunebook.models.adapters import add_adapters, describe
-from tunebook.train.divergence import spoilt_weights
+from tunebook.train.astray.divergence import spoilt_weights
 
 BASES = ("llama", "qwen2", "gemma2")
 SETTINGS = ("config.json", "tokenizer_config.json", "generation_config.json")

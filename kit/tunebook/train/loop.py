@@ -22,8 +22,9 @@ from ..objectives.reference import Reference
 from ..runs.controls import Controls
 from ..runs.ending_interrupts import Interrupts
 from ..tokens.feed import Portion
+from .astray.divergence import Astray
+from .astray.overoptimization import Overoptimization
 from .commands import IN_WORDS, why_not
-from .divergence import Astray
 from .endings import STEPS_NOT_FINITE, TORN, explained
 from .kept.checkpoint import Checkpoint
 from .kept.runaway import Runaway
@@ -31,7 +32,6 @@ from .kept.saves import Saves
 from .kept.saving import NOT_ON_THE_DISK, checkpoint_bytes, said_of_the_disk
 from .kept.snapshots import NO_DISCARD, KeptWeights
 from .looks import Looks, Samples
-from .overoptimization import Overoptimization
 from .owed import Owed
 from .passes.first_step import settled_forms, take_up_forms
 from .plan import RunPlan

@@ -11,11 +11,11 @@ from typing import final
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import TrainingConfig
-from ..data.encoded import Encoded
-from ..models.tensors import flat, number
-from .kept.snapshots import KeptWeights
-from .step import Outcome, Stepper
+from ...config import TrainingConfig
+from ...data.encoded import Encoded
+from ...models.tensors import flat, number
+from ..kept.snapshots import KeptWeights
+from ..step import Outcome, Stepper
 
 MOST_NAMED = 3  # of the weights that are not finite
 

@@ -10,8 +10,8 @@ from typing import final
 
 import numpy as np
 
-from ..events import Notice
-from ..objectives.base import Objective
+from ...events import Notice
+from ...objectives.base import Objective
 
 CHOSEN, MARGINS, KL = "rewards/chosen", "rewards/margins", "kl"
 

@@ -1,4 +1,4 @@
-"""train/overoptimization.py: told of once, where it is, and never of what is healthy or noise."""
+"""train/astray/overoptimization.py: told of once, where it is, and never of what is healthy or noise."""
 
 import math
 import random
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tunebook.objectives import CPO, DPO, KTO, ORPO, AlphaPO, SimPO
-from tunebook.train.overoptimization import BLOCK, CHOSEN, KL, LEAST, MARGINS, MOST_NATS, SHARE, Overoptimization
+from tunebook.train.astray.overoptimization import BLOCK, CHOSEN, KL, LEAST, MARGINS, MOST_NATS, SHARE, Overoptimization
 
 
 def told_at(steps, objective=None):
