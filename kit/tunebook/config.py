@@ -77,7 +77,7 @@ class TrainingConfig:
     """
 
     per_device_train_batch_size: Annotated[Count, "rows per micro-batch"] = 2
-    gradient_accumulation_steps: Annotated[Count, "micro-batches per optimizer step"] = 4
+    gradient_accumulation_steps: Annotated[Count, "micro-batches per optimizer step, all processes together"] = 4
     num_train_epochs: Annotated[
         Positive | None, "times all rows are trained on; None: 1, unless max_steps is given"
     ] = None

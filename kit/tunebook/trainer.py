@@ -211,7 +211,8 @@ class Trainer:
         run, earlier = begun(self._work(), hold, resume_from)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
-        audience = Audience([*bar, *self._listeners], run.folder, earlier)
+        # Of several processes one tells: what listeners print or draw would be there once for each.
+        audience = Audience([*bar, *self._listeners] if run.ranks.is_first else [], run.folder, earlier)
         self._model.run_events = audience.told  # as it grows: an export may be made in the middle of the run
         return run, audience
 

@@ -10,6 +10,7 @@ from tunebook.events import (
     EvalEvent,
     LearningRateChanged,
     Notice,
+    RanksEvent,
     Request,
     RunEnded,
     RunStarted,
@@ -43,6 +44,15 @@ EVERY_KIND = [
     CommandReceived(step=2, command=Command.STOP),
     CommandReceived(step=2, command=Command.LEARNING_RATE, value=5e-5),
     LearningRateChanged(step=2, learning_rate=5e-5),
+    RanksEvent(
+        step=2,
+        names=["a 0", "b 1"],
+        tokens_sec=[3.0, 4],
+        waiting=[0.5, 0.0],
+        exchanging=[0.1, 0.1],
+        active_gb=[1.5, 2.5],
+        peak_gb=[2.5, 3.5],
+    ),
     RunEnded(step=4, total_steps=4, reason=EndReason.FINISHED, message="done", elapsed=9.0),
 ]
 

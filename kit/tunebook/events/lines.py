@@ -12,6 +12,7 @@ from .records import (
     Event,
     LearningRateChanged,
     Notice,
+    RanksEvent,
     RunEnded,
     RunStarted,
     SampleEvent,
@@ -40,6 +41,7 @@ _KINDS: dict[str, type[Event]] = {
     "learning_rate_changed": LearningRateChanged,
     "working": Working,
     "command_received": CommandReceived,
+    "ranks": RanksEvent,
     "run_ended": RunEnded,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}

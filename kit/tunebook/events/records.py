@@ -70,6 +70,7 @@ class RunStarted:
     config: dict[str, Any] = field(default_factory=dict)  # the TrainingConfig, as plain values
     exam_rows: int = 0  # of the exam it takes; 0: it takes none
     objective: dict[str, Any] = field(default_factory=dict)  # its name and settings; of the next token nothing
+    ranks: int = 1  # processes that train it together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +188,19 @@ class CommandReceived:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RanksEvent:
+    """How each process of a run fared since the last of these; there are none in a run of one process. By rank."""
+
+    step: int
+    names: list[str] = field(hash=False)  # the machine, and the rank on it
+    tokens_sec: list[float] = field(hash=False)  # supervised tokens it trained on, per second
+    waiting: list[float] = field(hash=False)  # share of the time it waited for the others
+    exchanging: list[float] = field(hash=False)  # and the share in which gradients were exchanged
+    active_gb: list[float] = field(hash=False)  # 1e9 bytes held by live arrays
+    peak_gb: list[float] = field(hash=False)  # the highest since the run began
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunEnded:
     """The last event of a run, however it ended."""
 
@@ -208,5 +222,6 @@ Event = (
     | LearningRateChanged
     | Working
     | CommandReceived
+    | RanksEvent
     | RunEnded
 )

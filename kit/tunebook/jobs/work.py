@@ -14,12 +14,15 @@ from ..events import Event
 from ..memory.forecast import asked_checkpointing, settled, start_fits
 from ..models.loaded import Loaded
 from ..models.tensors import flat
+from ..runs.controls import Controls
 from ..runs.lock import RunLock
 from ..train.kept.checkpoint import Checkpoint, find_checkpoint, put_right_beside
 from ..train.kept.identity import differences
 from ..train.loop import Run
 from ..train.plan import RunPlan
-from ..train.start import begin, place_of, resume, see_to_folder
+from ..train.ranks.check import met
+from ..train.ranks.group import Ranks, joined
+from ..train.start import begin, place_of, resume, see_to_folder, take_up_from_first
 
 ResumeFrom = bool | str | Path | None
 Hold = Callable[[Path], RunLock]  # makes a run folder this run's alone
@@ -55,23 +58,30 @@ class Work:
 def begun(work: Work, hold: Hold, resume_from: ResumeFrom = None) -> tuple[Run, list[Event]]:
     """(a new or resumed run, what was told of it before); its folder was given to `hold`.
 
-    Raises ValueError where nothing is trainable, and what `find_checkpoint` and `train.start` raise.
+    One of several processes (`train/ranks/`) trains together with the others; the first of them has the folder, and the
+    run it goes on with is handed to all. Raises ValueError where nothing is trainable, and what `find_checkpoint`,
+    `train.start`, `joined` and `check_alike` raise.
     """
     check_trainable(work.model)
+    ranks = joined()
     place = place_of(work.plan.config, resume_from) if resume_from else None
     locks: list[RunLock] = []
 
     def holding(run_folder: Path) -> None:
         locks.append(hold(run_folder))
 
-    found = find_checkpoint(place, holding, partial(work.differences, work.plan)) if place else None
-    run = _run_of(work, found)
+    found = None
+    if place is not None and ranks.is_first:
+        found = find_checkpoint(place, holding, partial(work.differences, work.plan))
+    run = _run_of(work, found, ranks)
     differs = partial(work.differences, run.plan)
     earlier: list[Event] = []
     if found:
         earlier = resume(run, found, place, differs)
-    else:
+    elif ranks.is_first:
         begin(run, holding, differs)
+    if place is not None:
+        take_up_from_first(run)
     if locks:
         _settle_in(run, locks[-1])
     return run, earlier
@@ -83,17 +93,24 @@ def check_trainable(model: HoldsModel) -> None:
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
 
 
-def _run_of(work: Work, found: tuple[Path, Checkpoint, list[str]] | None) -> Run:
-    """A run with all of it settled that was left open, as it was before where a checkpoint was `found`."""
-    plan, before = work.plan, found[1].identity if found else {}
+def _run_of(work: Work, found: tuple[Path, Checkpoint, list[str]] | None, ranks: Ranks) -> Run:
+    """A run with all of it settled that was left open, as it was before where a checkpoint was `found`.
+
+    It is the same in all `ranks`: one that lacks the memory decides for the others.
+    """
+    plan, before = work.plan, ranks.of_first(found[1].identity if found else {})
     rows = plan.feed.known
     config, notices = settled(
         work.model, plan.config, rows, objective=plan.objective, before=before.get("gradient_checkpointing")
     )
     if config.compile == "auto":
         config = replace(config, compile=before.get("compile", "auto"))
-    fits = start_fits(work.model, config, rows, plan.objective)
-    return Run(replace(plan, config=config, start_fits=fits), notices=[*work.notices, *notices])
+    said = ranks.exchange([config.gradient_checkpointing, start_fits(work.model, config, rows, plan.objective)])
+    config = replace(config, gradient_checkpointing=config.gradient_checkpointing or any(each for each, _ in said))
+    plan = replace(plan, config=config, start_fits=all(fits for _, fits in said))
+    links = met(ranks, plan)
+    controls = Controls(None if ranks.is_alone else ranks.exchange)
+    return Run(plan, notices=[*work.notices, *notices, *links], ranks=ranks, controls=controls)
 
 
 def _settle_in(run: Run, lock: RunLock) -> None:

@@ -1,14 +1,14 @@
 """What is asked of a run while it goes on, by requests from any thread or by a file called `STOP` in its folder.
 
 Requests come in; acknowledged commands go out, and what they ask for stands here until the loop takes it up. Nothing is
-carried out here.
+carried out here. In a run of several processes a request that one of them heard counts when all have agreed on it.
 """
 
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from ..events import Command, CommandReceived, EndReason, Notice, Request
 from .folder import STOP_FILE
@@ -18,7 +18,10 @@ from .folder import STOP_FILE
 class Controls:
     """The requests made of one run, and what is still to be done about them."""
 
-    def __init__(self):
+    def __init__(self, exchange: Callable[[Any], list[Any]] | None = None):
+        """`exchange` gives what each process of the run gave; None: there is one."""
+        self._exchange = exchange
+        self._heard: list[Request] = []  # here, and not agreed on yet
         self.stopping = False  # the run is to end with the step in progress
         self.paused = False
         self.going_back = False  # it is to end with the weights of before its loss ran away
@@ -50,18 +53,25 @@ class Controls:
                 yield Notice(step=step, text=text)
         while self._requests:
             request = self._requests.popleft()
-            match request:
-                case Request(Command.STOP | Command.DISCARD | Command.GO_BACK):
-                    self.stopping = True
-                    self.going_back |= request.command is Command.GO_BACK
-                    self._discarding |= request.command is Command.DISCARD
-                case Request(Command.PAUSE | Command.RESUME):
-                    self.paused = request.command is Command.PAUSE
-                case Request(Command.LEARNING_RATE, rate):
-                    self._learning_rate = rate
-                case _:
-                    self._commands.add(request.command)
+            if self._exchange is None:
+                self._take(request)
+            else:
+                self._heard.append(request)
             yield CommandReceived(step=step, command=request.command, value=request.value)
+
+    def agree(self) -> None:
+        """Have count in every process, from the same moment on, what any of them heard; all call it together."""
+        if self._exchange is not None:
+            heard, self._heard = self._heard, []
+            for requests in self._exchange([[request.command, request.value] for request in heard]):
+                for command, value in requests:
+                    self._take(Request(Command(command), value))
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether the run is to end as far as this process has heard."""
+        ends = (Command.STOP, Command.DISCARD, Command.GO_BACK)
+        return self.stopping or any(request.command in ends for request in self._heard)
 
     def take_commands(self) -> list[Command]:
         """The commands to be done now, each once, to save last: a checkpoint holds the scores of its step."""
@@ -72,6 +82,19 @@ class Controls:
         """The learning rate asked for last and not taken up yet."""
         rate, self._learning_rate = self._learning_rate, None
         return rate
+
+    def _take(self, request: Request) -> None:
+        match request:
+            case Request(Command.STOP | Command.DISCARD | Command.GO_BACK):
+                self.stopping = True
+                self.going_back |= request.command is Command.GO_BACK
+                self._discarding |= request.command is Command.DISCARD
+            case Request(Command.PAUSE | Command.RESUME):
+                self.paused = request.command is Command.PAUSE
+            case Request(Command.LEARNING_RATE, rate):
+                self._learning_rate = rate
+            case _:
+                self._commands.add(request.command)
 
     @property
     def end_reason(self) -> EndReason:

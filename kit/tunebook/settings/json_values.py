@@ -38,6 +38,7 @@ _IS_ONE: dict[Any, IsOne] = {
     dict[str, float]: lambda value: type(value) is dict and all(map(_is_float, value.values())),
     dict[str, str]: lambda value: type(value) is dict and all(type(one) is str for one in value.values()),
     list[str]: lambda value: type(value) is list and all(type(one) is str for one in value),
+    list[float]: lambda value: type(value) is list and all(map(_is_float, value)),
     int | None: lambda value: value is None or is_int(value),
     float | None: lambda value: value is None or _is_float(value),
     str | None: lambda value: value is None or type(value) is str,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..events import Command
-from .looks import Samples
+from .looks.samples import Samples
 from .plan import RunPlan
 from .progress import RunProgress
 

@@ -16,12 +16,14 @@ from ..config import TrainingConfig
 from ..data.encoded import Encoded
 from ..fast.training_form import inference_form
 from ..models.families.base import Family
-from ..objectives.base import Objective, Sums, added
+from ..objectives.base import Objective
 from ..objectives.next_token import NextToken
 from ..objectives.reference import Reference, with_what_is_known
 from ..tokens.collation import collated
 from ..tokens.stored_rows import lengths_of
 from .plan import RunExam
+from .ranks.counted import Counted, from_plain
+from .ranks.group import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def score(
     objective: Objective | None = None,
     reference: Reference | None = None,
     are_held_out: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Generator[tuple[int, int], None, Score]:
     """Score `rows`, yielding (batches done, batches) after each; the Score is the generator's return value.
 
@@ -52,31 +55,34 @@ def score(
     cannot be opened any more are left out with `skip_unreadable`, and end it without. No `objective` is the next token;
     `reference` is what it is measured against, where it needs one; what it said beforehand is of rows that
     `are_held_out`. The module is put in eval mode for the time and its mode restored, also when the caller gives up in
-    the middle.
+    the middle. Several `ranks` take a batch each at a time, and what they find is added up in the order of the batches:
+    the Score is that of one process.
     """
     objective = objective or NextToken()
     known = objective.known_of_step(rows)  # all of them are one mean, whatever the batches
     batches = [[rows[place] for place in places] for places in measured_batches(lengths_of(rows), batch_size)]
-    total, units, tokens, sums = 0.0, 0, 0, Sums()
+    whole = Counted()
     was_training, form = module.training, inference_form(module)
     try:
-        for done, some in enumerate(batches, start=1):
-            module.eval()
-            batch, _ = collated(family, some, max_seq_length, skip_unreadable=skip_unreadable)
-            if reference is not None and are_held_out:
-                batch = reference.known_of(batch, some, "held-out")
-            with form:
-                batch = with_what_is_known(objective, batch | known, family, module, reference)
-                found, reported = objective.measured(family, module, batch)
-            positions = objective.positions(batch)
-            total, sums = total + found, added(sums, reported)
-            units, tokens = units + objective.units(batch), tokens + positions.size
-            module.train(was_training)
-            yield done, len(batches)
+        for first in range(0, len(batches), ranks.size):
+            counted, place = Counted(), first + ranks.rank
+            if place < len(batches):
+                module.eval()
+                batch, _ = collated(family, batches[place], max_seq_length, skip_unreadable=skip_unreadable)
+                if reference is not None and are_held_out:
+                    batch = reference.known_of(batch, batches[place], "held-out")
+                with form:
+                    batch = with_what_is_known(objective, batch | known, family, module, reference)
+                    counted.loss, counted.sums = objective.measured(family, module, batch)
+                counted.units, counted.tokens = objective.units(batch), objective.positions(batch).size
+                module.train(was_training)
+            for each in [counted] if ranks.is_alone else map(from_plain, ranks.exchange(counted.as_plain())):
+                whole.add(each)
+            yield min(first + ranks.size, len(batches)), len(batches)
     finally:
         module.train(was_training)
     mx.clear_cache()
-    return Score(loss=total / units, tokens=tokens, metrics=objective.metrics(sums))
+    return Score(loss=whole.loss / whole.units, tokens=whole.tokens, metrics=objective.metrics(whole.sums))
 
 
 def measured_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

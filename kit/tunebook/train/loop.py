@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 
 import mlx.core as mx
@@ -31,12 +30,17 @@ from .kept.runaway import Runaway
 from .kept.saves import Saves
 from .kept.saving import NOT_ON_THE_DISK, checkpoint_bytes, said_of_the_disk
 from .kept.snapshots import NO_DISCARD, KeptWeights
-from .looks import Looks, Samples
+from .looks.looks import Looks
+from .looks.samples import Samples
 from .owed import Owed
 from .passes.first_step import settled_forms, take_up_forms
 from .plan import RunPlan
 from .progress import RunProgress
-from .run_events import run_ended, run_started, step_taken
+from .ranks.check import RanksDiffer
+from .ranks.from_first import weights_of_first
+from .ranks.group import ALONE, Ranks
+from .ranks.steps import Steps
+from .run_events import run_ended, run_started
 from .step import Stepper
 
 PAUSE_SECONDS = 0.05  # how long a paused run sleeps before it listens again
@@ -54,6 +58,7 @@ class Run:
     controls: Controls = field(default_factory=Controls)
     interrupts: Interrupts = field(default_factory=Interrupts)  # who drains the events enters it
     see_to_folder: Callable[[], None] = lambda: None  # before a checkpoint: make it anew where it was taken away
+    ranks: Ranks = ALONE  # the processes that take part; the first alone has a folder
 
     def __post_init__(self):
         plan = self.plan
@@ -68,16 +73,19 @@ class Run:
             skip_unreadable=plan.skip_unreadable,
             objective=plan.objective,
             reference=self.reference,
+            ranks=self.ranks,
         )
         self.notices += self._stepper.notices
         self._kept, self._owed = KeptWeights(self._module, start_fits=plan.start_fits), Owed()
         self.notices += [] if self._kept.keeps_start else [NO_DISCARD]
-        self._saves = Saves(plan, self._stepper, self._kept, self._owed, self.reference)
+        self.saves = Saves(plan, self._stepper, self._kept, self._owed, self.reference)
         self._astray = Astray(self._module, self._stepper, self._kept, plan.config)
         self.samples = Samples(plan.prompts)
         self._awaited, self._runaway = False, Runaway(self._module)
         self.overoptimization = Overoptimization(plan.objective)
-        self.looks = Looks(plan, self.reference, self._kept, self._owed, self.samples, self.controls, self._listen)
+        shared = (plan, self._kept, self._owed, self.ranks, self._listen)
+        self.looks = Looks(*shared, self.reference, self.samples, self.controls)
+        self._steps = Steps(*shared, self._stepper, self._astray)
 
     @property
     def step(self) -> int:
@@ -92,7 +100,7 @@ class Run:
         self.progress = RunProgress.from_plain(checkpoint.progress)
         self.progress.best_step = self.progress.best_step if checkpoint.best_weights is not None else None
         take_up_forms(self._stepper, self.progress)
-        self._saves.step = self.step
+        self.saves.step = self.step
 
     def events(self, *, awaited: bool) -> Generator[Event, None, None]:
         """Everything that happens, in order, ending with RunEnded whatever ends the run.
@@ -104,15 +112,18 @@ class Run:
         self._awaited = awaited
         try:
             try:
+                self.ranks.begin(lambda: self._save(may_be_astray=False))
                 reason = yield from self._begin_and_train(awaited=awaited)
             except Exception as error:  # noqa: BLE001 - it rises again when the run is saved and has told its end
                 reason, failure = EndReason.FAILED, explained(error, self._config)
                 if failure is not error:
                     failure.__cause__ = error
+                self.ranks.leave(f"{type(failure).__name__}: {failure}")
             self.interrupts.hold()
         except (KeyboardInterrupt, asyncio.CancelledError):
             self.interrupts.hold(ended_the_run=True)
             reason = EndReason.INTERRUPTED if failure is None else EndReason.FAILED
+            self.ranks.leave("it was interrupted.")
         yield from self.interrupts.held_from(self._end(reason, failure))
         if failure is not None:
             raise failure
@@ -126,7 +137,8 @@ class Run:
             runtime.reset_peak_memory()
             self.progress.start_clock()
             discards = self._kept.keeps_start
-            self._owed.add(run_started(self.plan, self.step, awaited=awaited, folder=self.folder, discards=discards))
+            begun = {"awaited": awaited, "folder": self.folder, "discards": discards, "ranks": self.ranks.size}
+            self._owed.add(run_started(self.plan, self.step, **begun))
         size = checkpoint_bytes(self._module, self._stepper.optimizer, self._config, self.reference.kept)
         try:
             with runtime.memory_for_training():
@@ -145,8 +157,9 @@ class Run:
             yield Notice(step=self.step, text=self._kept.put_start_back())
         elif reason is EndReason.STOPPED and self.controls.going_back:
             text, went_back = self._runaway.put_back(self.progress, self.folder)
+            went_back = weights_of_first(self.ranks, self._module, went_back)
             yield Notice(step=self.step, text=text)
-        if reason is not EndReason.DISCARDED and not went_back:
+        if reason is not EndReason.DISCARDED and not went_back and not isinstance(failure, RanksDiffer):
             yield from self._save(may_be_astray=reason is not EndReason.FAILED)
         if reason is EndReason.NOT_FINITE and self._is_astray() and (good := self._kept.put_good_back()) is not None:
             text = f"The weights of step {good}, the last that gave a finite loss, are in the model."
@@ -159,8 +172,9 @@ class Run:
             yield Notice(step=self.step, text=text)
         if self.folder is None and reason is not EndReason.DISCARDED and self.step > 0:
             yield Notice(step=self.step, text=NOT_ON_THE_DISK)
+        self.ranks.done()
         detail = f"{type(failure).__name__}: {failure}" if failure is not None else self._astray.cause
-        kept_in = self.folder if self._saves.step == self.step > 0 else None
+        kept_in = self.folder if self.saves.step == self.step > 0 else None
         yield run_ended(self.plan, self.progress, reason, detail, kept_in=kept_in, awaited=self._awaited)
 
     def _train(self) -> Generator[Event, None, EndReason]:
@@ -173,7 +187,7 @@ class Run:
             yield from self._sample()
         yield from self.looks.score(self.progress)
         portions = self.plan.feed.portions(self.progress.place)
-        self._saves.schedule.start()
+        self.saves.schedule.start()
         while True:
             yield from self._between_steps()
             if self.controls.stopping:
@@ -186,6 +200,7 @@ class Run:
             portion = next(portions)
             yield from settled_forms(self.plan, self._stepper, self.progress, portion.batches[0])
             yield from self.looks.ask_reference("training", self.step, self._stepper.forms)
+            self.controls.agree()
             if self.controls.stopping:
                 continue
             yield from self._take_step(portion)
@@ -196,13 +211,14 @@ class Run:
             if self.progress.is_due(self._config.sample_steps):
                 yield from self._sample()
             yield from self.looks.score(self.progress)
-            if self._saves.schedule.is_due(self.step):
+            if self.saves.schedule.is_due(self.step):
                 yield from self._save()
             if self.progress.is_due(CACHE_STEPS):
                 mx.clear_cache()
         yield from self._evaluate()
         if self._config.sample_steps is not None:
             yield from self._sample()
+        self.controls.agree()
         return self.controls.end_reason if self.controls.stopping else EndReason.FINISHED
 
     @property
@@ -212,18 +228,18 @@ class Run:
 
     def _between_steps(self) -> Generator[Event, None, None]:
         """Do what was asked for, and wait while the run is paused."""
-        yield from self._listen()
         yield from self._do_as_asked()
         while self.controls.paused and not self.controls.stopping:
             time.sleep(PAUSE_SECONDS)
             yield Working(step=self.step, what="paused", done=self.step, total=self.plan.total_steps)
-            yield from self._listen()
             yield from self._do_as_asked()
 
     def _do_as_asked(self) -> Generator[Event, None, None]:
+        yield from self._listen()
+        self.controls.agree()
         yield from self._take_up_learning_rate()  # first: a checkpoint asked for with it holds it
         for command in self.controls.take_commands():
-            saved = self._saves.step
+            saved = self.saves.step
             if reason := why_not(command, self.plan, self.progress, self.samples, folder=self.folder, saved_step=saved):
                 yield Notice(step=self.step, text=f"Asked to {IN_WORDS.get(command, command)}, but {reason}.")
             elif command is Command.EVALUATE:
@@ -247,28 +263,10 @@ class Run:
 
     def _take_step(self, portion: Portion) -> Generator[Event, None, None]:
         """One optimizer step over the micro-batches of `portion`."""
-        step, batches, said = self.step + 1, portion.batches, [*portion.notices]
-        self._stepper.begin(step, [row for rows in batches for row in rows])
-        for done, (rows, upcoming) in enumerate(zip_longest(batches, batches[1:], fillvalue=()), start=1):
-            said += self._stepper.add(rows, alone=len(batches) == 1, upcoming=upcoming)
-            yield Working(step=step, what="training", done=done, total=len(batches))
-            yield from self._listen()
-        self._astray.look_at(batches)
-        with held_back():
-            before = self._kept.now()
-            outcome = self._stepper.finish()
-            self.progress.advance(outcome, portion.place)
-            self._owed.add(step_taken(self.plan, self.progress, outcome))
-            self._owed.add(*(Notice(step=step, text=text) for text in said))
-            if math.isfinite(outcome.loss):
-                self._kept.keep_good(self.step - 1, before)
-        del before
-        yield from self._owed.told()
-        if not outcome.applied:
-            yield Notice(step=step, text=self._astray.why_not_applied(step, outcome))
+        outcome = yield from self._steps.take(portion, self.progress)
         rate, discards = self._stepper.learning_rate, self._kept.keeps_start
         yield from self._runaway.notices(outcome.loss, self.progress, self.folder, rate, discards=discards)
-        yield from self.overoptimization.notices(step, outcome.metrics, rate)
+        yield from self.overoptimization.notices(self.step, outcome.metrics, rate)
 
     def _is_astray(self) -> bool:
         """Whether the weights give no finite loss any more; a score of this step that is finite says they do."""
@@ -282,6 +280,7 @@ class Run:
         yield from self.looks.sample(self.step)
 
     def _listen(self) -> Generator[Event, None, None]:
+        self.ranks.check()
         yield from self.controls.listen(self.step, self.folder)
 
     def _save(self, *, may_be_astray: bool = True) -> Generator[Event, None, None]:
@@ -289,7 +288,7 @@ class Run:
         if self._stepper.is_torn:
             yield Notice(step=self.step, text=TORN)
             return
-        if self.folder is None or self._saves.step == self.step:
+        if self.folder is None or self.saves.step == self.step:
             return
         if may_be_astray and self._is_astray():
             text = (
@@ -297,4 +296,4 @@ class Run:
             )
             yield Notice(step=self.step, text=text)
             return
-        yield from self._saves.write(self.progress, self.folder, self.see_to_folder)
+        yield from self.saves.write(self.progress, self.folder, self.see_to_folder)

@@ -17,7 +17,9 @@ from .progress import RunProgress
 from .step import Outcome
 
 
-def run_started(plan: RunPlan, step: int, *, awaited: bool, folder: Path | None, discards: bool) -> RunStarted:
+def run_started(
+    plan: RunPlan, step: int, *, awaited: bool, folder: Path | None, discards: bool, ranks: int = 1
+) -> RunStarted:
     """What is about to be trained, `step` steps being done."""
     trainable, total = parameter_counts(plan.loaded.module)
     known = plan.feed.known
@@ -38,6 +40,7 @@ def run_started(plan: RunPlan, step: int, *, awaited: bool, folder: Path | None,
         config=plan.config.as_plain(),
         exam_rows=0 if plan.exam is None else len(plan.exam),
         objective={} if plan.objective.rows == "texts" else plan.objective.identity(),
+        ranks=ranks,
     )
 
 

@@ -20,6 +20,7 @@ from .loop import Run
 from .passes.beforehand import check_is_known
 from .plan import RunPlan
 from .progress import RunProgress
+from .ranks.from_first import checkpoint_of_first
 
 Differences = Callable[[Mapping[str, Any]], list[str]]  # an identity -> a line for each value that is another here
 
@@ -76,6 +77,19 @@ def resume(
     run.looks.keep_if_best(run.progress)  # by another yardstick than before, perhaps
     run.notices += _said_of_exams(run.plan, run.progress)
     return rewound.events
+
+
+def take_up_from_first(run: Run) -> None:
+    """Have the run go on in every process as it does in the first, which alone has its folder."""
+    if run.ranks.is_alone:
+        return
+    own = run.saves.checkpoint(run.progress) if run.ranks.is_first else None
+    checkpoint = checkpoint_of_first(run.ranks, own)
+    rates = run.ranks.of_first([[*run.progress.learning_rates], [*run.progress.learning_rates.values()]])
+    if not run.ranks.is_first:
+        run.reference.take_up(checkpoint.reference, checkpoint.said)
+        run.restore(checkpoint)
+        run.progress.learning_rates = dict(zip(*rates, strict=True))
 
 
 def _said_of_exams(plan: RunPlan, progress: RunProgress) -> list[str]:

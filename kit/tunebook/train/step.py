@@ -24,7 +24,7 @@ from ..machine.gpu_errors import gpu_fault
 from ..models.layers import has_dropout
 from ..models.loaded import Loaded
 from ..models.tensors import number, random_key, set_random_key
-from ..objectives.base import Objective, Summed, Sums, added
+from ..objectives.base import Objective, Summed
 from ..objectives.next_token import NextToken, measured_nats, supervised_positions
 from ..objectives.reference import Reference, with_what_is_known
 from ..tokens.batch_order import padded_width
@@ -32,6 +32,8 @@ from ..tokens.collation import Collator
 from . import optim
 from .passes.compiled import commonest_shapes, shape_of, why_not_here
 from .passes.one_pass import OnePass
+from .ranks.counted import Counted, together
+from .ranks.group import ALONE, Ranks
 
 FREELY_KEPT_BYTES = 64_000_000  # of trained parameters and optimizer state, whatever a step takes
 
@@ -67,11 +69,13 @@ class Stepper:
         forms: Forms | None = None,
         objective: Objective | None = None,
         reference: Reference | None = None,
+        ranks: Ranks = ALONE,
     ):
         """`rows` are those that are known beforehand; `notices` then says what of the configuration is not followed.
 
         `skip_unreadable` leaves rows out whose images cannot be opened when their batch is made. No `forms` are those
         for this machine, no `objective` is the next token; a `reference` that it needs is settled by the first step.
+        Of `ranks` each adds its own micro-batches, and all finish a step together.
         """
         self.notices = optim.said_of_the_warmup(config, total_steps)
         self.is_torn = False  # the weights are of no step, an update having failed without the memory to undo it
@@ -79,7 +83,7 @@ class Stepper:
         self._module, self._family = loaded.module, loaded.family
         self._config, self._max_seq_length = config, max_seq_length
         self._objective = objective or NextToken()
-        self._reference = reference
+        self._reference, self._ranks = reference, ranks
         self._collator = Collator(loaded.family, max_seq_length, skip_unreadable=skip_unreadable)
         self.learning_rate = config.learning_rate  # the schedule is followed as if the configuration said this
         self.notices += form_notices(loaded.module)
@@ -118,11 +122,12 @@ class Stepper:
 
         What was added to an earlier one and not finished is forgotten.
         """
-        # Seeded by the step, so that dropout and noise at step n are the same in a run that was resumed.
-        mx.random.seed(int(np.random.SeedSequence([self._config.seed, step]).generate_state(1)[0]))
-        self._step, self._loss, self._units, self._tokens, self._seconds = step, 0.0, 0, 0, 0.0
-        self._sums, self._known_of_step = Sums(), self._objective.known_of_step(rows) if rows else {}
-        self._total_tokens = self._trainable_tokens = 0
+        # Seeded by the step, so that dropout and noise at step n are the same in a run that was resumed; and by the
+        # rank: what is dropped of one row is no reason to drop it of another.
+        seeds = [self._config.seed, step, *([self._ranks.rank] if self._ranks.rank else [])]
+        mx.random.seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        self._step, self._counted, self._seconds = step, Counted(), 0.0
+        self._known_of_step = self._objective.known_of_step(rows) if rows else {}
         self._gradients: optim.Arrays = {}  # gathered; none so far
 
     def add(self, rows: Sequence[Encoded], *, alone: bool, upcoming: Sequence[Encoded] = ()) -> list[str]:
@@ -156,10 +161,16 @@ class Stepper:
             (loss, sums), gradients = self._passed(batch, positions, alone=alone)
             left_out.append("The system took the GPU away for the display; the micro-batch was computed once more.")
         self._gradients = gradients
-        self._loss, self._sums = self._loss + number(loss), added(self._sums, sums)
-        self._units, self._tokens = self._units + objective.units(batch), self._tokens + positions.size
-        self._total_tokens += batch["tokens"].size
-        self._trainable_tokens += int(number(batch["loss_mask"].sum()))
+        self._counted.add(
+            Counted(
+                loss=number(loss),
+                units=objective.units(batch),
+                tokens=positions.size,
+                total_tokens=batch["tokens"].size,
+                trainable_tokens=int(number(batch["loss_mask"].sum())),
+                sums=sums,
+            )
+        )
         self._seconds += time.perf_counter() - began
         return left_out
 
@@ -176,7 +187,7 @@ class Stepper:
         # Before they are gathered: MLX computes what one array waits for side by side, layers that are recomputed too.
         mx.eval(found, gradients)
         gradients = self.optimizer.gathered(gradients)
-        if not alone:  # a sum of many in half precision would lose the small ones
+        if not (alone and self._ranks.is_alone):  # a sum of many in half precision would lose the small ones
             gradients = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
         if self._gradients:
             gradients = tree_map(mx.add, self._gradients, gradients)
@@ -186,10 +197,10 @@ class Stepper:
     def finish(self) -> Outcome:
         """Update the parameters and the optimizer's state together, unless the step is not finite."""
         began = time.perf_counter()
-        units, config = self._units, self._config
+        config, counted = self._config, self._of_all()
         gradients, self._gradients = self._gradients, {}
-        gradients, norm = self._mean_and_norm(gradients, mx.array(float(units)))
-        loss, grad_norm = self._loss / units, number(norm)
+        gradients, norm = self._mean_and_norm(gradients, mx.array(float(counted.units)))
+        loss, grad_norm = counted.loss / counted.units, number(norm)
         rate = self._rate(self._step) * (self.learning_rate / config.learning_rate)
         applied = math.isfinite(loss) and math.isfinite(grad_norm)
         if applied:
@@ -200,13 +211,24 @@ class Stepper:
             loss=loss,
             grad_norm=grad_norm,
             rate=rate,
-            tokens=self._tokens,
-            total_tokens=self._total_tokens,
-            trainable_tokens=self._trainable_tokens,
+            tokens=counted.tokens,
+            total_tokens=counted.total_tokens,
+            trainable_tokens=counted.trainable_tokens,
             seconds=self._seconds + time.perf_counter() - began,
-            metrics=self._objective.metrics(self._sums),
+            metrics=self._objective.metrics(counted.sums),
             applied=applied,
         )
+
+    def _of_all(self) -> Counted:
+        """What all ranks counted, whose gradients are added up, as sums: nothing is divided before all is there."""
+        if self._ranks.is_alone:
+            return self._counted
+        if not self._gradients:  # there were fewer rows than ranks
+            zeros = tree_map(lambda value: mx.zeros(value.shape), self._module.trainable_parameters())
+            self._gradients = self.optimizer.gathered(zeros)
+        counted = together(self._ranks.exchange(self._counted.as_plain()))
+        self._gradients = self._ranks.summed(self._gradients)
+        return counted
 
     def _averaged(self, gradients: optim.Arrays, units: mx.array) -> tuple[optim.Arrays, mx.array]:
         """(the mean of a sum over `units`, within the limit; its norm before); both gathered."""
@@ -242,6 +264,11 @@ class Stepper:
                 before.put_back()
             self.is_torn = not finite and before is None
         return finite
+
+    @property
+    def own_tokens(self) -> int:
+        """Supervised tokens this process has added to the step."""
+        return self._counted.tokens
 
     def closing_notices(self) -> list[str]:
         """What there is to say of all steps together once the last is done."""

@@ -143,6 +143,7 @@ def record_of(run: Progress) -> dict[str, Any]:
         "held_out": {
             metric: [[step, _finite(value)] for step, value in run.held_out(metric)] for metric in run.metrics
         },
+        "lanes": _lanes(run),
         "alarms": [[notice.step, notice.text] for notice in run.notices if notice.alarm],
         "ran_away": [away.step, away.text, away.go_back_to] if (away := run.ran_away) else None,
     }
@@ -151,6 +152,19 @@ def record_of(run: Progress) -> dict[str, Any]:
 def _recent_rows(steps: int) -> int:
     """Rows resent with every update, at most: an eighth of the run, so that sealing all of it again stays rare."""
     return max(512, steps // 8)
+
+
+def _lanes(run: Progress) -> list[list[Any]]:
+    """[name, tokens/s, share waited, share exchanging, peak GB] of each process, where there are several."""
+    told = run.ranks
+    if told is None:
+        return []
+    return [
+        [name, *map(_finite, numbers)]
+        for name, *numbers in zip(
+            told.names, told.tokens_sec, told.waiting, told.exchanging, told.peak_gb, strict=False
+        )
+    ]
 
 
 def _timeline(run: Progress) -> list[list[Any]]:

@@ -17,6 +17,7 @@ from tunebook.events import (
     Event,
     LearningRateChanged,
     Notice,
+    RanksEvent,
     RunEnded,
     RunStarted,
     SampleEvent,
@@ -62,6 +63,7 @@ class Progress:
         self.notices: list[Notice] = []
         self.checkpoints: list[CheckpointSaved] = []
         self.rates: list[LearningRateChanged] = []
+        self.ranks: RanksEvent | None = None  # how each process fares; None: there is one
         self.told = 0  # events
         self.working: Working | None = None  # what is being computed now, as far as is known
         self.paused = False
@@ -109,6 +111,8 @@ class Progress:
             case LearningRateChanged():
                 self.rates.append(event)
                 self.pending.discard(Command.LEARNING_RATE)
+            case RanksEvent():
+                self.ranks = event
             case CommandReceived(command=Command.STOP | Command.DISCARD | Command.GO_BACK):
                 self.stop_heard_at = event.step
             case CommandReceived(command=Command.PAUSE | Command.RESUME):

@@ -6,7 +6,7 @@
 import { METRIC, firstSteps, nearest, readRun } from "./columns.js";
 import { controls } from "./controls.js";
 import { keepFrozen } from "./frozen.js";
-import { alarmView, headerView, isBetweenSteps, settlePhase, showClock, showHeader, showNotices, showNumbers } from "./header.js";
+import { alarmView, headerView, isBetweenSteps, lanesView, settlePhase, showClock, showHeader, showNotices, showNumbers } from "./header.js";
 import { linkedCharts } from "./linked.js";
 import { lostView, watchKernel } from "./kernel.js";
 import { node } from "./page.js";
@@ -53,6 +53,7 @@ function render({ model, el }) {
     model.save_changes();
   });
   const alarms = alarmView();
+  const lanes = lanesView();
   const notices = node("ul", { class: "tunebook-notices", "aria-label": "Notices" });
   const table = numbersTable(() => run);
   const replay = isReplay ? player(run.column.elapsed, (steps) => showRecorded(firstSteps(recorded, steps))) : null;
@@ -70,6 +71,7 @@ function render({ model, el }) {
     header.progress,
     ...(replay ? [replay.root] : []),
     header.list,
+    lanes.root,
     charts.root,
     table,
     samples.root,
@@ -116,6 +118,7 @@ function render({ model, el }) {
     showNumbers(header, state, run);
     samples.show(known, state.phase === "ended");
     alarms.show(run.record.alarms);
+    lanes.show(run.record.lanes);
     showNotices(notices, run.record);
     showTime();
     const evals = (run.record.evals ?? []).map((each) => each[0]);

@@ -105,6 +105,31 @@ export function showClock({ numbers }, elapsed, left) {
   numbers.left.value.textContent = left === null ? "–" : left < 1 ? "any moment" : clock(left);
 }
 
+/** A lane for each process of a run: what it trains, how long it works, exchanges and waits. Hidden for one alone. */
+export function lanesView() {
+  const root = node("div", { class: "tunebook-lanes", role: "list", "aria-label": "Processes" });
+  return {
+    root,
+    show(lanes) {
+      root.hidden = (lanes ?? []).length < 2;
+      root.replaceChildren(...(root.hidden ? [] : lanes.map(lane)));
+    },
+  };
+}
+
+function lane([name, speed, waiting, exchanging, peak]) {
+  const percent = (share) => `${Math.round(100 * share)}%`;
+  const part = (kind, share) => {
+    const bar = node("span", { class: `tunebook-lane-${kind}` });
+    bar.style.width = percent(share);
+    return bar;
+  };
+  const told = `${count(Math.round(speed))} tokens/s, waits ${percent(waiting)}, exchanges ${percent(exchanging)}, ${gigabytes(peak)} GB`;
+  const works = Math.max(0, 1 - waiting - exchanging);
+  const bar = node("span", { class: "tunebook-lane-bar", "aria-hidden": "true" }, part("works", works), part("exchanges", exchanging), part("waits", waiting));
+  return node("div", { class: "tunebook-lane", role: "listitem" }, node("span", { class: "tunebook-lane-name" }, name), bar, node("span", { class: "tunebook-lane-told" }, told));
+}
+
 /** What is learnt goes astray, [step, sentence] each: above all else until it is put away. */
 export function alarmView() {
   const root = node("div", { class: "tunebook-alarms" });

@@ -64,7 +64,7 @@ def identity_of(
         BASE: base,
         "adapters": _digest(json.dumps(describe(loaded.module), sort_keys=True).encode()),
         "trainable parameters": f"{len(shapes)} tensors, {_digest(json.dumps(shapes, sort_keys=True).encode())}",
-        "training rows": f"{len(feed.known)} rows{'' if feed.is_whole else ' and more'}, {_rows(feed.known)}",
+        "training rows": f"{len(feed.known)} rows{'' if feed.is_whole else ' and more'}, {rows_digest(feed.known)}",
         "max_seq_length in use": max_seq_length,
         **objective.identity(),
         **settings,
@@ -110,7 +110,8 @@ def _files(loaded: Loaded) -> str | None:
         return None
 
 
-def _rows(rows: Sequence[Encoded]) -> str:
+def rows_digest(rows: Sequence[Encoded]) -> str:
+    """The first digits of the SHA-256 of rows, in their order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(len(row.tokens).to_bytes(8, "little") + row.tokens.tobytes() + row.loss_mask.tobytes())

@@ -31,12 +31,9 @@ class Saves:
         self.schedule = SaveSchedule(plan.config)
         self._plan, self._stepper, self._kept, self._owed, self._reference = plan, stepper, kept, owed, reference
 
-    def write(
-        self, progress: RunProgress, folder: Path, see_to_folder: Callable[[], None]
-    ) -> Generator[Event, None, None]:
-        """Write the checkpoint of the step `progress` is at into `folder`, made anew where it is gone."""
-        began = time.monotonic()
-        checkpoint = Checkpoint(
+    def checkpoint(self, progress: RunProgress) -> Checkpoint:
+        """The run as it is."""
+        return Checkpoint(
             weights=flat(self._plan.loaded.module.trainable_parameters()),
             optimizer_state=self._stepper.optimizer.state,
             best_weights=self._kept.best,
@@ -45,6 +42,12 @@ class Saves:
             reference=self._reference.kept,
             said=self._reference.written,
         )
+
+    def write(
+        self, progress: RunProgress, folder: Path, see_to_folder: Callable[[], None]
+    ) -> Generator[Event, None, None]:
+        """Write the checkpoint of the step `progress` is at into `folder`, made anew where it is gone."""
+        began, checkpoint = time.monotonic(), self.checkpoint(progress)
         try:
             see_to_folder()
             path = save_checkpoint(folder, progress.step, checkpoint, keep=self._plan.config.save_total_limit)

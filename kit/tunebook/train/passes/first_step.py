@@ -6,7 +6,7 @@ from dataclasses import asdict
 from ...data.encoded import Encoded, sequences_of
 from ...events import Notice, Working
 from ...fast.forms import Forms
-from ..looks import watched
+from ..looks.watched import watched
 from ..plan import RunPlan
 from ..progress import RunProgress
 from ..step import Stepper

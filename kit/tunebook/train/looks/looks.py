@@ -5,32 +5,36 @@ look is no longer wanted. The weights are only read.
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar, final
 
 import mlx.core as mx
 
-from ..events import EvalEvent, Event, Notice, SampleEvent, ScoreEvent, Working
-from ..fast.forms import Forms
-from ..machine.interrupts import held_back
-from ..models.generation import Prompt, write
-from ..objectives.reference import Reference, SetOfRows
-from ..runs.best import past_the_best
-from ..runs.controls import Controls
-from .evaluation import score
-from .kept.snapshots import KeptWeights
-from .owed import Owed
-from .passes.beforehand import asked_beforehand
-from .plan import ExamMarks, RunExam, RunPlan
-from .progress import MarksKept, RunProgress
+from ...events import EvalEvent, Event, Notice, ScoreEvent, Working
+from ...fast.forms import Forms
+from ...machine.interrupts import held_back
+from ...objectives.reference import Reference, SetOfRows
+from ...runs.best import past_the_best
+from ...runs.controls import Controls
+from ..evaluation import score
+from ..kept.snapshots import KeptWeights
+from ..owed import Owed
+from ..passes.beforehand import asked_beforehand
+from ..plan import ExamMarks, RunExam, RunPlan
+from ..progress import MarksKept, RunProgress
+from ..ranks.from_first import event_of_first, take_said_of_first
+from ..ranks.group import ALONE, Ranks
+from .samples import Samples
+from .watched import watched
 
 T = TypeVar("T")
 
 
-def held_out_score(plan: RunPlan, step: int, reference: Reference) -> Generator[Working, None, EvalEvent]:
+def held_out_score(
+    plan: RunPlan, step: int, reference: Reference, ranks: Ranks = ALONE
+) -> Generator[Working, None, EvalEvent]:
     """Score the held-out rows as the model is after `step`; the EvalEvent is the generator's return value."""
     began = time.perf_counter()
     scoring = score(
@@ -43,6 +47,7 @@ def held_out_score(plan: RunPlan, step: int, reference: Reference) -> Generator[
         objective=plan.objective,
         reference=reference,
         are_held_out=True,
+        ranks=ranks,
     )
     found = yield from watched(scoring, "evaluating", step)
     return EvalEvent(
@@ -80,55 +85,6 @@ def exam_marks(
     return event, marks
 
 
-def samples(plan: RunPlan, prompts: Sequence[Prompt], step: int) -> Generator[Working | SampleEvent, None, None]:
-    """Write on after each of `prompts`; one that is broken off gives no SampleEvent."""
-    longest = plan.config.sample_max_tokens
-    for prompt in prompts:
-        began, pieces = time.perf_counter(), []
-        with closing(write(plan.loaded, prompt.example, max_tokens=longest)) as writing:
-            for piece in writing:
-                pieces.append(piece)
-                yield Working(step=step, what="sampling", done=min(len(pieces), longest), total=longest)
-        seconds = time.perf_counter() - began
-        yield SampleEvent(step=step, prompt=prompt.shown, text="".join(pieces), seconds=seconds)
-    mx.clear_cache()
-
-
-@final
-class Samples:
-    """The samples of one step: those there are, and the prompts that have none yet."""
-
-    def __init__(self, prompts: Sequence[Prompt]):
-        self._prompts = prompts
-        self._taken: list[SampleEvent] = []  # of the last step any were taken after
-
-    def put_back(self, taken: Iterable[SampleEvent]) -> None:
-        """What a run that is resumed had taken already."""
-        self._taken = list(taken)
-
-    def were_begun(self, step: int) -> bool:
-        """Whether any was taken after `step`."""
-        return any(sample.step == step for sample in self._taken)
-
-    def left(self, step: int) -> list[Prompt]:
-        """The prompts without a sample of `step`; one that is given twice has two."""
-        answered = Counter(sample.prompt for sample in self._taken if sample.step == step)
-        left = []
-        for prompt in self._prompts:
-            answered[prompt.shown] -= 1
-            if answered[prompt.shown] < 0:
-                left.append(prompt)
-        return left
-
-    def taken(self, plan: RunPlan, step: int) -> Generator[Working | SampleEvent, None, None]:
-        """Take those that are left. Each counts once whoever drains them has gone on from its event."""
-        self._taken = [sample for sample in self._taken if sample.step == step]
-        for event in samples(plan, self.left(step), step):
-            yield event
-            if isinstance(event, SampleEvent):
-                self._taken.append(event)
-
-
 @final
 class Looks:
     """The looks of one run, each broken off by a stop; `listen` hears of one while a look works."""
@@ -136,13 +92,16 @@ class Looks:
     def __init__(
         self,
         plan: RunPlan,
-        reference: Reference,
         kept: KeptWeights,
         owed: Owed,
+        ranks: Ranks,
+        listen: Callable[[], Generator[Event, None, None]],
+        reference: Reference,
         samples: Samples,
         controls: Controls,
-        listen: Callable[[], Generator[Event, None, None]],
     ):
+        """Of several `ranks` all score the held-out rows together; the first alone takes exams and samples."""
+        self._ranks = ranks
         self._plan, self._kept, self._owed, self._samples = plan, kept, owed, samples
         self._reference, self._controls, self._listen = reference, controls, listen
         self._last_marks: ExamMarks | None = None
@@ -152,7 +111,10 @@ class Looks:
 
         That it has said all there is to train on is the last moment it may be the model as it is.
         """
-        yield from self._until_stopped(asked_beforehand(self._plan, self._reference, of, step, forms))
+        if self._ranks.is_first:
+            yield from self._until_stopped(asked_beforehand(self._plan, self._reference, of, step, forms))
+        if self._plan.objective.asks_beforehand and not self._ranks.is_alone:
+            take_said_of_first(self._ranks, self._reference, of)
         if "training" in self._reference.said:
             self._reference.let_go()
 
@@ -163,7 +125,8 @@ class Looks:
         """
         if not self._plan.eval_rows or progress.is_scored:
             return
-        event = yield from self._until_stopped(held_out_score(self._plan, progress.step, self._reference))
+        scoring = held_out_score(self._plan, progress.step, self._reference, self._ranks)
+        event = yield from self._until_stopped(scoring, together=True)
         if event is not None:
             with held_back():
                 self.count(event, progress, counts=counts)
@@ -232,15 +195,18 @@ class Looks:
         is_due = is_first or is_last or progress.is_due(self._plan.config.score_steps)
         if not (is_due or asked):
             return
-        found = yield from self._until_stopped(exam_marks(self._plan, exam, step, progress.first_marks))
-        if found is not None:
-            event, marks = found
-            event = replace(event, asked=not is_due)
+        event, marks = None, None
+        if self._ranks.is_first:
+            found = yield from self._until_stopped(exam_marks(self._plan, exam, step, progress.first_marks))
+            event, marks = (None, None) if found is None else (replace(found[0], asked=not is_due), found[1])
+        event = event_of_first(self._ranks, event)
+        if event is not None:
             with held_back():
-                if is_first:
+                if is_first and marks is not None:
                     self._owed.add(*(Notice(step=step, text=f"The exam: {text}") for text in marks.said))
                 self.count_score(event, progress, marks)
-                self._owed.add(event, *([] if event.asked else self._passed_over(progress, marks)))
+                passed_over = [] if event.asked or marks is None else self._passed_over(progress, marks)
+                self._owed.add(event, *passed_over)
             yield from self._owed.told()
 
     def _passed_over(self, progress: RunProgress, marks: ExamMarks) -> list[Notice]:
@@ -259,12 +225,18 @@ class Looks:
 
         Where one asked for them is not known any more then, but that there are some is: they are made whole.
         """
-        yield from self._until_stopped(self._samples.taken(self._plan, step))
+        if self._ranks.is_first:
+            yield from self._until_stopped(self._samples.taken(self._plan, step))
 
-    def _until_stopped(self, look: Generator[Event, None, T]) -> Generator[Event, None, T | None]:
-        """What `look` yields and returns, listening while it works; None when a stop ends it."""
+    def _until_stopped(
+        self, look: Generator[Event, None, T], *, together: bool = False
+    ) -> Generator[Event, None, T | None]:
+        """What `look` yields and returns, listening while it works; None when a stop ends it.
+
+        One that all ranks take `together` they also break off together.
+        """
         with closing(look):
-            while not self._controls.stopping:
+            while not (self._controls.stopping if together else self._controls.asked_to_stop):
                 try:
                     event = next(look)
                 except StopIteration as end:
@@ -272,15 +244,6 @@ class Looks:
                 yield event
                 if isinstance(event, Working):
                     yield from self._listen()
+                    if together:
+                        self._controls.agree()
         return None
-
-
-def watched(work: Generator[tuple[int, int], None, T], what: str, step: int) -> Generator[Working, None, T]:
-    """What `work` returns; how far it says it is, (done, total), as events."""
-    with closing(work):
-        while True:
-            try:
-                done, total = next(work)
-            except StopIteration as end:
-                return end.value
-            yield Working(step=step, what=what, done=done, total=total)
