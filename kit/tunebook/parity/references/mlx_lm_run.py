@@ -61,7 +61,7 @@ def losses(module: nn.Module, rows: Sequence[Encoded], config: TrainingConfig, m
     The settings it has are used: AdamW with bias correction at a constant rate. The batches are ours, one per step.
     """
     heard, steps = Losses(), total_steps(len(rows), config)
-    with tempfile.TemporaryDirectory() as scratch, _no_display():
+    with tempfile.TemporaryDirectory() as scratch, quietly():
         train(
             model=module,
             optimizer=mlx.optimizers.AdamW(
@@ -119,7 +119,7 @@ class Tokens:
 
 
 @contextmanager
-def _no_display() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """mlx-lm's `train` draws a table and a bar, in a notebook a widget too, on the console all of mlx-lm shares."""
     console = make_console()
     kept = console.quiet, console.is_jupyter
