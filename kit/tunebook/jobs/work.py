@@ -106,7 +106,8 @@ def _run_of(work: Work, found: tuple[Path, Checkpoint, list[str]] | None, ranks:
     if config.compile == "auto":
         config = replace(config, compile=before.get("compile", "auto"))
     said = ranks.exchange([config.gradient_checkpointing, start_fits(work.model, config, rows, plan.objective)])
-    config = replace(config, gradient_checkpointing=config.gradient_checkpointing or any(each for each, _ in said))
+    if any(recomputes for recomputes, _ in said):
+        config = replace(config, gradient_checkpointing=True)
     plan = replace(plan, config=config, start_fits=all(fits for _, fits in said))
     links = met(ranks, plan)
     controls = Controls(None if ranks.is_alone else ranks.exchange)

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers
@@ -123,7 +124,8 @@ def _update_of_this_process(folder: Path, made: Path) -> None:
             training_callback=Losses(),
         )
     after = adapters(module)
-    np.savez(made / f"{rank}.npz", **{name: before[name] - after[name] for name in after})
+    change: dict[str, Any] = {name: before[name] - after[name] for name in after}
+    np.savez(made / f"{rank}.npz", **change)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ class Looks:
     ):
         """Of several `ranks` all score the held-out rows together; the first alone takes exams and samples."""
         self._ranks = ranks
+        self._handed_on: set[SetOfRows] = set()  # by the first rank, which asked the reference of them
         self._plan, self._kept, self._owed, self._samples = plan, kept, owed, samples
         self._reference, self._controls, self._listen = reference, controls, listen
         self._last_marks: ExamMarks | None = None
@@ -113,8 +114,9 @@ class Looks:
         """
         if self._ranks.is_first:
             yield from self._until_stopped(asked_beforehand(self._plan, self._reference, of, step, forms))
-        if self._plan.objective.asks_beforehand and not self._ranks.is_alone:
+        if self._plan.objective.asks_beforehand and of not in self._handed_on:
             take_said_of_first(self._ranks, self._reference, of)
+            self._handed_on.add(of)
         if "training" in self._reference.said:
             self._reference.let_go()
 

@@ -28,6 +28,8 @@ def event_of_first(ranks: Ranks, event: ScoreEvent | None) -> ScoreEvent | None:
 
 def take_said_of_first(ranks: Ranks, reference: Reference, of: SetOfRows) -> None:
     """Have `reference` know what that of the first process said of a set of rows, if it was asked of all of them."""
+    if ranks.is_alone:
+        return
     own = reference.said.get(of)
     arrays = ranks.arrays_of_first(own.arrays if ranks.is_first and own is not None else None)
     if arrays is not None and not ranks.is_first:
