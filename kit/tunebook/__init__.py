@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .export.readback.verify import verify_export as verify_export
     from .export.report import ExportTable as ExportTable
     from .fast_model import FastModel as FastModel
+    from .runs.attached import attach as attach
     from .runs.folder import load as load_run
     from .runs.result import TrainResult as TrainResult
     from .trainer import Trainer as Trainer
@@ -41,6 +42,7 @@ _ON_FIRST_USE = {
     "Trainer": "trainer",
     "TrainResult": "runs.result",
     "ExportTable": "export.report",
+    "attach": "runs.attached",
     "doctor": "check_up",
     "hold_out": "data.sources",
     "load_run": "runs",
@@ -60,6 +62,7 @@ __all__ = [
     "TrainResult",
     "Trainer",
     "TrainingConfig",
+    "attach",
     "doctor",
     "hold_out",
     "load_run",

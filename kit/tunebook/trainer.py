@@ -25,6 +25,7 @@ from .memory.forecast import EXAM, Estimate, estimate
 from .objectives.base import Objective, check_rows, check_settings
 from .objectives.next_token import NextToken
 from .objectives.reference import Reference
+from .runs.hearing import Hearing
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
@@ -211,8 +212,11 @@ class Trainer:
         run, earlier = begun(self._work(), hold, resume_from)
         self._run = run
         bar = [] if self._shows_progress else [("The progress bar", run_bar())]
+        outside: list[tuple[str, Listener]] = []
+        if run.folder is not None:
+            outside = [("What others see", held.enter_context(Hearing(run.controls, run.folder)))]
         # Of several processes one tells: what listeners print or draw would be there once for each.
-        audience = Audience([*bar, *self._listeners] if run.ranks.is_first else [], run.folder, earlier)
+        audience = Audience([*outside, *bar, *self._listeners] if run.ranks.is_first else [], run.folder, earlier)
         self._model.run_events = audience.told  # as it grows: an export may be made in the middle of the run
         return run, audience
 

@@ -28,12 +28,17 @@ class Controls:
         self._discarding = False
         self._stop_file_stays = False  # it was heard, and is not taken away
         self._requests: deque[Request] = deque()  # not heard yet
+        self._to_say: deque[str] = deque()  # of what was asked for and is nothing to do
         self._commands: set[Command] = set()  # heard, and to be done before the next step
         self._learning_rate: float | None = None  # the same
 
     def ask(self, request: Request) -> None:
         """Leave a request, from any thread; it is heard when the loop listens."""
         self._requests.append(request)
+
+    def say(self, text: str) -> None:
+        """Have a sentence told when the loop listens, from any thread."""
+        self._to_say.append(text)
 
     def listen(self, step: int, folder: Path | None) -> Iterator[CommandReceived | Notice]:
         """Acknowledge what has come in, `step` being the last one completed; takes an empty STOP out of `folder`.
@@ -51,6 +56,8 @@ class Controls:
                     "taken away. While it lies there this run is stopped again as soon as it goes on."
                 )
                 yield Notice(step=step, text=text)
+        while self._to_say:
+            yield Notice(step=step, text=self._to_say.popleft())
         while self._requests:
             request = self._requests.popleft()
             if self._exchange is None:

@@ -19,6 +19,9 @@ from ..machine.private import FILE_MODE, make_private_folder
 
 LOCK_FILE = "held.lock"
 _MOST_BYTES = 4096  # of what the file says
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+# Seconds between asking again: whoever only looks whether a folder is held has its lock for that moment.
+_ASK_AGAIN = (0.002, 0.02, 0.1)
 
 
 class RunInUse(RuntimeError):
@@ -70,11 +73,11 @@ class RunLock:
             self.notice = _not_held(self._folder, error)
             return None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(handle)
         except OSError as error:
             said = os.pread(handle, _MOST_BYTES, 0)
             os.close(handle)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno not in _HELD:
                 self.notice = _not_held(self._folder, error)
                 return None
             raise RunInUse(
@@ -102,17 +105,51 @@ class RunLock:
 
 def is_held(run_folder: Path) -> bool:
     """Whether a live writer holds a run folder. Nothing is made in it."""
-    try:
-        handle = os.open(run_folder / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
+    return Held(run_folder).now()
+
+
+@final
+class Held:
+    """Looks again and again whether a live writer holds a run folder, also one that is moved in the meantime."""
+
+    def __init__(self, run_folder: Path):
+        self._path = run_folder / LOCK_FILE
+        self._handle: int | None = None
+
+    def __del__(self):
+        if self._handle is not None:
+            os.close(self._handle)
+
+    def now(self) -> bool:
+        """Nothing is made in the folder."""
+        try:
+            there = os.stat(self._path)
+            if self._handle is None or not os.path.samestat(there, os.fstat(self._handle)):
+                older, self._handle = self._handle, os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+                if older is not None:
+                    os.close(older)
+        except OSError:
+            pass  # there is none, or none any more: the one that was there may have been moved with its folder
+        if self._handle is None:
+            return False
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in _HELD
+        fcntl.flock(self._handle, fcntl.LOCK_UN)
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
-    finally:
-        os.close(handle)
-    return False
+
+
+def _take(handle: int) -> None:
+    """Lock an open file. Raises OSError where another has it, and keeps it."""
+    for pause in _ASK_AGAIN:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+        time.sleep(pause)
+    return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()

@@ -45,7 +45,7 @@ def last_events(path: Path | str, most_bytes: int = 256_000) -> list[Event]:
         file.seek(start)
         if start:
             file.readline()  # what is left of one that began before
-        return [event for _, event in _lines_from(file, OddLines()) if event is not None]
+        return [event for _, event in lines_from(file, OddLines()) if event is not None]
 
 
 def log_of(path: Path) -> Path:
@@ -74,6 +74,7 @@ def sample_line(event: SampleEvent) -> bytes:
 class OddLines:
     """Lines that were passed over."""
 
+    lines: int = 0  # looked at so far, the others among them
     damaged: int = 0
     first: int = 0  # the number of the first of them
     newer: int = 0  # of a kind that is not known here, or with fields that are not
@@ -109,13 +110,13 @@ def sound_lines(file: Path) -> tuple[list[tuple[bytes, Event | None]], list[str]
 def lines_in(path: Path, odd: OddLines) -> Iterator[tuple[bytes, Event | None]]:
     """(line, its event) of each sound line; None where only a newer version knows the event."""
     with path.open("rb") as file:
-        yield from _lines_from(file, odd)
+        yield from lines_from(file, odd)
 
 
-def _lines_from(file: BinaryIO, odd: OddLines) -> Iterator[tuple[bytes, Event | None]]:
-    number = 0
+def lines_from(file: BinaryIO, odd: OddLines) -> Iterator[tuple[bytes, Event | None]]:
+    """`lines_in`, of what an open file has from where it stands."""
     while line := file.readline(MOST_LINE_BYTES):
-        number += 1
+        odd.lines += 1
         if not line.endswith(b"\n"):
             if not _rest_of_line(file):
                 odd.is_cut = True
@@ -129,7 +130,7 @@ def _lines_from(file: BinaryIO, odd: OddLines) -> Iterator[tuple[bytes, Event | 
             continue
         except ValueError:
             odd.damaged += 1
-            odd.first = odd.first or number
+            odd.first = odd.first or odd.lines
             continue
         odd.newer += bool(strangers)
         yield line, event
