@@ -66,8 +66,7 @@ _STATES = {
 def attach(run: Path | str) -> "AttachedRun":
     """A handle on the run in a folder, its events.jsonl, or the newest of an output_dir, whoever trains it.
 
-        >>> run = attach("runs/run-003")
-        >>> run.stop()
+        >>> result = attach("runs/run-001").wait()
 
     The same handle is given out while it is in use. Raises FileNotFoundError where there is no such folder.
     """
