@@ -36,9 +36,9 @@ TABLE = """
     objectives  : settings data models fast
     train       : machine data runs models fast tokens objectives
     memory      : machine data models fast tokens objectives train
-    jobs        : models runs train memory
     export      : machine model_files data gguf runs models tokens train
     scores      : machine data models fast objectives export
+    jobs        : machine data runs models tokens objectives train memory export scores
     parity      : machine model_files data gguf models samples tokens objectives train export
 """
 ALLOWED = {

@@ -9,5 +9,5 @@ replaces; who opens it into `readback/other_programs.py`, or it is not verified 
 model card, how to open it into `usage.py` and `card.py`.
 
 Doors: `gguf/feasibility`, `gguf/files`, `hub`, `lora`, `merged`, `readback/asking`, `readback/bos`,
-`readback/llama_cpp`, `readback/mlx_lm_reader`, `report`, `saving`, `table`, `usage`.
+`readback/llama_cpp`, `readback/mlx_lm_reader`, `report`, `saving`, `table`, `tokenizer`, `usage`.
 """

@@ -16,13 +16,13 @@ from ..models.loaded import Loaded
 from ..models.tensors import flat
 from ..runs.controls import Controls
 from ..runs.lock import RunLock
-from ..train.kept.checkpoint import Checkpoint, find_checkpoint, put_right_beside
+from ..train.kept.checkpoint import Checkpoint, checkpoint_folders, find_checkpoint, put_right_beside
 from ..train.kept.identity import differences
 from ..train.loop import Run
 from ..train.plan import RunPlan
 from ..train.ranks.check import met
 from ..train.ranks.group import Ranks, joined
-from ..train.start import begin, place_of, resume, see_to_folder, take_up_from_first
+from ..train.start import begin, begin_in, place_of, resume, see_to_folder, take_up_from_first
 
 ResumeFrom = bool | str | Path | None
 Hold = Callable[[Path], RunLock]  # makes a run folder this run's alone
@@ -85,6 +85,35 @@ def begun(work: Work, hold: Hold, resume_from: ResumeFrom = None) -> tuple[Run, 
     if locks:
         _settle_in(run, locks[-1])
     return run, earlier
+
+
+def begun_in(work: Work, folder: Path, lock: RunLock | None) -> tuple[Run, list[Event]]:
+    """`begun`, in a run folder that is held already: from its newest whole checkpoint, or anew where it has none.
+
+    `lock` is the hold of the first of several processes; the others have none.
+    """
+    check_trainable(work.model)
+    ranks = joined()
+    found = _newest_in(folder) if lock is not None else None
+    run = _run_of(work, found, ranks)
+    differs = partial(work.differences, run.plan)
+    earlier: list[Event] = []
+    if found:
+        earlier = resume(run, found, folder, differs)
+    elif lock is not None:
+        begin_in(run, folder, differs)
+    if ranks.of_first(found is not None):
+        take_up_from_first(run)
+    if lock is not None:
+        _settle_in(run, lock)
+    return run, earlier
+
+
+def _newest_in(folder: Path) -> tuple[Path, Checkpoint, list[str]] | None:
+    try:
+        return find_checkpoint(folder) if checkpoint_folders(folder) else None
+    except FileNotFoundError:  # none of them is whole
+        return None
 
 
 def check_trainable(model: HoldsModel) -> None:

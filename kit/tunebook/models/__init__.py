@@ -6,5 +6,5 @@ the model is. Adapters of other programs are read in `saved_adapters/`.
 Doors: `adapters`, `base_digest`, `base_model`, `families/base`, `families/beginnings`, `families/fingerprint`,
 `families/head`, `families/language_model`, `families/placeholders`, `families/quirks`, `families/tables`,
 `families/text`, `fetch`, `fused_experts`, `generation`, `layer_calls`, `layers`, `loaded`, `loader`, `neftune`,
-`norms`, `resize`, `saved_adapters/peft_format`, `tensors`, `vision_names`.
+`norms`, `resize`, `saved_adapters/exact`, `saved_adapters/peft_format`, `tensors`, `vision_names`.
 """

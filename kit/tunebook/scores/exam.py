@@ -5,7 +5,7 @@ Reading rows is `reading.py`, asking a model `sitting.py`, judging an answer `me
 
 import hashlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, cast, final
@@ -90,6 +90,7 @@ class Exam:
             if not any(map(metric.is_for, self.opened.rows)):
                 raise ValueError(f"The metric {metric.name!r} is for none of the {len(self)} rows of the exam.")
         self.max_tokens = max_tokens
+        self.general: Mapping[str, Any] | None = None  # what `scores.general` was called with, where that made it
         self.digest = _digest(self.opened.rows, [max_tokens, *(metric.name for metric in self.metrics)])
 
     def __len__(self) -> int:

@@ -4,18 +4,19 @@ No pixel is kept, and no image is opened. Where no row has an image, nothing is 
 """
 
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from ..data.encoded import Encoded
-from ..data.images import ImageReference, InMemory, recall
-from ..data.reach import Reach
+from ..data.images import ImageReference, InMemory
 from ..machine.sealed import SealedFolder
 
 REFERENCES, DIGESTS = "references.utf8", "digests.bin"
 DIGEST_BYTES = 16
+Recalled = Callable[[str, bytes], ImageReference]  # a reference and a digest -> the image
 INDEX = ("images_ends", "image_starts", "reference_starts")
 
 
@@ -61,10 +62,10 @@ class ImageWriter:
 
 @final
 class StoredImages:
-    """The images of rows, found again where `reach` has them."""
+    """The images of rows, found again by `recalled`."""
 
-    def __init__(self, sealed: SealedFolder, index: dict[str, np.ndarray], reach: Reach):
-        self._reach = reach
+    def __init__(self, sealed: SealedFolder, index: dict[str, np.ndarray], recalled: Recalled):
+        self._recalled = recalled
         self._images_ends, self._image_starts, self._reference_starts = (index[name] for name in INDEX)
         self._references, self._digests = sealed.open(REFERENCES), sealed.open(DIGESTS)
 
@@ -80,4 +81,4 @@ class StoredImages:
         first, last = self._reference_starts[image : image + 2].tolist()
         reference = self._references.read(first, last).decode("utf-8", "surrogateescape")
         digest = self._digests.read(image * DIGEST_BYTES, (image + 1) * DIGEST_BYTES)
-        return recall(reference, digest, self._reach)
+        return self._recalled(reference, digest)

@@ -11,15 +11,17 @@ import json
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, final, overload
 
 import numpy as np
 
 from ..data.encoded import Encoded
+from ..data.images import recall
 from ..data.reach import ANYWHERE, Reach
 from ..machine.sealed import Damaged, OpenFile, SealedFolder, seal
-from .stored_images import ImageWriter, StoredImages
+from .stored_images import ImageWriter, Recalled, StoredImages
 
 TOKENS, MASKS, INDEX, FACTS = "tokens.int32", "masks.bool", "index.npz", "facts.json"
 UNJUDGED = -1  # the label of a row that has none
@@ -61,17 +63,20 @@ def write_rows(folder: Path, rows: Iterable[Encoded], facts: Callable[[], dict[s
     seal(folder)
 
 
-def read_rows(folder: Path, *, reach: Reach = ANYWHERE) -> tuple["EncodedRows", dict[str, Any]]:
+def read_rows(
+    folder: Path, *, reach: Reach = ANYWHERE, recalled: Recalled | None = None
+) -> tuple["EncodedRows", dict[str, Any]]:
     """(rows, facts) of a folder; `reach` is what their images were referred to with.
 
-    Raises Damaged when a file is not the one that was written.
+    `recalled` finds an image by its reference and digest where that is not at the place it was referred to. Raises
+    Damaged when a file is not the one that was written.
     """
     sealed = SealedFolder(folder)
     facts = json.loads(sealed.read(FACTS))
     with np.load(io.BytesIO(sealed.read(INDEX))) as file:
         index = dict(file)
     columns = Columns(*(index.pop(name) for name in ("starts", "numbers", "cuts", "seconds", "labels", "checksums")))
-    images = StoredImages(sealed, index, reach) if index else None
+    images = StoredImages(sealed, index, recalled or partial(recall, reach=reach)) if index else None
     return EncodedRows(sealed.open(TOKENS), sealed.open(MASKS), columns, images), facts
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import TrainingConfig
 from ..events import EvalEvent, Event, SampleEvent, ScoreEvent, StepEvent
-from ..runs.folder import rewind
+from ..runs import EVENTS_FILE, Rewound, rewind
 from ..runs.lock import RunLock
 from .kept.checkpoint import Checkpoint, check_is_of
 from .kept.earlier_runs import said_of_earlier_runs
@@ -22,6 +22,7 @@ from .plan import RunPlan
 from .progress import RunProgress
 from .ranks.from_first import checkpoint_of_first
 
+BEFORE_ALL = -1  # a step that no event is of
 Differences = Callable[[Mapping[str, Any]], list[str]]  # an identity -> a line for each value that is another here
 
 
@@ -39,10 +40,21 @@ def begin(run: Run, hold: Callable[[Path], None], differences: Differences) -> N
     config = run.plan.config
     if config.output_dir is None:
         return
-    run.folder = make_run_folder(config.output_dir)
-    hold(run.folder)
-    begin_run_files(run.folder, config, run.plan.identity)
-    run.notices += said_of_earlier_runs(run.folder, differences)
+    folder = make_run_folder(config.output_dir)
+    hold(folder)
+    begin_in(run, folder, differences)
+
+
+def begin_in(run: Run, folder: Path, differences: Differences) -> None:
+    """Put a new run into a folder that is its own; what one that left no checkpoint said there is forgotten.
+
+    The learning rates that were asked of that one are not: a run that begins again is to become the same.
+    """
+    run.folder = folder
+    rewound = rewind(folder, BEFORE_ALL) if (folder / EVENTS_FILE).exists() else Rewound()
+    run.progress.learning_rates |= rewound.rates_ahead
+    begin_run_files(folder, run.plan.config, run.plan.identity, rewound.rates_ahead)
+    run.notices += [*rewound.notices, *said_of_earlier_runs(folder, differences)]
 
 
 def resume(

@@ -4,9 +4,10 @@ A bare module and a folder come in. The module is only looked at: whoever has a 
 anything left that may be refused.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,7 +17,7 @@ from ..norms import is_norm
 from ..tensors import flat, number
 from .complaints import misfits, missing, of_another_base, remedy, strangers, without_new_rows
 from .peft_format import Moves
-from .saved import Saved, Tensors, read_saved
+from .saved import Tensors, read_saved
 from .tied_head import check_tied, without_second_head
 
 
@@ -45,7 +46,7 @@ def prepare(module: nn.Module, folder: Path, names: Moves = (), *, added_rows: i
     _refuse(folder, complaints, remedy(module, saved))
     if saved.peft is not None:
         check_tied(module, saved, saved.peft)
-    layers = _layers(module, saved)
+    layers = adapter_layers(module, saved.form, list(saved.adapters))
     _refuse(folder, misfits(layers, saved))
     parameters = flat(module.parameters())
     whole = {
@@ -68,17 +69,17 @@ def _refuse(folder: Path, complaints: list[str], remedy: str = "") -> None:
         raise ValueError(f"The adapters in {folder} are not this model's: {said}{more}.{remedy}")
 
 
-def _layers(module: nn.Module, saved: Saved) -> dict[str, nn.Module]:
-    """Adapter layers around the model's own, as mlx-lm makes them; the model keeps the bare ones."""
-    if not saved.adapters:
+def adapter_layers(module: nn.Module, form: Mapping[str, Any], paths: Sequence[str]) -> dict[str, nn.Module]:
+    """Adapter layers of mlx-lm's settings `form`, around the model's own at `paths`; the model keeps the bare ones."""
+    if not paths:
         return {}
     parts, bench = dict(module.named_modules()), nn.Module()
     bench.layers = []  # mlx-lm looks there first
-    places = {f"part{place}": path for place, path in enumerate(saved.adapters)}
+    places = {f"part{place}": path for place, path in enumerate(paths)}
     for place, path in places.items():
         bench[place] = parts[path]
-    lora = {**saved.form["lora_parameters"], "keys": set(places)}
-    linear_to_lora_layers(bench, 0, lora, use_dora=saved.form["fine_tune_type"] == "dora")
+    lora = {**form["lora_parameters"], "keys": set(places)}
+    linear_to_lora_layers(bench, 0, lora, use_dora=form["fine_tune_type"] == "dora")
     return {path: cast(nn.Module, bench[place]) for place, path in places.items()}
 
 

@@ -67,7 +67,9 @@ def general(*, seed: int = 0, rows: int = ROWS, abilities: Sequence[str] = ABILI
     if any(name in CHOICES for name in chosen):
         together = replace(multiple_choice(), name="general", concerns=lambda row: row["ability"] in CHOICES)
         metrics = [together, *metrics]
-    return Exam(drawn, metrics=metrics, max_tokens=ANSWER_TOKENS)
+    exam = Exam(drawn, metrics=metrics, max_tokens=ANSWER_TOKENS)
+    exam.general = {"seed": seed, "rows": rows, "abilities": list(chosen)}
+    return exam
 
 
 def _known(abilities: Sequence[str]) -> list[str]:

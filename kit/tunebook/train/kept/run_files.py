@@ -13,10 +13,12 @@ from ..progress import RunProgress
 from .checkpoint import Checkpoint, checkpoint_at, checkpoint_folders, step_of
 
 
-def begin_run_files(run_folder: Path, config: TrainingConfig, identity: Mapping[str, Any]) -> None:
-    """Write what a run of `identity` is asked to do, and that no learning rate was asked for yet."""
+def begin_run_files(
+    run_folder: Path, config: TrainingConfig, identity: Mapping[str, Any], rates: dict[int, float]
+) -> None:
+    """Write what a run of `identity` is asked to do, and the learning rates that were asked for already."""
     keep_config(run_folder, config.as_plain(), identity)
-    keep_rates(run_folder, {})
+    keep_rates(run_folder, rates)
 
 
 def put_back_run_files(
