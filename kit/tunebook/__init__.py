@@ -18,6 +18,7 @@ from .machine.blas import load_fast_blas
 from .machine.without_torch import torch_unseen
 
 if TYPE_CHECKING:
+    from . import jobs as jobs
     from . import memory as memory
     from . import samples as samples
     from . import scores as scores
@@ -45,6 +46,7 @@ _ON_FIRST_USE = {
     "attach": "runs.attached",
     "doctor": "check_up",
     "hold_out": "data.sources",
+    "jobs": "jobs",
     "load_run": "runs",
     "memory": "memory",
     "read_rows": "data.sources",
@@ -65,6 +67,7 @@ __all__ = [
     "attach",
     "doctor",
     "hold_out",
+    "jobs",
     "load_run",
     "memory",
     "read_rows",
@@ -80,6 +83,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")
     with torch_unseen():
         module = import_module(f".{_ON_FIRST_USE[name]}", __name__)
-    if name in ("memory", "samples", "scores"):
+    if name in ("jobs", "memory", "samples", "scores"):
         return module
     return module.load if name == "load_run" else getattr(module, name)

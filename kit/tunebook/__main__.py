@@ -1,4 +1,4 @@
-"""The shell's way in: `python -m tunebook doctor | fetch NAME | demo | score FOLDER`.
+"""The shell's way in: `python -m tunebook COMMAND`, and `python -m tunebook --help` lists the commands.
 
 Each command calls one function of the kit.
 """
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     show.set_defaults(run=lambda _: _demo())
 
     _add_score(commands)
+    _add_jobs(commands)
     given = parser.parse_args(arguments)
     return given.run(given)
 
@@ -56,6 +57,25 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     score.add_argument("--report", help="a .json or a .xml (JUnit) file to write")
     score.set_defaults(run=_score)
+
+
+def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    train = commands.add_parser(
+        "train", help="train a job, from where it was; exit code 1 when that fails, 2 when it cannot begin"
+    )
+    train.add_argument("job", help="a folder that trainer.save_job or trainer.start made")
+    train.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # below `supervise`
+    train.set_defaults(run=lambda given: _train(given.job, supervised=given.supervised))
+
+    supervise = commands.add_parser(
+        "supervise", help="train a job in a process that is looked after, when its turn has come"
+    )
+    supervise.add_argument("job", help="a folder that trainer.save_job or trainer.start made")
+    supervise.add_argument("--wanted-elsewhere", action="store_true", help=argparse.SUPPRESS)  # by a notebook
+    supervise.set_defaults(run=lambda given: _supervise(given.job, wanted_elsewhere=given.wanted_elsewhere))
+
+    queue = commands.add_parser("queue", help="the jobs that go on and those that wait")
+    queue.set_defaults(run=lambda _: _queue())
 
 
 # Each command imports what it needs when it runs: `doctor` must answer where MLX cannot even be loaded.
@@ -119,6 +139,41 @@ def _score(given: argparse.Namespace) -> int:
     for failure in found.failures:
         print(failure, file=sys.stderr)
     return 1 if found.failures else 0
+
+
+def _train(job: str, *, supervised: bool) -> int:
+    from .events import EndReason
+    from .jobs.layout import NoJob
+    from .jobs.training import train_job
+    from .models.fetch import ModelNotFound
+    from .runs.lock import RunInUse
+
+    try:
+        result = train_job(Path(job), supervised=supervised)
+    except (NoJob, ModelNotFound, RunInUse) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 1 if result.reason is EndReason.FAILED else 0
+
+
+def _supervise(job: str, *, wanted_elsewhere: bool) -> int:
+    from .jobs.layout import NoJob
+    from .jobs.supervisor import Supervised, supervise
+
+    try:
+        state = supervise(Path(job), wanted_elsewhere=wanted_elsewhere)
+    except (NoJob, Supervised) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(state.said)
+    return 0 if state.ended_well else 1
+
+
+def _queue() -> int:
+    from .jobs import queue
+
+    print(queue())
+    return 0
 
 
 def _demo() -> int:

@@ -19,6 +19,9 @@ from .data.pretraining import MultimodalPretrain
 from .data.sources import Source
 from .events import Command, Request
 from .export.gguf.feasibility import gguf_notice
+from .jobs.layout import Order
+from .jobs.run import Run as StartedRun
+from .jobs.starting import save, start
 from .jobs.work import HoldsModel, ResumeFrom, Work, begun
 from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import EXAM, Estimate, estimate
@@ -30,6 +33,7 @@ from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async
 from .runs.lock import RunLock
 from .runs.progress_bar import run_bar
 from .runs.result import TrainResult, result_of
+from .settings import arguments
 from .settings.taken import call
 from .tokens.batch_order import total_steps
 from .train.datasets import Datasets, encode_more, prepare, skips_unreadable
@@ -92,7 +96,7 @@ class Trainer:
         self.prepare(Datasets(train=train_dataset, held_out=eval_dataset, options=options))
         self._shows_progress = False
         self._listeners: list[tuple[str, Listener]] = []  # with the name each is called by in a report
-        self._run: Run | None = None
+        self._run: Run | StartedRun | None = None
 
     def prepare(self, datasets: Datasets) -> None:
         """Read the rows of `datasets` in place of those before, which stay where these are refused.
@@ -140,7 +144,10 @@ class Trainer:
         request = Request(Command(command), value)
         if self._run is None:
             raise RuntimeError(f"Nothing is being trained, so nobody hears '{request.command}'.")
-        self._run.controls.ask(request)
+        if isinstance(self._run, StartedRun):
+            self._run.send(command, value)
+        else:
+            self._run.controls.ask(request)
 
     def stop(self) -> None:
         """End the run with the step in progress."""
@@ -171,6 +178,34 @@ class Trainer:
             with run.interrupts, on_terminate(self.stop):
                 await drain_async(run.events(awaited=True), audience)
         return result_of(audience.told, run.folder)
+
+    @call("start")
+    def start(self, *, restarts: arguments.Restarts = 0, keep: arguments.Keep = False) -> StartedRun:
+        """Train in a process of its own, and return at once with a handle on the run: `run.result()` is what it gives.
+
+            >>> run = trainer.start()
+            >>> result = run.result()
+
+        The weights become those of `train`, bit for bit; `run.result()` puts them into this model. Until then the
+        model here is as it was. Callbacks of this trainer are called here. Several runs that are started wait for one
+        another unless they fit into memory together (`tunebook.jobs.queue()`). Raises NotCarried for what no other
+        process can go by, such as an exam's function of your own.
+        """
+        order = Order(restarts=restarts, keep=keep)
+        run = start(self._work(), self.data.train.rows, self.memory(), order)
+        for _, listener in self._listeners:
+            run.subscribe(listener)
+        self._run = run
+        return run
+
+    @call("save_job")
+    def save_job(self, folder: arguments.Into) -> Path:
+        """Write all that this run begins with into a folder, for `python -m tunebook train FOLDER`, here or elsewhere.
+
+        There is no code in it. The model is found by its name, or beside the folder where it lay so. Raises as `start`
+        does, and ValueError for a folder that holds something.
+        """
+        return save(self._work(), self.data.train.rows, Path(folder).expanduser(), self.memory())
 
     @call("evaluate")
     def evaluate(self, rows: Source | MultimodalPretrain | None = None) -> Score:
@@ -237,7 +272,8 @@ class Trainer:
 
     def _reference(self) -> Reference:
         """What the last run is measured against; before the first, the model as it is."""
-        reference = self._run.reference if self._run else Reference(self.loaded.module, self.objective)
+        here = self._run if isinstance(self._run, Run) else None
+        reference = here.reference if here is not None else Reference(self.loaded.module, self.objective)
         reference.settle()
         return reference
 

@@ -32,7 +32,9 @@ def gpu_fault(error: BaseException) -> GpuFault | None:
 
     On MLX's CPU build a process that asks for too much memory is killed instead.
     """
-    if not isinstance(error, RuntimeError):
-        return None
-    said = str(error)
+    return fault_in(str(error)) if isinstance(error, RuntimeError) else None
+
+
+def fault_in(said: str) -> GpuFault | None:
+    """The same of what MLX or a driver said, as a process that was aborted leaves it behind."""
     return next((fault for fault, words in _SAID.items() if any(word in said for word in words)), None)

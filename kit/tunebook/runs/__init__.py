@@ -4,7 +4,7 @@ Events go in; a folder with a log comes out, and is read again. A callback is an
 (`trainer.subscribe`), or of the nine values of a step (`trainer.add_step_callback`), and needs no edit here.
 `tunebook.events` says what there is to hear, and `bridges.py`, for experiment trackers, holds some to follow.
 
-Doors: `best`, `controls`, `ending_interrupts`, `folder`, `hearing`, `listeners`, `lock`, `progress_bar`,
+Doors: `attached`, `best`, `controls`, `ending_interrupts`, `folder`, `hearing`, `listeners`, `lock`, `progress_bar`,
 `resuming`, `result`.
 """
 

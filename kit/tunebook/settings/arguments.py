@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from .values import AtMostOne, Count, Folder, NotNegative
+from .values import AtMostOne, Count, CountOrZero, Folder, NotNegative
 
 # Of loading.
 Length = Annotated[Count, "longest row or conversation in tokens"]
@@ -29,6 +29,10 @@ MaxTokens = Annotated[Count, "longest answer in tokens"]
 Temperature = Annotated[NotNegative, "0: always the likeliest token; 1: as the model has it"]
 TopP = Annotated[AtMostOne, "draw from the likeliest tokens that have this share together"]
 Thinking = Annotated[bool | None, "the chat template's switch for thoughts; None: on where the model thinks"]
+
+# Of a run in a process of its own.
+Restarts = Annotated[CountOrZero, "how often it is begun again by itself, from its newest checkpoint, where it dies"]
+Keep = Annotated[bool, "go on when this kernel is gone; False: it is then stopped, with a checkpoint"]
 
 # Of saving.
 Into = Annotated[Folder, "the folder, made if there is none"]

@@ -29,5 +29,7 @@ def from_plain(plain: Mapping[str, Any]) -> Objective:
     """The objective that `as_plain` was given."""
     if plain["kind"] == "NextToken":
         return NextToken()
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in plain["settings"].items()}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plain["settings"].items()
+    }
     return OVER_ANSWERS[plain["kind"]](**settings)

@@ -1,0 +1,43 @@
+"""Work saved as a job, and begun in a process of its own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..data.encoded import Encoded
+from ..memory.footprint import Estimate
+from ..runs.resuming import as_typed
+from ..train.kept.saving import make_run_folder
+from .layout import ORDER, Order, write_record
+from .run import Run
+from .work import Work
+from .written import check_carried, write_job
+
+
+def save(work: Work, encoded: Sequence[Encoded], folder: Path, need: Estimate) -> Path:
+    """Write `work` as a job into a new folder. Raises NotCarried, and ValueError for a folder that holds something."""
+    check_carried(work)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something already; give save_job a folder that is empty, or none yet.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_job(work, encoded, folder, need=need)
+    return folder
+
+
+def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order) -> Run:
+    """Save `work` as the job of a new run folder and begin it there. Raises as `save` does."""
+    check_carried(work)
+    output_dir = work.plan.config.output_dir
+    if output_dir is None:
+        raise ValueError(
+            "TrainingConfig.output_dir is None, and a run in a process of its own lives in its folder; set it, or "
+            "train in the kernel with trainer.train()."
+        )
+    folder = make_run_folder(output_dir)
+    write_job(work, encoded, folder, need=need)
+    typed = as_typed(folder, output_dir)
+    order = replace(order, typed=typed, estimate_gb=need.total / 1e9, limit_gb=need.device / 1e9)
+    write_record(folder, ORDER, order)
+    run = Run(typed, work.model)
+    run.begin()
+    return run
