@@ -1,0 +1,86 @@
+"""A run in several processes of which one is killed or stopped, and the run in one process that goes on from it."""
+
+import json
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.makers.ranks_launch import ended, started
+
+CHILD = ["-m", "tests.makers.ranks_child"]
+RUN = "long"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to whom, and when."""
+
+    size: int
+    rank: int
+    signal: signal.Signals
+    step: int  # once this one is told
+    later: float  # seconds after that
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it."""
+
+    seconds: float  # until all processes had ended
+    codes: list[int]
+    wrote: str  # all of them together
+    step: int  # of the newest checkpoint
+
+
+def drawn(random_: random.Random) -> Fault:
+    """Any fault of a run of two or three."""
+    size = random_.choice([2, 3])
+    kind = random_.choice([signal.SIGKILL, signal.SIGSTOP])
+    return Fault(size, random_.randrange(size), kind, random_.randrange(3, 12), random_.random() * 0.3)
+
+
+def struck(fault: Fault, folder: Path, seconds: float = 240) -> Outcome:
+    """Begin the run in `folder`, do what `fault` says, and wait until all processes have ended."""
+    processes = started(fault.size, folder, [*CHILD, str(folder), RUN])
+    log = folder / "runs" / RUN / "run-001" / "events.jsonl"
+    until = time.monotonic() + seconds
+    while not _has_reached(log, fault.step) and time.monotonic() < until:
+        if any(process.poll() is not None for process in processes):
+            break
+        time.sleep(0.01)
+    time.sleep(fault.later)
+    if processes[fault.rank].poll() is None:
+        os.kill(processes[fault.rank].pid, fault.signal)
+    began = time.monotonic()
+    found = ended(processes, 60)
+    took = time.monotonic() - began
+    steps = [int(path.name[5:]) for path in (folder / "runs" / RUN / "run-001" / "checkpoints").glob("step-*")]
+    return Outcome(took, [code for code, _ in found], "".join(wrote for _, wrote in found), max(steps))
+
+
+def gone_on(folder: Path, seconds: float = 240) -> dict[str, np.ndarray]:
+    """What the run in `folder` has learnt when one process has gone on with it to its end."""
+    [(code, wrote)] = ended(started(1, folder, [*CHILD, str(folder), RUN, "--resume"]), seconds)
+    assert code == 0, wrote[-3000:]
+    with np.load(folder / f"{RUN} 0.npz") as found:
+        return dict(found)
+
+
+def undisturbed(folder: Path, seconds: float = 240) -> dict[str, np.ndarray]:
+    """What the run of one process learns that nobody disturbs."""
+    [(code, wrote)] = ended(started(1, folder, [*CHILD, str(folder), RUN]), seconds)
+    assert code == 0, wrote[-3000:]
+    with np.load(folder / f"{RUN} 0.npz") as found:
+        return dict(found)
+
+
+def _has_reached(log: Path, step: int) -> bool:
+    if not log.exists():
+        return False
+    events = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    return any(event["event"] == "step" and event["step"] >= step for event in events)
