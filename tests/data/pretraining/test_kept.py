@@ -63,10 +63,10 @@ CHANGES = {
         processor_of(model).image_processor, "max_image_size", {"longest_edge": 56}
     ),
     "the tokens that are never trained": lambda model, folder, patch: patch.setattr(
-        model.family, "media", replace(model.family.media, never_trained=frozenset())
+        model.family.rows, "media", replace(model.family.media, never_trained=frozenset())
     ),
     "what stands around an image": lambda model, folder, patch: patch.setattr(
-        model.family, "quirks", replace(model.family.quirks, wrapped_in=("a", "b"))
+        model.family.rows, "quirks", replace(model.family.quirks, wrapped_in=("a", "b"))
     ),
 }
 

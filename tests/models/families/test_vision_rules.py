@@ -21,6 +21,7 @@ from tunebook.fast.attention import block_attention
 from tunebook.fast.forms import FORMS, forms_for
 from tunebook.machine import runtime
 from tunebook.models.families import language_model
+from tunebook.models.families.image_rows import ImageRows
 from tunebook.models.families.placeholders import media_tokens
 from tunebook.models.families.vision import VisionFamily
 from tunebook.models.layers import layers_of
@@ -69,8 +70,9 @@ def test_a_token_of_pixels_that_is_typed_into_a_row_is_a_bad_row_and_shifts_no_i
 
 def test_a_token_of_pixels_that_only_the_config_knows_is_refused_by_the_family(vision_models):
     model = vision_models("gemma3")
-    family = VisionFamily(model.module, model.loaded.tokenizer, model.family.processor, model.loaded.config)
-    family.media = replace(family.media, of_pixels=frozenset({20}))
+    rows = ImageRows(model.loaded.tokenizer, model.family.processor, model.loaded.config)
+    rows.media = replace(rows.media, of_pixels=frozenset({20}))
+    family = VisionFamily(model.module, rows, model.loaded.config)
     text = Text(model.loaded.tokenizer.decode([20]), supervised=True)
     for part in (text, Tokens((21, 20), (True, True))):
         with pytest.raises(ValueError, match="stands for pixels, and brings none"):

@@ -27,15 +27,15 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
-from tunebook.models.families import vision
+from tunebook.models.families import image_rows
 folder, rows, images, out, streaming, kill_at = json.loads(sys.argv[1])
 seen = []
-real = vision.opened
+real = image_rows.opened
 def opened(image):
     if isinstance(image.source, Path):  # none of those the check of the model makes
         seen.append(image.source.name)
     return real(image)
-vision.opened = opened
+image_rows.opened = opened
 model, processor = FastModel.from_pretrained(folder, max_seq_length=96)
 FastModel.get_peft_model(model, r=4, lora_dropout=0.1)
 args = TrainingConfig(max_steps=8, per_device_train_batch_size=2, gradient_accumulation_steps=2, save_steps=1,

@@ -18,7 +18,7 @@ from tunebook import FastModel, Trainer, TrainingConfig, memory
 from tunebook.data.encoded import Unreadable
 from tunebook.data.opened import ReadingOptions, opened
 from tunebook.events import SampleEvent
-from tunebook.models.families import vision
+from tunebook.models.families import image_rows, language_model
 from tunebook.objectives import CPO, DPO, KTO
 from tunebook.objectives.next_token import NextToken
 from tunebook.objectives.reference import Reference, with_what_is_known
@@ -119,8 +119,8 @@ def test_images_are_seen_once_for_the_model_and_its_reference_unless_what_sees_t
     model, _ = FastModel.from_pretrained(folders("qwen2_5_vl"))
     FastModel.get_peft_model(model, r=4, finetune_vision_layers=tower)
     module, family, seen = model.loaded.module, model.loaded.family, []
-    plain = vision.language_model.features
-    monkeypatch.setattr(vision.language_model, "features", lambda *given: seen.append(given) or plain(*given))
+    plain = language_model.features
+    monkeypatch.setattr(language_model, "features", lambda *given: seen.append(given) or plain(*given))
     batch, _ = collated(family, encoded_pairs(model, pairs[:2]).rows, 400)
     reference = Reference(module, DPO())
     reference.settle()
@@ -218,7 +218,7 @@ def test_pairs_that_are_kept_on_the_disk_are_those_that_were_read(folders, pairs
 def test_an_image_is_opened_once_for_all_that_see_it_in_a_batch(folders, files, monkeypatch):
     model, _ = FastModel.from_pretrained(folders("gemma3"))
     looked = []
-    monkeypatch.setattr(vision, "opened", lambda image: looked.append(image.name) or real(image))
+    monkeypatch.setattr(image_rows, "opened", lambda image: looked.append(image.name) or real(image))
     rows = [pair(files[:1], 0), pair(files[1:3], 1)]
     for kind, some in (("pairs", rows), ("labelled", judged(rows))):
         looked.clear()
@@ -228,7 +228,7 @@ def test_an_image_is_opened_once_for_all_that_see_it_in_a_batch(folders, files, 
     assert mx.array_equal(batch["mismatched"]["pixel_values"], batch["pixel_values"])
 
 
-real = vision.opened
+real = image_rows.opened
 
 
 def test_both_sides_of_a_pair_go_where_its_image_cannot_be_opened(folders, pairs, tmp_path):

@@ -16,7 +16,7 @@ from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.export.merged import save_merged
 from tunebook.fast.gradient_checkpointing import recomputed_layers
 from tunebook.models.adapters import adapter_paths
-from tunebook.models.families import vision
+from tunebook.models.families import image_rows
 from tunebook.models.families.check import CHECKS, NotTrainable
 from tunebook.models.tensors import flat
 from tunebook.objectives.next_token import NextToken, summed_loss, supervised_positions
@@ -73,7 +73,7 @@ def train(model, rows, **settings):
 
 
 def test_the_next_images_are_opened_while_a_batch_is_computed_and_the_steps_are_the_same(folders, rows, monkeypatch):
-    openers, opened = [], vision.opened
+    openers, opened = [], image_rows.opened
 
     def seen(image):
         openers.append(threading.current_thread() is threading.main_thread())
@@ -84,7 +84,7 @@ def test_the_next_images_are_opened_while_a_batch_is_computed_and_the_steps_are_
         settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "max_steps": 3}
         return [(step.loss, step.grad_norm) for step in train(adapted(folders("gemma3")), rows, **settings).steps]
 
-    monkeypatch.setattr(vision, "opened", seen)
+    monkeypatch.setattr(image_rows, "opened", seen)
     ahead, opened_ahead = steps(), openers.count(False)
     assert 3 * 2 <= opened_ahead <= 3 * 4  # of a step's four images all but those of its first batch, two at most
     monkeypatch.setattr(Collator, "expect", lambda *_: None)

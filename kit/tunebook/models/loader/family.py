@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ...model_files.transformers_config import quiet_transformers
 from ...model_files.trusted import Unopened
 from ..families.base import Family
+from ..families.image_rows import ImageRows
 from ..families.text import TextFamily
 from .folder import ModelFolder
 from .refusals import why_no_images
@@ -40,6 +41,14 @@ def family_of(
         return TextFamily(module, tokenizer)
     from ..families.vision import VisionFamily
 
+    return VisionFamily(module, image_rows(folder, config, tokenizer, processor), config)
+
+
+def image_rows(folder: ModelFolder, config: dict[str, Any], tokenizer: TokenizerWrapper, processor: Any) -> ImageRows:
+    """How a model that reads images reads its rows; the processor's chat template is taken where there is no other.
+
+    Raises ValueError for a processor that cannot be used.
+    """
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError(
             why_no_images(
@@ -51,4 +60,4 @@ def family_of(
     if not tokenizer.has_chat_template and processor.chat_template is not None:
         tokenizer.chat_template = processor.chat_template
         tokenizer.has_chat_template = True
-    return VisionFamily(module, tokenizer, processor, config)
+    return ImageRows(tokenizer, processor, config)
