@@ -43,6 +43,15 @@ def test_a_score_is_shown_with_its_interval_and_how_many_rows_it_is_of():
     assert shown[1].split() == ["exact_match", "0.55", "0.4", "to", "0.7", "40"]
 
 
+def test_where_all_rows_are_right_or_all_wrong_the_interval_leaves_room_for_others():
+    right, wrong = marks("right", 40).interval("exact_match"), marks("wrong", 0).interval("exact_match")
+    assert (right.high, wrong.low) == (1.0, 0.0)
+    assert right.low**40 == pytest.approx(0.05)  # as rarely does a model of this score have 40 of 40 right
+    assert (1 - wrong.high) ** 40 == pytest.approx(0.05)
+    alone = marks("alone", 1, rows=1)
+    assert alone.sentence("exact_match") == "exact_match: 1 over 1 row, 95% interval 0.05 to 1."
+
+
 def test_a_table_says_of_each_difference_whether_it_can_be_told_from_chance():
     comparison = scores.compare(BASE, BETTER, SAME)
     text, page = repr(comparison), comparison._repr_html_()

@@ -13,7 +13,7 @@ from ..export.table import as_html, as_text
 from ..machine.inert import one_line
 from .compared.difference import Difference, difference, number
 from .metrics.metric import Mark, Metric
-from .statistics import LEVEL, Interval, interval_of
+from .statistics import LEVEL, Interval, interval_of, mean_of_rows, most_unseen
 
 HEADINGS = ("metric", "score", f"{LEVEL:.0%} interval", "rows")
 
@@ -56,8 +56,16 @@ class Marks:
         return {metric.name: self[metric.name] for metric in self.metrics}
 
     def interval(self, metric: str) -> Interval:
-        """How sure the score is: where those of other rows of this kind lie."""
-        return interval_of(self._metric(metric).total, self._terms(metric, self.scored(metric)))
+        """How sure the score is: where those of other rows of this kind lie.
+
+        Where all rows are right, or all wrong, there is nothing to draw from, and as many as `most_unseen` may not be.
+        """
+        scored = self.scored(metric)
+        values, total = set(self._values(metric, scored)), self._metric(metric).total
+        if total is mean_of_rows and values in ({0.0}, {1.0}):
+            unseen = most_unseen(len(scored))
+            return Interval(1 - unseen, 1.0) if 1.0 in values else Interval(0.0, unseen)
+        return interval_of(total, self._terms(metric, scored))
 
     def scored(self, metric: str) -> list[int]:
         """The places in `rows` of those that are in a score."""
@@ -70,7 +78,8 @@ class Marks:
         rows = len(self.scored(metric))
         if not rows:
             return f"{metric}: no row is scored."
-        return f"{metric}: {number(self[metric])} over {rows} rows, {LEVEL:.0%} interval {self._interval_cell(metric)}."
+        over = "1 row" if rows == 1 else f"{rows} rows"
+        return f"{metric}: {number(self[metric])} over {over}, {LEVEL:.0%} interval {self._interval_cell(metric)}."
 
     def not_scored(self, metric: str) -> dict[int, str]:
         """The numbers of the rows that a metric could not judge, and why. They are in no score."""

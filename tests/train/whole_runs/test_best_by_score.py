@@ -151,7 +151,7 @@ def test_a_run_that_went_beyond_its_best_score_says_so_and_how_sure_that_is(fold
         "perplexity: "
     )
     assert said.startswith(beginning)
-    assert re.match(r"\d of 4 rows are better, \d worse: cannot be told from chance, p = ", said[len(beginning) :])
+    assert re.match(r"\d of 4 rows are better, \d worse: cannot be told from chance; ", said[len(beginning) :])
 
 
 def test_a_run_that_is_resumed_with_another_exam_says_so_and_compares_no_scores_of_the_two(folder, exam, tmp_path):

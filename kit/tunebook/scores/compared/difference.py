@@ -1,6 +1,8 @@
 """Two models' scores on the same rows: what became better or worse, how sure that is, and the sentence that says so.
 
-A bare difference is never shown: where rows are few, most differences are chance.
+A bare difference is never shown: where rows are few, most differences are chance. What a verdict goes by is what the
+sentence names: of right and wrong the exact sign test, of every other value the interval of the score's change. A sign
+test of those would ask whether most rows change one way, which the sum of all changes need not follow.
 """
 
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class Difference:
     interval: Interval  # of after - before
     rose: int  # rows whose value is higher afterwards
     fell: int
-    p: float  # of the exact sign test over these
+    p: float | None  # of the exact sign test over these; None: rows are not right or wrong, and the interval decides
     right_or_wrong: bool  # whether the value of a row is one of these, and nothing between
     higher_is_better: bool = True
 
@@ -50,7 +52,7 @@ class Difference:
     @property
     def verdict(self) -> Verdict:
         """What can be told from chance: by the sign test for right and wrong, else by the interval without 0."""
-        told = self.p < 1 - LEVEL if self.right_or_wrong else 0 not in self.interval
+        told = 0 not in self.interval if self.p is None else self.p < 1 - LEVEL
         if not told or not self.gain:
             return "undecided"
         return "better" if self.gain > 0 else "worse"
@@ -74,16 +76,23 @@ class Difference:
     def _conclusion(self) -> str:
         if not self.rose + self.fell:
             return f"no difference, and at most {most_unseen(self.rows):.0%} of such rows would show one"
-        sizes = (
-            f"{number(self.before)} -> {number(self.after)}, {signed(self.change)} "
-            f"({LEVEL:.0%} interval {signed(self.interval.low)} to {signed(self.interval.high)})"
-        )
-        if self.verdict != "undecided":
-            return f"{self.verdict}, {p_value(self.p)}; {sizes}"
+        decided = self.verdict != "undecided"
+        said = self.verdict if decided else "cannot be told from chance"
+        sizes = f"{number(self.before)} -> {number(self.after)}, {signed(self.change)}"
+        interval = f"{LEVEL:.0%} interval {signed(self.interval.low)} to {signed(self.interval.high)}"
+        if self.p is None:
+            zero = "in which 0 is" if 0 in self.interval else "without 0"
+            return f"{said}; {sizes} ({interval}, {zero}){self._few_outweigh()}"
         more = ""
-        if self.right_or_wrong and self.rose + self.fell < least_conclusive():
+        if not decided and self.rose + self.fell < least_conclusive():
             more = f"; fewer than {least_conclusive()} changes prove nothing, so ask more rows"
-        return f"cannot be told from chance, {p_value(self.p)}; {sizes}{more}"
+        return f"{said}, {p_value(self.p)}; {sizes} ({interval}){more}"
+
+    def _few_outweigh(self) -> str:
+        """What is to be said where a score changed one way and most rows the other."""
+        up, down = (self.rose, self.fell) if self.higher_is_better else (self.fell, self.rose)
+        most, few = (down, up) if self.verdict == "better" else (up, down)
+        return "; the fewer rows outweigh the others" if self.verdict != "undecided" and few < most else ""
 
 
 def difference(
@@ -104,8 +113,8 @@ def difference(
     right_or_wrong = bool(np.isin(np.concatenate([before, after]), (0, 1)).all())
     rose, fell = int((after > before).sum()), int((after < before).sum())
     interval = interval_of_difference(then, now, total, seed=seed)
-    if right_or_wrong and not rose + fell:  # nothing to draw from, which does not mean that nothing can be
-        interval = Interval(-most_unseen(len(before)), most_unseen(len(before)))
+    if right_or_wrong and len(before) in (rose, fell, len(before) - rose - fell):
+        interval = _of_rows_all_alike(float(after[0] - before[0]), most_unseen(len(before)))
     return Difference(
         metric=metric,
         rows=len(before),
@@ -114,10 +123,17 @@ def difference(
         interval=interval,
         rose=rose,
         fell=fell,
-        p=sign_test(rose, fell),
+        p=sign_test(rose, fell) if right_or_wrong else None,
         right_or_wrong=right_or_wrong,
         higher_is_better=higher_is_better,
     )
+
+
+def _of_rows_all_alike(change: float, unseen: float) -> Interval:
+    """Where each row changed by `change`, there is nothing to draw from, and a share of `unseen` may do otherwise."""
+    if not change:
+        return Interval(-unseen, unseen)
+    return Interval(1 - 2 * unseen, 1.0) if change > 0 else Interval(-1.0, 2 * unseen - 1)  # the others: the other way
 
 
 def number(value: float) -> str:

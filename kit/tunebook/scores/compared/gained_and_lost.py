@@ -80,7 +80,7 @@ class GainedAndLost:
         lines = len(self._cells())
         chance = (
             f"Where nothing changed, chance alone would make one or more of {lines} lines better or worse in up to "
-            f"{1 - LEVEL**lines:.0%} of such tables, so a single one with a p of a few hundredths proves little."
+            f"{1 - LEVEL**lines:.0%} of such tables, so a single one that is only just told from it proves little."
         )
         return [*self.sentences, chance, *notices]
 
