@@ -56,8 +56,8 @@ def test_patience_counts_what_came_after_the_best(values, lost):
     assert not UP.patience_is_lost(series(*values), None)
 
 
-def test_losses_count_without_a_metric_and_else_scores_of_this_exam_that_nobody_asked_for():
-    losses = [EvalEvent(step=0, loss=2.0, rows=1, tokens=1, seconds=0.0)]
+def test_losses_count_without_a_metric_and_else_scores_of_this_exam_and_of_both_what_nobody_asked_for():
+    losses = [EvalEvent(step=step, loss=2.0 - step, rows=1, tokens=1, seconds=0.0, asked=step == 1) for step in (0, 1)]
     marks = [scored(0, 0.1), scored(3, 0.9, asked=True), scored(4, 0.8, exam="b"), scored(5, 0.2)]
     assert BY_LOSS.measured(losses, marks) == [Measured(step=0, value=2.0)]
     assert [(one.step, one.value) for one in UP.measured(losses, marks)] == [(0, 0.1), (5, 0.2)]

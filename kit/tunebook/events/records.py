@@ -103,6 +103,7 @@ class EvalEvent:
     tokens: int  # supervised tokens scored
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict, hash=False)  # as those of a step
+    asked: bool = False  # someone asked for it in between: it decides nothing
 
     @property
     def perplexity(self) -> float:
@@ -120,6 +121,7 @@ class ScoreEvent:
     rows: int  # of the exam
     seconds: float
     exam: str  # a digest of its rows and metrics: scores of the same are comparable
+    told: dict[str, str] = field(default_factory=dict, hash=False)  # by metric, the score with its rows and interval
     since_start: dict[str, str] = field(default_factory=dict, hash=False)  # by metric, what changed since the first one
     lower_is_better: list[str] = field(default_factory=list, hash=False)  # the metrics of which less is better
     asked: bool = False  # someone asked for it in between: it decides nothing

@@ -42,9 +42,9 @@ class Yardstick:
         return f"{value:.4f}" if self.metric is None else f"{value:.4g}"
 
     def measured(self, evals: Sequence[EvalEvent], scores: Sequence[ScoreEvent]) -> list[Measured]:
-        """What of it counts, in order: scores that someone asked for in between do not."""
+        """What of it counts, in order: what someone asked for in between does not."""
         if self.metric is None:
-            return [Measured(step=event.step, value=event.loss) for event in evals]
+            return [Measured(step=event.step, value=event.loss) for event in evals if not event.asked]
         return [
             Measured(
                 step=event.step,

@@ -37,6 +37,10 @@ class ExamMarks(Protocol):
         """The rows a metric could not judge, and why."""
         ...
 
+    def sentence(self, metric: str) -> str:
+        """The score, over how many rows, and how sure it is."""
+        ...
+
     def kept(self) -> list[Any]:
         """What `since` takes of these, as values that JSON keeps as they are."""
         ...

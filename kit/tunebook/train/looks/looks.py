@@ -79,6 +79,7 @@ def exam_marks(
         rows=len(exam),
         seconds=time.perf_counter() - began,
         exam=exam.digest,
+        told={metric: marks.sentence(metric) for metric in scores},
         since_start=dict(marks.since(first.rows)) if first is not None and first.exam == exam.digest else {},
         lower_is_better=[metric.name for metric in exam.metrics if not metric.higher_is_better],
     )
@@ -130,6 +131,7 @@ class Looks:
         scoring = held_out_score(self._plan, progress.step, self._reference, self._ranks)
         event = yield from self._until_stopped(scoring, together=True)
         if event is not None:
+            event = replace(event, asked=not counts)
             with held_back():
                 self.count(event, progress, counts=counts)
                 self._owed.add(event)
