@@ -53,6 +53,14 @@ def test_the_best_score_is_the_lowest_of_a_metric_that_is_better_so_and_of_the_l
     assert run.held_out("exam/exact_match") == [(1, 0.3), (2, 0.4)]
 
 
+def test_the_best_score_by_each_moment_is_what_was_known_then_and_none_that_was_asked_for():
+    run = followed_run([0.2, 0.1, 0.9, 0.6])
+    run.scores[2] = replace(run.scores[2], asked=True)
+    assert run.best_scores == [(0, 0, 0.2), (1, 0, 0.2), (3, 3, 0.6)]
+    run.started = replace(run.started, config={})
+    assert run.best_scores == []
+
+
 def test_a_run_whose_first_score_was_the_best_says_so_and_one_that_goes_by_the_loss_tells_of_its_last():
     table = cells_of(frozen_table(followed_run([0.6, 0.5, 0.6]))["text/html"])
     assert table["What changed"] == "No score was better than that of step 0, the first."

@@ -82,6 +82,16 @@ def test_the_best_held_out_loss_is_the_lowest_and_not_the_last():
     assert view.record["best_eval"] == [10, 1.25]
 
 
+def test_a_loss_that_someone_asked_for_is_shown_and_is_not_the_best_for_the_run_goes_by_no_such():
+    view, run = LiveView(), started_run(total=30)
+    for step, loss, asked in [(0, 2.0, False), (7, 1.0, True), (10, 1.25, False)]:
+        run.add(EvalEvent(step=step, loss=loss, rows=4, tokens=40, seconds=1.0, asked=asked))
+    view.publish(run)
+    assert view.record["evals"] == [[0, 2.0], [7, 1.0], [10, 1.25]]
+    assert view.record["asked_evals"] == [7]
+    assert view.record["best_eval"] == [10, 1.25]
+
+
 def test_checkpoints_and_changes_of_the_learning_rate_are_marked_where_they_were():
     view, run = LiveView(), started_run(total=30)
     run.add(CheckpointSaved(step=5, path="step-00005"))

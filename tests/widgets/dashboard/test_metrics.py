@@ -118,6 +118,29 @@ def test_the_frozen_picture_has_the_points_of_an_exam():
     assert close[:, close.shape[1] // 2 :].sum() > 100
 
 
+def colored(run):
+    """Of each half below the loss, where the picture has the charts of the exam, how many pixels are of its points."""
+    bundle, _ = frozen_picture(run)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).convert("RGBA")).astype(int)
+    group = pixels[480 : 480 + 260]
+    close = (np.abs(group[..., :3] - (213, 94, 0)).max(axis=-1) < 12) & (group[..., 3] > 240)
+    middle = close.shape[1] // 2
+    return close[:, :middle].sum(), close[:, middle:].sum()
+
+
+def test_the_picture_and_the_page_mark_the_best_score_where_the_run_goes_by_one():
+    run, view = told_run(exam_run()), LiveView()
+    view.publish(run)
+    assert view.record["best_score"] is None
+    plain = colored(run)
+    run.started = replace(run.started, config={"metric_for_best_model": "exact_match"})
+    view.publish(run)
+    assert view.record["best_score"] == ["exam/exact_match", [[step, step, step / 10] for step in (0, 2, 4, 6, 8)]]
+    marked = colored(run)
+    assert marked[0] > plain[0] + 20  # a diamond is filled, and another stands in the legend
+    assert marked[1] == plain[1]
+
+
 def test_a_run_that_is_read_back_has_the_metrics_it_was_watched_with(tmp_path):
     keep, told = event_log(tmp_path), preference_run()
     for event in told:

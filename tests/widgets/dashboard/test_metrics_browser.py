@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -30,6 +31,17 @@ def short(value: float) -> str:
     """As the page writes a number."""
     size = abs(value)
     return f"{value:.4f}" if size < 0.1 else f"{value:.3f}" if size < 10 else f"{value:.1f}"
+
+
+def test_the_chart_of_the_score_a_run_goes_by_marks_the_best_and_no_other_does(chromium):
+    legends = []
+    for metric in ("exact_match", None):
+        run = told_run(exam_run())
+        run.started = replace(run.started, config={"metric_for_best_model": metric})
+        page = open_widget(chromium, view_of(run))
+        legends.append([one.inner_text().split() for one in page.locator(".tunebook-group .tunebook-legend").all()])
+        page.context.close()
+    assert legends == [[["exam", "best"], ["exam"]], [["exam"], ["exam"]]]
 
 
 def test_an_exam_has_a_chart_for_each_metric_with_its_points_and_its_values_in_words(chromium, screenshots):

@@ -19,7 +19,7 @@ from tunebook.events import Command, Request
 from ..esm import VIEW, esm
 from .freeze import Bundle
 from .going_on import lost_kernel, stop_means, without_page
-from .metric_charts import MOST_CHARTS
+from .metric_charts import EXAM, MOST_CHARTS
 from .progress import COLUMNS, Progress
 from .wording import headline
 
@@ -125,10 +125,12 @@ def state_of(run: Progress, *, can_send: bool) -> dict[str, Any]:
 
 def record_of(run: Progress) -> dict[str, Any]:
     """What a run has said beside its steps, as JSON; a number that is not finite is None, because JSON has no NaN."""
-    best, hidden = run.best_eval, max(len(run.notices) - _NOTICES_SHOWN, 0)
+    best, known, hidden = run.best_eval, run.best_scores, max(len(run.notices) - _NOTICES_SHOWN, 0)
     return {
         "evals": [[event.step, _finite(event.loss)] for event in run.evals],
+        "asked_evals": [event.step for event in run.evals if event.asked],
         "best_eval": [best.step, best.loss] if best else None,
+        "best_score": [f"{EXAM}{run.yardstick.metric}", [list(best) for best in known]] if known else None,
         "checkpoints": [event.step for event in run.checkpoints],
         "rates": [[event.step, event.learning_rate] for event in run.rates],
         "learning_rate": run.learning_rate,

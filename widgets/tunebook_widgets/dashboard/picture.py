@@ -17,7 +17,7 @@ from PIL import Image
 
 from tunebook.events import RunStarted
 
-from .metric_charts import MetricChart, rows_of_charts
+from .metric_charts import EXAM, MetricChart, rows_of_charts
 from .progress import Progress
 
 # The live view's colours, as they are read on white and on black: the picture has no ground of its own, so that it
@@ -181,8 +181,11 @@ def _draw_metrics(axes: Axes, run: Progress, chart: MetricChart) -> None:
     label: str | None = chart.points
     for metric, (color, _) in zip(chart.curves, styles, strict=True):
         if scores := run.held_out(metric):
-            draw_scores(axes, scores, color=VERMILION if alone else color, linewidth=0.9, markersize=3.5, label=label)
+            style = {"color": VERMILION if alone else color, "markersize": 3.5}
+            draw_scores(axes, scores, linewidth=0.9, label=label, **style)
             label = None
+            if metric == f"{EXAM}{run.yardstick.metric}" and run.best_scores:
+                axes.plot(*run.best_scores[-1][1:], linestyle="none", marker="D", label="best", **style)
     if chart.limits is not None:
         air = 0.05 * (chart.limits[1] - chart.limits[0])
         axes.set_ylim(chart.limits[0] - air, chart.limits[1] + air)

@@ -176,8 +176,9 @@ class Progress:
 
     @property
     def best_eval(self) -> EvalEvent | None:
-        """The lowest finite held-out loss so far."""
-        return min((e for e in self.evals if math.isfinite(e.loss)), key=lambda e: e.loss, default=None)
+        """The lowest finite held-out loss so far, of those that nobody asked for: the run goes by no other."""
+        counted = (event for event in self.evals if math.isfinite(event.loss) and not event.asked)
+        return min(counted, key=lambda event: event.loss, default=None)
 
     @property
     def comparable(self) -> list[ScoreEvent]:
@@ -199,6 +200,14 @@ class Progress:
         by = self.yardstick
         best = by.best(by.measured(self.evals, self.scores)) if by.metric is not None else None
         return next((event for event in self.comparable if best is not None and event.step == best.step), None)
+
+    @property
+    def best_scores(self) -> list[tuple[int, int, float]]:
+        """After each score that counts (its step, the step of the best by then, that one's value)."""
+        by = self.yardstick
+        measured = by.measured(self.evals, self.scores) if by.metric is not None else []
+        known = [(one.step, by.best(measured[:end])) for end, one in enumerate(measured, start=1)]
+        return [(step, best.step, best.value) for step, best in known if best is not None]
 
     @property
     def past_the_best(self) -> str | None:

@@ -61,7 +61,8 @@ export function firstSteps(run, total) {
     record: {
       ...run.record,
       evals,
-      best_eval: bestOf(evals),
+      best_eval: bestOf(evals.filter(([at]) => !(run.record.asked_evals ?? []).includes(at))),
+      best_score: run.record.best_score ? [run.record.best_score[0], known(run.record.best_score[1])] : null,
       checkpoints: (run.record.checkpoints ?? []).filter((each) => each <= step),
       rates: known(run.record.rates),
       notices: known(run.record.notices),

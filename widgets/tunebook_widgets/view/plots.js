@@ -39,13 +39,17 @@ export const CHARTS = {
 };
 
 /** The charts of what an objective reports beside its loss, as CHARTS has its own; `record` as in live.record_of. */
-export function metricCharts({ charts, held_out: held }) {
+export function metricCharts(record) {
+  const { charts, held_out: held } = record;
   const several = ({ curves, labels, margin, points }) => [
     ...curves.map((_, i) => [STYLES[i % STYLES.length], labels[i]]),
     ...(margin ? [["margin", "margin"]] : []),
     ...(curves.some((name) => held[name]?.length) ? [["score", points]] : []),
   ];
-  const alone = ({ curves, points }) => (held[curves[0]]?.length ? [["held", points]] : []);
+  const alone = ({ curves, points }) => [
+    ...(held[curves[0]]?.length ? [["held", points]] : []),
+    ...(bestScore(record, curves[0]) ? [["best", "best"]] : []),
+  ];
   return Object.fromEntries(
     (charts ?? []).map((chart) => [
       `metric:${chart.name}`,
@@ -83,7 +87,7 @@ function metricPlots({ metrics, record, bad }, ink) {
     return {
       lines,
       shade: margin ? { upper: lines[1], lower: lines[3], color: ink.chosen } : null,
-      points: curves.map((metric, i) => ({ values: held(metric), color: styles[i].points ?? styles[i].color })),
+      points: curves.map((metric, i) => ({ values: held(metric), best: bestScore(record, metric), color: styles[i].points ?? styles[i].color })),
       reference: null,
       bands: bad,
       marks: { checkpoints: [], changes: [] },
@@ -94,6 +98,12 @@ function metricPlots({ metrics, record, bad }, ink) {
     };
   };
   return Object.fromEntries((record.charts ?? []).map((chart) => [`metric:${chart.name}`, plot(chart)]));
+}
+
+/** [step, value] of the best score in a metric that the run goes by, or null. */
+function bestScore(record, metric) {
+  const [by, known] = record.best_score ?? [];
+  return by === metric && known.length ? known.at(-1).slice(1) : null;
 }
 
 function curveStyle(place, ink) {
