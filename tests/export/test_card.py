@@ -6,8 +6,20 @@ from pathlib import Path
 import pytest
 
 from tests.makers.tiny import tiny_model_folder
-from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook import FastModel, Trainer, TrainingConfig, scores
+from tunebook.events import RunStarted, ScoreEvent
 from tunebook.export.card import hub_id, model_card
+
+STARTED = RunStarted(
+    total_steps=4,
+    model="m",
+    trainable_parameters=1,
+    total_parameters=2,
+    train_rows=3,
+    eval_rows=0,
+    awaited=False,
+    config={},
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +124,34 @@ def test_the_code_on_a_card_runs_beside_the_folder(trained, exported, monkeypatc
         # A base model from a folder is called by its last name on the card; its place is put in for it here.
         code = block.replace("'little-llama'", repr(str(model.loaded.folder))).replace("max_tokens=200", "max_tokens=2")
         exec(compile(code, name, "exec"), {})
+
+
+def test_a_card_tells_what_the_exam_of_the_run_came_to_with_rows_and_interval(tiny_folder, tmp_path, rows):
+    exam = scores.Exam(rows[:6], metrics=["exact_match", "perplexity"], max_tokens=4)
+    model, _ = FastModel.from_pretrained(tiny_folder, max_seq_length=128)
+    FastModel.get_peft_model(model, r=4)
+    args = TrainingConfig(
+        max_steps=4, score_steps=2, learning_rate=2e-2, hold_out=0, metric_for_best_model="perplexity"
+    )
+    trainer = Trainer(model, train_dataset=rows[6:], args=args, exam=exam)
+    trainer.subscribe(lambda event: None, shows_progress=True)
+    result = trainer.train()
+    model.save_pretrained(tmp_path / "lora")
+    card, marks = facts(tmp_path / "lora" / "README.md"), exam.take(model)
+    best = min(result.scores, key=lambda event: event.scores["perplexity"])
+    interval = marks.interval("exact_match")
+    said = f"at step 4: {marks['exact_match']:.3g} over 6 rows, 95% interval {interval.low:.3g} to {interval.high:.3g}"
+    assert card["exam, `exact_match`"].startswith(said)
+    assert ", the best" not in card["exam, `exact_match`"]
+    assert f"at step {best.step}, the best: {best.scores['perplexity']:.3g} over 6 rows, " in card["exam, `perplexity`"]
+    assert card["exam, `perplexity`"].startswith("at step 4")
+
+
+def test_a_card_of_a_run_without_an_exam_speaks_of_none(exported):
+    assert not any("exam" in name for name in facts(exported / "lora" / "README.md"))
+
+
+def test_names_of_metrics_stay_within_their_cell(model):
+    score = ScoreEvent(step=3, scores={"a|b`<i>": 0.5}, not_scored={"a|b`<i>": 1}, rows=4, seconds=1.0, exam="ab")
+    card = model_card(model.loaded, (STARTED, score), "merged", place="merged")
+    assert "| exam, `` a\\|b`<i> `` | at step 3: 0.5 over 3 rows |" in card

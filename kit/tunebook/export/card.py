@@ -6,17 +6,17 @@ rows and the prompts never enter it.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from ..events import EvalEvent, Event, RunEnded, RunStarted, StepEvent
+from ..events import EvalEvent, Event, RunEnded, RunStarted, ScoreEvent, StepEvent
 from ..machine.inert import one_line
 from ..models.adapters import describe, parameter_counts, trained_whole
 from ..models.families.base import Library
 from ..models.loaded import Loaded
-from ..runs.best import BY_LOSS
+from ..runs.best import BY_LOSS, Yardstick
 from .usage import Form, how_to_open
 
 _LIBRARIES: dict[Form, Literal["mlx", "peft", "gguf"]] = {
@@ -148,6 +148,7 @@ def _of_run(events: Sequence[Event]) -> Iterator[tuple[str, str]]:
     if len(evals) > 1 and (best := BY_LOSS.best(BY_LOSS.measured(evals, []))):
         said = f"{evals[0].loss:.4f} at step {evals[0].step}, {evals[-1].loss:.4f} at step {evals[-1].step}"
         yield "held-out loss", f"{said}; the lowest was {best.value:.4f} at step {best.step}"
+    yield from _of_exam([event for event in events if isinstance(event, ScoreEvent)], config)
     if config:
         rows = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"]
         optimizer = f"{config['optim']}, learning rate {config['learning_rate']:g}, {config['lr_scheduler_type']}"
@@ -155,6 +156,27 @@ def _of_run(events: Sequence[Event]) -> Iterator[tuple[str, str]]:
     ended = [event for event in events if isinstance(event, RunEnded)]
     if ended:
         yield "run", f"{ended[-1].reason.replace('_', ' ')} after {ended[-1].elapsed / 60:.1f} minutes"
+
+
+def _of_exam(scores: Sequence[ScoreEvent], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the run's exam came to, metric by metric: the last score, and the best where the run went by it."""
+    if not scores:
+        return
+    last = scores[-1]
+    for metric in last.scores:
+        by = Yardstick(metric=metric, exam=last.exam, higher_is_better=metric not in last.lower_is_better)
+        best = by.best(by.measured([], scores)) if metric == config.get("metric_for_best_model") else None
+        shown = {last.step: last, **{event.step: event for event in scores if best and event.step == best.step}}
+        said = [_score(event, metric, is_best=best is not None and step == best.step) for step, event in shown.items()]
+        yield f"exam, {_code(metric)}", "; ".join(said)
+
+
+def _score(event: ScoreEvent, metric: str, *, is_best: bool) -> str:
+    rows = event.rows - event.not_scored.get(metric, 0)
+    told = event.told.get(metric, f"{event.scores[metric]:.4g} over {rows} rows").removeprefix(f"{metric}: ")
+    since = event.since_start.get(metric, "").removeprefix(f"{metric}: ").removesuffix(".")
+    said = f"at step {event.step}{', the best' if is_best else ''}: {told.removesuffix('.')}"
+    return said + (f" (since the first: {since})" if since else "")
 
 
 def _versions() -> Iterator[tuple[str, str]]:
