@@ -53,7 +53,7 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.add_argument(
         "--as-exported",
         action="store_true",
-        help="ask the program that the files are for, in a fresh process: llama.cpp for a .gguf, else stock mlx-lm",
+        help="ask the program the files are for, in a fresh process: llama.cpp for a .gguf, else mlx-lm or mlx-vlm",
     )
     score.add_argument("--report", help="a .json or a .xml (JUnit) file to write")
     score.set_defaults(run=_score)

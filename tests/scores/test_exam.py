@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.makers.tiny import tiny_model_folder
+from tests.makers.tiny_vision import asked, noise_images
 from tunebook import FastModel, Trainer, TrainingConfig, scores
 from tunebook.data.opened import ReadingOptions, opened
 from tunebook.models.tensors import flat, random_key
@@ -201,3 +202,10 @@ def test_a_model_whose_weights_were_trained_themselves_has_no_base_to_ask(folder
     exam = scores.Exam(LEARNT, metrics=["perplexity"])
     with pytest.raises(ValueError, match="trained whole"):
         exam.take(model, adapters=False)
+
+
+def test_exams_of_the_same_words_and_other_pictures_are_other_exams():
+    one, other = noise_images(2)
+    rows = [[asked("What is it?", [image], "a dog")] for image in (one, one.copy(), other)]
+    first, same, different = (scores.Exam(some, metrics=["exact_match"]).digest for some in rows)
+    assert first == same != different

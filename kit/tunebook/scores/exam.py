@@ -14,6 +14,7 @@ import numpy as np
 
 from ..data.encoded import Encoded
 from ..data.formats import FormattingFunc, Markers
+from ..data.images import refer
 from ..data.opened import ReadingOptions, open_rows
 from ..data.sources import Source
 from ..export.report import Export
@@ -103,10 +104,11 @@ class Exam:
         """The marks of `model`, which is left as it was, bit for bit; without `adapters` those of its base model.
 
         `model` may be an export, by its path or as a saving method returned it: then the program it is for is asked, in
-        a fresh process; llama.cpp (the `verify` extra) for a .gguf, stock mlx-lm for a folder. The marks are called
-        `name`; None: "tuned" or "base", and as the file of an export. `batch_size` rows are asked at a time, for the
-        same answers; of an export they are asked one by one. Raises ValueError for rows that cannot be asked, and where
-        there is no base model, ModelNotFound for a path without an export, DidNotReply for one that does not open.
+        a fresh process; llama.cpp (the `verify` extra) for a .gguf, for a folder mlx-lm, or mlx-vlm where it reads
+        images, both stock. The marks are called `name`; None: "tuned" or "base", and as the file of an export.
+        `batch_size` rows are asked at a time, for the same answers; of an export they are asked one by one. Raises
+        ValueError for rows that cannot be asked, and where there is no base model, ModelNotFound for a path without an
+        export, DidNotReply for one that does not open.
         """
         if (path := path_of(model)) is not None:
             taking = self.taking_elsewhere(path, adapters=adapters, name=name)
@@ -251,5 +253,10 @@ def _digest(rows: Sequence[Any], settings: list[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: arrays as lists, all else, such as a picture, by its type."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else f"a {type(value).__name__}"
+    """What JSON has no word for: arrays as lists, a picture by what tells it from others, all else by its type."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    try:
+        return refer(value).digest.hex()
+    except ValueError:
+        return f"a {type(value).__name__}"

@@ -1,15 +1,15 @@
 """An export asked by the program it is for, in a fresh process: what it writes, and how likely it finds tokens.
 
-Token ids go in, so that the program is asked just what a live model is; that it makes the same ids of the text itself
-is asked beside it. Nothing is judged here.
+Token ids go in, and beside them what was made of a row's images, so that the program is asked just what a live model
+is; that it makes the same ids of the text itself is asked beside it. Nothing is judged here.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +18,17 @@ from typing import IO, Any, final
 import numpy as np
 
 from ...data.encoded import Encoded
+from ...machine.working import working_folder
+from ...models.families.base import Library
 from . import llama_cpp
 from .mlx_lm_reader import is_for_mlx_lm
 
-_MLX_LM = (sys.executable, "-P", "-m", "tunebook.export.readback.mlx_lm_asked")
+_ASKED: dict[Library, tuple[str, ...]] = {
+    "mlx-lm": (sys.executable, "-P", "-m", "tunebook.export.readback.mlx_lm_asked"),
+    "mlx-vlm": (sys.executable, "-P", "-m", "tunebook.export.readback.mlx_vlm_asked"),
+}
+
+Arrays = Mapping[str, np.ndarray]  # what is given beside a row's ids, by name; of a row of text nothing
 
 
 class DidNotReply(RuntimeError):
@@ -34,6 +41,7 @@ class Opening:
 
     path: Path  # a .gguf file, a model folder or a folder of adapters
     base: Path | None = None  # the model folder that adapters go on
+    library: Library = "mlx-lm"  # that opens a folder
 
     @property
     def is_gguf(self) -> bool:
@@ -53,7 +61,7 @@ class Opening:
         if self.is_gguf:
             return f"llama.cpp (xllamacpp {version('xllamacpp')})"
         is_stock = self.base is None or is_for_mlx_lm(self.path)
-        return f"{'' if is_stock else 'tunebook on '}mlx-lm {version('mlx-lm')}"
+        return f"{'' if is_stock else 'tunebook on '}{self.library} {version(self.library)}"
 
 
 @dataclass(frozen=True)
@@ -83,25 +91,41 @@ class Elsewhere:
         self._export = export
         self._child: _Child | None = None
 
-    def write(self, prompts: Sequence[list[int]], *, max_tokens: int, stop: Sequence[str] = ()) -> Iterator[Wrote]:
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        beside: Iterable[Arrays] | None = None,
+    ) -> Iterator[Wrote]:
         """What is greedily written after each of `prompts`, in their order; nothing more after one of the texts `stop`.
 
-        That text is among the tokens, in whole or in part.
+        That text is among the tokens, in whole or in part. `beside` is what belongs to each prompt.
         """
         context, options = max(map(len, prompts), default=0) + max_tokens + 1, {"max_tokens": max_tokens, "stop": stop}
-        for reply in self._replies(context=context, options=options, prompts=prompts):
+        for ids, arrays in zip(prompts, _beside(prompts, beside), strict=True):
+            reply = self._reply({"prompts": [list(ids)]}, arrays, context=context, options=options)
             yield Wrote(tuple(reply["tokens"]), reply["ended"])
 
-    def likelihoods(self, rows: Sequence[Encoded]) -> Iterator[Likely]:
+    def likelihoods(self, rows: Sequence[Encoded], beside: Iterable[Arrays] | None = None) -> Iterator[Likely]:
         """How likely the supervised tokens of each of `rows` are found, in their order."""
-        asked = [{"tokens": row.tokens.tolist(), "positions": _predicted(row)} for row in rows]
         longest = max((len(row.tokens) for row in rows), default=0)
-        for reply in self._replies(context=longest + 1, rows=asked):
+        for row, arrays in zip(rows, _beside(rows, beside), strict=True):
+            asked = {"tokens": row.tokens.tolist(), "positions": _predicted(row)}
+            reply = self._reply({"rows": [asked]}, arrays, context=longest + 1)
             yield Likely(reply["nats"], reply["is_greedy"])
 
-    def tokenize(self, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        """The ids of each text; True: opened with the tokenizer's special tokens, as llama.cpp always does."""
-        return [reply["ids"] for reply in self._replies(context=64, texts=texts)]
+    def tokenize(
+        self, texts: Sequence[tuple[str, bool]], images: Iterable[Sequence[np.ndarray]] | None = None
+    ) -> list[list[int]]:
+        """The ids of each text; True: opened with the tokenizer's special tokens, as llama.cpp always does.
+
+        `images` are those of each text, (height, width, 3) uint8; of texts with images mlx-vlm decides how they open.
+        """
+        beside = None if images is None else [{str(n): image for n, image in enumerate(some)} for some in images]
+        asked = zip(texts, _beside(texts, beside), strict=True)
+        return [self._reply({"texts": [text]}, arrays, context=64)["ids"] for text, arrays in asked]
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -109,26 +133,22 @@ class Elsewhere:
             self._child.close()
             self._child = None
 
-    def _replies(
-        self, *, context: int, options: dict[str, Any] | None = None, **asked: Any
-    ) -> Iterator[dict[str, Any]]:
-        """Each reply as soon as it is there."""
-        left = sum(map(len, asked.values()))
-        if not left:
-            return
-        child = self._begun(context)
-        question = {"texts": [], "prompts": [], "rows": [], **asked}  # replies come in this order
-        child.ask(question | self._export.opened | {"context": context, "threads": 1} | (options or {}))
+    def _reply(
+        self, asked: dict[str, Any], beside: Arrays, *, context: int, options: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """To one thing that is asked."""
+        child, replied = self._begun(context), False
+        question = {"texts": [], "prompts": [], "rows": [], "context": context, "threads": 1}
         try:
-            for line in child.lines:
-                if line.startswith("{"):
-                    left -= 1
-                    yield json.loads(line)
-                    if not left:
-                        return
+            with _kept(beside) as arrays:
+                child.ask({**question, **asked, **self._export.opened, **(options or {}), "arrays": arrays})
+                for line in child.lines:
+                    if line.startswith("{"):
+                        replied = True
+                        return json.loads(line)
             raise DidNotReply(f"{self._export.program} does not answer for {self._export.path}: {child.last_words()}")
         finally:
-            if left:  # the rest of its replies would be taken for those to the next question
+            if not replied:  # what it may say yet would be taken for the reply to the next question
                 self.close()
 
     def _begun(self, context: int) -> "_Child":
@@ -138,7 +158,8 @@ class Elsewhere:
         if self._child is None:
             if self._export.is_gguf:
                 llama_cpp.check(self._export.path)
-            self._child = _Child(llama_cpp.COMMAND if self._export.is_gguf else _MLX_LM, context)
+            command = llama_cpp.COMMAND if self._export.is_gguf else _ASKED[self._export.library]
+            self._child = _Child(command, context)
         return self._child
 
 
@@ -178,6 +199,22 @@ class _Child:
         self.lines.close()
         self._process.wait()
         self._errors.close()
+
+
+def _beside(asked: Sequence[Any], beside: Iterable[Arrays] | None) -> Iterable[Arrays]:
+    return [{}] * len(asked) if beside is None else beside
+
+
+@contextmanager
+def _kept(arrays: Arrays) -> Iterator[str | None]:
+    """The path of a file that holds `arrays` for as long as the block runs; None where there are none."""
+    if not arrays:
+        yield None
+        return
+    with working_folder("asked") as scratch:
+        file = scratch / "arrays.npz"
+        np.savez(file, allow_pickle=False, **arrays)
+        yield str(file)
 
 
 def _predicted(row: Encoded) -> list[int]:

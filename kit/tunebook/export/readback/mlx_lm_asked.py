@@ -6,12 +6,15 @@ prints a line of JSON for each reply. How the folder is opened is `mlx_lm_reader
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from .mlx_lm_reader import Question, open_model
+
+OpenAsked = Callable[[str, str | None], tuple[Any, Any]]  # (folder, folder of adapters) -> (model, what reads for it)
+Replies = Callable[[Any, Any, dict[str, Any]], Iterator[dict[str, Any]]]
 
 
 def replies(model: Any, tokenizer: Any, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -40,23 +43,34 @@ def _written(model: Any, tokenizer: Any, ids: list[int], most: int, stop: list[s
 
 def _likelihood(model: Any, tokens: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
     import mlx.core as mx
+
+    return summed(model(mx.array(tokens[None, :-1]))[0], tokens, positions)
+
+
+def summed(logits: Any, tokens: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+    """The likelihood of the (T,) `tokens` at `positions`; `logits` (T-1, V) are those of tokens 1..T-1."""
+    import mlx.core as mx
     import mlx.nn as nn
 
-    logits = model(mx.array(tokens[None, :-1])).astype(mx.float32)[0]  # (T-1, V)
+    logits = logits.astype(mx.float32)
     nats, likeliest = -np.array(nn.losses.cross_entropy(logits, mx.array(tokens[1:]))), np.array(logits.argmax(axis=-1))
     nats = nats[positions - 1].astype(np.float64).sum()
     return {"nats": float(nats), "is_greedy": bool((likeliest == tokens[1:])[positions - 1].all())}
 
 
-def main() -> None:
-    """Reply to each question; all are about one model."""
+def reply_to_all(open_asked: OpenAsked, replies: Replies) -> None:
+    """Reply to each question on the standard input; all are about one model, which the first one has opened."""
     opened = None
     for line in sys.stdin:
         asked = json.loads(line)
-        opened = opened or open_model(Question(model=asked["path"], adapter=asked["adapter"], rows=[], texts=[]))
+        opened = opened or open_asked(asked["path"], asked["adapter"])
         for reply in replies(*opened, asked):
             print("\n" + json.dumps(reply), flush=True)
 
 
+def _opened(path: str, adapter: str | None) -> tuple[Any, Any]:
+    return open_model(Question(model=path, adapter=adapter, rows=[], texts=[]))
+
+
 if __name__ == "__main__":
-    main()
+    reply_to_all(_opened, replies)

@@ -46,7 +46,7 @@ def main() -> None:
     question = VisionQuestion(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     config = json.loads((Path(question.model) / "config.json").read_text())
     quirks, image_id = quirks_of(config["model_type"]), image_id_of(config)
-    module = _opened(question, quirks.transformers_names)
+    module = open_model(question)
     nats, supervised, read, began = 0.0, 0, 0, time.perf_counter()
     for arrays in _batches(question.batches):
         batch = {name: mx.array(array) for name, array in arrays.items()}
@@ -61,7 +61,8 @@ def main() -> None:
     print(json.dumps(asdict(Answer(loss=nats / supervised, tokens_sec=read / seconds, ids=[], rendered=None))))
 
 
-def _opened(question: VisionQuestion, transformers_names: Any) -> Any:
+def open_model(question: VisionQuestion) -> Any:
+    """The module, by mlx-vlm; what `batches` say is not looked at."""
     import mlx.core as mx
     from mlx_lm.utils import quantize_model
     from mlx_vlm.trainer.peft.utils import load_adapters as stock_load_adapters
@@ -70,7 +71,7 @@ def _opened(question: VisionQuestion, transformers_names: Any) -> Any:
     from ...model_files.checkpoint_config import translated
     from ...model_files.trusted import openable, read_settings
     from ...models.adapters import load_adapters
-    from ...models.families.quirks import is_of_language
+    from ...models.families.quirks import is_of_language, quirks_of
     from ...models.vision_names import open_vision_model
 
     trusts = question.trust_remote_code
@@ -88,7 +89,8 @@ def _opened(question: VisionQuestion, transformers_names: Any) -> Any:
     if question.adapter is not None and is_for_mlx_lm(Path(question.adapter)):
         module = stock_load_adapters(module, question.adapter)
     elif question.adapter is not None:
-        load_adapters(module, question.adapter, transformers_names)
+        names = quirks_of(read_settings(folder / "config.json")["model_type"]).transformers_names
+        load_adapters(module, question.adapter, names)
     return module.eval()
 
 
