@@ -104,8 +104,8 @@ def test_a_discard_puts_every_weight_of_a_model_back_where_a_copy_fits(tiny_fold
 def test_where_no_copy_fits_the_run_says_so_before_its_first_step(tiny_folder, rows, tmp_path, monkeypatch):
     trainer = asking(trained_whole(tiny_folder, rows, tmp_path), 1, Command.DISCARD)
     copy = sum(array.nbytes for array in weights(trainer).values())
-    need = trainer.memory().total
-    monkeypatch.setattr("tunebook.machine.runtime.training_limit_gb", lambda: (need + copy // 2) / 1e9)
+    need = trainer.memory().total  # the copy among it
+    monkeypatch.setattr("tunebook.machine.runtime.training_limit_gb", lambda: (need - copy // 2) / 1e9)
     found = weights(trainer)
     result = trainer.train()
     assert not same(weights(trainer), found)

@@ -9,8 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..data.encoded import Batch
-from ..models.families.base import Family
+from ..models.families.base import Batch, Family
 
 LEAST_SAVED = 32  # tokens of padding in a row for which it goes apart; the work of one more pass is that of about ten
 

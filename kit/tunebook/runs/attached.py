@@ -230,11 +230,10 @@ class AttachedRun:
         step = self.events[-1].step if self.events else 0
         later = islice(reversed(self._recent), max(self._since_start - now.events, 0))
         done = [(event.command, event.value) for event in later if isinstance(event, CommandReceived)]
-        for number, *told in now.heard:
+        for number, command, value in now.heard:
             if number in self._numbers:
                 continue
             self._numbers.add(number)
-            command, value = told
             if (command, value) in done:
                 done.remove((command, value))
                 continue

@@ -48,7 +48,7 @@ def _ids(model: Any, processor: Any, text: str, images: dict[str, np.ndarray]) -
 
 
 def _written(model: Any, processor: Any, given: dict[str, Any], most: int, stop: list[str]) -> dict[str, Any]:
-    from mlx_vlm import stream_generate
+    from mlx_vlm.generate import stream_generate
 
     tokens, text = [], ""
     # Left to itself it draws as the folder's generation_config.json says.
