@@ -10,43 +10,13 @@ from dataclasses import replace
 import pytest
 
 from tests.runs.logged_events import ENDED, EVENTS, STARTED, STEP, STEPS
-from tests.runs.test_hearing import soon
+from tests.runs.written_run import Writer, soon
 from tunebook import attach
 from tunebook.events import CheckpointSaved, Command, CommandReceived, EndReason, RunEnded, Working
 from tunebook.runs.attached import AttachedRun, RunState
-from tunebook.runs.controls import Controls
 from tunebook.runs.folder import event_log, rewind
-from tunebook.runs.hearing import Hearing
-from tunebook.runs.lock import RunLock
 
 PAUSED = Working(step=2, what="paused", done=2, total=9)
-
-
-class Writer:
-    """A run as its process keeps it, told its events by the test."""
-
-    def __init__(self, folder):
-        self.controls, self.lock = Controls(), RunLock(folder)
-        self.hearing, self.keep = Hearing(self.controls, folder), event_log(folder)
-        self.hearing.__enter__()
-
-    def tell(self, *events):
-        for event in events:
-            self.keep(event)
-            self.hearing(event)
-
-    def acknowledge(self, step=0):
-        heard = soon(lambda: list(self.controls.listen(step, None)))
-        self.tell(*heard)
-        return heard
-
-    def close(self, *, killed=False):
-        if killed:
-            self.hearing._over.set()
-            self.hearing._thread.join()
-        else:
-            self.hearing.__exit__()
-        self.lock.release()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import time
 
 from tests.runs.logged_events import STARTED, STEP
+from tests.runs.written_run import soon
 from tunebook.events import Command, CommandReceived, Request, Working
 from tunebook.runs.controls import Controls
 from tunebook.runs.hearing import Hearing
@@ -10,14 +11,6 @@ from tunebook.runs.lock import RunLock
 from tunebook.runs.mailbox import ASKED_FOLDER, post, read_now
 
 WORKING = Working(step=2, what="training", done=1, total=4)
-
-
-def soon(condition, seconds=20):
-    """What `condition` gives as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
 
 
 def test_a_command_is_heard_while_the_run_is_deep_in_a_step_and_waits_to_be_done(tmp_path):

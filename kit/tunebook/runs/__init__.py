@@ -4,8 +4,8 @@ Events go in; a folder with a log comes out, and is read again. A callback is an
 (`trainer.subscribe`), or of the nine values of a step (`trainer.add_step_callback`), and needs no edit here.
 `tunebook.events` says what there is to hear, and `bridges.py`, for experiment trackers, holds some to follow.
 
-Doors: `attached`, `best`, `controls`, `ending_interrupts`, `folder`, `hearing`, `listeners`, `lock`, `progress_bar`,
-`resuming`, `result`.
+Doors: `attached`, `best`, `controls`, `ending_interrupts`, `folder`, `hearing`, `listeners`, `lock`, `log_lines`,
+`progress_bar`, `resuming`, `result`.
 """
 
 from .folder import CONFIG_FILE, STOP_FILE, RunHistory, keep_config, load, new_run_folder, run_folders

@@ -1,20 +1,23 @@
 """`Dashboard`: give it a trainer and it shows the run, live in a notebook or as log lines in a terminal.
 
 It subscribes to the trainer's events and sends back the commands of its buttons. It never touches the model, prints
-nothing from a button press, and leaves a picture and a table in the notebook when the run ends, however it ends. Given
-a run that is over, it shows that one, to be looked at closely or, by `replay`, to be watched.
+nothing from a button press, and leaves a picture and a table in the notebook when the run ends, however it ends. A run
+in another process is shown and steered in the same way, from its first step. Given a run that is over, it shows that
+one, to be looked at closely or, by `replay`, to be watched.
 """
 
 import os
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.getipython import get_ipython
 
-from tunebook.events import Command, EndReason, Event, Request, RunEnded, RunStarted, StepEvent
+from tunebook.events import Command, EndReason, Event, Notice, Request, RunEnded, RunStarted, StepEvent
 
+from .elsewhere import RunLike, progress_of, run_at
 from .notebook import NotebookScreen
 from .progress import Progress
 from .recorded import Recorded, recorded_run
@@ -51,7 +54,7 @@ class Screen(Protocol):
 
 
 class Dashboard:
-    """Shows the runs of one trainer, or one run that is over: `source`.
+    """Shows the runs of one trainer, one run in another process, or one that is over: `source`.
 
         >>> board = Dashboard(trainer)
         >>> result = trainer.train()
@@ -61,17 +64,25 @@ class Dashboard:
     on one trainer the newest shows it, so a cell can be run again. A run that is over is named by its folder, its
     events.jsonl, what `Trainer.train` returned or what `load_run` read; it is shown live, to be zoomed into.
 
+    A run in another process is named by its handle (`trainer.start()`, `tunebook.attach`) or, while it goes on, by its
+    folder: all of it is shown, as it goes on and with buttons that it hears, and when it ends the picture is left.
+
     The environment variable TUNEBOOK_UI chooses the form: `widget` (a live view even if nobody seems to be watching),
     `html` (a small table), `text` (log lines) or `off`. Unset, a notebook gets the live view, a notebook executed
     without a person (nbclient, nbmake, papermill) only the frozen result, and everything else log lines.
     """
 
-    def __init__(self, source: TrainerLike | Recorded | None = None):
+    def __init__(self, source: TrainerLike | RunLike | Recorded | None = None):
         self._run = Progress()
         self._mode: Mode | None = None  # how a run that is over is shown; None: runs are yet to come
         self._retired = False
-        self._trainer: TrainerLike | None = None
-        if isinstance(source, Recorded):
+        self._trainer: TrainerLike | RunLike | None = None
+        self._elsewhere = run_at(source) if isinstance(source, Path | str) else None
+        if isinstance(source, RunLike):
+            self._elsewhere = source
+        if self._elsewhere is not None:
+            self._trainer, self._run = self._elsewhere, progress_of(self._elsewhere)
+        elif isinstance(source, Recorded):
             self._run, self._mode = recorded_run(source), "live"
         else:
             self._trainer = source
@@ -107,9 +118,11 @@ class Dashboard:
             return
         begins = isinstance(event, RunStarted) or not self._run.running
         if begins:
-            self._run = Progress()
+            self._run = Progress() if self._elsewhere is None else progress_of(self._elsewhere, but=event)
             self._run.trainer = _name_of(self._trainer)
         self._run.add(event)
+        if self._elsewhere is not None and self._run.started is None:
+            return  # what is said before a run begins is part of its record when it has
         if begins:
             self._screen.begin(self._run)
         self._screen.update(self._run, event)
@@ -163,10 +176,17 @@ class Dashboard:
         """Pass on the press of a button, unless it crossed the end of the run on its way."""
         if self._trainer is None or not self._run.running:
             return
-        if request.value is None:  # a trainer of another make may know commands without a value only
-            self._trainer.send(request.command)
-        else:
-            self._trainer.send(request.command, request.value)
+        values = () if request.value is None else (request.value,)  # a trainer of another make may know none
+        if self._elsewhere is None:
+            self._trainer.send(request.command, *values)
+            return
+        try:
+            self._elsewhere.send(request.command, *values)
+        except RuntimeError:
+            return  # it has ended in the meantime, which it tells by itself
+        except OSError as error:
+            text = f"{request.command} could not be left in {self._elsewhere.run_folder} ({error.strerror})."
+            self.on_event(Notice(step=self._run.last.step if self._run.last else 0, text=text))
 
     def _retire(self) -> None:
         self._retired = True
@@ -184,16 +204,16 @@ def replay(run: Recorded) -> Dashboard:
 
     The run plays in the browser. Raises FileNotFoundError where there is no log.
     """
-    dashboard = Dashboard(run)
-    dashboard._mode = "replay"
+    dashboard = Dashboard()
+    dashboard._run, dashboard._mode = recorded_run(run), "replay"
     return dashboard
 
 
 # Running a cell again makes a second dashboard on the same trainer. Weak on both sides: a trainer holds a model.
-_newest: weakref.WeakKeyDictionary[TrainerLike, weakref.ref[Dashboard]] = weakref.WeakKeyDictionary()
+_newest: weakref.WeakKeyDictionary[TrainerLike | RunLike, weakref.ref[Dashboard]] = weakref.WeakKeyDictionary()
 
 
-def _supersede(trainer: TrainerLike, dashboard: Dashboard) -> None:
+def _supersede(trainer: TrainerLike | RunLike, dashboard: Dashboard) -> None:
     """Make `dashboard` the one that shows `trainer`."""
     older = _newest.get(trainer)
     _newest[trainer] = weakref.ref(dashboard)
@@ -202,7 +222,7 @@ def _supersede(trainer: TrainerLike, dashboard: Dashboard) -> None:
         older._retire()
 
 
-def _name_of(trainer: TrainerLike | None) -> str:
+def _name_of(trainer: TrainerLike | RunLike | None) -> str:
     """What the notebook calls a trainer; `trainer` where it has no name there."""
     shell = get_ipython()
     names = shell.user_ns.items() if shell is not None and trainer is not None else ()

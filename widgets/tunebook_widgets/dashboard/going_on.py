@@ -19,6 +19,11 @@ def lost_kernel(run: Progress) -> list[str]:
     started = run.started
     if started is None:
         return ["Run the cells of this notebook once more.", ""]
+    if run.attached_to is not None:
+        return [
+            "The run is trained in a process of its own. To see and steer it again, run this in a kernel",
+            f"Dashboard({run.attached_to!r})",
+        ]
     anew = train_line(awaited=started.awaited, trainer=run.trainer)
     if started.folder is None:
         return [f"Nothing of it is on the disk, because output_dir is None. {AGAIN}", anew]
@@ -31,6 +36,8 @@ def lost_kernel(run: Progress) -> list[str]:
 def stop_means(run: Progress) -> str:
     """What the Stop button does, said before it is pressed."""
     started = run.started
+    if run.attached_to is not None:
+        return f"End the run after the step in progress. Its weights are kept in {run.attached_to}."
     if started is None or started.folder is None:
         return "End the run after the step in progress. Its weights stay in this kernel; nothing is on the disk."
     return (
@@ -44,6 +51,9 @@ def without_page(run: Progress) -> str:
     started = run.started
     if started is None:
         return "A training run was shown here live."
+    if run.attached_to is not None:
+        folder = run.attached_to
+        return f"A training run in another process was shown here live: Dashboard({folder!r}) shows it again."
     if started.folder is None:
         return "A training run was shown here live. Nothing of it is on the disk, because output_dir is None."
     return (

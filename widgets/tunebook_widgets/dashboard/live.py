@@ -119,6 +119,7 @@ def state_of(run: Progress, *, can_send: bool) -> dict[str, Any]:
         "stop_means": stop_means(run),
         "discards": run.started is not None and run.started.discards,
         "lost": lost_kernel(run),
+        "elsewhere": run.attached_to is not None,
         "told": run.told,
     }
 
@@ -182,7 +183,7 @@ def _timeline(run: Progress) -> list[list[Any]]:
 def _buttons(run: Progress, can_send: bool) -> Buttons:
     if not can_send or run.started is None:
         return "absent"
-    return "heard" if run.started.awaited else "unheard"
+    return "heard" if run.started.awaited or run.attached_to else "unheard"
 
 
 def _offered(run: Progress) -> list[str]:

@@ -5,6 +5,7 @@ place from whichever cell trains: a front end shows one type of an output only, 
 The live view stands there only while a run is going on, so what is saved afterwards is no widget without a kernel.
 """
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable
@@ -29,6 +30,7 @@ Form = Literal["widget", "html", "end"]
 
 SECONDS_TO_SHOW = 3.0  # a page that has not drawn the live view by then is taken for one that cannot
 SECONDS_BETWEEN_TABLES = 1.0
+SECONDS_HELD_BACK = 0.5  # of what a run in another process said last
 
 WAITING = (
     "No run yet. When training is called, the model, the rows, the memory and the folder of the run are looked over "
@@ -50,6 +52,7 @@ class NotebookScreen:
         self._on_request = on_request
         self._throttle = Throttle()
         self._reattach = Reattach()
+        self._later: asyncio.TimerHandle | None = None
         self._view: LiveView | None = None
         self._began = 0.0  # when the view was shown
         self._ready = False  # a page has drawn it
@@ -63,17 +66,15 @@ class NotebookScreen:
 
     def show(self, run: Progress) -> None:
         """Put the dashboard into the cell that is running now. Shown in several cells, all of them are kept current."""
+        if run.running and self._view is None:  # one that began before anyone looked
+            self._open(run)
         self._put(run, display)
         self._shown = True
 
     def begin(self, run: Progress) -> None:
         """Show a run that has just started: where the dashboard already is, else in the cell that is running now."""
         older, self._frozen = self._view, []
-        if self._form == "widget":
-            self._view, self._ready, self._pages = self._new_view("live"), False, 0
-            self._view.publish(run)
-            self._began = time.monotonic()
-            self._reattach.begin()
+        self._open(run)
         self._put(run, update_display if self._shown else display)
         self._shown = True
         if older is not None:
@@ -88,6 +89,8 @@ class NotebookScreen:
             self._view.publish(run)
             self._stand_in(run, now)
             self._throttle.took(time.monotonic() - now)
+        elif self._view is not None and run.attached_to is not None:
+            self._publish_later(run)
         elif self._form == "html" and now - self._last_table >= SECONDS_BETWEEN_TABLES:
             self._last_table = now
             update_display(status_table(run, self._hint), raw=True, display_id=self._upper)
@@ -109,7 +112,8 @@ class NotebookScreen:
     def retire(self, run: Progress) -> None:
         """Make way for a newer dashboard of the same trainer; a run that has ended stays as it is."""
         if self._shown and run.ended is None:
-            update_display(_text("A newer dashboard shows this trainer."), raw=True, display_id=self._upper)
+            shown = "trainer" if run.attached_to is None else "run"
+            update_display(_text(f"A newer dashboard shows this {shown}."), raw=True, display_id=self._upper)
             update_display(_EMPTY, raw=True, display_id=self._lower)
         if self._view is not None:
             self._view.close()
@@ -120,6 +124,30 @@ class NotebookScreen:
     def picks(self) -> list[dict[str, str]]:
         """The choices made in the blind comparison of the view that is shown."""
         return list(self._view.picks) if self._view is not None else []
+
+    def _open(self, run: Progress) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._form == "widget":
+            self._view, self._ready, self._pages = self._new_view("live"), False, 0
+            self._view.publish(run)
+            self._began = time.monotonic()
+            self._reattach.begin()
+
+    def _publish_later(self, run: Progress) -> None:
+        """Send what was held back: a log tells several events at once, and then nothing for as long as a step takes."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if self._later is None:
+            self._later = loop.call_later(SECONDS_HELD_BACK, self._publish_now, run)
+
+    def _publish_now(self, run: Progress) -> None:
+        self._later = None
+        if self._view is not None and run.ended is None:
+            self._view.publish(run)
 
     def _new_view(self, mode: "Mode") -> "LiveView":
         from .live import LiveView  # needs anywidget, which may be missing
@@ -137,7 +165,7 @@ class NotebookScreen:
 
         A synchronous cell cannot hear that a page is there, so none is put there.
         """
-        if run.started is None or not run.started.awaited:
+        if run.started is None or not (run.started.awaited or run.attached_to):
             return
         if self._ready and self._table_shown:
             self._table_shown = False

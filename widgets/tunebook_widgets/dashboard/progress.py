@@ -55,6 +55,7 @@ class Progress:
 
     def __init__(self):
         self.trainer = "trainer"  # what the notebook calls it
+        self.attached_to: str | None = None  # of a run in another process its folder, as it was typed here
         self.started: RunStarted | None = None  # None too when the trainer only speaks the step callback
         self.last: StepEvent | None = None
         self.evals: list[EvalEvent] = []

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from tunebook.events import EndReason, RunEnded
 from tunebook.runs.folder import RunHistory, read_events
+from tunebook.runs.lock import is_held
 
 from .progress import Progress
 
@@ -41,11 +42,17 @@ def recorded_run(run: Recorded) -> Progress:
                 step=progress.last.step if progress.last else progress.started.step,
                 total_steps=progress.total_steps,
                 reason=EndReason.INTERRUPTED,
-                message="The log has no end: the run still goes on, or its process was killed.",
+                message=_why_without_end(log_of(run)),
                 elapsed=progress.last.elapsed if progress.last else 0.0,
             )
         )
     return progress
+
+
+def _why_without_end(log: Path) -> str:
+    folder = log if log.is_dir() else log.parent
+    why = "the run still goes on" if is_held(folder) else "its process was killed"
+    return f"The log has no end: {why}."
 
 
 def log_of(run: Recorded) -> Path:

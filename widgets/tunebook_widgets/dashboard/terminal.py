@@ -34,7 +34,11 @@ class TerminalScreen:
         self._last_line = float("-inf")
 
     def show(self, run: Progress) -> None:
-        """Nothing: a log begins with the run."""
+        """Where a run in another process stands or how it ended; of any other nothing: a log begins with the run."""
+        if run.attached_to is not None and run.ended is not None:
+            self._write(frozen_table(run)["text/plain"])
+        elif run.attached_to is not None and run.running:
+            self._write(headline(run))
 
     def begin(self, run: Progress) -> None:
         """Nothing: the first event says it."""

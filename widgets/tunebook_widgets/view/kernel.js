@@ -66,7 +66,8 @@ export function lostView(say) {
 
   return {
     root,
-    headline(lost, { step, total_steps: total }) {
+    headline(lost, { step, total_steps: total, elsewhere }) {
+      if (elsewhere && lost === "gone") return `The kernel behind this page is gone; the run was last heard of at step ${count(step)} of ${count(total)}`;
       const where = step ? `after step ${count(step)} of ${count(total)}` : "before the first step was done";
       return lost === "gone" ? `The kernel died or was restarted ${where}` : `There is no connection to the kernel; last heard ${where}`;
     },
