@@ -20,6 +20,7 @@ GROUPS = {
         "test_score_browser",
         *(
             "test_lost_kernel_browser",
+            "test_elsewhere_browser",
             "test_numbers_browser",
             "test_kernels",
             "test_recorded",
