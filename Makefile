@@ -102,7 +102,7 @@ clean:
 # Stamps: a file is newer than pyproject.toml when its extras are installed.
 .venv/user: .venv/made pyproject.toml
 	@echo "Installing Tunebook into .venv (about 1 GB; a minute or more the first time)"
-	@bash -o pipefail -c "$(PIP_INSTALL) '.[notebook,verify]' | $(QUIETER)" || $(EXPLAIN_PIP)
+	@bash -o pipefail -c "$(PIP_INSTALL) '.[notebook,verify,kquants]' | $(QUIETER)" || $(EXPLAIN_PIP)
 	@touch $@
 
 .venv/dev: .venv/made pyproject.toml

@@ -116,6 +116,21 @@ def test_the_explained_suspect_is_the_one_that_was_found():
     assert f"too little by {size} " in cells[told + 1].source.replace("\n", " ")
 
 
+def test_the_tutorial_on_exams_shows_what_was_gained_and_a_run_that_its_loss_does_not_tell_of():
+    notebook = nbformat.read(NOTEBOOKS / "06_did_it_help.ipynb", as_version=4)
+    said = "\n".join(printed(cell) for cell in code(notebook))
+    after = dict(re.findall(r"^(\S.*?): json_match: .*; 0 -> ([\d.]+),", said, re.MULTILINE))
+    files = {"merged 16-bit", "q8_0", "q4_k_m", "merged 4-bit"}
+    assert set(after) == files | {"tuned"}
+    assert all(float(after[name]) >= 0.5 for name in files - {"merged 4-bit"})
+    assert float(after["merged 4-bit"]) < float(after["tuned"]) / 2  # as the prose says
+    losses = [float(loss) for loss in re.findall(r"^step +\d+: held-out loss ([\d.]+), english", said, re.MULTILINE)]
+    assert len(losses) > 2
+    assert max(losses[1:]) < losses[0] / 2
+    [lost] = re.findall(r"^harsh: gained .*?; lost (.*?)[;.]", said, re.MULTILINE)
+    assert "english" in lost
+
+
 def test_the_tutorial_on_preferences_shows_that_its_preference_was_learnt():
     notebook = nbformat.read(NOTEBOOKS / "05_preferences.ipynb", as_version=4)
     said = "\n".join(printed(cell) for cell in code(notebook))
