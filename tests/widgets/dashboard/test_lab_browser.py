@@ -40,7 +40,7 @@ def test_stop_ends_an_awaited_run_and_freezes_the_dashboard(chromium, lab, scree
         expect(page.locator(LIVE)).to_have_count(0)
         expect(notebook.outputs(1).locator("img")).to_be_visible()
         expect(notebook.outputs(1).locator("table").first).to_contain_text("of 400 in")
-        expect(notebook.outputs(1)).to_contain_text(["", "Stopped after step 1", "ended at"])
+        expect(notebook.outputs(1)).to_contain_text(["", re.compile(r"Stopped after step [1-9]\d"), "ended at"])
         page.screenshot(path=screenshots / "lab-stopped.png")
 
 
