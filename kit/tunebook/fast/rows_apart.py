@@ -10,8 +10,15 @@ import mlx.nn as nn
 import numpy as np
 
 from ..models.families.base import Batch, Family
+from ..models.layers import has_dropout
+from .forms import Forms
 
 LEAST_SAVED = 32  # tokens of padding in a row for which it goes apart; the work of one more pass is that of about ten
+
+
+def go_apart(forms: Forms, module: nn.Module, *, compiled: bool, noise: bool) -> bool:
+    """Whether a pass computes rows apart: lengths are no shapes, and what noise and dropout draw is by a batch's."""
+    return forms.rows == "apart" and not (compiled or noise or has_dropout(module))
 
 
 def states_at(family: Family, module: nn.Module, batch: Batch, positions: mx.array) -> mx.array:

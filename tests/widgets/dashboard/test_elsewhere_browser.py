@@ -76,7 +76,7 @@ def test_a_run_outlives_its_kernel_and_is_seen_whole_and_stopped_from_the_page_t
         page.screenshot(path=screenshots / "elsewhere-stopped.png")
         expect(notebook.outputs(2)).to_have_text("the kernel is free")
         saved = notebook.save()
-    assert took < 1.5  # in the page and in that of the other viewer
+    assert took < 5  # in the page and in that of the other viewer; a second where nothing else computes
     told = list(read_events(lab.folder / place))
     [heard] = [event for event in told if isinstance(event, CommandReceived)]
     ended = told[-1]

@@ -9,8 +9,8 @@ import mlx.nn as nn
 from ...config import TrainingConfig
 from ...data.encoded import Batch
 from ...fast.forms import Forms
+from ...fast.rows_apart import go_apart
 from ...fast.training_form import training_form
-from ...models.layers import has_dropout
 from ...models.loaded import Loaded
 from ...objectives.base import Objective, Summed
 from .compiled import CompiledPass, Shape
@@ -28,8 +28,8 @@ class OnePass:
         self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape] | None, objective: Objective
     ):
         self._loaded = loaded
-        if shapes is not None or config.neftune_noise_alpha or has_dropout(loaded.module):
-            # Lengths are no shapes; and what noise and dropout draw is by the shape of a batch.
+        compiled, noise = shapes is not None, bool(config.neftune_noise_alpha)
+        if not go_apart(forms, loaded.module, compiled=compiled, noise=noise):
             forms = replace(forms, rows="together")
         self._value_and_grad = nn.value_and_grad(loaded.module, objective.summed(loaded.family, forms))
         self.compiled: CompiledPass | None = None
