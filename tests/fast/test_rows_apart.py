@@ -153,9 +153,5 @@ def test_both_sides_of_a_pair_go_as_far_as_they_are_asked_for(tmp_path):
     assert widths_of(model.module, a_step) == [(1, 139), (1, 19)] * 2  # the reference, and the step
 
 
-def test_it_is_for_the_cpu_alone():
-    assert {backend: forms.rows for backend, forms in FORMS.items()} == {
-        "cpu": "apart",
-        "metal": "together",
-        "cuda": "together",
-    }
+def test_no_gpu_takes_its_rows_apart():
+    assert {FORMS[backend].rows for backend in ("metal", "cuda")} == {"together"}
