@@ -4,7 +4,6 @@ The judge of the losses and gradients is the plain one: every document by itself
 """
 
 import re
-from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -29,7 +28,6 @@ from tests.makers.packed_rows import (
 from tests.makers.peaks import peak_bytes
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, TrainingConfig
-from tunebook.fast.forms import forms_for
 from tunebook.fast.gradient_checkpointing import recomputed_layers
 from tunebook.models.tensors import flat
 from tunebook.objectives.next_token import summed_loss, supervised_positions
@@ -87,7 +85,7 @@ def test_recomputing_layers_of_packed_rows_peaks_lower(tmp_path):
 def test_a_compiled_pass_takes_packed_and_other_batches_in_turn(tmp_path):
     model = opened(tmp_path)
     batch, positions = packed_batch(model)
-    plain = nn.value_and_grad(model.module, summed_loss(model.family, replace(forms_for(), rows="together")))
+    plain = nn.value_and_grad(model.module, summed_loss(model.family))
     fast = CompiledPass(model.module, plain, {(*batch["tokens"].shape, padded_count(positions.size))})
     unpacked = {name: batch[name] for name in ("tokens", "loss_mask")}
     for some in (batch, unpacked, batch):

@@ -33,8 +33,6 @@ class Forms:
     lora: Literal["small scale", "plain"]
     norms: Literal["written out", "fused"]  # or MLX's, with what is added to a weight that is not trained added before
     convolutions: Literal["shifted", "plain"]  # short ones of float32: as sums of shifted products, or MLX's own
-    # Rows of a batch: together, padded to the longest; or those of other lengths apart, each as far as it is asked for.
-    rows: Literal["together", "apart"]
     delta: Literal["chunks", "kernel"]  # the gated delta rule: a chunk of tokens at a time, or MLX's kernel
     compiled: bool  # the pass, where nothing stands against it and the configuration leaves it open
 
@@ -52,7 +50,6 @@ FORMS: dict[Backend, Forms] = {
         lora="small scale",
         norms="written out",
         convolutions="shifted",
-        rows="together",  # apart is fewer tokens; how much less time that is was not measured on a quiet machine
         delta="chunks",
         compiled=False,
     ),
@@ -69,7 +66,6 @@ FORMS: dict[Backend, Forms] = {
         lora="plain",
         norms="fused",
         convolutions="plain",
-        rows="together",
         delta="kernel",
         compiled=True,
     ),
@@ -86,7 +82,6 @@ FORMS: dict[Backend, Forms] = {
         lora="plain",
         norms="fused",
         convolutions="plain",
-        rows="together",
         delta="chunks",
         compiled=True,
     ),

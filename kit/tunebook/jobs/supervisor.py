@@ -22,6 +22,7 @@ from ..runs.folder import STOP_FILE, event_log, last_events
 from ..runs.lock import RunInUse, RunLock
 from .causes import Cause, Evidence, cause_of, kills_by_the_system, tail_of
 from .layout import ERRORS, PROCESS, STATE, Order, State, read_description, read_ended, read_order, write_record
+from .locked import is_locked
 from .processes import start_child
 from .tickets import Place
 from .wanted import is_wanted, want
@@ -56,17 +57,7 @@ def supervise(folder: Path, *, wanted_elsewhere: bool = False) -> State:
 
 def is_supervised(folder: Path) -> bool:
     """Whether somebody looks after the job in `folder`."""
-    try:
-        handle = os.open(folder / PROCESS / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return is_locked(folder / PROCESS / LOCK)
 
 
 @final

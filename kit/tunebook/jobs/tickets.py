@@ -16,6 +16,7 @@ from typing import final
 
 from ..machine import runtime
 from ..machine.private import FILE_MODE, make_private_folder, new_private_file
+from .locked import is_locked
 
 FOLDER, LOCK = "jobs", "queue.lock"
 
@@ -98,25 +99,11 @@ def _living(home: Path) -> list[Ticket]:
             ticket = Ticket(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError):
             continue  # none of ours, or of another version
-        if _is_held(_lock_of(home, ticket.number)):
+        if is_locked(_lock_of(home, ticket.number)):
             found.append(ticket)
         else:
             _take_away(home, ticket.number)
     return sorted(found, key=lambda ticket: ticket.number)
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        handle = os.open(lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 @contextmanager

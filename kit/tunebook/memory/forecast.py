@@ -16,8 +16,6 @@ import mlx.nn as nn
 
 from ..config import TrainingConfig
 from ..data.encoded import Encoded
-from ..fast.forms import forms_for
-from ..fast.rows_apart import go_apart
 from ..machine import runtime
 from ..models.adapters import adapter_paths
 from ..models.layers import layers_of
@@ -64,8 +62,7 @@ def estimate(
     gc.collect()  # what is left of another run would be given back in the middle of a measurement, and be taken off it
     cap = loaded.family.tables.longest(config.max_seq_length or loaded.max_seq_length)
     sides = 2 if objective.rows == "pairs" or (rows and rows[0].second) else 1
-    whole = _of(longest or cap, config, cap, sides)
-    batch = _largest(rows, config, cap, objective, loaded.module) if rows else whole
+    batch = _largest(rows, config, cap, objective) if rows else _of(longest or cap, config, cap, sides)
     seen = None
     if rows and loaded.family.placeholder is not None:
         seen = max((row.sequences[0] for row in rows), key=lambda one: (len(one.images), one.images_end))
@@ -145,7 +142,7 @@ def _surely_fits(
     keeps one or two); and for each layer and token 12 scores per token and head of 16 numbers, or states of that size.
     """
     cap = loaded.family.tables.longest(config.max_seq_length or loaded.max_seq_length)
-    batch = _largest(rows, config, cap, objective, loaded.module)
+    batch = _largest(rows, config, cap, objective)
     parameters = flat(loaded.module.parameters()).values()
     depth, width = len(layers_of(loaded.module)), max(min(value.shape, default=0) for value in parameters)
     sides = sum(value.size // value.shape[-1] + value.size // value.shape[-2] for value in parameters if value.ndim > 1)
@@ -186,13 +183,9 @@ def _remedies(
     )
 
 
-def _largest(
-    rows: Sequence[Encoded], config: TrainingConfig, cap: int, objective: Objective, module: nn.Module
-) -> BatchShape:
+def _largest(rows: Sequence[Encoded], config: TrainingConfig, cap: int, objective: Objective) -> BatchShape:
     """The batch of the first epoch with most tokens, taken to have as many supervised ones as any has."""
     lengths = lengths_of(rows)
-    is_apart = go_apart(forms_for(), module, compiled=config.compile is True, noise=bool(config.neftune_noise_alpha))
-    is_apart = is_apart and rows[0].segments is None and not rows[0].images
     epoch = islice(windows(lengths, config), steps_per_epoch(len(rows), config))
     batches = [batch for window in epoch for batch in window]
     widths = [padded_width(max(lengths[row] for row in batch), cap) for batch in batches]
@@ -200,7 +193,7 @@ def _largest(
     largest = max(range(len(batches)), key=lambda index: len(batches[index]) * widths[index])
     return BatchShape(
         rows=sum(len(rows[row].sequences) for row in batches[largest]),
-        tokens=(max(lengths[row] for row in batches[largest]) if is_apart else widths[largest]) - 1,
+        tokens=widths[largest] - 1,
         supervised=max(sum(objective.predictions(rows[row]) for row in batch) for batch in batches),
     )
 

@@ -16,7 +16,6 @@ import numpy as np
 from ..data.encoded import Batch
 from ..fast.exponentials import exponential, summed
 from ..fast.forms import Forms, forms_for
-from ..fast.rows_apart import states_at
 from ..models.families.base import Family
 from ..models.tensors import called_with, flat, number
 from .base import Objective, RowsKind, Summed, Sums
@@ -64,7 +63,7 @@ def summed_loss(family: Family, forms: Forms | None = None) -> Callable[..., mx.
     forms = forms or forms_for()
 
     def loss(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> mx.array:
-        hidden, targets = predicting_states(family, module, batch, positions, forms)
+        hidden, targets = predicting_states(family, module, batch, positions)
         weights = mx.ones(targets.shape) if weights is None else weights
         layer = family.head_layer(module)
         rows = rows_at_once(family, module, hidden, forms)
@@ -84,7 +83,7 @@ def measured_nats(
 ) -> float:
     """The same sum where no gradient is wanted."""
     forms = forms or forms_for()
-    hidden, targets = predicting_states(family, module, batch, positions, forms)
+    hidden, targets = predicting_states(family, module, batch, positions)
     rows = rows_at_once(family, module, hidden, forms)
     return sum(
         number(_nats(family, module, hidden[piece], targets[piece], forms).sum())
@@ -130,14 +129,11 @@ def _backward(
 
 
 def predicting_states(
-    family: Family, module: nn.Module, batch: Batch, positions: mx.array, forms: Forms
+    family: Family, module: nn.Module, batch: Batch, positions: mx.array
 ) -> tuple[mx.array, mx.array]:
     """((N, D) states at `positions`, (N,) the tokens that are predicted from them)."""
-    targets = batch["tokens"][:, 1:].reshape(-1)[positions]
-    if forms.rows == "apart":
-        return states_at(family, module, batch, positions), targets
     hidden = family.hidden(module, batch)  # (B, T-1, D)
-    return hidden.reshape(-1, hidden.shape[-1])[positions], targets
+    return hidden.reshape(-1, hidden.shape[-1])[positions], batch["tokens"][:, 1:].reshape(-1)[positions]
 
 
 def _nats(family: Family, module: nn.Module, hidden: mx.array, targets: mx.array, forms: Forms) -> mx.array:

@@ -50,7 +50,7 @@ def token_logps(
         return [logps, (log_sum_exp(2.0 * exact) - 2.0 * log_sum_exp(exact)).squeeze(-1)]
 
     def logps(module: nn.Module, batch: Batch, positions: mx.array, weights: mx.array | None = None) -> TokenLogps:
-        hidden, targets = predicting_states(family, module, batch, positions, forms)
+        hidden, targets = predicting_states(family, module, batch, positions)
         layer = family.head_layer(module)
         rows = rows_at_once(family, module, hidden, forms)
 

@@ -190,7 +190,7 @@ def test_packing_is_refused_with_a_reason(vision_models):
 def test_a_pass_compiled_for_a_batch_has_the_loss_and_gradients_of_the_plain_one(family, vision_models, image_rows):
     model, _ = FastModel.from_pretrained(vision_models(family).loaded.folder)
     FastModel.get_peft_model(model, r=2, finetune_vision_layers=True)
-    step = nn.value_and_grad(model.module, summed_loss(model.family, replace(forms_for(), rows="together")))
+    step = nn.value_and_grad(model.module, summed_loss(model.family))
     compiled = CompiledPass(model.module, step, set())
     for rows in (image_rows, image_rows[1:], image_rows[2:]):  # another number of images each time; none
         batch = model.family.collate(encoded(model, rows), WIDTH)

@@ -114,10 +114,6 @@ class Family(ABC):
     def why_apart(self, module: nn.Module) -> str | None:
         """Why what rows begin with is read again with each of them, as the end of a sentence; None: once is enough."""
 
-    def part(self, batch: Batch, rows: np.ndarray, width: int) -> Batch | None:  # noqa: ARG002 - of no batch by itself
-        """The first `width` tokens of some `rows` of a batch, for `hidden`; None where they cannot be told apart."""
-        return None
-
     def prepared(self, module: nn.Module, batch: Batch) -> Batch:  # noqa: ARG002 - what is made depends on the module
         """`batch` with what no gradient goes through made already, for `hidden` to find; as it is where it has it."""
         return batch

@@ -71,11 +71,6 @@ class TextFamily(Family):
             return called(inputs)
         return called(inputs, cache=isolating_caches(module, batch["segments"][:, :-1]))
 
-    def part(self, batch: Batch, rows: np.ndarray, width: int) -> Batch | None:
-        if "segments" in batch or "before" in batch:
-            return None
-        return {name: batch[name][mx.array(rows), :width] for name in ("tokens", "loss_mask")}
-
     def read(self, module: nn.Module, texts: Sequence[np.ndarray], before: Before) -> Read:
         return read_texts(module, self._trunk(module), texts, before)
 

@@ -62,7 +62,7 @@ def token_losses(
 def predicted(family: Family, module: nn.Module, batch: Batch, forms: Forms) -> Predicted:
     """What is predicted of a batch, a piece of its states through the head at a time."""
     positions = supervised_positions(batch)
-    hidden, targets = predicting_states(family, module, batch, positions, forms)
+    hidden, targets = predicting_states(family, module, batch, positions)
     nats, hits = [], []
     for piece in pieces(targets.size, rows_at_once(family, module, hidden, forms)):
         logits = family.head(module, hidden[piece])  # (N, V)

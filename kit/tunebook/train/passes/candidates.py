@@ -16,7 +16,6 @@ PLAIN: dict[str, Any] = {
     "lora": "plain",
     "norms": "fused",
     "convolutions": "plain",
-    "rows": "together",
     "delta": "chunks",
     "compiled": False,
 }

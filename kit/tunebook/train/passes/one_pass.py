@@ -1,6 +1,5 @@
 """The forward and backward pass over one micro-batch, in given forms: a batch in, its loss and gradients out."""
 
-from dataclasses import replace
 from typing import Any, final
 
 import mlx.core as mx
@@ -9,7 +8,6 @@ import mlx.nn as nn
 from ...config import TrainingConfig
 from ...data.encoded import Batch
 from ...fast.forms import Forms
-from ...fast.rows_apart import go_apart
 from ...fast.training_form import training_form
 from ...models.loaded import Loaded
 from ...objectives.base import Objective, Summed
@@ -28,9 +26,6 @@ class OnePass:
         self, loaded: Loaded, config: TrainingConfig, forms: Forms, shapes: set[Shape] | None, objective: Objective
     ):
         self._loaded = loaded
-        compiled, noise = shapes is not None, bool(config.neftune_noise_alpha)
-        if not go_apart(forms, loaded.module, compiled=compiled, noise=noise):
-            forms = replace(forms, rows="together")
         self._value_and_grad = nn.value_and_grad(loaded.module, objective.summed(loaded.family, forms))
         self.compiled: CompiledPass | None = None
         if shapes is not None:
