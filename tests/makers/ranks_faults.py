@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.makers.ranks_launch import ended, started
+from tunebook.train.kept.checkpoint import checkpoint_folders, step_of
 
 CHILD = ["-m", "tests.makers.ranks_child"]
 RUN = "long"
@@ -59,8 +60,13 @@ def struck(fault: Fault, folder: Path, seconds: float = 240) -> Outcome:
     began = time.monotonic()
     found = ended(processes, 60)
     took = time.monotonic() - began
-    steps = [int(path.name[5:]) for path in (folder / "runs" / RUN / "run-001" / "checkpoints").glob("step-*")]
-    return Outcome(took, [code for code, _ in found], "".join(wrote for _, wrote in found), max(steps))
+    wrote = "".join(wrote for _, wrote in found)
+    return Outcome(took, [code for code, _ in found], wrote, reached(folder / "runs" / RUN / "run-001"))
+
+
+def reached(run_folder: Path) -> int:
+    """The step of the newest whole checkpoint; 0 where there is none."""
+    return max((step_of(path) for path in checkpoint_folders(run_folder)), default=0)
 
 
 def gone_on(folder: Path, seconds: float = 240) -> dict[str, np.ndarray]:

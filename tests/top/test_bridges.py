@@ -85,6 +85,7 @@ FACTS = {
     "train_rows": 3,
     "eval_rows": 4,
     "exam_rows": 0,
+    "ranks": 1,
     "padding_share": 0.0,
     "awaited": False,
     "loss_unit": "nats per trained token",

@@ -172,22 +172,22 @@ def test_the_bar_shows_the_parts_of_the_estimate_and_they_make_up_its_total(tune
 def test_every_part_of_the_bar_has_a_colour_however_many_there_are(tuned):
     fit = FitCheck(tuned)
     fit.estimate = replace(fit.estimate, reference=1, images=1, layer=10**15, device=10**16)
-    assert len(fit.estimate.at_peak) == 7
+    assert len(fit.estimate.at_peak) == 8
     shown = fit._repr_html_()
     drawn = re.findall(r'<rect class="(\S+)"', shown)
     colours = [re.search(rf"\.{part} {{ background: var\((\S+)\);", shown)[1] for part in drawn]
-    assert len(set(colours)) == len(drawn) == 7
+    assert len(set(colours)) == len(drawn) == 8
     assert all(f"{colour}: #" in shown for colour in colours)
 
 
 def test_the_peak_is_the_largest_of_the_moments_of_a_step(tuned):
     now = FitCheck(tuned).estimate
-    held = now.weights + now.trained + now.optimizer
+    held = now.weights + now.trained + now.earlier + now.optimizer
     moments = {
         "the loss": now.activations + now.loss,
         "the backward pass": max(now.activations, now.gradients) + now.layer,
         "the end of the backward pass": now.gradients + now.embedding,
-        "the update": now.gradients + now.update,
+        "the update": now.mean + now.update,
     }
     assert now.total == held + max(moments.values())
     assert moments[now.peak] == max(moments.values())
