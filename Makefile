@@ -19,7 +19,7 @@ OBJECTIVE ?= DPO
 NOTEBOOK ?= *
 PARITY_MODEL ?= HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help demo notebooks doctor report test test-as-gpu test-mac test-lowest test-notebooks parity parity-together \
+.PHONY: help demo notebooks doctor report lint test test-as-gpu test-mac test-lowest test-notebooks parity parity-together \
 	parity-preferences clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make doctor     check this machine: versions, backend, speed, and what to mend"
 	@echo "make report     train eight steps here and with mlx-lm; a report on this machine, to send"
 	@echo "make test       lint, types and tests"
+	@echo "make lint       the first two of these"
 	@echo "make test-as-gpu  the tests that compute, as on an Apple GPU and in bfloat16"
 	@echo "make clean      remove .venv and everything built"
 
@@ -53,10 +54,12 @@ TEST := $(THREADS) $(VENV)/python -m pytest -n 2
 COMPUTES := $(addprefix tests/,fast objectives train models export samples parity) tests/memory/test_memory.py
 AS_GPU := --as-gpu -m 'not browser and not real_model' $(COMPUTES)
 
-test: .venv/dev
+lint: .venv/dev
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/basedpyright --pythonpath $(VENV)/python
+
+test: lint
 	$(TEST)
 
 test-as-gpu: .venv/dev

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from .export.readback.verify import verify_export as verify_export
     from .export.report import ExportTable as ExportTable
     from .fast_model import FastModel as FastModel
+    from .responses import train_on_responses_only as train_on_responses_only
     from .runs.attached import attach as attach
     from .runs.folder import load as load_run
     from .runs.result import TrainResult as TrainResult
     from .trainer import Trainer as Trainer
-    from .trainer import train_on_responses_only as train_on_responses_only
 
 load_fast_blas()
 
@@ -52,7 +52,7 @@ _ON_FIRST_USE = {
     "read_rows": "data.sources",
     "samples": "samples",
     "scores": "scores",
-    "train_on_responses_only": "trainer",
+    "train_on_responses_only": "responses",
     "verify_export": "export.readback.verify",
 }
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, cast
 
+from .settings.schedules import Schedule, said_of_kwargs
 from .settings.taken import record
 from .settings.values import Count, CountOrZero, Folder, NotNegative, Positive, Rate, Share, SomeNames
 
-Schedule = Literal["linear", "cosine", "constant"]
 Optim = Literal["adamw", "adafactor", "lion", "sgd", "muon"]
 Order = Literal["shuffle", "sequential", "length_sorted", "torch_randperm", "length_grouped"]
 TrainOn = Literal["assistant", "last_assistant", "everything"]
@@ -83,9 +83,15 @@ class TrainingConfig:
     ] = None
     max_steps: Annotated[Count | None, "length of the run in optimizer steps; None: by num_train_epochs"] = None
     learning_rate: Annotated[Rate, "the highest rate of the schedule"] = 2e-4
-    lr_scheduler_type: Annotated[Schedule, "after the warm-up: linear or cosine down to min_lr_rate, or constant"] = (
-        "linear"
-    )
+    lr_scheduler_type: Annotated[
+        Schedule, "after the warm-up: down to min_lr_rate, but for constant, which constant_with_warmup is too"
+    ] = "linear"
+    # What each schedule is stands in train/optim/schedules.py.
+    lr_scheduler_kwargs: Annotated[
+        Mapping[str, Any] | None,
+        "num_cycles of cosine_with_restarts, power of polynomial, timescale of inverse_sqrt, num_decay_steps and "
+        "decay_type of warmup_stable_decay; None: as usual",
+    ] = None
     warmup_steps: Annotated[CountOrZero | None, "optimizer steps; None: 5, unless warmup_ratio is given"] = None
     warmup_ratio: Annotated[Share | None, "warm-up as a share of all steps, rounded up to a whole step"] = None
     min_lr_rate: Annotated[Share, "the rate the schedule ends at, as a share of learning_rate"] = 0.0
@@ -184,6 +190,7 @@ class TrainingConfig:
         """What does not go together."""
         return [
             *self._against_streaming(),
+            *said_of_kwargs(self.lr_scheduler_type, self.lr_scheduler_kwargs or {}),
             *_where(
                 self.packing and bool(self.neftune_noise_alpha),
                 "packing and neftune_noise_alpha are both on; the noise would depend on what a row is packed with.",
@@ -228,7 +235,8 @@ class TrainingConfig:
     def as_plain(self) -> dict[str, Any]:
         """Every setting by name, as values that JSON gives back unchanged."""
         prompts = [prompt if isinstance(prompt, str) else list(prompt) for prompt in self.sample_prompts]
-        return {**asdict(self), "sample_prompts": prompts}
+        kwargs = None if self.lr_scheduler_kwargs is None else dict(self.lr_scheduler_kwargs)
+        return {**asdict(self), "sample_prompts": prompts, "lr_scheduler_kwargs": kwargs}
 
     def _clipping_limits(self) -> dict[Clipping, float | None]:
         return {

@@ -28,6 +28,8 @@ from .memory.forecast import EXAM, Estimate, estimate
 from .objectives.base import Objective, check_rows, check_settings
 from .objectives.next_token import NextToken
 from .objectives.reference import Reference
+from .rate_finder.found import RateFound, ladder
+from .rate_finder.trial import find
 from .runs.hearing import Hearing
 from .runs.listeners import Audience, Listener, StepCallback, drain, drain_async, step_listener
 from .runs.lock import RunLock
@@ -232,6 +234,19 @@ class Trainer:
         )
         return measured if more is None else replace(measured, notices=tuple(more.notices))
 
+    @call("find_learning_rate")
+    def find_learning_rate(
+        self, *, lowest: arguments.Lowest = 1e-6, highest: arguments.Highest = 0.1, steps: arguments.Tries = 40
+    ) -> RateFound:
+        """Train a few steps at rising rates, put everything back, and say which rate to train with.
+
+            >>> found = trainer.find_learning_rate(steps=4)
+
+        `print(found)` is the reason, `found.rate` the number, None where no rate lowered the loss. Each step costs what
+        a step of `train` costs, and a look at eight rows. Raises as `train` does, with everything put back.
+        """
+        return find(self._work(), ladder(lowest, highest, steps))
+
     def memory(self) -> Estimate:
         """What training on these rows takes, part by part; see `memory.estimate`."""
         found = estimate(self._model, self.config, rows=self.train_rows, objective=self.objective)
@@ -276,17 +291,3 @@ class Trainer:
         reference = here.reference if here is not None else Reference(self.loaded.module, self.objective)
         reference.settle()
         return reference
-
-
-def train_on_responses_only(trainer: Trainer, *, instruction_part: str, response_part: str) -> Trainer:
-    """Have a trainer supervise what follows each `response_part`, up to the next `instruction_part`.
-
-    For templates whose answers cannot be told from the template itself; where they can, that is done already. The rows
-    are read again, and the same trainer is returned. Raises ValueError when no row has a `response_part`.
-
-        >>> asks, answers = "<|im_start|>user\\n", "<|im_start|>assistant\\n"
-        >>> trainer = train_on_responses_only(trainer, instruction_part=asks, response_part=answers)
-    """
-    options = replace(trainer.datasets.options, response_markers=(instruction_part, response_part))
-    trainer.prepare(replace(trainer.datasets, options=options))
-    return trainer

@@ -20,7 +20,7 @@ from tunebook import LoraConfig, TrainingConfig
         ("warmup_steps", -1),
         ("warmup_steps", 0.1),
         ("warmup_ratio", 1.0),
-        ("lr_scheduler_type", "polynomial"),
+        ("lr_scheduler_type", "triangular"),
         ("optim", "adamw_8bit"),
         ("dataset_order", "random"),
         ("embedding_learning_rate", 0.0),

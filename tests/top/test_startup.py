@@ -34,6 +34,13 @@ def test_importing_tunebook_loads_nothing_heavy():
     assert answer(f"import json, sys, tunebook; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))") == []
 
 
+def test_a_trainer_draws_nothing_before_it_is_asked_to():
+    assert (
+        answer("import json, sys; from tunebook import Trainer; print(json.dumps('matplotlib' in sys.modules))")
+        is False
+    )
+
+
 RUN = """
 import json, sys
 from tunebook import FastModel, Trainer, TrainingConfig

@@ -5,5 +5,5 @@ sentence on the meaning is checked by them, shows them in its docstring (`meanin
 kits have with what to write here (`foreign_names.py` and `foreign_values.py`). `json_values.py` holds what JSON gave
 against a type. Standard library only; nothing here knows what a setting is for.
 
-Doors: `arguments`, `json_values`, `taken`, `values`.
+Doors: `arguments`, `json_values`, `schedules`, `taken`, `values`.
 """

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from .values import AtMostOne, Count, CountOrZero, Folder, NotNegative
+from .values import AtMostOne, Count, CountOrZero, Folder, NotNegative, Rate
 
 # Of loading.
 Length = Annotated[Count, "longest row or conversation in tokens"]
@@ -33,6 +33,11 @@ Thinking = Annotated[bool | None, "the chat template's switch for thoughts; None
 # Of a run in a process of its own.
 Restarts = Annotated[CountOrZero, "how often it is begun again by itself, from its newest checkpoint, where it dies"]
 Keep = Annotated[bool, "go on when this kernel is gone; False: it is then stopped, with a checkpoint"]
+
+# Of a trial of learning rates.
+Tries = Annotated[Count, "how many rates are tried, a step each"]
+Lowest = Annotated[Rate, "the rate of its first step"]
+Highest = Annotated[Rate, "the rate of its last step"]
 
 # Of saving.
 Into = Annotated[Folder, "the folder, made if there is none"]

@@ -68,7 +68,6 @@ TRAINING: Answers = {
     ),
     **_each("lr lr_max", "`learning_rate={value!r}`"),
     **_each("lr_schedule scheduler", "`lr_scheduler_type='cosine'`"),
-    "lr_scheduler_kwargs": "`lr_scheduler_type='cosine', min_lr_rate=0.1` ends at a tenth of the rate; leave it out",
     **_each("num_epochs epochs n_epochs", "`num_train_epochs={value!r}`"),
     **_each("iters steps", "`max_steps={value!r}`"),
     **_each("batch_size train_batch_size micro_batch_size", "`per_device_train_batch_size={value!r}`"),

@@ -4,12 +4,14 @@ Parameters come by our names, those of adapters laid out as PEFT has them, the t
 of its own, so that what it decays and at which rate it steps is settled here and compared with nothing of the kit's.
 """
 
+import math
 from typing import Any, final
 
 import numpy as np
 import torch
 
 from ...config import TrainingConfig
+from ...train.optim import DECAY_SHARE
 
 Arrays = dict[str, np.ndarray]
 
@@ -20,17 +22,21 @@ def rates(config: TrainingConfig, steps: int) -> list[float]:
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     name: Any = config.lr_scheduler_type
-    specific = None
+    specific = dict(config.lr_scheduler_kwargs or {})
     if name == "constant":
         name = "constant_with_warmup"
     elif name == "cosine" and config.min_lr_rate:
         name, specific = "cosine_with_min_lr", {"min_lr_rate": config.min_lr_rate}
+    elif name == "polynomial":
+        specific["lr_end"] = config.min_lr_rate * config.learning_rate
+    elif name == "warmup_stable_decay":
+        specific = {"num_decay_steps": math.ceil(DECAY_SHARE * steps), "min_lr_ratio": config.min_lr_rate} | specific
     scheduler = get_scheduler(
         name,
         optimizer,
         num_warmup_steps=config.warmup(steps),
         num_training_steps=steps,
-        scheduler_specific_kwargs=specific,
+        scheduler_specific_kwargs=specific or None,
     )
     found = []
     for _ in range(steps):

@@ -5,14 +5,14 @@ The first is what the others are compared with.
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, final
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, final
 
 from ...export.table import as_html, as_text
 from ..marks import Marks
 from .difference import Difference, number, signed
-from .picture import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @final
@@ -43,8 +43,10 @@ class Comparison:
 
         return pandas.DataFrame(rows)
 
-    def picture(self, *, dark: bool = False) -> Figure:
+    def picture(self, *, dark: bool = False) -> "Figure":
         """The differences with their intervals, a panel for each metric; to the right is better."""
+        from .picture import picture  # brings matplotlib, half a second
+
         names = [marks.name for marks in self.marks[1:]]
         return picture(self.marks[0].name, names, self.differences, dark=dark)
 

@@ -1,15 +1,15 @@
 """What a training has gained and what it has cost: the exam of its task and those of other abilities in one table."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, final
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, final
 
 from ...export.table import as_html, as_text
 from ..statistics import LEVEL
 from .comparison import Comparison
 from .difference import Difference, Verdict
-from .picture import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @final
@@ -51,8 +51,10 @@ class GainedAndLost:
 
         return pandas.concat(frames, ignore_index=True)
 
-    def picture(self, *, dark: bool = False) -> Figure:
+    def picture(self, *, dark: bool = False) -> "Figure":
         """The differences with their intervals, a panel for each metric of all exams; to the right is better."""
+        from .picture import picture  # brings matplotlib, half a second
+
         base, *others = self.names
         return picture(base, others, [self.of(name) for name in others], dark=dark)
 

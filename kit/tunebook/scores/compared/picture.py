@@ -1,42 +1,27 @@
 """Differences with their intervals, as a picture: right of the middle is better, and what is grey may be chance."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
-from typing import final
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ...machine.pictures import INK, blank, inked
 from ..statistics import LEVEL
 from .difference import Difference, Verdict
 
-# Told apart by people who do not see red and green, too; on white, and on JupyterLab's dark background.
+# Told apart by people who do not see red and green, too.
 COLOURS: dict[bool, dict[Verdict, str]] = {
     False: {"better": "#0b7a5e", "worse": "#b3401a", "undecided": "#6b6b6b"},
     True: {"better": "#45c8a0", "worse": "#ff8f66", "undecided": "#a8a8a8"},
 }
-INK, PAPER = {False: "#222222", True: "#e6e6e6"}, {False: "#ffffff", True: "#111111"}
 WIDTH, HEIGHT_OF_A_MODEL, HEIGHT_OF_A_PANEL = 7.0, 0.32, 0.75  # inches
-DOTS_PER_INCH = 110
-
-
-@final
-class Picture(Figure):
-    """A figure that a notebook shows by itself, whether or not pyplot was imported, and keeps when it is saved."""
-
-    def _repr_png_(self) -> bytes:
-        written = BytesIO()
-        self.savefig(written, format="png", dpi=DOTS_PER_INCH)
-        return written.getvalue()
 
 
 def picture(base: str, names: Sequence[str], differences: Sequence[Mapping[str, Difference]], *, dark: bool) -> Figure:
     """A panel for each metric, a line in it for each of the models `names`; right of the middle is better."""
     metrics = list(dict.fromkeys(metric for found in differences for metric in found))
     height = len(metrics) * (HEIGHT_OF_A_PANEL + HEIGHT_OF_A_MODEL * len(names))
-    figure = Picture(figsize=(WIDTH, max(height, 1.5)), layout="constrained", facecolor=PAPER[dark])
-    FigureCanvasAgg(figure)
+    figure = blank(WIDTH, max(height, 1.5), dark=dark)
     panels = figure.subplots(max(len(metrics), 1), 1, squeeze=False)[:, 0]
     for panel, metric in zip(panels, metrics, strict=False):
         _panel(panel, metric, names, [found.get(metric) for found in differences], dark)
@@ -48,7 +33,6 @@ def picture(base: str, names: Sequence[str], differences: Sequence[Mapping[str, 
 
 def _panel(axes: Axes, metric: str, names: Sequence[str], found: Sequence[Difference | None], dark: bool) -> None:
     ink = INK[dark]
-    axes.set_facecolor(PAPER[dark])
     axes.axvline(0, color=ink, linewidth=1)
     for place, difference in enumerate(found):
         if difference is None:
@@ -58,10 +42,7 @@ def _panel(axes: Axes, metric: str, names: Sequence[str], found: Sequence[Differ
         axes.plot([difference.change], [place], "o", color=colour, markersize=7)
     axes.set_yticks(range(len(names)), labels=list(names), color=ink)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(colors=ink)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(ink)
+    inked(axes, dark=dark, sides=("bottom",))
     less_is_better = any(one is not None and not one.higher_is_better for one in found)
     if less_is_better:
         axes.invert_xaxis()

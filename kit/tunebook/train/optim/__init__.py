@@ -5,9 +5,10 @@ from .clipping import Gradients, clip, global_norm
 from .finite import Moment, all_finite, would_be_finite
 from .optimizer import Optimizer, make_optimizer, update
 from .rules import Group, decays
-from .schedules import learning_rate, said_of_the_warmup
+from .schedules import DECAY_SHARE, learning_rate, said_of_the_warmup
 
 __all__ = [
+    "DECAY_SHARE",
     "Arrays",
     "Gradients",
     "Group",

@@ -24,64 +24,6 @@ LORA = {
 FULL = {"layers.0.weight": (5, 3), "layers.0.bias": (5,), "input_layernorm.weight": (3,), "ln_f.weight": (3,)}
 
 
-# Rates
-
-
-@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
-@pytest.mark.parametrize(
-    ("warmup", "steps"), [({"warmup_steps": 0}, 0), ({"warmup_steps": 3}, 3), ({"warmup_ratio": 0.2}, 3), ({}, 5)]
-)
-def test_every_rate_is_the_one_transformers_gives(kind, warmup, steps):
-    name = "constant_with_warmup" if kind == "constant" else kind
-    assert rates(lr_scheduler_type=kind, **warmup) == pytest.approx(theirs(name, warmup_steps=steps), abs=1e-12)
-
-
-def test_a_share_of_warm_up_is_rounded_as_transformers_rounds_it(tmp_path):
-    from transformers import TrainingArguments
-
-    for ratio in (0.0, 0.01, 0.07, 0.1, 0.5):
-        args = TrainingArguments(output_dir=str(tmp_path), warmup_steps=ratio, use_cpu=True)
-        for total in (1, 7, 100, 1001):
-            assert TrainingConfig(warmup_ratio=ratio).warmup(total) == args.get_warmup_steps(total)
-
-
-def test_cosine_with_a_minimum_is_that_of_transformers():
-    reference = theirs("cosine_with_min_lr", warmup_steps=3, min_lr_rate=0.1)
-    assert rates(lr_scheduler_type="cosine", warmup_steps=3, min_lr_rate=0.1) == pytest.approx(reference, abs=1e-12)
-
-
-@pytest.mark.parametrize("kind", ["linear", "cosine"])
-def test_a_minimum_rate_is_where_the_schedule_ends(kind):
-    config = TrainingConfig(learning_rate=0.01, lr_scheduler_type=kind, warmup_steps=0, min_lr_rate=0.1)
-    rate = optim.learning_rate(config, total_steps=100)
-    assert rate(1) == pytest.approx(0.01)
-    assert rate(101) == pytest.approx(0.001)
-
-
-def rates(**settings):
-    rate = optim.learning_rate(TrainingConfig(learning_rate=0.01, **settings), total_steps=12)
-    return [rate(step) for step in range(1, 13)]
-
-
-def theirs(name, *, warmup_steps, **specific):
-    from transformers import get_scheduler
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
-    scheduler = get_scheduler(
-        name,
-        optimizer,
-        num_warmup_steps=warmup_steps,
-        num_training_steps=12,
-        scheduler_specific_kwargs=specific or None,
-    )
-    found = []
-    for _ in range(12):
-        found += scheduler.get_last_lr()
-        optimizer.step()
-        scheduler.step()
-    return found
-
-
 # Steps
 
 
