@@ -19,8 +19,8 @@ OBJECTIVE ?= DPO
 NOTEBOOK ?= *
 PARITY_MODEL ?= HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help demo notebooks doctor report lint test test-as-gpu test-mac test-lowest test-notebooks parity parity-together \
-	parity-preferences clean
+.PHONY: help demo notebooks doctor report lint test test-as-gpu test-mac test-lowest test-notebooks notebook notebooks-test \
+	parity parity-together parity-preferences clean
 
 help:
 	@echo "make demo       train a small model from data to a file, in a few minutes"
@@ -84,6 +84,16 @@ test-notebooks: .venv/dev
 	@mkdir -p $(OUT)/notebooks
 	cp notebooks/$(NOTEBOOK).ipynb $(OUT)/notebooks
 	$(VENV)/python -m pytest --nbmake --nbmake-timeout=3600 --overwrite $(OUT)/notebooks/$(NOTEBOOK).ipynb
+
+# What one shows, anew, in place of what is committed.
+notebook: .venv/dev
+	$(VENV)/python -m tests.notebooks.executed $(NOTEBOOK) $(OUT)/notebooks
+
+# The same on a small scale, all of them: tests/notebooks/smoke.py has the values, and what must hold behind which cell.
+SMOKE_TESTS := $(OUT)/notebooks-test
+notebooks-test: .venv/dev
+	$(VENV)/python -m tests.notebooks.smoke $(SMOKE_TESTS)
+	$(THREADS) $(VENV)/python -m pytest -n 2 --nbmake --nbmake-timeout=1800 -p no:cacheprovider $(SMOKE_TESTS)
 
 parity: .venv/dev
 	@mkdir -p $(OUT)/parity

@@ -8,11 +8,16 @@ import jupytext
 import nbformat
 import pytest
 
+from tests.notebooks.executed import note_of
 from tunebook.parity import FAULTS
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 FOR_A_PERSON = "skip-execution"  # the tag of cells that nbclient, and so nbmake, leaves out
+
+
+# Numbers of an explanation, which no cell comes to.
+EXPLAINED = {"2.3", "0.7", "5.57", "5.57e-07", "2.2", "4.46", "0.05"}
 
 
 @pytest.fixture(params=ALL, ids=lambda path: path.name)
@@ -88,6 +93,24 @@ def test_no_widget_state_and_no_path_of_a_machine_is_left_in_the_file(path, note
     assert "application/vnd.jupyter.widget-view+json" not in mimes
     assert path.stat().st_size < 500_000
     assert not re.search(r"/(home|root|Users|work)/", path.read_text())
+
+
+def test_what_a_notebook_shows_is_of_its_cells_and_of_this_version(path, notebook):
+    anew = f"the cells of {path.stem} changed since they were executed; run: make notebook NOTEBOOK={path.stem}"
+    assert notebook.metadata.get("tunebook") == note_of(notebook), anew
+
+
+def test_a_number_in_the_prose_is_one_that_the_notebook_shows_or_is_told(path, notebook):
+    shown = " ".join(" ".join([cell.source, *map(str, cell.outputs)]) for cell in code(notebook))
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    numbers = {said.replace(" ", "") for said in re.findall(r"(?<![\w.])\d+\.\d+(?:e-?\d+)?|\d+ ?%", prose)}
+    assert not {number for number in numbers if number not in shown} - EXPLAINED
+
+
+def test_the_readme_lists_every_notebook_under_its_title(path, notebook):
+    title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+    readme = (NOTEBOOKS.parent / "README.md").read_text()
+    assert f"| [{path.stem}](notebooks/{path.name}) | {title} |" in readme
 
 
 def test_a_panel_that_needs_a_person_has_a_picture_above_it_and_no_output(notebook):

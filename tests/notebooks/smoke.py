@@ -1,0 +1,122 @@
+"""Every tutorial on a small scale: copies with smaller values and a few claims, for pytest's plugin nbmake to execute.
+
+    python -m tests.notebooks.smoke FOLDER [NAME ...]     # then: pytest --nbmake FOLDER
+
+nbmake puts the values in place of those of the cell tagged `parameters` when that has run (`mock` in its metadata),
+and runs the claims behind the cell they belong to (`post_cell_execute`). Neither is seen by a reader of the tutorials.
+Cells that only a whole run can pass are left out.
+"""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """How a tutorial is executed on a small scale."""
+
+    values: Mapping[str, Any]  # a name of its parameters cell -> its value here
+    claims: Mapping[str, str]  # a piece of a cell that no other has -> what holds when that has run
+    left_out: Sequence[str] = field(default=())  # pieces of cells that ask for what so few steps cannot reach
+
+
+SMOKES = {
+    "01_quickstart": Smoke(
+        {"MAX_SEQ_LENGTH": 224, "MAX_STEPS": 4, "HELD_OUT_ROWS": 6, "EXAM_ROWS": 3},
+        {
+            "await trainer.train_async()": "assert len(result.steps) == MAX_STEPS and len(result.evals) == 3",
+            "scores.compare(base, tuned)": "assert len(tuned.rows) == EXAM_ROWS",
+            "tunebook.ExportTable": "assert all(one.verification.passed for one in [lora, merged, *gguf_files])",
+        },
+    ),
+    "02_vision": Smoke(
+        {"HELD_OUT_ROWS": 64, "EPOCHS": 1, "LORA_EPOCHS": 1},
+        {
+            "result = await trainer.train_async()": "assert result.evals[-1].loss < result.evals[0].loss",
+            'reader = model.save_pretrained_merged(Path(OUTPUT) / "reader"': "assert reader.verification.passed",
+            "widgets.compare(list(runs.values())": "assert len(runs) == 2",
+            "tunebook.ExportTable": "assert lora.verification.passed and merged.verification.passed",
+        },
+    ),
+    "03_parity_lab": Smoke(
+        {"LAYERS": 4, "ROWS": 4, "STEPS": 4, "SEEDS": 2},
+        {
+            "report = parity.bisect": "assert not [one for one in report.findings if one.verdict == 'beyond']",
+            "stages=until_curve": "assert list(parity.FAULTS.values())[SUSPECT].stage in found.sentence",
+        },
+    ),
+    "04_continued_pretraining": Smoke(
+        {"STEPS": 16, "STOPPED_AT": 6},
+        {
+            "trainer.stop() if step == STOPPED_AT": "assert settings.max_steps == STEPS",
+            "resume_from_checkpoint=True": "assert [step.step for step in result.steps] == list(range(1, STEPS + 1))",
+            "saved = model.save_pretrained_merged": "assert saved.verification.passed",
+        },
+    ),
+    "05_preferences": Smoke(
+        {"START_STEPS": 2, "STEPS": 2, "HELD_OUT_PAIRS": 4, "ANSWER_TOKENS": 8},
+        {
+            "dpo_result = await": "import math; assert abs(dpo_result.evals[0].loss - math.log(2)) < 1e-3",
+            "orpo_result = await": "assert len(orpo_result.steps) == STEPS",
+            'Path(OUTPUT) / "lora"': "assert (Path(OUTPUT) / 'lora' / 'adapters.safetensors').exists()",
+        },
+        ["with_dpo.require("],
+    ),
+    "06_did_it_help": Smoke(
+        {"STEPS": 3, "EXAM_ROWS": 3, "ABILITY_ROWS": 2, "HARSH_STEPS": 3, "HARSH_ROWS": 12},
+        {
+            "result = await trainer.train_async()": "assert len(result.steps) == STEPS",
+            "table = scores.compare(base, tuned, *exported)": "assert len(table.marks) == 6",
+            "harsh_result = await": "assert len(harsh_result.scores) == 4",
+        },
+        [".require(", "assert "],
+    ),
+}
+
+
+def small_copy(name: str, folder: Path) -> Path:
+    """A copy of a tutorial in `folder`, with its values, its claims and the cells it leaves out.
+
+    Raises ValueError for a claim or a cell that is not found once, and for a value that is no parameter.
+    """
+    smoke, notebook = SMOKES[name], nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    [parameters] = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if unknown := [value for value in smoke.values if f"{value} = " not in parameters.source]:
+        raise ValueError(f"{name} has no parameter {', '.join(unknown)}.")
+    parameters.metadata["nbmake"] = {"mock": dict(smoke.values)}
+    for piece, claim in smoke.claims.items():
+        found = [cell for cell in cells if piece in cell.source]
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} cells of {name} hold {piece!r}; a claim belongs to one.")
+        found[0].metadata["nbmake"] = {"post_cell_execute": [claim]}
+    for piece in smoke.left_out:
+        found = [cell for cell in cells if piece in cell.source]
+        if not found:
+            raise ValueError(f"No cell of {name} holds {piece!r}.")
+        for cell in found:
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "skip-execution"]
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def main() -> None:
+    """Write the copies."""
+    folder, *names = sys.argv[1:]
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(NOTEBOOKS / "images", place / "images", dirs_exist_ok=True)
+    for name in names or SMOKES:
+        print(small_copy(name, place))
+
+
+if __name__ == "__main__":
+    main()
