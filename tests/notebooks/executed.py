@@ -1,6 +1,6 @@
 """Execute a tutorial anew and keep what it shows: `python -m tests.notebooks.executed NAME FOLDER`.
 
-It runs in a copy in FOLDER, where it leaves what it makes, as the source beside it says (`notebooks/src/NAME.py`). Its
+It runs in a copy in FOLDER, where it leaves what it makes, as its source says (in `notebooks/src/`). Its
 outputs, tidied, become those of the committed notebook, with a note of which cells they are of.
 """
 

@@ -116,6 +116,20 @@ def test_an_end_token_with_braces_stands_in_its_finding_as_it_is(model, tmp_path
     assert "({end})" in only(data_report.inspect(encoded, TokenizerWrapper(braced))).text
 
 
+def test_turns_that_a_chat_template_wrote_before_are_found_and_the_same_text_alone_is_not(inspect, model, rows):
+    written = [model.loaded.tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows[:3]]
+    answer = {"role": "assistant", "content": "Yes."}
+    twice = [{"messages": [{"role": "user", "content": text}, answer]} for text in written]
+    finding = only(inspect(rows[3:] + twice, 512))
+    assert (finding.kind, finding.count, finding.numbers) == ("markup", 3, (9, 10, 11))
+    assert "{'text': ...}" in finding.remedy
+    [said] = encode_rows(twice, model.loaded, max_seq_length=512).notices
+    assert said.startswith("3 of 3 rows of rows, the first row 0, hold turns that a chat template wrote before")
+    assert inspect([{"text": text} for text in written], 512).findings == ()
+    pair = {"prompt": twice[0]["messages"][:1], "chosen": [answer], "rejected": [{**answer, "content": "No."}]}
+    assert encode_rows([pair], model.loaded, max_seq_length=512, answers="pairs").account.markup == [0]
+
+
 def test_pieces_of_raw_text_are_not_asked_for_an_end_before_the_last(inspect):
     report = inspect([{"text": "the quick brown fox jumps over the lazy dog " * 20}], 32)
     assert report.encoded_rows > 3

@@ -41,6 +41,7 @@ class Example:
     parts: tuple[Text | Image | Tokens, ...]
     rendered: bool  # True: the special tokens are there already; False: raw text, the family adds BOS and EOS
     unread: tuple[str, ...] = ()  # what the row says besides, and nobody reads: "column 'functions'"
+    markup: str = ""  # what a chat template opens answers with, where it stands inside a turn already
 
     @property
     def text(self) -> str:

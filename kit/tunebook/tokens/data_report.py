@@ -16,7 +16,7 @@ from ..machine.inert import one_line
 from .answer_facts import AnswerColumns, answer_columns_of, remarks
 from .encoding import EncodedSet
 from .row_facts import Columns, columns_of
-from .tally import BARE, BARE_MENDED, MOST_NAMED, Account
+from .tally import BARE, BARE_MENDED, MARKUP, MARKUP_MENDED, MOST_NAMED, Account
 
 Kind = Literal[
     "left_out",
@@ -29,6 +29,7 @@ Kind = Literal[
     "unknown_token",
     "duplicate",
     "bare",
+    "markup",
     "unread",
     "length_bias",
     "both_sides",
@@ -155,7 +156,8 @@ def _findings(
     account = encoded.account
     of_answers = [] if answers is None else [_Odd(*remark) for remark in remarks(answers)]
     bare = _Odd("bare", account.bare, f"that {BARE}", BARE_MENDED)
-    for odd in (*_left_out(account), bare, *_odd(columns, account.max_seq_length, tokenizer), *of_answers):
+    markup = _Odd("markup", account.markup, f"that {MARKUP}", MARKUP_MENDED)
+    for odd in (*_left_out(account), bare, markup, *_odd(columns, account.max_seq_length, tokenizer), *of_answers):
         if odd.numbers:
             text, first = f"{_rows(len(odd.numbers))} {odd.text}", tuple(odd.numbers[:NAMED_ROWS])
             yield Finding(odd.kind, len(odd.numbers), first, text, odd.remedy, account.place)

@@ -10,6 +10,9 @@ MOST_NAMED = 12  # things that are not read
 BARE = "are read as plain text, as in TRL, while generate and Chat ask this model by its chat template."
 BARE_MENDED = "Make the prompt and each answer a list of messages, [{'role': 'user', 'content': ...}]."
 
+MARKUP = "hold turns that a chat template wrote before, and are put through it once more."
+MARKUP_MENDED = "Pass the turns as people wrote them, or the finished text alone, as {'text': ...}."
+
 
 @dataclass
 class Account:
@@ -32,6 +35,7 @@ class Account:
     bad: dict[str, list[int]] = field(default_factory=dict)  # why rows were left out: [how many, the first]
     unread: dict[str, list[int]] = field(default_factory=dict)  # what rows say and nobody reads: [how many, the first]
     bare: list[int] = field(default_factory=list)  # answers without the chat template, where the model has one
+    markup: list[int] = field(default_factory=list)  # chats whose turns a template wrote before
     chats: int = 0  # rows that a chat template wrote
     with_thoughts: int = 0  # those of them with thoughts that are trained
     kept_in_memory: bool = False  # a large set that the cache folder cannot hold
@@ -57,6 +61,11 @@ class Account:
         for name in names:
             count, first = self.unread.get(name, [0, number])
             self.unread[name] = [count + 1, first]
+
+    def note_form(self, number: int, *, bare: bool, markup: bool) -> None:
+        """Count row `number` where its chat template is missing, or was put to it already."""
+        self.bare += [number] * bare
+        self.markup += [number] * markup
 
     def note_thoughts(self, found: bool | None) -> None:
         """Count a row with thoughts before an answer, or without; None is no chat."""
@@ -122,6 +131,11 @@ class Account:
             first = self.place(self.bare[0])
             said["bare"] = (
                 f"{len(self.bare)} of {self.rows} rows of {self.name}, the first {first}, {BARE} {BARE_MENDED}"
+            )
+        if self.markup:
+            first = self.place(self.markup[0])
+            said["markup"] = (
+                f"{len(self.markup)} of {self.rows} rows of {self.name}, the first {first}, {MARKUP} {MARKUP_MENDED}"
             )
         if 0 < self.with_thoughts < self.chats:
             said["thoughts"] = (

@@ -22,7 +22,7 @@ from .reading import Reading
 from .recognition import FORMATS, Format, check_columns, format_named, recognise
 from .row_images import Placing
 from .templates import ChatTemplate, Message, Tools, printable, template_of
-from .unread import unread, unread_frames
+from .unread import opened_before, unread, unread_frames
 
 FormattingFunc = Callable[[Row], str | list[dict[str, Any]] | Row]
 
@@ -173,7 +173,7 @@ def render_prompt(
 
 
 def _noted(row: Row, example: Example, format: Format, reading: Reading) -> Example:
-    """`example` with the names of what stands in its row and was not read."""
+    """`example` with the names of what stands in its row and was not read, or not as it was meant."""
     names = unread(
         row,
         format,
@@ -182,4 +182,5 @@ def _noted(row: Row, example: Example, format: Format, reading: Reading) -> Exam
         follows_weights=reading.response_markers is None and reading.train_on != "everything",
     )
     names += unread_frames(example)
-    return replace(example, unread=names) if names else example
+    markup = opened_before(row, format.turns, reading.template)
+    return replace(example, unread=names, markup=markup) if names or markup else example

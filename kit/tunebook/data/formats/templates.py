@@ -70,6 +70,16 @@ class ChatTemplate:
         except BadRow:
             return None
 
+    @cached_property
+    def opens_answer(self) -> str:
+        """What an assistant's turn begins with, such as "<|im_start|>assistant"; empty where that cannot be told."""
+        asked = [{"role": "user", "content": SENTINEL}]
+        try:
+            closed, open_ = self.render(asked), self.render(asked, add_generation_prompt=True)
+        except BadRow:
+            return ""
+        return open_[len(closed) :].strip().partition("\n")[0] if open_.startswith(closed) else ""
+
     def marked(self, messages: Sequence[Message], tools: Tools = None) -> list[Span]:
         """The spans between {% generation %} and {% endgeneration %}, in order; none where the template has no such."""
         source = self.source

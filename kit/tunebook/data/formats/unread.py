@@ -1,9 +1,10 @@
 """What a row holds that is not read: columns its format does not know, keys of messages its template does not, frames.
 
-A row goes in, names come out, for one notice a set. Nothing is refused here.
+And turns that a template wrote before, which are read otherwise than was meant. A row goes in, names come out, for one
+notice a set. Nothing is refused here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..examples import Example, Image
@@ -11,6 +12,7 @@ from ..sources import Row
 from .columns import listed
 from .conversations import ROLES
 from .recognition import OF_A_CHAT, Format
+from .templates import ChatTemplate
 from .weights import WEIGHTS
 
 IMAGES = {"image", "images"}
@@ -26,7 +28,7 @@ def unread(
     if template is None:
         read = read - OF_A_TEMPLATE
     names = [f"column {name!r:.60}" for name, value in row.items() if name not in read and _says(value)]
-    for message in _messages(row, format):
+    for message in _messages(row, format.turns):
         if not _is_answer(message):
             names += [f"{key!r} of turns that are no answers" for key in WEIGHTS if message.get(key) is not None]
         names += [
@@ -40,14 +42,21 @@ def unread(
     return tuple(dict.fromkeys(names))
 
 
+def opened_before(row: Row, columns: Iterable[str], template: ChatTemplate | None) -> str:
+    """What `template` opens answers with, where it stands inside a turn already: that was put through one before."""
+    opens = "" if template is None else template.opens_answer
+    said = (message.get(key) for message in _messages(row, columns) for key in ("content", "value"))
+    return opens if opens and any(isinstance(text, str) and opens in text for text in said) else ""
+
+
 def unread_frames(example: Example) -> tuple[str, ...]:
     """The name of what follows the first frame or page of the images in `example`, where anything does."""
     images = [part.image for part in example.parts if isinstance(part, Image)]
     return ("what follows the first frame or page of an image",) if any(one.has_more for one in images) else ()
 
 
-def _messages(row: Row, format: Format) -> Iterator[Mapping[str, Any]]:
-    for name in format.turns:
+def _messages(row: Row, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    for name in columns:
         turns = listed(row.get(name))
         if isinstance(turns, Sequence) and not isinstance(turns, str):
             yield from (turn for turn in turns if isinstance(turn, Mapping))
