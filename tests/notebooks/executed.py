@@ -1,7 +1,7 @@
 """Execute a tutorial anew and keep what it shows: `python -m tests.notebooks.executed NAME FOLDER`.
 
-It runs in a copy in FOLDER, where it leaves what it makes, as its source says (in `notebooks/src/`). Its
-outputs, tidied, become those of the committed notebook, with a note of which cells they are of.
+It runs as its source in `notebooks/src/` has it, and leaves what it makes in FOLDER. Its outputs, tidied, become those
+of the committed notebook, with a note of which cells they are of.
 """
 
 import hashlib
