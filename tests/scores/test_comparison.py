@@ -2,7 +2,9 @@
 
 import html
 import json
+from dataclasses import replace
 from importlib import util
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tunebook import scores
 from tunebook.scores.marks import Answered
 from tunebook.scores.metrics.metric import Mark
+from tunebook.scores.reports import write_report
 
 EXACT, PERPLEXITY = scores.exact_match(), scores.perplexity()
 
@@ -101,6 +104,33 @@ def test_a_gate_holds_where_a_gain_is_large_and_sure_and_says_what_can_be_conclu
         BETTER.require(at_least=3, metric="perplexity")
 
 
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"at_least": float("nan")}, "at_least is nan"),
+        ({"better_than": BASE, "by": float("nan")}, "by is nan"),
+        ({"by": 0.05}, "no model to be better by that than; pass better_than"),
+    ],
+)
+def test_a_bound_that_no_score_could_miss_is_refused(bounds, said):
+    with pytest.raises(ValueError, match=said):
+        BETTER.require(**bounds)
+
+
+def test_a_score_that_is_no_number_is_no_pass():
+    broken = scores.Metric(name="exact_match", judge=lambda *_: 1.0, total=lambda sums: sums[..., 0] * np.nan)
+    found = replace(BETTER, metrics=(broken,))
+    with pytest.raises(scores.ScoreTooLow, match="exact_match of tuned is nan over 40 rows"):
+        found.require(at_least=0.0)
+
+
+def test_a_base_without_a_score_is_nothing_to_be_better_than():
+    unscored = tuple(replace(row, marks={"exact_match": Mark(None, reason="it raised")}) for row in BASE.rows)
+    for bound in ("better_than", "no_worse_than"):
+        with pytest.raises(scores.ScoreTooLow, match=r"with base, of which exact_match: no row is scored\."):
+            BETTER.require(**{bound: replace(BASE, rows=unscored)})
+
+
 def test_marks_of_different_exams_are_not_compared():
     with pytest.raises(ValueError, match="different exams"):
         scores.compare(BASE, marks("other", 3, exam="y"))
@@ -114,3 +144,16 @@ def test_marks_are_values_that_json_takes():
     plain = json.loads(json.dumps(BETTER.as_plain(), allow_nan=False))
     assert plain["scores"]["exact_match"] == 0.55
     assert plain["rows"][0]["marks"] == {"exact_match": 1.0, "perplexity": pytest.approx(np.exp(1.5))}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".xml"])
+def test_a_report_takes_any_character_that_a_program_complains_with(tmp_path, suffix):
+    odd = Mark(None, reason="\x00 \x1b[31m \ud83d ]]> & <b>")
+    rows = tuple(replace(row, marks={"exact_match": odd}) for row in BASE.rows[:2])
+    made = replace(BASE, name='a"<\x0b\ud83d', metrics=(EXACT,), rows=rows)
+    write_report(tmp_path / f"report{suffix}", [made], [odd.reason])
+    text = (tmp_path / f"report{suffix}").read_text(encoding="utf-8")
+    if suffix == ".json":
+        assert json.loads(text)["failures"] == [odd.reason]
+    else:
+        assert ElementTree.fromstring(text).find(".//failure") is not None

@@ -172,6 +172,24 @@ def test_answers_that_were_cut_are_told_of(learnt):
     assert marks.notices == ("4 of 4 answers were cut at max_tokens=2; raise it for the rest.",)
 
 
+@pytest.mark.parametrize("wrong", [{"answer": "z"}, {"choices": ["a"]}, {"choices": []}, {"answer": 1.0}])
+def test_a_row_whose_answer_is_no_choice_is_left_out_with_its_reason_and_the_others_are_asked(learnt, wrong):
+    row = {"question": "Which?", "choices": ["a", "b"], "answer": "a"}
+    marks = scores.Exam([row, {**row, **wrong}], metrics=["multiple_choice"]).take(learnt)
+    assert marks.scored("multiple_choice") == [0]
+    assert list(marks.not_scored("multiple_choice")) == [1]
+
+
+def test_rows_that_are_there_twice_are_told_of(learnt):
+    def right(prompt, answer, row):
+        return True
+
+    marks = scores.Exam([*LEARNT, *LEARNT[:3]], metrics=[right], max_tokens=16).take(learnt)
+    assert marks.notices == (
+        "3 of 7 rows are the same as another, and intervals and p take each for one more question; take them out.",
+    )
+
+
 def test_a_program_that_raises_names_the_row_and_is_not_counted(learnt):
     def strict(prompt, answer, row):
         if "fox" in prompt:

@@ -67,6 +67,9 @@ def test_a_base_model_fails_with_the_sentence_on_stderr_and_in_junits_xml(adapte
         (["--metric", "accuracy"], "There is no metric 'accuracy'"),
         (["--report", "scores.txt"], "A report is a .json or a .xml file, and 'scores.txt' is neither."),
         (["--max-tokens", "0"], "max_tokens is 0"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--fail-below", "nan"], "at_least is nan"),
+        (["--by", "0.05"], "by is 0.05, and there is no model"),
     ],
 )
 def test_what_cannot_be_asked_is_said_and_is_no_verdict(arguments, said, adapters, exam, capsys):

@@ -69,6 +69,39 @@ def test_two_models_marks_of_a_task_are_told_apart_like_those_of_an_exam(model, 
         scores.compare(again, other)
 
 
+def test_what_is_too_long_is_cut_on_the_left_and_told_of_and_an_answer_without_a_place_is_refused(model):
+    from lm_eval.api.instance import Instance
+
+    from tunebook.scores.tasks.lm_eval_model import AskedByTasks
+
+    class Replies:
+        name, tokenizer, longest = "replies", model.loaded.tokenizer, 20
+
+        def likelihoods(self, rows):
+            self.lengths = [len(row.tokens) for row in rows]
+            return iter((place, -1.0, True) for place in range(len(rows)))
+
+        def answers(self, prompts, max_tokens, stop):
+            self.lengths = [len(prompt) for prompt in prompts]
+            return iter((place, []) for place in range(len(prompts)))
+
+    def asked(kind, *arguments):
+        return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+    replies = Replies()
+    posed = AskedByTasks(replies, batch_size=1)
+    long, most = " fox" * 30, len(model.loaded.tokenizer.encode(" fox" * 30))
+    posed.loglikelihood([asked("loglikelihood", "a", " dog"), asked("loglikelihood", long, " dog")])
+    assert max(replies.lengths) == 21
+    (said,) = posed.notices
+    assert said.startswith("1 of 2 requests were cut on the left, as by lm-eval, by up to ")
+    posed.generate_until([asked("generate_until", long, {"until": ["e"], "max_gen_toks": 8})])
+    assert replies.lengths == [12]
+    assert f"by up to {most - 12} tokens: the model takes 20." in posed.notices[1]
+    with pytest.raises(ValueError, match="answers of up to 24 tokens, and the model takes 20"):
+        posed.generate_until([asked("generate_until", long, {"until": ["e"], "max_gen_toks": 24})])
+
+
 def test_no_torch_is_imported(folder, task_folder, tmp_path):
     script = f"""
 import sys

@@ -178,11 +178,19 @@ def test_a_program_of_mine_is_given_the_prompt_the_answer_and_the_row():
         (lambda *_: "yes", "mine gave 'yes', which is no number."),
         (lambda *_: math.nan, "mine gave nan, which is not finite."),
         (lambda *_: None, "mine gave None, which is no number."),
+        (lambda *_: 10**400, f"mine gave 1{'0' * 59}, which is no number."),
     ],
 )
 def test_a_program_that_fails_on_a_row_leaves_it_unscored_with_the_reason_and_never_wrong(fn, said):
     mark = metrics.marked(metrics.program(fn, "mine"), question(), "answer")
     assert (mark.value, mark.reason) == (None, said)
+
+
+def test_a_text_that_a_broken_model_has_no_number_for_is_no_choice_taken():
+    replies = [Likelihood(text, math.nan, 1, is_greedy=False) for text in "ab"]
+    mark = metrics.marked(metrics.multiple_choice(), question(choices=["a", "b"], answer="a"), replies)
+    assert mark.value is None
+    assert "its weights may be broken" in mark.reason
 
 
 def test_a_row_without_a_reference_is_not_scored():

@@ -92,6 +92,7 @@ class Exam:
                 raise ValueError(f"The metric {metric.name!r} is for none of the {len(self)} rows of the exam.")
         self.max_tokens = max_tokens
         self.general: Mapping[str, Any] | None = None  # what `scores.general` was called with, where that made it
+        self._again = len(self) - len({_digest([row], []) for row in self.opened.rows})
         self.digest = _digest(self.opened.rows, [max_tokens, *(metric.name for metric in self.metrics)])
 
     def __len__(self) -> int:
@@ -197,10 +198,17 @@ class Exam:
 
     def _notices(self, rows: Sequence[Answered]) -> list[str]:
         written = [row.ended for row in rows if row.answer is not None]
-        cut = written.count(False)
-        if not cut:
-            return []
-        return [f"{cut} of {len(written)} answers were cut at max_tokens={self.max_tokens}; raise it for the rest."]
+        said = []
+        if cut := written.count(False):
+            said.append(
+                f"{cut} of {len(written)} answers were cut at max_tokens={self.max_tokens}; raise it for the rest."
+            )
+        if self._again:
+            said.append(
+                f"{self._again} of {len(rows)} rows are the same as another, and intervals and p take each for one "
+                "more question; take them out."
+            )
+        return said
 
 
 def _wanted(metric: Metric, question: Question) -> Wanted:

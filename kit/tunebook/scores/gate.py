@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .exam import Asked, Exam
-from .marks import Marks, ScoreTooLow
+from .marks import Marks, ScoreTooLow, check_bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,10 @@ def gate(
     `fail_below` is the least score (the most, where less is better); `better_than_base` takes the exam without adapters
     too and asks for a gain of `by` or more that is no chance. Rows that a metric could not judge fail it, too. `name`
     is what the marks are called; `batch_size` rows are asked at a time. `model` may be an export, as `Exam.take` has
-    it; only one of adapters has a base to be better than.
+    it; only one of adapters has a base to be better than. Raises ValueError as `check_bounds`,
+    before anything is asked.
     """
+    check_bounds(at_least=fail_below, by=by, compared=better_than_base)
     marks = exam.take(model, name=name, batch_size=batch_size)
     base = exam.take(model, adapters=False, batch_size=batch_size) if better_than_base else None
     failures = []

@@ -86,7 +86,7 @@ def harness(
         results = evaluated(posed, tasks, include_path=include_path, **options)
     called, settings = name or _called(model, adapters=adapters), repr((results["versions"], options))
     marks = {task: _marks(task, samples, results, called, settings) for task, samples in results["samples"].items()}
-    marks = {task: replace(one, notices=(*asked.notices, *one.notices)) for task, one in marks.items()}
+    marks = {task: replace(one, notices=(*asked.notices, *posed.notices, *one.notices)) for task, one in marks.items()}
     return Harness(marks=marks, results=results)
 
 

@@ -139,8 +139,10 @@ class Marks:
 
         `better_than` asks for a difference of `by` or more that is no chance, `at_least` for a score (where less is
         better: at most that). `no_worse_than` takes all but a loss that is no chance, as of an export against the live
-        model. Rows that a metric could not judge are no pass: they are told of, and raise too.
+        model. Rows that a metric could not judge are no pass: they are told of, and raise too. Raises ValueError as
+        `check_bounds`.
         """
+        check_bounds(at_least=at_least, by=by, compared=better_than is not None)
         name = metric or self.metrics[0].name
         if missing := self.not_scored(name):
             row, reason = next(iter(missing.items()))
@@ -149,12 +151,12 @@ class Marks:
         if at_least is not None:
             self._require_score(name, at_least)
         if no_worse_than is not None:
-            found = self.against(no_worse_than)[name]
+            found = self._difference(no_worse_than, name)
             if found.verdict == "worse":
                 raise ScoreTooLow(f"{self.name} is to be no worse than {no_worse_than.name}. {found.sentence}")
         if better_than is not None:
-            found = self.against(better_than)[name]
-            if found.verdict != "better" or found.gain < by:
+            found = self._difference(better_than, name)
+            if found.verdict != "better" or not found.gain >= by:
                 wanted = f"{self.name} is to be better than {better_than.name}" + (f" by {by:g}" if by else "")
                 raise ScoreTooLow(f"{wanted}. {found.sentence}")
 
@@ -185,13 +187,19 @@ class Marks:
 
     def _require_score(self, name: str, bound: float) -> None:
         score, up = self[name], self._metric(name).higher_is_better
-        if score < bound if up else score > bound:
+        if not (score >= bound if up else score <= bound):  # a score that is no number is no pass
             interval = self.interval(name)
             raise ScoreTooLow(
                 f"{name} of {self.name} is {number(score)} over {len(self.scored(name))} rows ({LEVEL:.0%} interval "
                 f"{number(interval.low)} to {number(interval.high)}), and {'at least' if up else 'at most'} {bound:g} "
                 "is required."
             )
+
+    def _difference(self, before: "Marks", name: str) -> Difference:
+        """That in one metric. Raises ScoreTooLow where `before` has no score to compare with."""
+        if (found := self.against(before).get(name)) is None:
+            raise ScoreTooLow(f"{self.name} is to be compared with {before.name}, of which {before.sentence(name)}")
+        return found
 
     def _cells(self) -> list[tuple[str, ...]]:
         return [
@@ -232,3 +240,12 @@ class Marks:
 
     def _terms(self, metric: str, places: Sequence[int]) -> np.ndarray:
         return np.array([self.rows[place].marks[metric].terms for place in places], np.float64)
+
+
+def check_bounds(*, at_least: float | None, by: float, compared: bool) -> None:
+    """Raise ValueError for bounds that no score could miss: one that is no number, a gain over nothing."""
+    for name, bound in (("at_least", at_least), ("by", by)):
+        if bound is not None and np.isnan(bound):
+            raise ValueError(f"{name} is nan, which every score would pass; give a number.")
+    if by and not compared:
+        raise ValueError(f"by is {by:g}, and there is no model to be better by that than; pass better_than too.")

@@ -6,6 +6,7 @@ be a question alone, with or without an answer: rows for a program that checks, 
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -156,12 +157,16 @@ def _named(row: Row, names: Sequence[str]) -> str | None:
 
 
 def _answer_of(row: Row) -> str | None:
-    """What stands as the answer; of one that is the place or letter of a choice, the choice."""
+    """What stands as the answer; of one that is the place or letter of a choice, the choice.
+
+    One that is neither is taken as it stands: a metric that asks for a choice says so, of this row.
+    """
     name = _named(row, ANSWERED)
     if name is None:
         return None
     if isinstance(choices := row.get("choices"), list | tuple):
-        return str(choices[right_choice(list(choices), row[name])])
+        with suppress(NotScored):
+            return str(choices[right_choice(list(choices), row[name])])
     return str(row[name])
 
 

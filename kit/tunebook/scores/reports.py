@@ -18,7 +18,8 @@ def write_report(path: Path | str, marks: Sequence[Marks], failures: Sequence[st
     text = (junit if path.suffix == ".xml" else as_json)(marks, failures)
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        # Half a character, of which UTF-8 has none, is written as JSON escapes it.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check_path(path: Path | str) -> Path:

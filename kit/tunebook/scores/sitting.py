@@ -25,6 +25,8 @@ class Sitting:
     """Questions put to one model, `batch_size` at a time; without `adapters` to its base model."""
 
     def __init__(self, loaded: Loaded, asked: Sequence[Question], *, adapters: bool, batch_size: int):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
         self._loaded, self._module, self._family = loaded, loaded.module, loaded.family
         self._asked = {question.number: question for question in asked}
         self._adapters, self._batch_size = adapters, batch_size

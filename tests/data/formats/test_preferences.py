@@ -42,6 +42,10 @@ MALFORMED = {
         {**TALK, "rejected": [BLUE]},
         "its chosen and rejected answers are the same, so neither is preferred; drop it.",
     ),
+    "answers that an end token alone tells apart": (
+        {**PAIR, "rejected": " Blue.<|im_end|>"},
+        "its chosen and rejected answers are the same once they are written out; drop it.",
+    ),
     "a prompt that the answers repeat": (
         {**PAIR, "chosen": PAIR["prompt"] + " Blue.", "rejected": PAIR["prompt"] + " Green."},
         "both of its answers repeat the prompt; drop the column 'prompt', or take it out of them.",
@@ -151,6 +155,15 @@ def test_each_kind_of_malformed_row_gets_its_sentence(tokenizer, kind):
     assert read(good).wholes
     with pytest.raises(BadRow, match=re.escape(sentence)):
         read(row)
+
+
+def test_answers_that_the_template_makes_the_same_are_refused(tokenizer, monkeypatch):
+    row = {**TALK, "rejected": [said("assistant", "Blue. ")]}
+    assert len(set(reader_of([row], tokenizer, "pairs")(row).wholes)) == 2
+    trims = tokenizer.chat_template.replace("message['content']", "message['content'] | trim")
+    monkeypatch.setattr(tokenizer._tokenizer, "chat_template", trims)
+    with pytest.raises(BadRow, match="the same once they are written out"):
+        reader_of([row], tokenizer, "pairs")(row)
 
 
 FINE = {

@@ -60,6 +60,8 @@ def marked(metric: Metric, question: Question, reply: str | Sequence[Likelihood]
     """What `metric` makes of a reply. A row that it raises for, or gives no finite number for, is not scored."""
     if isinstance(reply, NotScored):
         return Mark(None, reason=str(reply))
+    if not isinstance(reply, str) and any(math.isnan(one.nats) for one in reply):
+        return Mark(None, reason="the model gives no number for how likely a text is; its weights may be broken.")
     try:
         found = metric.judge(question, reply)
     except NotScored as error:
@@ -69,7 +71,7 @@ def marked(metric: Metric, question: Question, reply: str | Sequence[Likelihood]
     terms = found if isinstance(found, Terms) else Terms(found, ())
     try:
         value = float(terms.value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return Mark(None, reason=f"{metric.name} gave {terms.value!r:.60}, which is no number.")
     if not math.isfinite(value):
         return Mark(None, reason=f"{metric.name} gave {value}, which is not finite.")

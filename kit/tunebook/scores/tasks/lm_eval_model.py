@@ -26,13 +26,17 @@ MOST_WRITTEN = 256  # tokens, where a task does not say (lm-eval's own)
 
 @final
 class AskedByTasks(TemplateLM):
-    """Whoever replies, as lm-eval asks for it; `batch_size` is what results are kept under."""
+    """Whoever replies, as lm-eval asks for it; `batch_size` is what results are kept under.
+
+    `notices` tell of requests that are longer than the model takes, which are cut on the left as by lm-eval.
+    """
 
     def __init__(self, respondent: Respondent, *, batch_size: int):
         super().__init__()
         self._respondent, self.batch_size = respondent, batch_size
         self.tokenizer: Any = respondent.tokenizer
         self.max_length = respondent.longest
+        self.notices: list[str] = []
 
     @property
     def eot_token_id(self) -> int:
@@ -88,6 +92,7 @@ class AskedByTasks(TemplateLM):
         **_: Any,
     ) -> list[tuple[float, bool]]:
         """(nats, whether greedy) of each continuation, the third of a request, behind its context, the second."""
+        self._tell_cut([len(context) + len(continuation) - 1 for _, context, continuation in requests], self.max_length)
         rows = [self._row(context, continuation) for _, context, continuation in requests]
         found = [(0.0, True)] * len(rows)
         for place, nats, is_greedy in progress(self._respondent.likelihoods(rows), "Scoring", total=len(rows)):
@@ -103,16 +108,38 @@ class AskedByTasks(TemplateLM):
         for place, (_, given) in enumerate(asked):
             options: Any = normalize_gen_kwargs(given, MOST_WRITTEN)
             if options.get("do_sample"):
-                raise ValueError("This task draws its answers at random; pass gen_kwargs={'do_sample': False}.")
+                raise ValueError(
+                    "This task draws its answers at random; set do_sample: false under generation_kwargs in the task."
+                )
             alike.setdefault((tuple(options["until"]), options["max_gen_toks"]), []).append(place)
         written = [""] * len(requests)
         for (until, longest), places in alike.items():
-            contexts = [self.tok_encode(asked[place][0])[-(self.max_length - longest) :] for place in places]
+            contexts = self._contexts([asked[place][0] for place in places], longest)
             for at, text in self._answers(contexts, until, longest):
                 place = places[at]
                 written[place] = text
                 self.cache_hook.add_partial("generate_until", requests[place].args, text)
         return written
+
+    def _contexts(self, texts: Sequence[str], longest: int) -> list[Ids]:
+        """Prompts as tokens, cut on the left where an answer of `longest` has no place behind them."""
+        room = self.max_length - longest
+        if room < 1:
+            raise ValueError(
+                f"This task has answers of up to {longest} tokens, and the model takes {self.max_length} with its "
+                "prompt; set a lower max_gen_toks under generation_kwargs in the task."
+            )
+        contexts = [self.tok_encode(text) for text in texts]
+        self._tell_cut([len(context) for context in contexts], room)
+        return [context[-room:] for context in contexts]
+
+    def _tell_cut(self, lengths: Sequence[int], most: int) -> None:
+        beyond = [length - most for length in lengths if length > most]
+        if beyond:
+            self.notices.append(
+                f"{len(beyond)} of {len(lengths)} requests were cut on the left, as by lm-eval, by up to {max(beyond)} "
+                f"tokens: the model takes {self.max_length}."
+            )
 
     def _answers(self, contexts: Sequence[Ids], until: Sequence[str], longest: int) -> list[tuple[int, str]]:
         stop = [*until, self.tokenizer.decode([self.eot_token_id])]

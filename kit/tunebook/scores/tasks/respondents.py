@@ -52,6 +52,8 @@ class Live:
     """A model that is asked as it is in memory, and is afterwards as it was."""
 
     def __init__(self, loaded: Loaded, *, adapters: bool, batch_size: int):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
         self._loaded, self._adapters, self._batch_size = loaded, adapters, batch_size
         self.notices: list[str] = []
         self.name, self.tokenizer, self.longest = loaded.name, loaded.tokenizer, longest(loaded.config)

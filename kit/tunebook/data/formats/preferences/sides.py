@@ -96,6 +96,7 @@ def written(row: Row, compared: Compared, reading: Reading) -> Answers:
         check_whole(prompt)
         end = reading.tokenizer.eos_token or ""
         texts = [prompt + str(answer) + ("" if str(answer).endswith(end) else end) for answer in answers]
+        _check_part(texts)
         return _answers(prompt, texts, label, rendered=False)
     template = reading.template
     if template is None:
@@ -108,7 +109,14 @@ def written(row: Row, compared: Compared, reading: Reading) -> Answers:
     texts = [template.render(whole, tools) for whole in wholes]
     if tools and any(template.renders(whole, None) == text for whole, text in zip(wholes, texts, strict=True)):
         raise BadRow("the chat template leaves its tools out; use a template with tool support, or drop the column.")
+    _check_part(texts)
     return _answers(template.render(asked, tools, add_generation_prompt=True), texts, label, rendered=True)
+
+
+def _check_part(wholes: Sequence[str]) -> None:
+    """Raise BadRow where both answers are one text to the model: a template strips spaces, an end token ends either."""
+    if len(set(wholes)) < len(wholes):
+        raise BadRow("its chosen and rejected answers are the same once they are written out; drop it.")
 
 
 def _answers(prompt: str, wholes: Sequence[str], label: bool | None, *, rendered: bool) -> Answers:
