@@ -5,11 +5,12 @@ Greedy unless told otherwise. The model is put in eval mode for the time; its we
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..data.answers import Answers
@@ -19,6 +20,7 @@ from ..data.formats.templates import template_of
 from ..data.questions import question_in
 from ..data.tokenizer_state import bring_up_to_date
 from .base_model import without_adapters
+from .families.base import Piece
 from .loaded import Loaded
 
 OPENING_CHARACTERS = 60  # how much of a raw text is taken as the prompt for the rest of it
@@ -80,12 +82,29 @@ def write(
     loaded: Loaded, prompt: Example, *, max_tokens: int, temperature: float = 0.0, top_p: float = 1.0
 ) -> Generator[str, None, None]:
     """What the model goes on with, about a token at a time, until it ends its turn or `max_tokens` are written."""
+    with closing(written(loaded, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p)) as pieces:
+        for piece in pieces:
+            yield piece.text
+
+
+def written(
+    loaded: Loaded,
+    prompt: Example,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    top_k: int = 0,
+) -> Generator[Piece, None, None]:
+    """`write`, with the tokens. `min_p` leaves out what is less likely than this share of the likeliest, 0: nothing;
+    `top_k` all but so many, 0: none. All three are asked of the model's own probabilities, before the temperature.
+    """
     was_training = loaded.module.training
     loaded.module.eval()
     try:
-        yield from loaded.family.generate(
-            loaded.module, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p
-        )
+        sampler = make_sampler(temp=temperature, top_p=top_p, min_p=min_p, top_k=top_k)
+        yield from loaded.family.generate(loaded.module, prompt, max_tokens=max_tokens, sampler=sampler)
     finally:
         loaded.module.train(was_training)
 
@@ -105,7 +124,8 @@ def write_in_slices(
     Others may so use it in between. Without `adapters` the base model writes; ValueError as `without_adapters` has it.
     """
     module = loaded.module
-    pieces = loaded.family.generate(module, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+    sampler = make_sampler(temp=temperature, top_p=top_p)
+    pieces = loaded.family.generate(module, prompt, max_tokens=max_tokens, sampler=sampler)
     goes_on = True
     while goes_on:
         was_training = module.training
@@ -118,11 +138,11 @@ def write_in_slices(
         yield text
 
 
-def _for_seconds(pieces: Iterator[str], seconds: float) -> tuple[str, bool]:
+def _for_seconds(pieces: Iterator[Piece], seconds: float) -> tuple[str, bool]:
     """(what `pieces` gives within `seconds`, at least one; whether there may be more)."""
     text, end = "", time.monotonic() + seconds
     for piece in pieces:
-        text += piece
+        text += piece.text
         if time.monotonic() >= end:
             return text, True
     return text, False

@@ -76,6 +76,12 @@ def call(name: str, *, of: type | None = None) -> Callable[[Callable[P, R]], Cal
     return decorate
 
 
+def elsewhere(taker: str, name: str, value: Any) -> str | None:
+    """What is said to people who give `taker` a name that other kits have for `value`; None: no kit known has it."""
+    foreign = NAMES.get(taker, {}).get(name)
+    return None if foreign is None else _filled(foreign, name, value)
+
+
 def _kind(about: inspect.Parameter) -> Any:
     """The annotation of a parameter; one in quotation marks is not looked at."""
     return Any if about.annotation is about.empty or isinstance(about.annotation, str) else about.annotation
@@ -89,9 +95,9 @@ def _refuse_unknown(taker: str, given: Mapping[str, Any], known: list[str]) -> N
 
 def _answer(taker: str, name: str, value: Any, known: list[str]) -> str:
     """What to write in place of a name that is not taken."""
-    foreign = NAMES.get(taker, {}).get(name)
+    foreign = elsewhere(taker, name, value)
     if foreign is not None:
-        return f"{taker} takes no {name}: {_filled(foreign, name, value)}."
+        return f"{taker} takes no {name}: {foreign}."
     near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
     if near:
         return f"{taker} takes no {name}; did you mean {near[0]}?"

@@ -8,6 +8,7 @@ from tests.makers.packed_rows import CARRY_STATE, COHERE2, GPT2, MINISTRAL3
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel
 from tunebook.data.examples import Example, Text, Tokens
+from tunebook.models.families.batched import greedy
 
 # Windows of 16 tokens, shorter than most prompts; layers that carry a state; positions in a table.
 TOGETHER = {
@@ -104,5 +105,5 @@ def test_a_model_that_reads_images_answers_one_by_one_as_it_generates(vision_mod
     example = Example((Text("a dog and a cat"),), rendered=True)
     assert "one by one" in model.family.why_alone(model.module)
     ((place, found),) = model.family.answers(model.module, [example], max_tokens=5, batch_size=4)
-    pieces = model.family.generate(model.module, example, max_tokens=5, temperature=0.0, top_p=1.0)
-    assert (place, found.text) == (0, "".join(pieces))
+    pieces = model.family.generate(model.module, example, max_tokens=5, sampler=greedy)
+    assert (place, found.text) == (0, "".join(piece.text for piece in pieces))

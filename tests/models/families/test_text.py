@@ -13,6 +13,7 @@ from tunebook import FastModel, TrainingConfig
 from tunebook.data.examples import Example, Text
 from tunebook.data.formats import to_examples
 from tunebook.fast.forms import forms_for
+from tunebook.models.families.batched import greedy
 from tunebook.models.families.head import find_head, projection, rest_of_the_model
 from tunebook.objectives import next_token
 from tunebook.train.step import Stepper
@@ -185,7 +186,7 @@ def test_a_model_whose_head_does_more_than_either_way_shows_is_called_whole(mode
 def test_generation_follows_the_likeliest_token_of_a_full_forward_pass(model):
     prompt = Example(parts=(Text("the quick brown"),), rendered=True)
     tokenizer = model.loaded.tokenizer
-    said = "".join(model.family.generate(model.module, prompt, max_tokens=5, temperature=0.0, top_p=1.0))
+    said = "".join(piece.text for piece in model.family.generate(model.module, prompt, max_tokens=5, sampler=greedy))
     tokens = tokenizer.encode("the quick brown", add_special_tokens=False)
     for _ in range(5):
         tokens.append(int(mx.argmax(model.module(mx.array([tokens]))[0, -1]).item()))

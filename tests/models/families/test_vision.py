@@ -14,6 +14,7 @@ from tests.models.families.encoded_rows import WIDTH, encoded, states
 from tunebook import FastModel
 from tunebook.fast.forms import forms_for
 from tunebook.models.families import language_model
+from tunebook.models.families.batched import greedy
 from tunebook.models.families.image_mask import image_mask
 from tunebook.models.generation import as_prompt
 from tunebook.models.neftune import token_embedding
@@ -205,7 +206,7 @@ def test_a_pass_compiled_for_a_batch_has_the_loss_and_gradients_of_the_plain_one
 def test_generation_follows_the_likeliest_token_of_a_full_forward_pass(vision, image_rows):
     family, tokenizer = vision.family, vision.loaded.tokenizer
     prompt = as_prompt(image_rows[0]["messages"][:1], tokenizer, family.placeholder).example
-    said = "".join(family.generate(vision.module, prompt, max_tokens=6, temperature=0.0, top_p=1.0))
+    said = "".join(piece.text for piece in family.generate(vision.module, prompt, max_tokens=6, sampler=greedy))
     [row] = family.encode([prompt])
     tokens, written = row.tokens.tolist(), []
     for _ in range(6):

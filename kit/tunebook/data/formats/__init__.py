@@ -8,6 +8,7 @@ refused. Documents with images have settings of their own, and are no entry of t
 
 from ...config import TrainOn
 from .columns import BadRow, BadRows, NoFormat, RefusedRows
+from .conversations import as_messages
 from .markers import Markers, supervise_between
 from .mends import called
 from .read import FormattingFunc, format_of, formatted, reader, render_chat, render_prompt, to_examples
@@ -24,6 +25,7 @@ __all__ = [
     "NoFormat",
     "RefusedRows",
     "TrainOn",
+    "as_messages",
     "called",
     "format_of",
     "formatted",

@@ -4,9 +4,9 @@ Shapes: B rows, T tokens, D width, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,6 +17,7 @@ from ...data.examples import Example
 from .beginnings import Before, Read
 
 Library = Literal["mlx-lm", "mlx-vlm"]
+Sampler = Callable[[mx.array], mx.array]  # (B, V) log-probabilities -> (B,) tokens
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class Written:
     tokens: tuple[int, ...]  # without the one that ends it
     text: str
     ended: bool  # by itself; False: as many tokens were written as were asked for
+
+
+class Piece(NamedTuple):
+    """What a model goes on with: a token, and the text that is certain with it."""
+
+    text: str
+    token: int | None  # None: what was held back of the text
 
 
 class NotEncodable(ValueError):
@@ -127,12 +135,11 @@ class Family(ABC):
         """The part of `module` that holds all parameters `head` uses; None where `hidden` gives logits already."""
 
     @abstractmethod
-    def generate(
-        self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
-    ) -> Iterator[str]:
-        """Pieces of text the model continues `prompt` with, until it ends its turn or `max_tokens` are written.
+    def generate(self, module: nn.Module, prompt: Example, *, max_tokens: int, sampler: Sampler) -> Iterator[Piece]:
+        """What the model continues `prompt` with, until it ends its turn or `max_tokens` are written.
 
-        It stops too where its table of positions ends. Raises ValueError for a prompt that reaches beyond `tables`.
+        The token that ends it is among them. It stops too where its table of positions ends. Raises ValueError for a
+        prompt that reaches beyond `tables`.
         """
 
     @abstractmethod

@@ -12,14 +12,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm import stream_generate
-from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Encoding
 
 from ...data.encoded import Batch, Encoded
 from ...data.examples import Example, Tokens, texts
 from ...data.tokenizer_state import uncut
-from .base import Family, Written
+from .base import Family, Piece, Sampler, Written
 from .batched import Ending, answered_alone, answered_together, why_not_together
 from .beginnings import Before, Read, caches_behind, read_texts
 from .beginnings_check import why_not_begun
@@ -89,14 +88,11 @@ class TextFamily(Family):
     def head_layer(self, module: nn.Module) -> nn.Module | None:
         return None if self._head is None else head_layer(module)
 
-    def generate(
-        self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
-    ) -> Iterator[str]:
+    def generate(self, module: nn.Module, prompt: Example, *, max_tokens: int, sampler: Sampler) -> Iterator[Piece]:
         ((tokens, _),) = _tokenize([prompt], self.tokenizer, ends=False)
         max_tokens = most_written(tokens, self.tables, self.tokenizer, max_tokens)
-        sampler = make_sampler(temp=temperature, top_p=top_p)
         for piece in stream_generate(module, self.tokenizer, tokens.tolist(), max_tokens=max_tokens, sampler=sampler):
-            yield piece.text
+            yield Piece(piece.text, piece.token)
 
     def answers(
         self,

@@ -3,20 +3,19 @@
 Rows keep references to their images, and a batch opens them. How both are read is `image_rows.py`'s.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast, final
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.sample_utils import make_sampler
 from mlx_vlm.models.cache import make_prompt_cache
 
 from ...data.encoded import Batch, Encoded
 from ...data.examples import Example
 from ..layers import trained_outside
 from . import language_model
-from .base import Family, Written
+from .base import Family, Piece, Sampler, Written
 from .batched import Ending, greedy, until_end
 from .beginnings import Before, Read
 from .check import check_family
@@ -92,18 +91,16 @@ class VisionFamily(Family):
     def head_layer(self, module: nn.Module) -> nn.Module | None:
         return head_layer(module) if self._has_head else None
 
-    def generate(
-        self, module: nn.Module, prompt: Example, *, max_tokens: int, temperature: float, top_p: float
-    ) -> Iterator[str]:
-        detokenizer = self.tokenizer.detokenizer
-        sampler = make_sampler(temp=temperature, top_p=top_p)
+    def generate(self, module: nn.Module, prompt: Example, *, max_tokens: int, sampler: Sampler) -> Iterator[Piece]:
+        detokenizer, end = self.tokenizer.detokenizer, None
         for token in self._tokens(module, self.rows.encoded(prompt, ends=False), max_tokens, sampler):
             if token in self.tokenizer.eos_token_ids:
+                end = token
                 break
             detokenizer.add_token(token)
-            yield detokenizer.last_segment
+            yield Piece(detokenizer.last_segment, token)
         detokenizer.finalize()
-        yield detokenizer.last_segment
+        yield Piece(detokenizer.last_segment, end)
 
     def answers(
         self,
@@ -130,9 +127,7 @@ class VisionFamily(Family):
     def why_apart(self, module: nn.Module) -> str:  # noqa: ARG002 - it is the same for all
         return "it reads images, and rows with them are read whole"
 
-    def _tokens(
-        self, module: nn.Module, row: Encoded, max_tokens: int, sampler: Callable[[mx.array], mx.array]
-    ) -> Iterator[int]:
+    def _tokens(self, module: nn.Module, row: Encoded, max_tokens: int, sampler: Sampler) -> Iterator[int]:
         """What `module` goes on with after `row`, at most `max_tokens`; nothing is asked of what ends an answer."""
         max_tokens = most_written(row.tokens, self.tables, self.tokenizer, max_tokens)
         batch = self.collate([row], len(row.tokens))
