@@ -41,6 +41,7 @@ TABLE = """
     jobs        : machine data runs models tokens objectives train memory export scores
     rate_finder : machine data runs models jobs
     parity      : machine model_files data gguf models samples tokens objectives train export
+    compat      : settings data models objectives
 """
 ALLOWED = {
     wing.strip(): set(others.split()) for wing, others in (line.split(":") for line in TABLE.strip().splitlines())
@@ -146,6 +147,8 @@ def test_a_wing_uses_only_wings_above_it_in_the_table():
 def test_a_file_imports_only_what_its_wing_may(module):
     wing = wing_of(module)
     used = {wing_of(other) for other in imports(KNOWN[module], KNOWN)} - {wing} - RECORDS
+    if wing == "compat":  # it puts other kits' names into what people hold
+        used -= {""}
     assert used <= ALLOWED[wing], f"{module} imports {sorted(used - ALLOWED[wing])}"
 
 
@@ -217,7 +220,7 @@ def test_a_folder_is_taken_in_at_a_glance():
     folders = [path for root in (KIT, WIDGETS, TESTS) for path in (root, *root.rglob("*")) if path.is_dir()]
     for folder in folders:
         entries = [entry for entry in folder.iterdir() if entry.name != "__pycache__"]
-        most = 29 if folder in (KIT, TESTS) else 19  # a wing each, and the files beside them
+        most = 30 if folder in (KIT, TESTS) else 19  # a wing each, and the files beside them
         assert len(entries) <= most, folder
 
 

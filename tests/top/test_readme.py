@@ -122,7 +122,7 @@ def test_a_command_is_one_there_is(command, capsys):
         said = capsys.readouterr().out
         assert not [word for word in words if word.startswith("--") and word not in said]
     elif words[0] == "-m":
-        assert words[1] in ("pytest", "tunebook.parity")
+        assert words[1] in ("pytest", "tunebook.parity", "tunebook.compat.mlx_lm")
         assert not [word for word in words[2:] if word.startswith("tests") and not (ROOT / word).exists()]
     elif program == "python":
         assert (ROOT / words[0]).is_file()
