@@ -21,7 +21,7 @@ from .events import Command, Request
 from .export.gguf.feasibility import gguf_notice
 from .jobs.layout import Order
 from .jobs.run import Run as StartedRun
-from .jobs.starting import save, start
+from .jobs.starting import hosts_of, save, start
 from .jobs.work import HoldsModel, ResumeFrom, Work, begun
 from .machine.interrupts import held_back, on_terminate
 from .memory.forecast import EXAM, Estimate, estimate
@@ -182,7 +182,14 @@ class Trainer:
         return result_of(audience.told, run.folder)
 
     @call("start")
-    def start(self, *, restarts: arguments.Restarts = 0, keep: arguments.Keep = False) -> StartedRun:
+    def start(
+        self,
+        *,
+        restarts: arguments.Restarts = 0,
+        keep: arguments.Keep = False,
+        processes: arguments.Processes = 1,
+        hosts: arguments.Hosts = None,
+    ) -> StartedRun:
         """Train in a process of its own, and return at once with a handle on the run: `run.result()` is what it gives.
 
             >>> run = trainer.start()
@@ -193,7 +200,7 @@ class Trainer:
         another unless they fit into memory together (`tunebook.jobs.queue()`). Raises NotCarried for what no other
         process can go by, such as an exam's function of your own.
         """
-        order = Order(restarts=restarts, keep=keep)
+        order = Order(restarts=restarts, keep=keep, processes=processes, hosts=hosts_of(hosts, processes))
         run = start(self._work(), self.data.train.rows, self.memory(), order)
         for _, listener in self._listeners:
             run.subscribe(listener)

@@ -6,6 +6,7 @@ import sys
 
 from tests.makers.arrays import in_numpy
 from tunebook.jobs.layout import ERRORS, ORDER, OUT, PROCESS, Order, write_record
+from tunebook.jobs.processes import Child
 from tunebook.jobs.results import read_weights
 from tunebook.jobs.written import write_job
 
@@ -55,13 +56,14 @@ def result_of(folder):
 
 
 def dying(tmp_path, deaths):
-    """What starts a child of a job in place of `processes.start_child`: each child dies the next of `deaths`."""
+    """What starts the child of a job in place of `processes.start_children`: each dies the next of `deaths`."""
     file = tmp_path / "deaths.json"
     file.write_text(json.dumps(deaths))
 
-    def start(folder):
+    def start(folder, order):
         with (folder / PROCESS / OUT).open("ab") as out, (folder / PROCESS / ERRORS).open("ab") as errors:
             command = [sys.executable, "-c", DYING, str(folder), str(file)]
-            return subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True)
+            started = subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True)
+            return [Child(started, folder / PROCESS / ERRORS)]
 
     return start

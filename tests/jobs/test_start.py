@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests.jobs.until import until
 from tests.makers.small_runs import make, same, weights
 from tunebook import jobs
 from tunebook.events import EndReason, StepEvent
@@ -25,13 +25,6 @@ LONG = {"max_steps": 100_000, "save_steps": 1000, "gradient_accumulation_steps":
 @pytest.fixture(autouse=True)
 def own_queue(tmp_path, monkeypatch):
     monkeypatch.setenv("TUNEBOOK_CACHE", str(tmp_path / "cache"))
-
-
-def until(true, seconds=120.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_run_is_started_told_of_here_and_its_weights_are_taken_over(tiny_folder, rows, tmp_path, capfd):

@@ -34,7 +34,7 @@ def test_a_child_that_dies_three_deaths_ends_as_one_that_was_left_alone(
 ):
     job = job_of(make(tiny_folder, rows, tmp_path / "runs", **SHORT), tmp_path / "job", restarts=3)
     deaths = [["SIGKILL", 2, 1], ["metal", 4, 2], ["exit", 5, 1]]
-    monkeypatch.setattr(supervisor, "start_child", dying(tmp_path, deaths))
+    monkeypatch.setattr(supervisor, "start_children", dying(tmp_path, deaths))
     state = supervisor.supervise(job)
     assert (state.state, state.ended_well, state.begun) == ("ended", True, 4)
     assert "killed" in state.causes[0]
@@ -69,12 +69,12 @@ def test_any_schedule_of_deaths_ends_as_the_undisturbed_run_with_one_child_at_a_
     job = job_of(make(tiny_folder, rows, folder / "runs", **SHORT), folder / "job", restarts=12, silent_seconds=5.0)
     starts, alone = dying(folder, deaths), []
 
-    def start(run_folder):
+    def start(run_folder, order):
         alone.append(not is_held(run_folder))
-        return starts(run_folder)
+        return starts(run_folder, order)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor, "start_child", start)
+        patch.setattr(supervisor, "start_children", start)
         state = supervisor.supervise(job)
     assert state.ended_well, state
     found, losses = undisturbed
@@ -95,7 +95,7 @@ def test_a_second_supervisor_and_a_second_child_are_turned_away(tiny_folder, row
 
 def test_what_would_end_the_same_way_is_not_begun_again(tiny_folder, rows, tmp_path, monkeypatch):
     job = job_of(make(tiny_folder, rows, tmp_path / "runs", **SHORT), tmp_path / "job", restarts=3)
-    monkeypatch.setattr(supervisor, "start_child", dying(tmp_path, [["SIGTERM", 3, 1]]))
+    monkeypatch.setattr(supervisor, "start_children", dying(tmp_path, [["SIGTERM", 3, 1]]))
     state = supervisor.supervise(job)  # a run that hears it stops with the step in progress
     assert (state.begun, state.ended_well, load(job).ended.reason) == (1, True, EndReason.STOPPED)
     (job / "job" / "trained.safetensors").write_bytes(b"damaged")
@@ -106,7 +106,7 @@ def test_what_would_end_the_same_way_is_not_begun_again(tiny_folder, rows, tmp_p
 
 def test_a_run_that_comes_no_further_is_given_up_and_its_log_says_why(tiny_folder, rows, tmp_path, monkeypatch):
     job = job_of(make(tiny_folder, rows, tmp_path / "runs", **SHORT), tmp_path / "job", restarts=50)
-    monkeypatch.setattr(supervisor, "start_child", dying(tmp_path, [["SIGKILL", 2, 1]] * 9))
+    monkeypatch.setattr(supervisor, "start_children", dying(tmp_path, [["SIGKILL", 2, 1]] * 9))
     state = supervisor.supervise(job)
     assert (state.begun, state.ended_well) == (supervisor.IN_VAIN, False)
     assert "no further" in state.said

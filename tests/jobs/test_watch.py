@@ -8,11 +8,13 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from tunebook.jobs.layout import ALIVE, PROCESS, Order
 from tunebook.jobs.life import Beat
+from tunebook.jobs.processes import Child
 from tunebook.jobs.watch import watch
 
 
@@ -29,6 +31,10 @@ def child(tmp_path):
 def beats(folder, child, number, events=1):
     beat = Beat(child.pid, number, events=events, step=3, began=True)
     (folder / PROCESS / ALIVE).write_text(json.dumps(asdict(beat)))
+
+
+def alone(child):
+    return [Child(child, Path("child.err"))]
 
 
 @contextmanager
@@ -54,8 +60,8 @@ def state_of(pid):
 
 def test_one_that_beats_no_more_is_woken_and_ended_when_that_did_not_help(child, tmp_path):
     beats(tmp_path, child, 1)
-    seen = watch(child, tmp_path, Order(silent_seconds=2.0))
-    assert (seen.code, seen.silence) == (-signal.SIGKILL, "stopped")
+    seen = watch(alone(child), tmp_path, Order(silent_seconds=2.0))
+    assert (seen.codes, seen.silence) == ([-signal.SIGKILL], "stopped")
     assert seen.last.step == 3
 
 
@@ -75,7 +81,7 @@ def test_one_that_was_stopped_goes_on_when_it_is_woken(child, tmp_path):
 
     beats(tmp_path, child, 0)
     with meanwhile(look):
-        seen = watch(child, tmp_path, Order(silent_seconds=2.0))
+        seen = watch(alone(child), tmp_path, Order(silent_seconds=2.0))
     assert (seen.silence, number) == (None, 17)
 
 
@@ -88,6 +94,6 @@ def test_one_that_beats_and_computes_nothing_is_ended_and_one_that_works_is_not(
         beats(tmp_path, child, number, events=min(number, 40))
 
     with meanwhile(look):
-        seen = watch(child, tmp_path, Order(silent_seconds=60.0, idle_minutes=2 / 60))
+        seen = watch(alone(child), tmp_path, Order(silent_seconds=60.0, idle_minutes=2 / 60))
     assert seen.silence == "idle"
     assert number > 40

@@ -6,7 +6,8 @@ text.
 
 import re
 import signal
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,13 @@ TAIL_BYTES = 16_000  # of what a process wrote last
 # How the last line of an abort or of an exception begins.
 _ABORTED = re.compile(r"(?:terminating due to uncaught exception of type [^:\n]+:|what\(\): ?)\s*(.+)")
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?:: (.*))?$", re.MULTILINE)  # the last line of a traceback
-_REFUSED = re.compile(r"^(NoJob|OtherModel|ModelNotFound|RunInUse): (.*)$", re.MULTILINE)  # what `train` says itself
+_REFUSED = re.compile(r"^(NoJob|OtherModel|ModelNotFound|RunInUse|mlx\.launch: error): (.*)$", re.MULTILINE)  # what `train` says itself
 _TRACEBACK = "Traceback (most recent call last):"
+# What `train/ranks/` says in a process that lost another, and mlx.launch of one that went down.
+_LOST = re.compile(r"^(?:[A-Za-z_]\w*\.)*(?:RankLost: )(.+)$|^(.+) This process ends itself: ", re.MULTILINE)
+_NAME = re.compile(r"[Rr]ank (\d+) \([^)]*\)")
+_WITHOUT_A_DEATH = re.compile("has given no sign of life|have waited in the same exchange")
+_LAUNCHED_FELL = re.compile(r"Node with rank (\d+) exited with code (-?\d+)")
 
 _SMALLER = (
     "lower per_device_train_batch_size and raise gradient_accumulation_steps by as much, or set "
@@ -44,6 +50,11 @@ class Evidence:
     system_kills: int = 0  # processes the system has ended for want of memory meanwhile, where that is known
     silence: Silence | None = None  # why it was ended by its supervisor
     silent_seconds: float = 0.0
+
+
+    def of(self, code: int, wrote: str) -> "Evidence":
+        """The same of another process."""
+        return replace(self, code=code, wrote=wrote)
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,49 @@ def cause_of(evidence: Evidence) -> Cause:
         "called exit.",
         may_pass=True,
     )
+
+
+def cause_of_several(evidence: Sequence[Evidence | None]) -> Cause:
+    """What became of processes that trained together, by rank; None of one that was ended because of the others.
+
+    The one that went down first is told of, by the name that the others had for it.
+    """
+    known = {rank: each for rank, each in enumerate(evidence) if each is not None}
+    if len(evidence) == 1 or not known:
+        return cause_of(known[0]) if known else Cause("Its processes were ended together.", may_pass=True)
+    heard = {rank: lost for rank, each in known.items() if (lost := _lost(each.wrote)) is not None}
+    said = next(iter(heard.values()), "")
+    went_down = [rank for rank, each in known.items() if each.code != 0 and rank not in heard]
+    if said and (not went_down or _WITHOUT_A_DEATH.search(said)):
+        return Cause(_short(said), may_pass=True)
+    if not went_down:
+        return cause_of(known[min(known)])
+    if len(went_down) == len(evidence):  # all alike
+        return cause_of(known[went_down[0]])
+    first = min(went_down, key=lambda rank: known[rank].code >= 0)  # one with a signal before one that says why
+    cause = cause_of(known[first])
+    names = {int(named.group(1)): named.group(0) for lost in heard.values() for named in _NAME.finditer(lost)}
+    name = names.get(first, f"rank {first}")
+    return Cause(f"{name[0].upper()}{name[1:]} went down. {cause.sentence}", cause.may_pass)
+
+
+def cause_of_launched(evidence: Evidence) -> Cause:
+    """What became of the processes that mlx.launch started, which says of each how it ended and itself ends well."""
+    fell = _LAUNCHED_FELL.search(evidence.wrote)
+    if evidence.silence is not None or evidence.code != 0 or fell is None:
+        return cause_of(evidence)
+    rank, code = int(fell.group(1)), int(fell.group(2))
+    raised = [part for part in evidence.wrote.split(_TRACEBACK)[1:] if _lost(part) is None]
+    own = evidence.of(code, f"{_TRACEBACK}{raised[-1]}" if raised else evidence.wrote if code < 0 else "")
+    lost = _lost(evidence.wrote)
+    other = evidence.of(0 if lost is None else 1, "" if lost is None else f"RankLost: {lost}")
+    return cause_of_several([own if number == rank else other for number in range(rank + 2)])
+
+
+def _lost(wrote: str) -> str | None:
+    """The sentence of a process that lost another, where that is the last of what it wrote."""
+    found = _LOST.findall(wrote)
+    return next(filter(None, found[-1])) if found else None
 
 
 def _of_silence(evidence: Evidence) -> Cause:

@@ -16,6 +16,7 @@ JOB, PROCESS, RESULT = "job", "process", "result"
 DESCRIPTION, ENDED = "job.json", "ended.json"  # in JOB and in RESULT
 ORDER, STATE, ALIVE = "order.json", "state.json", "alive.json"  # in PROCESS
 OUT, ERRORS, SUPERVISOR_ERRORS = "child.out", "child.err", "supervisor.err"
+HOSTS = "hosts.json"  # in PROCESS, by which the processes of a job find one another
 VERSION = 1
 
 
@@ -35,6 +36,8 @@ class Order:
     pause_seconds: float = 5.0  # before the first restart; each later one waits four times as long
     silent_seconds: float = 120.0  # without a sign of life before a process is woken, and once more before it is ended
     idle_minutes: float = 60.0  # without an event before a process that lives is taken to hang
+    processes: int = 1  # on this machine, that train it together
+    hosts: str = ""  # what the hosts file says, where `mlx.launch` starts one on each of several machines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class State:
     state: str = "waiting"  # "waiting", "running", "pausing" or "ended"
     supervisor: int = 0  # process ids
     child: int = 0
+    others: list[int] = field(default_factory=list)  # that train together with the child
     begun: int = 0  # how many times a child was started
     ended_well: bool = False  # the run came to an end of its own, and `result/` has it
     said: str = ""  # one sentence on the latest end of a child

@@ -8,6 +8,8 @@ from ..data.encoded import Encoded
 from ..memory.footprint import Estimate
 from ..runs.resuming import as_typed
 from ..train.kept.saving import make_run_folder
+from ..train.ranks.check import check_use
+from ..train.ranks.launch import count_of, read_hosts
 from .layout import ORDER, Order, write_record
 from .run import Run
 from .work import Work
@@ -24,9 +26,23 @@ def save(work: Work, encoded: Sequence[Encoded], folder: Path, need: Estimate) -
     return folder
 
 
+def hosts_of(hosts: str | Path | None, processes: int) -> str:
+    """What a hosts file says; "" for none. Raises ValueError for one by which no run could begin."""
+    if hosts is None:
+        return ""
+    if processes != 1:
+        raise ValueError(
+            f"start is given processes={processes} and hosts={str(hosts)!r}; give one of them: a hosts file says how "
+            "many processes there are."
+        )
+    return read_hosts(Path(hosts).expanduser())
+
+
 def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order) -> Run:
     """Save `work` as the job of a new run folder and begin it there. Raises as `save` does."""
     check_carried(work)
+    size = count_of(order.hosts) if order.hosts else order.processes
+    check_use(size, work.plan)
     output_dir = work.plan.config.output_dir
     if output_dir is None:
         raise ValueError(
@@ -36,7 +52,8 @@ def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order) 
     folder = make_run_folder(output_dir)
     write_job(work, encoded, folder, need=need)
     typed = as_typed(folder, output_dir)
-    order = replace(order, typed=typed, estimate_gb=need.total / 1e9, limit_gb=need.device / 1e9)
+    estimate = need.total / 1e9 * order.processes  # each has the model; those on other machines are not counted
+    order = replace(order, typed=typed, estimate_gb=estimate, limit_gb=need.device / 1e9)
     write_record(folder, ORDER, order)
     run = Run(typed, work.model)
     run.begin()

@@ -7,9 +7,8 @@ checkpoint; never where nobody wants the run, and not where it came no further t
 
 import fcntl
 import os
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +19,13 @@ from ..machine.interrupts import on_terminate
 from ..machine.private import FILE_MODE, make_private_folder
 from ..runs.folder import STOP_FILE, event_log, last_events
 from ..runs.lock import RunInUse, RunLock
-from .causes import Cause, Evidence, cause_of, kills_by_the_system, tail_of
-from .layout import ERRORS, PROCESS, STATE, Order, State, read_description, read_ended, read_order, write_record
+from .causes import Cause, Evidence, cause_of_launched, cause_of_several, kills_by_the_system, tail_of
+from .layout import PROCESS, STATE, Order, State, read_description, read_ended, read_order, write_record
 from .locked import is_locked
-from .processes import start_child
+from .processes import Child, start_children
 from .tickets import Place
 from .wanted import is_wanted, want
-from .watch import ask_to_end, watch
+from .watch import Watched, ask_to_end, forget_signs, watch
 
 LOCK = "supervisor.lock"
 SECONDS_BETWEEN_LOOKS = 0.25
@@ -67,7 +66,7 @@ class _Supervisor:
     def __init__(self, folder: Path, order: Order):
         self._folder, self._order = folder, order
         self._state = State(supervisor=os.getpid())
-        self._child: subprocess.Popen[bytes] | None = None
+        self._children: Sequence[Child] = ()
         self._asked_to_end = False
         self._reached: list[tuple[int, int]] = []  # at each end: the newest checkpoint, the last step
 
@@ -98,30 +97,27 @@ class _Supervisor:
 
     def _train_once(self) -> Cause | None:
         """Why a child ended; None where its run came to an end of its own."""
-        before, errors = read_ended(self._folder), self._folder / PROCESS / ERRORS
-        stamp = self._stamp()
-        start, kills = errors.stat().st_size if errors.exists() else 0, kills_by_the_system()
-        self._child = start_child(self._folder)
-        self._say(state="running", child=self._child.pid, begun=self._state.begun + 1)
+        before, stamp, kills = read_ended(self._folder), self._stamp(), kills_by_the_system()
+        wrote_before = {file: file.stat().st_size for file in (self._folder / PROCESS).glob("*.err*")}
+        forget_signs(self._folder)
+        children = self._children = start_children(self._folder, self._order)
+        pid, *others = [child.process.pid for child in children]
+        self._say(state="running", child=pid, others=others, begun=self._state.begun + 1)
         if self._asked_to_end:
-            ask_to_end(self._child)
-        seen = watch(self._child, self._folder, self._order)
-        self._child = None
+            ask_to_end(children, self._folder)
+        seen = watch(children, self._folder, self._order)
+        self._children = ()
         self._reached.append((_newest_checkpoint(self._folder), _last_step(self._folder)))
-        evidence = Evidence(
-            code=seen.code,
-            wrote=tail_of(errors, start),
-            began=bool(seen.last and seen.last.began),
-            system_kills=kills_by_the_system() - kills,
-            silence=seen.silence,
-            silent_seconds=seen.silent_seconds,
-        )
+        wrote = [tail_of(child.errors, wrote_before.get(child.errors, 0)) for child in children]
+        evidence = _evidence(seen, wrote, kills_by_the_system() - kills)
+        launched = evidence[0] if children[0].launches else None
+        cause = cause_of_launched(launched) if launched is not None else cause_of_several(evidence)
         ended = read_ended(self._folder)
         if ended is None or (ended == before and self._stamp() == stamp):
-            return cause_of(evidence)
+            return cause
         if ended.reason != EndReason.FAILED:
             return None
-        return Cause(ended.message, cause_of(evidence).may_pass)
+        return Cause(ended.message if len(children) == 1 and launched is None else cause.sentence, cause.may_pass)
 
     def _why_not_again(self, cause: Cause) -> str | None:
         """Why it is not begun again, in a sentence; None where it is."""
@@ -140,7 +136,7 @@ class _Supervisor:
         """Wait before it is begun again; False where it was not to be any more."""
         again = self._state.begun  # which time it will be
         seconds = min(LONGEST_PAUSE_SECONDS, self._order.pause_seconds * LONGER ** (again - 1))
-        self._say(state="pausing", child=0, said=cause.sentence, causes=[*self._state.causes, cause.sentence])
+        self._say(state="pausing", child=0, others=[], said=cause.sentence, causes=[*self._state.causes, cause.sentence])
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._asked_to_end or not self._is_wanted() or self._is_to_stop():
@@ -194,8 +190,8 @@ class _Supervisor:
 
     def _end(self) -> None:
         self._asked_to_end = True
-        if self._child is not None:
-            ask_to_end(self._child)
+        if self._children:
+            ask_to_end(self._children, self._folder)
 
     def _stamp(self) -> int | None:
         """What tells one result from the next."""
@@ -208,6 +204,20 @@ class _Supervisor:
         self._state = replace(self._state, **changes)  # pyright: ignore[reportArgumentType] - names of its own
         write_record(self._folder, STATE, self._state)
         return self._state
+
+
+def _evidence(seen: Watched, wrote: Sequence[str], system_kills: int) -> list[Evidence | None]:
+    """What is known of each process that is gone, by rank; None of one that was ended because of another."""
+    known = Evidence(
+        code=0,
+        wrote="",
+        began=bool(seen.last and seen.last.began),
+        system_kills=system_kills,
+        silence=seen.silence,
+        silent_seconds=seen.silent_seconds,
+    )
+    each = zip(seen.codes, wrote, strict=False)  # of some that were silent the first alone is known
+    return [None if code is None else known.of(code, text) for code, text in each]
 
 
 def _newest_checkpoint(folder: Path) -> int:

@@ -33,6 +33,8 @@ Thinking = Annotated[bool | None, "the chat template's switch for thoughts; None
 # Of a run in a process of its own.
 Restarts = Annotated[CountOrZero, "how often it is begun again by itself, from its newest checkpoint, where it dies"]
 Keep = Annotated[bool, "go on when this kernel is gone; False: it is then stopped, with a checkpoint"]
+Processes = Annotated[Count, "that train it together on this machine, each with its share of every step's rows"]
+Hosts = Annotated[Folder | None, "a hosts file of mlx.launch, which starts a process on each machine in it"]
 
 # Of a trial of learning rates.
 Tries = Annotated[Count, "how many rates are tried, a step each"]

@@ -61,7 +61,7 @@ def test_micro_batches_that_cannot_be_split_are_enough_for_all_or_refused():
     objective = KTO()
     config = SimpleNamespace(gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="gradient_accumulation_steps is 2, and there are 3 processes"):
-        check._check_use(Others(), SimpleNamespace(objective=objective, config=config))
+        check.check_use(3, SimpleNamespace(objective=objective, config=config))
 
 
 def controls_of(*heard):

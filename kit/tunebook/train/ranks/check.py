@@ -43,7 +43,7 @@ def met(ranks: Ranks, plan: RunPlan) -> list[str]:
     """What there is to say of the processes of a run before it begins. Raises RanksDiffer where it cannot."""
     if ranks.is_alone:
         return []
-    _check_use(ranks, plan)
+    check_use(ranks.size, plan)
     check_alike(ranks, plan)
     return [tried_links(ranks)]
 
@@ -106,13 +106,13 @@ def tried_links(ranks: Ranks) -> str:
     return f"{ranks.size} processes train together ({on}); they add up {rate:,.0f} MB a second.{more}"
 
 
-def _check_use(ranks: Ranks, plan: RunPlan) -> None:
-    """Raise ValueError where some of the processes would have nothing to do in any step."""
+def check_use(size: int, plan: RunPlan) -> None:
+    """Raise ValueError where some of `size` processes would have nothing to do in any step."""
     why, batches = plan.objective.couples_rows, plan.config.gradient_accumulation_steps
-    if why is not None and batches < ranks.size:
+    if why is not None and batches < size:
         raise ValueError(
-            f"gradient_accumulation_steps is {batches}, and there are {ranks.size} processes: a micro-batch of this "
-            f"objective cannot be split ({why}) Set it to {ranks.size} or more, or start fewer processes."
+            f"gradient_accumulation_steps is {batches}, and there are {size} processes: a micro-batch of this "
+            f"objective cannot be split ({why}) Set it to {size} or more, or start fewer processes."
         )
 
 
