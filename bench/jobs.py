@@ -100,7 +100,7 @@ def _kernel(asked: argparse.Namespace) -> dict:
     trainer = Trainer(model, tokenizer, train_dataset=rows, args=args)
     trainer.subscribe(lambda _: None, shows_progress=True)
     began = time.time()
-    result = trainer.train() if asked.mode == "train" else trainer.start().result()
+    result = trainer.train() if asked.mode == "train" else trainer.start(again=True).result()
     took = time.time() - began
     elapsed = [step.elapsed for step in result.steps]
     seen = hashlib.sha256()

@@ -35,7 +35,7 @@ LONG = [
     *("test_released_tokenizers", "test_checkpoint_config", "test_odd_names", "test_trusted", "test_scratch"),
     *("test_resume", "test_export", "test_vision_training", "test_parity", "test_weights", "test_verify"),
     *("test_memorise_tiny", "test_step", "test_endings", "test_merged", "test_memory", "test_malformed"),
-    *("test_chat_templates", "test_supervisor", "test_start", "test_same_run"),
+    *("test_chat_templates", "test_supervisor", "test_start", "test_processes", "test_same_run"),
 ]
 ORDER = [*GROUPS, *LONG]
 

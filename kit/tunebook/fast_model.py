@@ -19,6 +19,7 @@ from .export.hub import publish
 from .export.lora import AdapterFormat
 from .export.report import Export
 from .export.saving import SaveMethod, export_gguf, export_lora, export_merged
+from .jobs.beside import beside_runs
 from .models import adapters
 from .models.families.base import Family
 from .models.generation import as_prompt, write
@@ -192,8 +193,7 @@ class FastModel:
     ) -> Iterator[str]:
         """Write an answer piece by piece.
 
-        A list of messages, or a string where the model has a chat template, is a conversation the model answers; a
-        string without one is text it continues.
+        Messages, or a text where the model has a chat template, are a conversation to answer; other text is continued.
         """
         example = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder, thinking=thinking).example
         yield from write(self.loaded, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
@@ -210,7 +210,7 @@ class FastModel:
     ) -> str:
         """The whole answer as a string, as `stream` writes it."""
         options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "thinking": thinking}
-        return "".join(self.stream(prompt, **options))
+        return "".join(beside_runs(self.stream(prompt, **options)))
 
     @call("save_pretrained")
     def save_pretrained(

@@ -189,19 +189,20 @@ class Trainer:
         keep: arguments.Keep = False,
         processes: arguments.Processes = 1,
         hosts: arguments.Hosts = None,
+        again: arguments.Again = False,
     ) -> StartedRun:
         """Train in a process of its own, and return at once with a handle on the run: `run.result()` is what it gives.
 
             >>> run = trainer.start()
             >>> result = run.result()
 
-        The weights become those of `train`, bit for bit; `run.result()` puts them into this model. Until then the
-        model here is as it was. Callbacks of this trainer are called here. Several runs that are started wait for one
-        another unless they fit into memory together (`tunebook.jobs.queue()`). Raises NotCarried for what no other
-        process can go by, such as an exam's function of your own.
+        The weights become those of `train`, bit for bit; `run.result()` puts them into this model, which is as it was
+        until then. Callbacks are called here. Runs wait for one another unless they fit into memory together
+        (`tunebook.jobs.queue()`). A cell that is run again gets the run it began, and it is said. Raises NotCarried
+        for what no other process can go by, such as an exam's function of your own.
         """
         order = Order(restarts=restarts, keep=keep, processes=processes, hosts=hosts_of(hosts, processes))
-        run = start(self._work(), self.data.train.rows, self.memory(), order)
+        run = start(self._work(), self.data.train.rows, self.memory(), order, again=again)
         for _, listener in self._listeners:
             run.subscribe(listener)
         self._run = run

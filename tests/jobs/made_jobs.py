@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 from tests.makers.arrays import in_numpy
-from tunebook.jobs.layout import ERRORS, ORDER, OUT, PROCESS, Order, write_record
+from tunebook.jobs.layout import ERRORS, ORDER, OUT, Order, write_record
 from tunebook.jobs.processes import Child
 from tunebook.jobs.results import read_weights
 from tunebook.jobs.written import write_job
+from tunebook.runs.looked_after.state import PROCESS
 
 # Pauses and patience as short as a test can have them.
 QUICK = {"pause_seconds": 0.01, "silent_seconds": 3.0}

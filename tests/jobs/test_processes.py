@@ -1,4 +1,4 @@
-"""Several processes of one job: the run of one, stopped and struck; those that `mlx.launch` starts, and one of those."""
+"""Several processes of a job: the run of one, stopped and struck; those that `mlx.launch` starts, and one of those."""
 
 import json
 import os
@@ -13,11 +13,14 @@ import pytest
 
 from tests.jobs.made_jobs import result_of
 from tests.jobs.until import until
+from tests.makers.ranks_child import JUDGED
 from tests.makers.small_runs import make, weights
+from tunebook import Trainer, TrainingConfig
 from tunebook.events import Command, CommandReceived, EndReason, RunStarted, StepEvent
-from tunebook.jobs.layout import read_state
+from tunebook.objectives import KTO
 from tunebook.runs.folder import load
 from tunebook.runs.lock import is_held
+from tunebook.runs.looked_after.state import read_state
 
 # Plain descent: what rounding makes of a gradient stays as small as it is.
 ALIKE = {
@@ -108,4 +111,12 @@ def test_what_no_processes_can_be_started_by_is_refused_in_a_sentence(given, wor
     with pytest.raises(ValueError, match=words) as error:
         trainer.start(**given)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_micro_batches_that_cannot_be_split_are_enough_for_all_before_anything_is_started(adapted, tmp_path):
+    args = TrainingConfig(gradient_accumulation_steps=1, max_steps=2, output_dir=str(tmp_path / "runs"))
+    trainer = Trainer(adapted, train_dataset=JUDGED, objective=KTO(), args=args)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps is 1, and there are 2 processes"):
+        trainer.start(processes=2)
     assert not (tmp_path / "runs").exists()

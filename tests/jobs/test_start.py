@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from tests.jobs.until import until
 from tests.makers.small_runs import make, same, weights
 from tunebook import jobs
 from tunebook.events import EndReason, StepEvent
-from tunebook.jobs.layout import PROCESS, read_state
+from tunebook.jobs.earlier import earlier_run
+from tunebook.jobs.layout import Order
 from tunebook.jobs.run import Run
-from tunebook.jobs.supervisor import is_supervised
+from tunebook.jobs.written import check_carried, fingerprint_of
 from tunebook.runs.folder import load
 from tunebook.runs.lock import is_held
+from tunebook.runs.looked_after.state import PROCESS, is_supervised, read_state
 
 LONG = {"max_steps": 100_000, "save_steps": 1000, "gradient_accumulation_steps": 1}
 
@@ -40,8 +43,29 @@ def test_a_run_is_started_told_of_here_and_its_weights_are_taken_over(tiny_folde
     assert [step.loss for step in result.steps] == [step.loss for step in expected.steps]
     assert same(weights(there), weights(here))
     assert (run.state, run.run_folder) == ("finished", tmp_path / "there" / "run-001")
-    capfd.readouterr()
     assert "step" in (run.run_folder / PROCESS / "child.out").read_text()
+    capfd.readouterr()
+    another_day = make(tiny_folder, rows, tmp_path / "there", max_steps=3)
+    found = another_day.start()
+    assert (found.run_folder, found.state) == (run.run_folder, "finished")
+    said = capfd.readouterr().out
+    assert re.search(
+        r"\n.*run-001 is a run of this very model.* has finished.*start\(again=True\) trains anew\.\n$", said
+    )
+    assert same(weights(another_day), before)
+    assert [step.loss for step in found.result().steps] == [step.loss for step in expected.steps]
+    assert same(weights(another_day), weights(here))
+    for other in ({"max_steps": 2}, {"seed": 1}, {"learning_rate": 1e-3}):
+        assert earlier_of(make(tiny_folder, rows, tmp_path / "there", **{"max_steps": 3, **other})) is None
+    assert earlier_of(another_day) is None  # it has learnt something: it would go on from there
+    assert earlier_of(make(tiny_folder, rows[1:], tmp_path / "there", max_steps=3)) is None
+
+
+def earlier_of(trainer):
+    """The run that starting `trainer` would find."""
+    work = trainer._work()
+    fingerprint = fingerprint_of(work, check_carried(work))
+    return earlier_run(fingerprint, trainer.config.output_dir, Order(), work.model)
 
 
 async def _awaited(run):
@@ -55,14 +79,21 @@ def test_nothing_the_processes_write_comes_out_here(tiny_folder, rows, tmp_path,
     assert capfd.readouterr() == ("", "")
 
 
-def test_runs_wait_for_one_another_are_steered_and_taken_out(tiny_folder, rows, tmp_path):
-    trainers = [make(tiny_folder, rows, tmp_path / "runs", **LONG) for _ in range(2)]
+def test_runs_wait_for_one_another_are_steered_and_taken_out(tiny_folder, rows, tmp_path, capsys):
+    trainers = [make(tiny_folder, rows, tmp_path / "runs", **LONG, seed=seed) for seed in range(2)]
     first, second = (trainer.start() for trainer in trainers)
     until(lambda: any(isinstance(event, StepEvent) for event in polled(first)))
     shown = jobs.queue()
     assert len(shown) in (1, 2)
     assert "run-001" in str(shown)
     assert "<td>running</td>" in shown._repr_html_()
+    rerun = make(tiny_folder, rows, tmp_path / "runs", **LONG, seed=0)
+    assert rerun.start().run_folder == first.run_folder
+    assert "goes on: this is its handle" in capsys.readouterr().out
+    for _ in range(2):
+        assert trainers[1]._model.generate("one two", max_tokens=8)
+    cost = r"The run in .*run-001 (took [\d.]+ s a step meanwhile, [\d.]+ s before|trains meanwhile; both .*)\.\n"
+    assert re.fullmatch(cost, capsys.readouterr().out)  # once
     first.send("learning_rate", 1e-3)
     trainers[0].stop()
     second.stop()
@@ -70,6 +101,7 @@ def test_runs_wait_for_one_another_are_steered_and_taken_out(tiny_folder, rows, 
     assert first_result.reason is EndReason.STOPPED
     assert second_state == "stopped"
     assert first.events[-1].message.startswith("Stopped on request")
+    assert earlier_of(rerun) is None  # what was stopped is begun anew
     assert len(jobs.queue()) == 0
 
 
@@ -83,7 +115,7 @@ import json, os, sys, time
 from tests.makers.small_runs import make
 folder, rows, out, settings = json.loads(sys.argv[1])
 for keep in (False, True):
-    run = make(folder, rows, out, **settings).start(keep=keep)
+    run = make(folder, rows, out, **settings).start(keep=keep, again=True)
     while not any(type(event).__name__ == "StepEvent" for event in run.events):
         run.poll()
         time.sleep(0.05)

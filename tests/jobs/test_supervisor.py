@@ -9,10 +9,10 @@ from tests.jobs.made_jobs import dying, job_of, result_of
 from tests.makers.small_runs import make, same, weights
 from tunebook.events import EndReason
 from tunebook.jobs import supervisor
-from tunebook.jobs.layout import read_state
 from tunebook.jobs.training import train_job
 from tunebook.runs.folder import load
 from tunebook.runs.lock import RunInUse, RunLock, is_held
+from tunebook.runs.looked_after.state import read_state
 
 SHORT = {"max_steps": 6, "save_steps": 2}
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tunebook.jobs.layout import ALIVE, PROCESS, Order
+from tunebook.jobs.layout import ALIVE, Order
 from tunebook.jobs.life import Beat
 from tunebook.jobs.processes import Child
 from tunebook.jobs.watch import watch
+from tunebook.runs.looked_after.state import PROCESS
 
 
 @pytest.fixture

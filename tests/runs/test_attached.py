@@ -13,8 +13,9 @@ from tests.runs.logged_events import ENDED, EVENTS, STARTED, STEP, STEPS
 from tests.runs.written_run import Writer, soon
 from tunebook import attach
 from tunebook.events import CheckpointSaved, Command, CommandReceived, EndReason, RunEnded, Working
-from tunebook.runs.attached import AttachedRun, RunState
+from tunebook.runs.attached import AttachedRun
 from tunebook.runs.folder import event_log, rewind
+from tunebook.runs.run_state import RunState
 
 PAUSED = Working(step=2, what="paused", done=2, total=9)
 

@@ -6,9 +6,10 @@
 again, on any machine; `layout.py` says what lies where. `training.py` is the run of such a folder in the process that
 is for it, `supervisor.py` the process beside that: it waits for its turn (`tickets.py`, `queue.py`), watches
 (`watch.py`, `life.py`), says why a process ended (`causes.py`) and begins again. Neither knows the notebook, which is
-known by the lock it holds (`wanted.py`).
+known by the lock it holds (`runs/looked_after/`). The same work is not begun twice (`earlier.py`), and what else a
+kernel does is told of with what it costs its runs (`beside.py`).
 
-Doors: `layout`, `queue`, `run`, `starting`, `supervisor`, `training`, `work`.
+Doors: `beside`, `layout`, `queue`, `run`, `starting`, `supervisor`, `training`, `work`.
 """
 
 from .queue import Queue, Queued, queue

@@ -17,7 +17,9 @@ TAIL_BYTES = 16_000  # of what a process wrote last
 # How the last line of an abort or of an exception begins.
 _ABORTED = re.compile(r"(?:terminating due to uncaught exception of type [^:\n]+:|what\(\): ?)\s*(.+)")
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?:: (.*))?$", re.MULTILINE)  # the last line of a traceback
-_REFUSED = re.compile(r"^(NoJob|OtherModel|ModelNotFound|RunInUse|mlx\.launch: error): (.*)$", re.MULTILINE)  # what `train` says itself
+_REFUSED = re.compile(
+    r"^(NoJob|OtherModel|ModelNotFound|RunInUse|mlx\.launch: error): (.*)$", re.MULTILINE
+)  # what `train` says itself
 _TRACEBACK = "Traceback (most recent call last):"
 # What `train/ranks/` says in a process that lost another, and mlx.launch of one that went down.
 _LOST = re.compile(r"^(?:[A-Za-z_]\w*\.)*(?:RankLost: )(.+)$|^(.+) This process ends itself: ", re.MULTILINE)
@@ -50,7 +52,6 @@ class Evidence:
     system_kills: int = 0  # processes the system has ended for want of memory meanwhile, where that is known
     silence: Silence | None = None  # why it was ended by its supervisor
     silent_seconds: float = 0.0
-
 
     def of(self, code: int, wrote: str) -> "Evidence":
         """The same of another process."""
@@ -119,10 +120,10 @@ def cause_of_launched(evidence: Evidence) -> Cause:
         return cause_of(evidence)
     rank, code = int(fell.group(1)), int(fell.group(2))
     raised = [part for part in evidence.wrote.split(_TRACEBACK)[1:] if _lost(part) is None]
-    own = evidence.of(code, f"{_TRACEBACK}{raised[-1]}" if raised else evidence.wrote if code < 0 else "")
+    own = f"{_TRACEBACK}{raised[-1]}" if raised else _LOST.sub("", evidence.wrote) if code < 0 else ""
     lost = _lost(evidence.wrote)
     other = evidence.of(0 if lost is None else 1, "" if lost is None else f"RankLost: {lost}")
-    return cause_of_several([own if number == rank else other for number in range(rank + 2)])
+    return cause_of_several([evidence.of(code, own) if number == rank else other for number in range(rank + 2)])
 
 
 def _lost(wrote: str) -> str | None:

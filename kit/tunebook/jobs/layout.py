@@ -5,16 +5,17 @@ runs it, `result/` holds what came of it, and beside them lies what every run le
 after a run needs no MLX.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..machine.private import make_private_folder, new_private_file
 from ..machine.sealed import Damaged, sealed_json, unsealed
+from ..runs.looked_after.state import PROCESS, State, read_record
 
-JOB, PROCESS, RESULT = "job", "process", "result"
+JOB, RESULT = "job", "result"  # beside PROCESS
 DESCRIPTION, ENDED = "job.json", "ended.json"  # in JOB and in RESULT
-ORDER, STATE, ALIVE = "order.json", "state.json", "alive.json"  # in PROCESS
+ORDER, ALIVE = "order.json", "alive.json"  # in PROCESS
 OUT, ERRORS, SUPERVISOR_ERRORS = "child.out", "child.err", "supervisor.err"
 HOSTS = "hosts.json"  # in PROCESS, by which the processes of a job find one another
 VERSION = 1
@@ -40,20 +41,6 @@ class Order:
     hosts: str = ""  # what the hosts file says, where `mlx.launch` starts one on each of several machines
 
 
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """How it stands with a job; written by its supervisor alone."""
-
-    state: str = "waiting"  # "waiting", "running", "pausing" or "ended"
-    supervisor: int = 0  # process ids
-    child: int = 0
-    others: list[int] = field(default_factory=list)  # that train together with the child
-    begun: int = 0  # how many times a child was started
-    ended_well: bool = False  # the run came to an end of its own, and `result/` has it
-    said: str = ""  # one sentence on the latest end of a child
-    causes: list[str] = field(default_factory=list)  # the sentences of all ends that were not the last
-
-
 @dataclass(frozen=True)
 class Ended:
     """How the run of a job ended; in its result, beside the weights."""
@@ -65,7 +52,7 @@ class Ended:
 
 def read_ended(folder: Path) -> Ended | None:
     """How the run of the job in `folder` ended last; None where it has not."""
-    plain = _plain(folder / RESULT / ENDED)
+    plain = read_record(folder / RESULT / ENDED)
     return None if plain is None else Ended(plain["reason"], plain["message"], plain["step"])
 
 
@@ -100,19 +87,5 @@ def write_record(folder: Path, name: str, record: Order | State) -> None:
 
 def read_order(folder: Path) -> Order:
     """How the job in `folder` is to be run; as usual where nobody said."""
-    plain = _plain(folder / PROCESS / ORDER)
+    plain = read_record(folder / PROCESS / ORDER)
     return Order() if plain is None else Order(**plain)
-
-
-def read_state(folder: Path) -> State | None:
-    """How it stands with the job in `folder`; None where nobody has run it, or what was said is not whole."""
-    plain = _plain(folder / PROCESS / STATE)
-    return None if plain is None else State(**plain)
-
-
-def _plain(file: Path) -> dict[str, Any] | None:
-    try:
-        document, is_sealed = unsealed(file)
-    except Damaged:
-        return None
-    return document if is_sealed else None

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import final
 
 from ..events import Event, RunStarted
-from .layout import ALIVE, PROCESS
-from .wanted import is_wanted
+from ..runs.looked_after.state import PROCESS
+from ..runs.looked_after.wanted import is_wanted
+from .layout import ALIVE
 
 SECONDS_BETWEEN_BEATS = 1.0
 

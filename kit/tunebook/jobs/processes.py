@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..machine.private import FILE_MODE
+from ..runs.looked_after.state import PROCESS
 from ..train.ranks.launch import environments, launching, threads_of_each
-from .layout import ERRORS, HOSTS, OUT, PROCESS, SUPERVISOR_ERRORS, Order
+from .layout import ERRORS, HOSTS, OUT, SUPERVISOR_ERRORS, Order
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from ..machine.inert import one_line
-from .layout import read_state
+from ..runs.looked_after.state import read_state
 from .life import read_beat
 from .tickets import Ticket, tickets
 

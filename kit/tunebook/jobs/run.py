@@ -10,17 +10,17 @@ import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
+from weakref import WeakSet
 
-from ..events import Command, EndReason, Event, Request, RunEnded, RunStarted, StepEvent
+from ..events import Command, EndReason, Event, RunEnded, RunStarted, StepEvent
 from ..runs.attached import SECONDS_BETWEEN_LOOKS, AttachedRun
-from ..runs.folder import STOP_FILE
 from ..runs.listeners import Listener, StepCallback
 from ..runs.lock import is_held
+from ..runs.looked_after.state import State, is_supervised, read_state
+from ..runs.looked_after.wanted import let_go, want
 from ..runs.result import TrainResult, result_of
-from .layout import JOB, Ended, NoJob, State, is_job, read_ended, read_state
+from .layout import JOB, Ended, NoJob, is_job, read_ended
 from .processes import start_supervisor
-from .supervisor import is_supervised
-from .wanted import let_go, want
 
 if TYPE_CHECKING:
     from .work import HoldsModel
@@ -60,6 +60,7 @@ class Run:
         self._model = model
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._watched = AttachedRun(self._place, is_alive=self._is_there)
+        known.add(self)
 
     def begin(self) -> None:
         """Have a supervisor look after it, and want it for as long as this process lives."""
@@ -103,8 +104,8 @@ class Run:
 
     @property
     def message(self) -> str:
-        """How it ended, or why it paused, in a sentence; empty while there is nothing to say."""
-        return "" if self._said is None else self._said.said
+        """How it ended, or when it begins again and why, in a sentence; empty while there is nothing to say."""
+        return "" if self._said is None else self._said.in_words
 
     @property
     def _ended(self) -> Ended | None:
@@ -135,15 +136,7 @@ class Run:
 
         A run that waits for its turn can be stopped, and hears nothing else. Raises RuntimeError where nobody hears.
         """
-        request = Request(Command(command), value)
-        if self._is_over():
-            raise RuntimeError(f"Nobody hears '{request.command}': {self!r}")
-        if is_held(self._place):
-            self._watched.send(command, value)
-        elif request.command in (Command.STOP, Command.DISCARD):
-            (self._place / STOP_FILE).touch()
-        else:
-            raise RuntimeError(f"Nobody hears '{request.command}' yet: {self!r}")
+        self._watched.send(command, value)
 
     def stop(self) -> None:
         """End it with the step in progress; take it out of the queue where it waits."""
@@ -235,4 +228,5 @@ def _take_over(model: "HoldsModel", folder: Path) -> None:
     model.loaded.module.load_weights(list(weights.items()), strict=False)
 
 
+known: "WeakSet[Run]" = WeakSet()  # the handles of this process
 _supervisors: list[subprocess.Popen[bytes]] = []  # of this process, so that none is waited for by nobody

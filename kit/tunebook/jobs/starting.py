@@ -10,10 +10,11 @@ from ..runs.resuming import as_typed
 from ..train.kept.saving import make_run_folder
 from ..train.ranks.check import check_use
 from ..train.ranks.launch import count_of, read_hosts
+from .earlier import earlier_run, in_a_line
 from .layout import ORDER, Order, write_record
 from .run import Run
 from .work import Work
-from .written import check_carried, write_job
+from .written import check_carried, fingerprint_of, write_job
 
 
 def save(work: Work, encoded: Sequence[Encoded], folder: Path, need: Estimate) -> Path:
@@ -38,9 +39,12 @@ def hosts_of(hosts: str | Path | None, processes: int) -> str:
     return read_hosts(Path(hosts).expanduser())
 
 
-def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order) -> Run:
-    """Save `work` as the job of a new run folder and begin it there. Raises as `save` does."""
-    check_carried(work)
+def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order, *, again: bool = False) -> Run:
+    """Save `work` as the job of a new run folder and begin it there. Raises as `save` does.
+
+    Unless it is to be trained `again`, a run of the same work that goes on or has finished is found, and it is said.
+    """
+    carried = check_carried(work)
     size = count_of(order.hosts) if order.hosts else order.processes
     check_use(size, work.plan)
     output_dir = work.plan.config.output_dir
@@ -49,6 +53,9 @@ def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order) 
             "TrainingConfig.output_dir is None, and a run in a process of its own lives in its folder; set it, or "
             "train in the kernel with trainer.train()."
         )
+    if not again and (run := earlier_run(fingerprint_of(work, carried), output_dir, order, work.model)) is not None:
+        print(in_a_line(run))
+        return run
     folder = make_run_folder(output_dir)
     write_job(work, encoded, folder, need=need)
     typed = as_typed(folder, output_dir)

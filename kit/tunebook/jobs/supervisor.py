@@ -19,15 +19,14 @@ from ..machine.interrupts import on_terminate
 from ..machine.private import FILE_MODE, make_private_folder
 from ..runs.folder import STOP_FILE, event_log, last_events
 from ..runs.lock import RunInUse, RunLock
+from ..runs.looked_after.state import LOCK, PROCESS, STATE, State
+from ..runs.looked_after.wanted import is_wanted, want
 from .causes import Cause, Evidence, cause_of_launched, cause_of_several, kills_by_the_system, tail_of
-from .layout import PROCESS, STATE, Order, State, read_description, read_ended, read_order, write_record
-from .locked import is_locked
+from .layout import Order, read_description, read_ended, read_order, write_record
 from .processes import Child, start_children
 from .tickets import Place
-from .wanted import is_wanted, want
 from .watch import Watched, ask_to_end, forget_signs, watch
 
-LOCK = "supervisor.lock"
 SECONDS_BETWEEN_LOOKS = 0.25
 LONGER = 4  # times, each pause than the one before
 LONGEST_PAUSE_SECONDS = 900.0
@@ -52,11 +51,6 @@ def supervise(folder: Path, *, wanted_elsewhere: bool = False) -> State:
             want(folder)
         supervisor = _Supervisor(folder, read_order(folder))
         return supervisor.over(str(description["model"]["name"]))
-
-
-def is_supervised(folder: Path) -> bool:
-    """Whether somebody looks after the job in `folder`."""
-    return is_locked(folder / PROCESS / LOCK)
 
 
 @final
@@ -136,7 +130,8 @@ class _Supervisor:
         """Wait before it is begun again; False where it was not to be any more."""
         again = self._state.begun  # which time it will be
         seconds = min(LONGEST_PAUSE_SECONDS, self._order.pause_seconds * LONGER ** (again - 1))
-        self._say(state="pausing", child=0, others=[], said=cause.sentence, causes=[*self._state.causes, cause.sentence])
+        said, causes, at = cause.sentence, [*self._state.causes, cause.sentence], time.time() + seconds
+        self._say(state="pausing", child=0, others=[], again_at=at, said=said, causes=causes)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._asked_to_end or not self._is_wanted() or self._is_to_stop():

@@ -16,7 +16,7 @@ from typing import final
 
 from ..machine import runtime
 from ..machine.private import FILE_MODE, make_private_folder, new_private_file
-from .locked import is_locked
+from ..runs.looked_after.locked import is_locked
 
 FOLDER, LOCK = "jobs", "queue.lock"
 

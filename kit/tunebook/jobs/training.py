@@ -14,11 +14,12 @@ from ..models.tensors import flat
 from ..runs.hearing import Hearing
 from ..runs.listeners import Audience, Listener, drain
 from ..runs.lock import RunLock
+from ..runs.looked_after.state import read_state
 from ..runs.progress_bar import run_bar
 from ..runs.result import TrainResult, result_of
 from ..train.loop import Run
 from ..train.ranks.group import joined
-from .layout import Ended, read_description, read_order, read_state
+from .layout import Ended, read_description, read_order
 from .life import Life
 from .opened import open_job
 from .results import write_result

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runs.folder import STOP_FILE
+from ..runs.looked_after.state import PROCESS
 from .causes import Silence
-from .layout import ALIVE, PROCESS, Order
+from .layout import ALIVE, Order
 from .life import Beat, read_beat
 from .processes import Child
 

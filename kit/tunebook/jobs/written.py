@@ -3,8 +3,9 @@
 What cannot be carried is named, all of it at once, before anything is written.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from ..data.encoded import Encoded
 from ..machine.private import new_private_folder
 from ..machine.sealed import sealed_json
 from ..memory.footprint import Estimate
+from ..models.base_digest import digest_of
+from ..models.tensors import flat
+from ..train.kept.identity import rows_digest
 from .carried import exams, models, objectives, prompts, rows
 from .carried.refused import NotCarried
 from .layout import DESCRIPTION, JOB, VERSION
@@ -45,6 +49,25 @@ def check_carried(work: Work) -> dict[str, Any]:
     return plain
 
 
+def fingerprint_of(work: Work, carried: Mapping[str, Any]) -> str:
+    """Sixteen digits for all that decides what a run comes to, its first weights too; `carried` is what is by value.
+
+    Two jobs of one fingerprint end with the same weights. Where a run is kept is no part of it.
+    """
+    plan = work.plan
+    whole = {
+        **carried,
+        "config": {name: value for name, value in carried["config"].items() if name != "output_dir"},
+        "identity": plan.identity,
+        "prompts": prompts.as_plain(plan.prompts),
+        "held out": rows_digest(plan.eval_rows),
+        "skip_unreadable": plan.skip_unreadable,
+        "gradient_checkpointing": work.model.gradient_checkpointing,
+        "begins with": digest_of(flat(work.model.loaded.module.trainable_parameters())),
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+
+
 def write_job(work: Work, encoded: Sequence[Encoded], home: Path, *, need: Estimate) -> None:
     """Write `work` as the job of `home`, a run folder; `encoded` are its training rows before they were packed.
 
@@ -65,6 +88,7 @@ def write_job(work: Work, encoded: Sequence[Encoded], home: Path, *, need: Estim
             "skip_unreadable": plan.skip_unreadable,
             "notices": list(work.notices),
             "identity": plan.identity,
+            "fingerprint": fingerprint_of(work, carried),
             "memory_gb": need.total / 1e9,
             "device_gb": need.device / 1e9,
         }

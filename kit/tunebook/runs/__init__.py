@@ -5,7 +5,7 @@ Events go in; a folder with a log comes out, and is read again. A callback is an
 `tunebook.events` says what there is to hear, and `bridges.py`, for experiment trackers, holds some to follow.
 
 Doors: `attached`, `best`, `controls`, `ending_interrupts`, `folder`, `hearing`, `listeners`, `lock`, `log_lines`,
-`progress_bar`, `resuming`, `result`.
+`looked_after/locked`, `looked_after/state`, `looked_after/wanted`, `progress_bar`, `resuming`, `result`, `run_state`.
 """
 
 from .folder import CONFIG_FILE, STOP_FILE, RunHistory, keep_config, load, new_run_folder, run_folders

@@ -35,6 +35,7 @@ Restarts = Annotated[CountOrZero, "how often it is begun again by itself, from i
 Keep = Annotated[bool, "go on when this kernel is gone; False: it is then stopped, with a checkpoint"]
 Processes = Annotated[Count, "that train it together on this machine, each with its share of every step's rows"]
 Hosts = Annotated[Folder | None, "a hosts file of mlx.launch, which starts a process on each machine in it"]
+Again = Annotated[bool, "train anew, also where a run of this very work goes on or has finished in output_dir"]
 
 # Of a trial of learning rates.
 Tries = Annotated[Count, "how many rates are tried, a step each"]

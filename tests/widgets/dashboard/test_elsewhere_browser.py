@@ -105,3 +105,50 @@ def stopped_from(page, other) -> float:
     heard = """() => /^Stop heard after step/.test(document.querySelector('.tunebook-headline')?.textContent ?? "")
         ? Date.now() / 1000 : 0"""
     return max(each.wait_for_function(heard, timeout=10_000).json_value() for each in (page, other)) - began
+
+
+# Steps of some tenths of a second; the child draws its progress bar all the while.
+STARTED = """
+from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook_widgets import Dashboard
+model, tokenizer = FastModel.from_pretrained({folder!r}, max_seq_length=128)
+FastModel.get_peft_model(model, r=4, lora_alpha=8)
+answer = {{"role": "assistant", "content": "one two"}}
+rows = [{{"messages": [{{"role": "user", "content": f"count to {{n}}"}}, answer]}} for n in range(20)]
+args = TrainingConfig(per_device_train_batch_size=8, gradient_accumulation_steps=16, max_steps=5000, hold_out=0,
+    output_dir="started")
+run = Trainer(model, tokenizer, train_dataset=rows, args=args).start(keep=True)
+"""
+ANSWERED = "print(model.generate('count', max_tokens=2) != '', 'the kernel is free')"
+
+
+def test_a_run_that_a_cell_started_is_found_by_the_same_cell_after_a_restart_and_prints_under_none(
+    chromium, lab, screenshots, tiny_folder
+):
+    cells = [STARTED.format(folder=str(tiny_folder)), "Dashboard(run)", ANSWERED]
+    with LabNotebook(chromium, lab, lab.write_notebook("started.ipynb", cells)) as notebook:
+        page = notebook.page
+        headline = page.locator(".tunebook-headline")
+        notebook.run_all()
+        expect(headline).to_contain_text(re.compile(r"Step \d+ of 5,?000"), timeout=90_000)
+        expect(notebook.outputs(2).last).to_contain_text("the kernel is free", timeout=60_000)
+        notebook.save()
+        notebook._menu("Kernel", "Restart Kernel…")
+        page.get_by_role("dialog").get_by_role("button", name="Confirm Kernel Restart").click()
+        expect(page.locator(".tunebook-lost code")).to_have_text("Dashboard('started/run-001')", timeout=15_000)
+        page.reload(wait_until="domcontentloaded")
+        notebook.run_all()
+        expect(headline).to_contain_text(re.compile(r"Step \d+ of 5,?000"), timeout=90_000)
+        expect(notebook.outputs(0).last).to_contain_text("started/run-001 is a run of this very model")
+        page.screenshot(path=screenshots / "started-found.png")
+        page.locator(".tunebook-stop").click()
+        expect(notebook.outputs(1).locator("img")).to_be_visible(timeout=60_000)
+        saved = notebook.save()
+    assert not (lab.folder / "started" / "run-002").exists()
+    told = list(read_events(lab.folder / "started" / "run-001"))
+    steps = [event.step for event in told if isinstance(event, StepEvent)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert "step/s" in (lab.folder / "started" / "run-001" / "process" / "child.out").read_text()
+    printed = [output.text for cell in saved.cells for output in cell.outputs if output.output_type == "stream"]
+    assert not [text for text in printed if "step/s" in text or "%|" in text]
+    assert f"{len(steps):,} of 5,000 in" in saved.cells[1].outputs[1].data["text/html"]

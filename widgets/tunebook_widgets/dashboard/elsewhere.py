@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from tunebook.events import Command, Event
-from tunebook.runs.attached import AttachedRun, RunState, attach
+from tunebook.runs.attached import AttachedRun, attach
 from tunebook.runs.log_lines import EVENTS_FILE
+from tunebook.runs.run_state import RunState
 
 from .progress import Progress
 
@@ -51,7 +52,7 @@ def run_at(place: Path | str) -> AttachedRun | None:
     except FileNotFoundError:
         return None
     is_to_come = run.state is RunState.WAITING and not run.events
-    return run if run.state is RunState.RUNNING or is_to_come else None
+    return run if run.state in (RunState.RUNNING, RunState.PAUSING) or is_to_come else None
 
 
 def progress_of(run: RunLike, but: Event | None = None) -> Progress:

@@ -61,7 +61,9 @@ def count_of(hosts: str) -> int:
 
 def launching(command: Sequence[str], hostfile: Path) -> list[str]:
     """The command line by which `mlx.launch` starts `command` on every host of `hostfile`."""
-    launcher = shutil.which("mlx.launch", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
+    launcher = shutil.which(
+        "mlx.launch", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    )
     if launcher is None:
         raise FileNotFoundError("mlx.launch, which comes with MLX, is not beside this Python and not in PATH.")
     port = _free_port(sum(max(1, len(host["ips"])) for host in _hosts(hostfile.read_text())))

@@ -9,8 +9,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from ..machine.private import FILE_MODE, make_private_folder
-from .layout import PROCESS
+from ...machine.private import FILE_MODE, make_private_folder
+from .state import PROCESS
 
 WANTED = "wanted.lock"
 
