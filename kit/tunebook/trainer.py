@@ -196,10 +196,9 @@ class Trainer:
             >>> run = trainer.start()
             >>> result = run.result()
 
-        The weights become those of `train`, bit for bit; `run.result()` puts them into this model, which is as it was
-        until then. Callbacks are called here. Runs wait for one another unless they fit into memory together
-        (`tunebook.jobs.queue()`). A cell that is run again gets the run it began, and it is said. Raises NotCarried
-        for what no other process can go by, such as an exam's function of your own.
+        The weights become those of `train`, bit for bit; `run.result()` puts them into this model. Callbacks are called
+        here. Runs wait for one another unless they fit into memory together (`tunebook.jobs.queue()`). A cell that is
+        run again gets the run it began, and it is said. Raises NotCarried for what no other process can go by.
         """
         order = Order(restarts=restarts, keep=keep, processes=processes, hosts=hosts_of(hosts, processes))
         run = start(self._work(), self.data.train.rows, self.memory(), order, again=again)

@@ -94,7 +94,7 @@ def test_a_second_supervisor_and_a_second_child_are_turned_away(tiny_folder, row
 
 
 def test_what_would_end_the_same_way_is_not_begun_again(tiny_folder, rows, tmp_path, monkeypatch):
-    job = job_of(make(tiny_folder, rows, tmp_path / "runs", **SHORT), tmp_path / "job", restarts=3)
+    job = job_of(make(tiny_folder, rows, tmp_path / "runs", **SHORT), tmp_path / "job", restarts=3, silent_seconds=60.0)
     monkeypatch.setattr(supervisor, "start_children", dying(tmp_path, [["SIGTERM", 3, 1]]))
     state = supervisor.supervise(job)  # a run that hears it stops with the step in progress
     assert (state.begun, state.ended_well, load(job).ended.reason) == (1, True, EndReason.STOPPED)

@@ -3,7 +3,7 @@
 import time
 
 
-def until(true, seconds=120.0):
+def until(true, seconds=300.0):
     """Wait until `true()` holds."""
     deadline = time.monotonic() + seconds
     while not true():
