@@ -2,8 +2,8 @@
 
     >>> rows = samples.python_docs()
 
-`home_commands` is a task of which a program can tell whether it was done. `one_sentence_pairs` has pairs of answers for
-the objectives of preferences, and `is_one_sentence` is the rule they teach.
+`home_commands` and `support_chats` are tasks of which a program can tell whether they were done. `one_sentence_pairs`
+has pairs of answers for the objectives of preferences, and `is_one_sentence` is the rule they teach.
 
 Doors: `sets`.
 """
@@ -11,6 +11,7 @@ Doors: `sets`.
 from .commands import home_commands
 from .one_sentence import is_one_sentence, one_sentence_pairs
 from .sets import digit_reader, digits, photograph_reader, photographs, python_docs
+from .support import support_chats
 
 __all__ = [
     "digit_reader",
@@ -21,4 +22,5 @@ __all__ = [
     "photograph_reader",
     "photographs",
     "python_docs",
+    "support_chats",
 ]
