@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..data.formats import BadRows, NoFormat, called
+from ..data.formats import NoFormat, called
 from ..data.opened import Opened, named_source
 from ..data.sources import Row, by_reason, named
 from ..models.loaded import Loaded
@@ -53,7 +53,7 @@ def diagnose(
         first = tuple((opened.place(number).title, _as_it_came(opened.source[number])) for number in _first(opened))
         mends = tuple(called(each, *beside) for each in error.mending) if isinstance(error, NoFormat) else ()
         heading = f"None of the {total} rows of {source} can be read."
-        return Diagnosis(heading, (Ailment(str(error), first),), mends), None
+        return Diagnosis(heading, (Ailment(str(error), first), *_ailments({}, opened)), mends), None
     numbers = bad.numbers
     if not numbers and not opened.broken:
         return None, opened
@@ -63,14 +63,14 @@ def diagnose(
     mends = [called(bad.mending, *beside)] if bad.mends else []
     if good:
         mends.append(f"{called('skip_bad_rows=True', *beside)}  # the other {len(good)}")
-    return Diagnosis(heading, tuple(_ailments(bad, opened)), tuple(mends)), opened.at(good) if good else None
+    return Diagnosis(heading, tuple(_ailments(bad.reasons, opened)), tuple(mends)), opened.at(good) if good else None
 
 
-def _ailments(bad: BadRows, opened: Opened) -> Iterator[Ailment]:
-    """What is wrong with rows, and with lines that are none, in the order of the source."""
-    found = by_reason(opened.broken) | {reason: list(map(opened.place, some)) for reason, some in bad.reasons.items()}
+def _ailments(reasons: Mapping[str, Sequence[int]], opened: Opened) -> Iterator[Ailment]:
+    """What is wrong with rows, for some `reasons`, and with lines that are none, in the order of the source."""
+    found = by_reason(opened.broken) | {reason: list(map(opened.place, some)) for reason, some in reasons.items()}
     came = {one.place: one.text for one in opened.broken}
-    for some in bad.reasons.values():
+    for some in reasons.values():
         came |= {opened.place(number): _as_it_came(opened.source[number]) for number in some[:SHOWN_ROWS]}
     for reason, places in sorted(found.items(), key=lambda item: (item[1][0].file, item[1][0].number)):
         text = f"{named(places)}: {reason.rstrip('.')}."

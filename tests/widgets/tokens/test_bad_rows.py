@@ -78,6 +78,15 @@ def test_rows_of_no_format_are_shown_with_the_call_that_makes_them_rows(model):
             asked()
 
 
+def test_lines_that_are_no_rows_are_told_where_no_other_row_can_be_read_either(model, tmp_path):
+    path = tmp_path / "tickets.csv"
+    path.write_text("ticket,question,reply\n1,Why?,Because.\n2,Hello, is anybody there?,Yes.\n")
+    text = shown(TokenView(model, path))
+    assert text.startswith("None of the 2 rows of data (tickets.csv) can be read.")
+    assert "Line 3: 4 cells, but the header names 3 columns" in text
+    assert "Line 3, as it came2,Hello, is anybody there?,Yes." in text
+
+
 def test_a_trainer_that_skipped_bad_rows_shows_which(model, tmp_path):
     path = given(tmp_path, "utf-8")
     trainer = Trainer(model, train_dataset=path, skip_bad_rows=True)
