@@ -239,7 +239,7 @@ class AttachedRun:
         if isinstance(event, CommandReceived) and (told := (event.command, event.value)) in self._told_early:
             self._told_early.remove(told)
             self.events.append(event)
-        elif event is self._ended and not self._is_over:
+        elif isinstance(event, RunEnded) and not self._is_over:
             self._held_back = event
         else:
             self._tell(event)
