@@ -49,7 +49,8 @@ def tidied(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNo
 def executed(name: str, folder: Path) -> nbformat.NotebookNode:
     """The tutorial `name` as its source has it, executed in `folder`."""
     notebook = jupytext.read(NOTEBOOKS / "src" / f"{name}.py")
-    notebook.metadata = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).metadata
+    formats, kernel = notebook.metadata["jupytext"]["formats"], notebook.metadata["kernelspec"]
+    notebook.metadata = nbformat.from_dict({"jupytext": {"formats": formats}, "kernelspec": kernel})
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(NOTEBOOKS / "images", folder / "images", dirs_exist_ok=True)
     NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
