@@ -50,7 +50,7 @@ class NotebookTrainer(Trainer):
         """`train`, while the page's buttons work."""
         return output_of(await super().train_async(resume_from_checkpoint), self._rows_per_step)
 
-    def save_model(self, output_dir: str | Path) -> None:
+    def save_model(self, output_dir: str) -> None:
         """`model.save_pretrained`."""
         self.model.save_pretrained(output_dir)
 
