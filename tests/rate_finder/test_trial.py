@@ -94,9 +94,14 @@ def test_of_preferences_the_loss_begins_at_ln_2(tiny_folder):
 def test_an_interrupt_ends_a_trial_with_everything_put_back(tiny_folder, rows, tmp_path):
     trainer = make(tiny_folder, rows, tmp_path, rows[:3])
     before, state = weights(trainer), random_state()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        trainer.find_learning_rate(lowest=1e-6, highest=1e-5, steps=5000)
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            trainer.find_learning_rate(lowest=1e-6, highest=1e-5, steps=1000)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, handler)
     assert same(weights(trainer), before)
     assert random_state() == state
