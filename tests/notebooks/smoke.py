@@ -10,7 +10,7 @@ Cells that only a whole run can pass are left out.
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Smoke:
 
     values: Mapping[str, Any]  # a name of its parameters cell -> its value here
     claims: Mapping[str, str]  # a piece of a cell that no other has -> what holds when that has run
-    left_out: Sequence[str] = field(default=())  # pieces of cells that ask for what so few steps cannot reach
+    left_out: Sequence[str] = ()  # pieces of cells that ask for what so few steps cannot reach
 
 
 SMOKES = {

@@ -17,4 +17,4 @@ class Answers:
     wholes: tuple[Example, ...]  # with the chosen answer and with the rejected one, or with the one that was judged
     label: bool | None = None  # whether the one is a good answer; None: there are two
     unread: tuple[str, ...] = ()  # what the row says besides, and nobody reads: "column 'score'"
-    markup: str = ""  # as of an example
+    markup: bool = False  # as of an example

@@ -41,7 +41,7 @@ class Example:
     parts: tuple[Text | Image | Tokens, ...]
     rendered: bool  # True: the special tokens are there already; False: raw text, the family adds BOS and EOS
     unread: tuple[str, ...] = ()  # what the row says besides, and nobody reads: "column 'functions'"
-    markup: str = ""  # what a chat template opens answers with, where it stands inside a turn already
+    markup: bool = False  # whether a turn was put through the chat template before
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from ..machine.pictures import Picture
 
 AWAY = 0.5  # nats above the lowest loss, or this share of how far it fell: beyond, higher rates say nothing
 LEAST_FALL = 0.01  # nats that a loss has to fall for a rate to be read from it
@@ -82,7 +82,7 @@ class RateFound:
             return f"{said} It never rose: higher rates than {self.rates[-1]:.1e} were not tried."
         return f"{said} Beyond that it rose."
 
-    def picture(self, *, dark: bool = False) -> "Figure":
+    def picture(self, *, dark: bool = False) -> "Picture":
         """The loss after each step over its rate, and the rate that was chosen."""
         from .picture import picture  # brings matplotlib, half a second
 
@@ -99,4 +99,4 @@ class RateFound:
         return self.reason
 
     def _repr_png_(self) -> bytes:
-        return self.picture()._repr_png_()  # pyright: ignore[reportAttributeAccessIssue] - a Picture has it
+        return self.picture()._repr_png_()

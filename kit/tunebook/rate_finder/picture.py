@@ -3,9 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
-from ..machine.pictures import INK, blank, inked
+from ..machine.pictures import INK, Picture, blank, inked
 
 LINE, MARK = {False: "#0072b2", True: "#56b4e9"}, {False: "#b3401a", True: "#ff8f66"}
 WIDTH, HEIGHT = 7.0, 3.4  # inches
@@ -13,7 +11,7 @@ WIDTH, HEIGHT = 7.0, 3.4  # inches
 
 def picture(
     rates: Sequence[float], losses: Sequence[float], chosen: float | None, measured: str, *, dark: bool
-) -> Figure:
+) -> Picture:
     """A curve on a logarithmic axis of `rates`, of the losses after each; the first of `losses`, before all, is a line.
 
     A dot is the rate that was `chosen`; `measured` says whose loss it is.

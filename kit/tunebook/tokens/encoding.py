@@ -134,7 +134,7 @@ def row_encoder(head: Opened, loaded: Loaded, account: Account) -> Callable[[int
             raise _refused(number, account, error) from error
         account.note_unread(number, example.unread)
         account.note_thoughts(has_thoughts(example, loaded.tokenizer))
-        account.note_form(number, bare=is_bare(example, loaded.tokenizer), markup=bool(example.markup))
+        account.note_form(number, bare=is_bare(example, loaded.tokenizer), markup=example.markup)
         return list(fitted(replace(whole, number=number), example, kind, account))
 
     return encode_one
@@ -227,7 +227,7 @@ def _encoded(opened: Opened, kind: RowKind, loaded: Loaded, account: Account, ba
                 examples[number] = example
                 account.note_unread(number, example.unread)
                 account.note_thoughts(has_thoughts(example, loaded.tokenizer))
-                account.note_form(number, bare=is_bare(example, loaded.tokenizer), markup=bool(example.markup))
+                account.note_form(number, bare=is_bare(example, loaded.tokenizer), markup=example.markup)
         if loaded.family.placeholder is None:
             whole = encode_examples(list(examples.values()), loaded.family)  # at once: the tokenizer has threads
         for (number, example), row in zip(examples.items(), whole, strict=True):

@@ -114,8 +114,10 @@ class _Fast:
         return model
 
     @staticmethod
-    def for_training(model: Model, use_gradient_checkpointing: bool = True) -> Model:  # noqa: ARG004 - see get_peft_model
+    def for_training(model: Model, use_gradient_checkpointing: bool = True) -> Model:
         """Switch dropout on; the trainer does so by itself."""
+        if not use_gradient_checkpointing:
+            tell("for_training sets no gradient checkpointing: SFTConfig(gradient_checkpointing=False) does.")
         KitModel.for_training(model)
         return model
 

@@ -22,7 +22,7 @@ from .reading import Reading
 from .recognition import FORMATS, Format, check_columns, format_named, recognise
 from .row_images import Placing
 from .templates import ChatTemplate, Message, Tools, printable, template_of
-from .unread import opened_before, unread, unread_frames
+from .unread import rendered_before, unread, unread_frames
 
 FormattingFunc = Callable[[Row], str | list[dict[str, Any]] | Row]
 
@@ -182,5 +182,5 @@ def _noted(row: Row, example: Example, format: Format, reading: Reading) -> Exam
         follows_weights=reading.response_markers is None and reading.train_on != "everything",
     )
     names += unread_frames(example)
-    markup = opened_before(row, format.turns, reading.template)
+    markup = rendered_before(row, format.turns, reading.template)
     return replace(example, unread=names, markup=markup) if names or markup else example

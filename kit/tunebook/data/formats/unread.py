@@ -42,11 +42,11 @@ def unread(
     return tuple(dict.fromkeys(names))
 
 
-def opened_before(row: Row, columns: Iterable[str], template: ChatTemplate | None) -> str:
-    """What `template` opens answers with, where it stands inside a turn already: that was put through one before."""
+def rendered_before(row: Row, columns: Iterable[str], template: ChatTemplate | None) -> bool:
+    """Whether a turn of `row` holds what `template` opens answers with: it was put through one before."""
     opens = "" if template is None else template.opens_answer
     said = (message.get(key) for message in _messages(row, columns) for key in ("content", "value"))
-    return opens if opens and any(isinstance(text, str) and opens in text for text in said) else ""
+    return bool(opens) and any(isinstance(text, str) and opens in text for text in said)
 
 
 def unread_frames(example: Example) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from ..reading import Reading
 from ..recognition import OF_A_CHAT
 from ..row_images import Placing
 from ..templates import printable, template_of
-from ..unread import IMAGES, opened_before, unread_frames
+from ..unread import IMAGES, rendered_before, unread_frames
 from .labelled import ANSWERS as JUDGED
 from .labelled import read_labelled
 from .other_columns import ours_of
@@ -92,7 +92,7 @@ def preference_reader(
             answers = put_back(written(row, replace(compared, prompt=prompt), reading), images, placing)
         known = columns - {*OF_A_CHAT} if isinstance(compared.prompt, str) else columns
         names = tuple(f"column {name!r:.60}" for name, value in row.items() if name not in known and _says(value))
-        markup = opened_before(row, ("prompt", *form.answers), template)
+        markup = rendered_before(row, ("prompt", *form.answers), template)
         return replace(answers, unread=names + unread_frames(answers.prompt), markup=markup)
 
     return read_row
