@@ -19,8 +19,8 @@ OBJECTIVE ?= DPO
 NOTEBOOK ?= *
 PARITY_MODEL ?= HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help demo notebooks doctor report lint test test-as-gpu test-mac test-lowest test-notebooks notebook notebooks-test \
-	parity parity-together parity-preferences clean
+.PHONY: help demo notebooks doctor report lint test test-as-gpu test-mac test-lowest test-binder test-notebooks notebook \
+	notebooks-test parity parity-together parity-preferences clean
 
 help:
 	@echo "make demo       train a small model from data to a file, in a few minutes"
@@ -78,6 +78,11 @@ test-lowest: .venv/made
 	$(VENV)/uv venv --quiet --seed --clear --python $(VENV)/python $(LOWEST)
 	$(VENV)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[dev]'
 	$(THREADS) $(LOWEST)/bin/python -m pytest -n 2 -W ignore::DeprecationWarning $(WITHOUT_BROWSER)
+
+# What Binder does with binder/, in an empty environment of the Python that binder/environment.yml names.
+BINDER_PYTHON ?= python3.12
+test-binder: .venv/dev
+	$(THREADS) TUNEBOOK_BINDER=$(BINDER_PYTHON) $(VENV)/python -m pytest -s tests/top/test_binder.py
 
 # In copies, because a notebook leaves what it makes beside itself; each becomes the notebook as it ran.
 test-notebooks: .venv/dev

@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from .machine.without_torch import torch_unseen
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0 when it did what was asked."""
@@ -32,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     _add_score(commands)
     _add_jobs(commands)
     given = parser.parse_args(arguments)
-    return given.run(given)
+    with torch_unseen():  # no command needs it
+        return given.run(given)
 
 
 def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -17,8 +17,8 @@ QUICK = {"pause_seconds": 0.01, "silent_seconds": 3.0}
 DYING = """
 import json, os, signal, sys
 from pathlib import Path
-import tunebook
-from tunebook.events import StepEvent, Working
+import tests.makers.without_torch
+from tunebook.events import Working
 from tunebook.jobs.training import train_job
 folder, deaths = Path(sys.argv[1]), Path(sys.argv[2])
 left = json.loads(deaths.read_text())

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,9 +83,12 @@ def test_nothing_the_processes_write_comes_out_here(tiny_folder, rows, tmp_path,
 def test_runs_wait_for_one_another_are_steered_and_taken_out(tiny_folder, rows, tmp_path, capsys):
     trainers = [make(tiny_folder, rows, tmp_path / "runs", **LONG, seed=seed) for seed in range(2)]
     first, second = (trainer.start() for trainer in trainers)
+    assert [run.folder.name for run in jobs.queue()] == ["run-001", "run-002"]
     until(lambda: any(isinstance(event, StepEvent) for event in polled(first)))
     shown = jobs.queue()
-    assert len(shown) in (1, 2)
+    assert len(shown) == 2
+    assert first.pid not in (None, os.getpid(), second.pid)
+    assert "tunebook" in Path(f"/proc/{first.pid}/cmdline").read_text() if sys.platform == "linux" else first.pid
     assert "run-001" in str(shown)
     assert "<td>running</td>" in shown._repr_html_()
     rerun = make(tiny_folder, rows, tmp_path / "runs", **LONG, seed=0)
@@ -99,7 +103,7 @@ def test_runs_wait_for_one_another_are_steered_and_taken_out(tiny_folder, rows, 
     second.stop()
     first_result, second_state = first.result(), second.wait().state
     assert first_result.reason is EndReason.STOPPED
-    assert second_state == "stopped"
+    assert (second_state, first.pid) == ("stopped", None)
     assert first.events[-1].message.startswith("Stopped on request")
     assert earlier_of(rerun) is None  # what was stopped is begun anew
     assert len(jobs.queue()) == 0
@@ -112,6 +116,7 @@ def polled(run):
 
 NOTEBOOK = """
 import json, os, sys, time
+import tests.makers.without_torch
 from tests.makers.small_runs import make
 folder, rows, out, settings = json.loads(sys.argv[1])
 for keep in (False, True):

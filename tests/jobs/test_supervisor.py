@@ -1,6 +1,8 @@
 """supervisor.py: whatever ends a child, it is said why, and with restarts the run becomes the undisturbed one."""
 
 import os
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies
@@ -17,11 +19,19 @@ from tunebook.runs.looked_after.state import read_state
 SHORT = {"max_steps": 6, "save_steps": 2}
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run comes to; hypothesis shows a case that failed with all its arguments, and arrays are long."""
+
+    weights: Any = field(repr=False)
+    losses: list[float] = field(repr=False)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tiny_folder, rows, tmp_path_factory):
     trainer = make(tiny_folder, rows, tmp_path_factory.mktemp("undisturbed"), **SHORT)
     result = trainer.train()
-    return weights(trainer), [step.loss for step in result.steps]
+    return Outcome(weights(trainer), [step.loss for step in result.steps])
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +50,8 @@ def test_a_child_that_dies_three_deaths_ends_as_one_that_was_left_alone(
     assert "killed" in state.causes[0]
     assert "per_device_train_batch_size" in state.causes[1]
     assert "exit code 7" in state.causes[2]
-    found, losses = undisturbed
-    assert same(result_of(job), found)
-    assert load(job).loss.tolist() == losses
+    assert same(result_of(job), undisturbed.weights)
+    assert load(job).loss.tolist() == undisturbed.losses
     assert read_state(job) == state
 
 
@@ -77,9 +86,8 @@ def test_any_schedule_of_deaths_ends_as_the_undisturbed_run_with_one_child_at_a_
         patch.setattr(supervisor, "start_children", start)
         state = supervisor.supervise(job)
     assert state.ended_well, state
-    found, losses = undisturbed
-    assert same(result_of(job), found)
-    assert load(job).loss.tolist() == losses
+    assert same(result_of(job), undisturbed.weights)
+    assert load(job).loss.tolist() == undisturbed.losses
     assert all(alone)
     killing = [how for how, _, _ in deaths if how != "SIGSTOP"]
     assert state.begun <= 1 + len(killing) + 2  # a machine that is slow may have one ended for its silence

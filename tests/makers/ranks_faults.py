@@ -42,7 +42,7 @@ def drawn(random_: random.Random) -> Fault:
     """Any fault of a run of two or three."""
     size = random_.choice([2, 3])
     kind = random_.choice([signal.SIGKILL, signal.SIGSTOP])
-    return Fault(size, random_.randrange(size), kind, random_.randrange(3, 12), random_.random() * 0.3)
+    return Fault(size, random_.randrange(size), kind, random_.randrange(3, 12), random_.random() * 0.05)
 
 
 def struck(fault: Fault, folder: Path, seconds: float = 240) -> Outcome:
@@ -70,8 +70,9 @@ def reached(run_folder: Path) -> int:
 
 
 def gone_on(folder: Path, seconds: float = 240) -> dict[str, np.ndarray]:
-    """What the run in `folder` has learnt when one process has gone on with it to its end."""
-    [(code, wrote)] = ended(started(1, folder, [*CHILD, str(folder), RUN, "--resume"]), seconds)
+    """What one process comes to that goes on with the run in `folder`, from its start where no checkpoint was saved."""
+    resume = ["--resume"] if reached(folder / "runs" / RUN / "run-001") else []
+    [(code, wrote)] = ended(started(1, folder, [*CHILD, str(folder), RUN, *resume]), seconds)
     assert code == 0, wrote[-3000:]
     with np.load(folder / f"{RUN} 0.npz") as found:
         return dict(found)

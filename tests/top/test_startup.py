@@ -63,6 +63,32 @@ def test_a_run_with_torch_installed_never_loads_it(tiny_folder, rows, tmp_path):
     assert answer(RUN.format(folder=str(tiny_folder), rows=str(file))) is False
 
 
+AS_MAIN = """
+import json, runpy, sys
+sys.argv = {words!r}
+try:
+    runpy.run_module({module!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end
+print()
+print(json.dumps(["torch" in sys.modules, "transformers" in sys.modules]))
+"""
+
+
+@needs_torch
+def test_neither_a_job_nor_what_reads_an_export_ever_loads_it(adapted, tiny_folder, rows, tmp_path):
+    from tunebook import Trainer, TrainingConfig
+    from tunebook.export.readback.mlx_lm_reader import Question
+
+    args = TrainingConfig(max_steps=1, hold_out=0)
+    job = Trainer(adapted, train_dataset=rows, args=args).save_job(tmp_path / "job")
+    assert answer(AS_MAIN.format(module="tunebook", words=["tunebook", "train", str(job)])) == [False, True]
+    question = Question(model=str(tiny_folder), rows=[{"tokens": [1, 2, 3], "mask": [0, 1, 1]}], texts=[])
+    question.save(file := tmp_path / "question.json")
+    reader = AS_MAIN.format(module="tunebook.export.readback.mlx_lm_reader", words=["", str(file)])
+    assert answer(reader) == [False, True]
+
+
 LOOKED = """
 import importlib.util, json, sys
 {first}

@@ -9,7 +9,9 @@ from typing import final
 
 from ..machine.inert import one_line
 from ..runs.looked_after.state import read_state
+from .layout import read_description, read_order
 from .life import read_beat
+from .run import known
 from .tickets import Ticket, tickets
 
 COLUMNS = ("", "Run", "State", "Step", "Memory", "Model")
@@ -69,7 +71,11 @@ def queue() -> Queue:
 
     >>> waiting = jobs.queue()
     """
-    return Queue([_queued(place, ticket) for place, ticket in enumerate(tickets(), start=1)])
+    drawn = [_queued(place, ticket) for place, ticket in enumerate(tickets(), start=1)]
+    there = {run.folder.resolve() for run in drawn}
+    waiting = sorted({run.run_folder.resolve() for run in [*known] if run.state == "waiting"} - there)
+    begun = [_about_to_queue(place, folder) for place, folder in enumerate(waiting, start=len(drawn) + 1)]
+    return Queue([*drawn, *begun])
 
 
 def _queued(place: int, ticket: Ticket) -> Queued:
@@ -82,6 +88,18 @@ def _queued(place: int, ticket: Ticket) -> Queued:
         step=beat.step if beat is not None else 0,
         estimate_gb=ticket.estimate_gb,
         model=ticket.model,
+    )
+
+
+def _about_to_queue(place: int, folder: Path) -> Queued:
+    """A run of this kernel whose supervisor was started a moment ago, and has drawn no ticket yet."""
+    return Queued(
+        place=place,
+        folder=folder,
+        state="waiting",
+        step=0,
+        estimate_gb=read_order(folder).estimate_gb,
+        model=read_description(folder)["model"]["name"],
     )
 
 

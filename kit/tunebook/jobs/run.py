@@ -20,6 +20,7 @@ from ..runs.looked_after.state import State, is_supervised, read_state
 from ..runs.looked_after.wanted import let_go, want
 from ..runs.result import TrainResult, result_of
 from .layout import JOB, Ended, NoJob, is_job, read_ended
+from .life import read_beat
 from .processes import start_supervisor
 
 if TYPE_CHECKING:
@@ -106,6 +107,12 @@ class Run:
     def message(self) -> str:
         """How it ended, or when it begins again and why, in a sentence; empty while there is nothing to say."""
         return "" if self._said is None else self._said.in_words
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that trains it, the first one where there are several; None while none does."""
+        beat = read_beat(self._place) if is_held(self._place) else None
+        return None if beat is None else beat.pid
 
     @property
     def _ended(self) -> Ended | None:

@@ -116,8 +116,8 @@ FastModel.get_peft_model(model, r=4, lora_alpha=8)
 answer = {{"role": "assistant", "content": "one two"}}
 rows = [{{"messages": [{{"role": "user", "content": f"count to {{n}}"}}, answer]}} for n in range(20)]
 args = TrainingConfig(per_device_train_batch_size=8, gradient_accumulation_steps=16, max_steps=5000, hold_out=0,
-    output_dir="started")
-run = Trainer(model, tokenizer, train_dataset=rows, args=args).start(keep=True)
+    output_dir="{out}")
+run = Trainer(model, tokenizer, train_dataset=rows, args=args).start({how})
 """
 ANSWERED = "print(model.generate('count', max_tokens=2) != '', 'the kernel is free')"
 
@@ -125,7 +125,7 @@ ANSWERED = "print(model.generate('count', max_tokens=2) != '', 'the kernel is fr
 def test_a_run_that_a_cell_started_is_found_by_the_same_cell_after_a_restart_and_prints_under_none(
     chromium, lab, screenshots, tiny_folder
 ):
-    cells = [STARTED.format(folder=str(tiny_folder)), "Dashboard(run)", ANSWERED]
+    cells = [STARTED.format(folder=str(tiny_folder), out="started", how="keep=True"), "Dashboard(run)", ANSWERED]
     with LabNotebook(chromium, lab, lab.write_notebook("started.ipynb", cells)) as notebook:
         page = notebook.page
         headline = page.locator(".tunebook-headline")
@@ -152,3 +152,20 @@ def test_a_run_that_a_cell_started_is_found_by_the_same_cell_after_a_restart_and
     printed = [output.text for cell in saved.cells for output in cell.outputs if output.output_type == "stream"]
     assert not [text for text in printed if "step/s" in text or "%|" in text]
     assert f"{len(steps):,} of 5,000 in" in saved.cells[1].outputs[1].data["text/html"]
+
+
+def test_a_run_in_two_processes_has_a_lane_for_each_and_stops_from_the_page(chromium, lab, screenshots, tiny_folder):
+    cells = [STARTED.format(folder=str(tiny_folder), out="shared", how="processes=2"), "Dashboard(run)"]
+    with LabNotebook(chromium, lab, lab.write_notebook("lanes.ipynb", cells), width=700) as notebook:
+        page = notebook.page
+        notebook.run_all()
+        lanes = page.get_by_role("list", name="Processes").get_by_role("listitem")
+        expect(lanes).to_have_count(2, timeout=120_000)
+        for lane in range(2):
+            expect(lanes.nth(lane)).to_contain_text(re.compile(r"tokens/s, waits \d+%, exchanges \d+%, [\d.]+ GB"))
+        page.screenshot(path=screenshots / "lanes-narrow.png")
+        page.locator(".tunebook-stop").click()
+        expect(notebook.outputs(1).locator("img")).to_be_visible(timeout=60_000)
+    ended = list(read_events(lab.folder / "shared" / "run-001"))[-1]
+    assert isinstance(ended, RunEnded)
+    assert ended.reason == EndReason.STOPPED

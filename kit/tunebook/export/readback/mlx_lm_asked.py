@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...machine.without_torch import torch_unseen
 from .mlx_lm_reader import Question, open_model
 
 OpenAsked = Callable[[str, str | None], tuple[Any, Any]]  # (folder, folder of adapters) -> (model, what reads for it)
@@ -73,4 +74,5 @@ def _opened(path: str, adapter: str | None) -> tuple[Any, Any]:
 
 
 if __name__ == "__main__":
-    reply_to_all(_opened, replies)
+    with torch_unseen():
+        reply_to_all(_opened, replies)

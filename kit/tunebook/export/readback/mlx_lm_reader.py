@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...machine import runtime  # first: it loads the fast BLAS that MLX then finds
+from ...machine.without_torch import torch_unseen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,4 +116,5 @@ def is_for_mlx_lm(adapter: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main(open_model, log_probs)
+    with torch_unseen():
+        main(open_model, log_probs)

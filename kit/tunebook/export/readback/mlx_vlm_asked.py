@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...machine.without_torch import torch_unseen
 from .mlx_lm_asked import reply_to_all, summed
 from .mlx_vlm_reader import VisionQuestion, open_model
 
@@ -93,4 +94,5 @@ def _arrays(path: str | None) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    reply_to_all(open_asked, replies)
+    with torch_unseen():
+        reply_to_all(open_asked, replies)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...machine import runtime  # first: it loads the fast BLAS that MLX then finds
+from ...machine.without_torch import torch_unseen
 from .mlx_lm_reader import Answer, is_for_mlx_lm
 
 
@@ -104,4 +105,5 @@ def _batches(path: str) -> list[dict[str, np.ndarray]]:
 
 
 if __name__ == "__main__":
-    main()
+    with torch_unseen():
+        main()
