@@ -101,6 +101,15 @@ def test_skip_bad_rows_trains_without_them_and_a_notice_lists_each(adapted, tmp_
     assert len(trainer.train().steps) == 2
 
 
+def test_one_bad_row_and_one_broken_line_are_told_of_in_the_singular(adapted, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f"{json.dumps(chat(number))}\n" for number in range(6)) + '{"messages": []}\n{"messages"\n')
+    assert repr(read_rows(path, skip_bad_rows=True)).endswith("without 1 broken line>")
+    broken, bad = Trainer(adapted, train_dataset=path, args=ARGS, skip_bad_rows=True).data.notices[:2]
+    assert broken.startswith("skip_bad_rows: 1 line of train_dataset (a.jsonl) is no row and is left out; line 8: ")
+    assert bad.startswith("skip_bad_rows: 1 of 7 rows of train_dataset (a.jsonl) is left out; line 7: ")
+
+
 def test_a_stream_leaves_the_same_rows_out_and_says_so_as_it_meets_them(adapted, tmp_path):
     path = given(tmp_path, "utf-8")
     config = TrainingConfig(max_steps=5, streaming=True, output_dir=None)

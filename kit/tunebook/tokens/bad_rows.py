@@ -34,7 +34,8 @@ def without_bad_rows(
         of_source = range(total) if opened.places is None else opened.places
         kept[name] = opened.at([place for place, number in enumerate(of_source) if number not in numbers])
         listed = " ".join(bad.told(opened.place))
-        notices.append(f"skip_bad_rows: {len(numbers)} of {total} rows of {source} are left out; {listed}")
+        are = "is" if len(numbers) == 1 else "are"
+        notices.append(f"skip_bad_rows: {len(numbers)} of {total} rows of {source} {are} left out; {listed}")
     if refused:
         raise RefusedRows("\n".join(refused))
     return kept, notices
@@ -45,9 +46,9 @@ def broken_notices(sets: Mapping[str, Opened]) -> list[str]:
     said = []
     for name, opened in sets.items():
         if opened.broken:
-            what = "lines" if opened.broken[0].place.word == "line" else "items"
+            count, what = len(opened.broken), "line" if opened.broken[0].place.word == "line" else "item"
+            told_of = f"1 {what}" if count == 1 else f"{count} {what}s"
+            verdict = "is no row and is left out" if count == 1 else "are no rows and are left out"
             source, reasons = named_source(opened.source, name), "; ".join(told(by_reason(opened.broken)))
-            said.append(
-                f"skip_bad_rows: {len(opened.broken)} {what} of {source} are no rows and are left out; {reasons}."
-            )
+            said.append(f"skip_bad_rows: {told_of} of {source} {verdict}; {reasons}.")
     return said

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..data.formats import NoFormat, called
-from ..data.opened import Opened, named_source
+from ..data.opened import Opened, ReadingOptions, named_source
 from ..data.sources import Row, by_reason, named
 from ..models.loaded import Loaded
 from .encoding import find_bad
@@ -60,10 +60,17 @@ def diagnose(
     of_source = range(len(opened.rows)) if opened.places is None else opened.places
     good = [place for place, number in enumerate(of_source) if number not in numbers]
     heading = f"{total - len(good)} of {total} rows of {source} cannot be trained on."
-    mends = [called(bad.mending, *beside)] if bad.mends else []
+    # What mends rows that a function has made is to be written into that function.
+    mends = [called(bad.mending, *beside)] if bad.mends and opened.options.formatting_func is None else []
     if good:
-        mends.append(f"{called('skip_bad_rows=True', *beside)}  # the other {len(good)}")
+        mends.append(f"{called('skip_bad_rows=True', *_said(opened.options), *beside)}  # the other {len(good)}")
     return Diagnosis(heading, tuple(_ailments(bad.reasons, opened)), tuple(mends)), opened.at(good) if good else None
+
+
+def _said(options: ReadingOptions) -> list[str]:
+    """What the rows are read with, as arguments; what no text can say is called by the argument's own name."""
+    named = [name for name in ("formatting_func", "response_markers") if getattr(options, name) is not None]
+    return [*([] if options.format is None else [f"format={options.format!r}"]), *(f"{one}={one}" for one in named)]
 
 
 def _ailments(reasons: Mapping[str, Sequence[int]], opened: Opened) -> Iterator[Ailment]:

@@ -103,13 +103,20 @@ def test_tools_reach_the_template_as_a_list_or_as_json_text(tmp_path):
     assert first.text.startswith("<tools>f")
 
 
-def test_tools_and_tool_calls_that_the_template_would_leave_out_are_reported(tokenizer):
+def test_tools_and_tool_calls_that_the_template_would_leave_out_are_reported(tokenizer, tmp_path):
     tools = [{"type": "function", "function": {"name": "f"}}]
-    with pytest.raises(ValueError, match="leaves its tools out"):
+    with pytest.raises(ValueError, match=r"leaves its tools out; pass one .* to from_pretrained \(chat_template="):
         list(to_examples([{"messages": TURNS, "tools": tools}], tokenizer))
-    calls = [*TURNS[:2], {**TURNS[2], "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]
-    with pytest.raises(ValueError, match="leaves its tool calls out"):
+    called = [{"function": {"name": "f", "arguments": {}}}]
+    calls = [*TURNS[:2], {**TURNS[2], "tool_calls": called}]
+    with pytest.raises(ValueError, match=r"leaves its tool calls out; pass one .* to from_pretrained \(chat_template="):
         list(to_examples([{"messages": calls}], tokenizer))
+    without_words = [*TURNS[:2], {"role": "assistant", "tool_calls": called}]
+    stumbles = with_template(tmp_path, "{% for m in messages %}{{ m.role + ': ' + m.content }}\n{% endfor %}")
+    with pytest.raises(ValueError, match="leaves its tool calls out"):
+        list(to_examples([{"messages": without_words}], stumbles))
+    with pytest.raises(ValueError, match="leaves its tools out"):
+        list(to_examples([{"messages": without_words, "tools": tools}], stumbles))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,20 @@ def test_rows_of_no_format_are_shown_with_the_call_that_makes_them_rows(model):
             asked()
 
 
+def test_the_call_that_skips_bad_rows_reads_the_others_as_the_view_was_told(model):
+    rows = [{"question": "Why?", "answer": "Because."}] * 3 + [{"question": "Why?", "answer": None}]
+    view = TokenView(model, rows, formatting_func=lambda row: {"prompt": row["question"], "completion": row["answer"]})
+    [call] = mends(view)
+    names: dict[str, Any] = {"model": model, "tokenizer": model.loaded.tokenizer, "rows": rows, "Trainer": Trainer}
+    names["formatting_func"] = lambda row: {"prompt": row["question"], "completion": row["answer"]}
+    exec(f"made = {call}", names)
+    assert len(names["made"].train_rows) == 3
+    named = TokenView(model, [{"text": "a", "prompt": "b", "completion": "c"}, {"prompt": "b"}], format="text")
+    assert mends(named) == [
+        "Trainer(model, tokenizer, train_dataset=rows, skip_bad_rows=True, format='text')  # the other 1"
+    ]
+
+
 def test_lines_that_are_no_rows_are_told_where_no_other_row_can_be_read_either(model, tmp_path):
     path = tmp_path / "tickets.csv"
     path.write_text("ticket,question,reply\n1,Why?,Because.\n2,Hello, is anybody there?,Yes.\n")

@@ -28,7 +28,14 @@ def supervise(
     Turns before `first_turn` are context whoever speaks. Raises BadRow when there is no answer to learn or the template
     refuses the conversation, ValueError when the template does not let its answers be told exactly.
     """
-    whole = template.render(messages, tools)
+    try:
+        whole = template.render(messages, tools)
+    except BadRow:
+        # A template without tool support may trip over a call that has no content, and would leave it out if it had.
+        spoken = [{"content": "", **message} for message in messages]
+        if (said := template.renders(spoken, tools)) is not None:
+            _check_tools_are_rendered(template, said, spoken, tools)
+        raise
     _check_tools_are_rendered(template, whole, messages, tools)
     if train_on == "everything":
         return Example(parts=(Text(whole, supervised=True),), rendered=True)
@@ -69,10 +76,16 @@ def _says_something(message: Message) -> bool:
 def _check_tools_are_rendered(template: ChatTemplate, whole: str, messages: Sequence[Message], tools: Tools) -> None:
     """Raise BadRow when the template leaves tools or tool calls out, as one without tool support does in silence."""
     if tools and template.renders(messages, None) == whole:
-        raise BadRow("the chat template leaves its tools out; use a template with tool support, or drop the column.")
+        raise BadRow(
+            "the chat template leaves its tools out; pass one with tool support to from_pretrained "
+            "(chat_template=...), or drop the column."
+        )
     without_calls = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
     if without_calls != list(messages) and template.renders(without_calls, tools) == whole:
-        raise BadRow("the chat template leaves its tool calls out; use a template with tool support.")
+        raise BadRow(
+            "the chat template leaves its tool calls out; pass one with tool support to from_pretrained "
+            "(chat_template=...)."
+        )
 
 
 def _of_turns(

@@ -50,7 +50,8 @@ class Rows(Sequence[Row]):
         return self.pick(range(len(self)))
 
     def __repr__(self):
-        without = f" without {len(self.broken)} broken lines" if self.broken else ""
+        count = len(self.broken)
+        without = f" without {count} broken line{'' if count == 1 else 's'}" if count else ""
         return f"<{len(self)} rows of {one_line(self.origin)}{without}>"
 
 

@@ -108,7 +108,10 @@ def written(row: Row, compared: Compared, reading: Reading) -> Answers:
     wholes = [[*asked, *answer] for answer in answers if not isinstance(answer, str)]
     texts = [template.render(whole, tools) for whole in wholes]
     if tools and any(template.renders(whole, None) == text for whole, text in zip(wholes, texts, strict=True)):
-        raise BadRow("the chat template leaves its tools out; use a template with tool support, or drop the column.")
+        raise BadRow(
+            "the chat template leaves its tools out; pass one with tool support to from_pretrained "
+            "(chat_template=...), or drop the column."
+        )
     _check_part(texts)
     return _answers(template.render(asked, tools, add_generation_prompt=True), texts, label, rendered=True)
 
