@@ -79,6 +79,15 @@ SMOKES = {
         },
         [".require(", "assert "],
     ),
+    "08_your_own_data": Smoke(
+        {"STEPS": 2, "EXAM_ROWS": 3, "ANSWER_TOKENS": 8},
+        {
+            "quick = Trainer(": "assert len(quick.data.notices) == 4 and 'line 53' in quick.data.notices[3]",
+            "swapped = [": "assert len(rows) == 231 and len(odd) == 2 and len(swapped) == 1",
+            "result = await": "assert len(result.steps) == STEPS and len(train_rows) == 231 - EXAM_ROWS",
+        },
+        [".require("],
+    ),
 }
 
 
