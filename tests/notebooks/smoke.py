@@ -79,6 +79,14 @@ SMOKES = {
         },
         [".require(", "assert "],
     ),
+    "07_overnight": Smoke(
+        {"STEPS": 5, "SAVE_STEPS": 2, "ABORTED_AFTER": 3, "HELD_OUT_ROWS": 2},
+        {
+            "runs.append(trainer.start())": "assert [one.place for one in jobs.queue()] == [1, 2]",
+            "os.kill(run.pid, signal.SIGABRT)": "assert len(result.steps) == STEPS",
+            "trainer.start(processes=2)": "assert len(result.steps) == STEPS",
+        },
+    ),
     "08_your_own_data": Smoke(
         {"STEPS": 2, "EXAM_ROWS": 3, "ANSWER_TOKENS": 8},
         {
