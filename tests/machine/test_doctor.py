@@ -41,6 +41,7 @@ def test_the_measured_speed_is_of_the_order_of_numpys():
 @on_linux
 def test_a_slow_blas_is_a_problem_with_its_fix_but_stops_nothing():
     done = _doctor(TUNEBOOK_BLAS="off")
+    assert "slower than they could be. The variable TUNEBOOK_BLAS is set to off.\n" in done.stdout
     assert "Fix: unset TUNEBOOK_BLAS" in done.stdout
     assert done.returncode == 0
 

@@ -210,6 +210,12 @@ def test_a_remedy_saves_what_it_says(small):
     assert estimate.remedies == sorted(estimate.remedies, key=lambda remedy: -remedy.saves)
 
 
+def test_the_table_has_no_line_for_a_part_of_a_few_bytes(small):
+    estimate = replace(memory.estimate(small, TrainingConfig(**ONE), rows=rows_of(33, 1, 20)), embedding=4)
+    assert "0.0 MB" not in str(estimate)
+    assert "gradient of embedding and head" in str(replace(estimate, embedding=400_000))
+
+
 def test_smaller_batches_are_advised_by_pairs_and_only_where_the_update_stays_what_it_is(small):
     config, pairs = TrainingConfig(**{**ONE, "per_device_train_batch_size": 3}), pairs_of(161, 3, 80)
     judged = [replace(row, label=True) for row in rows_of(257, 3, 200)]

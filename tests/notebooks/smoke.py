@@ -29,6 +29,15 @@ class Smoke:
 
 
 SMOKES = {
+    "00_check_my_mac": Smoke(
+        {"STEPS": 2, "BATCH_SIZE": 2, "BATCH_SIZES": [1, 2], "LENGTHS": [32], "TOO_LARGE": [256, 128]},
+        {
+            "too_much = widgets.FitCheck": "assert not too_much.estimate.fits and too_much.estimate.remedies",
+            "asked = {": "assert len(asked) == 2 and all(need.fits for need in asked.values())",
+            "result = await": "assert len(result.steps) == STEPS",
+        },
+        ["report"],  # two trainers and their processes, which `tests/parity/test_speed.py` starts on a smaller scale
+    ),
     "01_quickstart": Smoke(
         {"MAX_SEQ_LENGTH": 224, "MAX_STEPS": 4, "HELD_OUT_ROWS": 6, "EXAM_ROWS": 3},
         {

@@ -98,7 +98,9 @@ def test_nothing_in_it_tells_whose_machine_it_is(text):
 def test_a_trainer_that_fails_is_told_of_without_its_words_and_the_other_stands(smaller, monkeypatch, capfd):
     monkeypatch.setattr(report, "TRAINERS", {"tunebook": "ours", "mlx-lm": "nobody"})
     failed = report.machine_report(shape=TINY, size=(1, 8), steps=1)
-    assert "KeyError: 'nobody'" in capfd.readouterr().err  # for the person who runs it
+    told = capfd.readouterr().err  # for the person who runs it
+    assert "steps: mlx-lm" in told
+    assert "KeyError: 'nobody'" in told
     assert failed.found["steps"]["mlx-lm"] == {"failed": "exit code 1"}
     assert "tokens_per_second" in failed.found["steps"]["tunebook"]
     assert "child.py" not in failed.json()

@@ -126,6 +126,12 @@ def test_turns_that_a_chat_template_wrote_before_are_found_and_the_same_text_alo
     [said] = encode_rows(twice, model.loaded, max_seq_length=512).notices
     assert said.startswith("3 of 3 rows of rows, the first row 0, hold turns that a chat template wrote before")
     assert inspect([{"text": text} for text in written], 512).findings == ()
+    template = model.loaded.tokenizer.apply_chat_template
+    asked = template(rows[0]["messages"][:1], tokenize=False, add_generation_prompt=True)
+    strings = [{"prompt": asked, "completion": "Yes."}, {"prompt": "Is it so?", "completion": "Yes."}]
+    assert only(inspect(strings, 512)).numbers == (0,)
+    alpaca = [{"instruction": "Say it.", "input": asked, "output": "Yes."}]
+    assert only(inspect(alpaca, 512)).kind == "markup"
     pair = {"prompt": twice[0]["messages"][:1], "chosen": [answer], "rejected": [{**answer, "content": "No."}]}
     assert encode_rows([pair], model.loaded, max_seq_length=512, answers="pairs").account.markup == [0]
 

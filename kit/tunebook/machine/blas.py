@@ -54,7 +54,7 @@ def load_fast_blas() -> Blas:
         return Blas(name="Accelerate")
     chosen = os.environ.get("TUNEBOOK_BLAS")
     if chosen == "off":
-        return Blas(name=REFERENCE, problem="TUNEBOOK_BLAS=off.", fix="unset TUNEBOOK_BLAS")
+        return Blas(name=REFERENCE, problem="The variable TUNEBOOK_BLAS is set to off.", fix="unset TUNEBOOK_BLAS")
     if preloaded := _in_global_scope():
         return Blas(name="preloaded", path=preloaded)
     if "mlx.core" in sys.modules:

@@ -141,7 +141,7 @@ class Estimate:
         lines = [
             f"{self.batch.rows} rows of {self.batch.tokens} tokens, {self.batch.supervised} supervised; "
             f"gradient checkpointing {checkpointing}",
-            *(f"{name:<32}{readable(size):>10}" for name, size in self._parts().items() if size),
+            *(f"{name:<32}{readable(size):>10}" for name, size in self._parts().items() if readable(size) != "0.0 MB"),
             f"{'at most at once, in ' + self.peak:<32}  {readable(self.total)} of {readable(self.device)}",
             *(f"To save {readable(remedy.saves)}: {remedy.advice}." for remedy in self.remedies),
             *([f"Not counted: {self.not_counted}."] if self.not_counted else []),

@@ -182,5 +182,5 @@ def _noted(row: Row, example: Example, format: Format, reading: Reading) -> Exam
         follows_weights=reading.response_markers is None and reading.train_on != "everything",
     )
     names += unread_frames(example)
-    markup = rendered_before(row, format.turns, reading.template)
+    markup = rendered_before(row, format.turns, reading.template, strings=format.exchange)
     return replace(example, unread=names, markup=markup) if names or markup else example

@@ -33,19 +33,25 @@ class Format:
     optional: tuple[str, ...] = ()  # read where a row has them
     turns: tuple[str, ...] = ()  # which of both may be a list of turns
     texts: tuple[str, ...] = ()  # and which are a text with placeholders
+    exchange: tuple[str, ...] = ()  # whose strings become turns where the model has a template for them
 
 
 FORMATS: dict[str, Format] = {
     "messages": Format(("messages",), read_messages, optional=OF_A_CHAT, turns=("messages",)),
     "sharegpt": Format(("conversations",), read_sharegpt, optional=OF_A_CHAT, turns=("conversations",)),
     "prompt_completion": Format(
-        ("prompt", "completion"), read_prompt_completion, optional=OF_A_CHAT, turns=("prompt", "completion")
+        ("prompt", "completion"),
+        read_prompt_completion,
+        optional=OF_A_CHAT,
+        turns=("prompt", "completion"),
+        exchange=("prompt", "completion"),
     ),
     "alpaca": Format(
         ("instruction", "output"),
         read_alpaca,
         optional=("input", "history", *OF_A_CHAT),
         texts=("instruction", "input"),
+        exchange=("instruction", "input", "output"),
     ),
     "text": Format(("text",), read_text, texts=("text",)),
     "tokens": Format(("input_ids",), read_tokens, optional=("labels", "attention_mask")),

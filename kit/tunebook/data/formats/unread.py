@@ -42,10 +42,16 @@ def unread(
     return tuple(dict.fromkeys(names))
 
 
-def rendered_before(row: Row, columns: Iterable[str], template: ChatTemplate | None) -> bool:
-    """Whether a turn of `row` holds what `template` opens answers with: it was put through one before."""
+def rendered_before(
+    row: Row, columns: Iterable[str], template: ChatTemplate | None, *, strings: Iterable[str] = ()
+) -> bool:
+    """Whether a turn of `row` holds what `template` opens answers with: it was put through one before.
+
+    Turns stand in `columns`; `strings` are columns each of which becomes a turn itself.
+    """
     opens = "" if template is None else template.opens_answer
-    said = (message.get(key) for message in _messages(row, columns) for key in ("content", "value"))
+    said = [message.get(key) for message in _messages(row, columns) for key in ("content", "value")]
+    said += [row.get(name) for name in strings]
     return bool(opens) and any(isinstance(text, str) and opens in text for text in said)
 
 

@@ -64,7 +64,7 @@ def machine_report(
     with working_folder("report") as scratch:
         folder = random_model(scratch / "model", shape, dtype)
         job = Job(folder=str(folder), rows=ids.tolist(), steps=steps, warmup=WARMUP)
-        answers = {name: _answer(trainer, job, scratch) for name, trainer in TRAINERS.items()}
+        answers = {name: _answer(name, job, scratch) for name in TRAINERS}
     forms = answers["tunebook"].pop("forms", [])
     return MachineReport(
         {
@@ -85,13 +85,13 @@ def machine_report(
     )
 
 
-def _answer(trainer: str, job: Job, scratch: Path) -> dict[str, Any]:
+def _answer(name: str, job: Job, scratch: Path) -> dict[str, Any]:
     """What a trainer's process found, or why it found nothing, in words that tell no path."""
-    question, answer = scratch / "job.json", scratch / f"{trainer}.json"
+    question, answer = scratch / "job.json", scratch / f"{name}.json"
     question.write_text(json.dumps(asdict(job)))
     # -P: Python files in the folder one happens to stand in are not to be imported.
-    command = [sys.executable, "-P", "-m", "tunebook.parity.speed.child", trainer, str(question), str(answer)]
-    print(f"Taking {job.warmup + job.steps} steps: {trainer}", file=sys.stderr)
+    command = [sys.executable, "-P", "-m", "tunebook.parity.speed.child", TRAINERS[name], str(question), str(answer)]
+    print(f"Taking {job.warmup + job.steps} steps: {name}", file=sys.stderr)
     try:
         done = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False
