@@ -48,7 +48,7 @@ report: .venv/user
 
 # Two workers with a thread each: with more threads than cores, OpenMP's wait for each other and burn the time of both.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-TEST := $(THREADS) $(VENV)/python -m pytest -n 2
+TEST := $(THREADS) $(VENV)/python -m pytest -n 2 --durations=40 --durations-min=5
 
 # Once more what computes, as on an Apple GPU (tests/as_gpu.py), but for what is long in bfloat16 on a CPU.
 COMPUTES := $(addprefix tests/,fast objectives train models export samples parity) tests/memory/test_memory.py

@@ -96,6 +96,10 @@ def test_a_chat_model_is_tuned_on_its_answers(folder):
     trainer_stats = trained(trainer)
     assert trainer_stats.metrics["train_runtime"] > 0
     assert trainer_stats.training_loss == sum(losses(trainer_stats)) / 2
+    history = trainer.state.log_history
+    assert [line["loss"] for line in history if "loss" in line] == losses(trainer_stats)
+    assert history[-1]["train_loss"] == trainer_stats.training_loss
+    assert trainer.state.global_step == history[-1]["step"] == 2
 
     turns = {"human": "user", "gpt": "assistant"}
     texts = [

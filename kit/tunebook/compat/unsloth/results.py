@@ -1,4 +1,6 @@
-"""What `trainer.train()` returns in notebooks: how the run went, with the numbers they print."""
+"""What `trainer.train()` returns in notebooks, and `trainer.state` after it: how the run went, with the numbers they
+print and draw.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +34,32 @@ class TrainOutput(TrainResult):
             "train_steps_per_second": steps_per_second,
             "train_loss": self.training_loss,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerState:
+    """How far a trainer has come: what notebooks ask of `trainer.state` in transformers."""
+
+    global_step: int  # of the last run; 0 before one
+    log_history: list[dict[str, float]]  # a line for each step and each look at held-out rows, in order, and one behind
+
+
+def state_of(output: TrainOutput | None) -> TrainerState:
+    """The state after a run, or before any (None)."""
+    if output is None:
+        return TrainerState(global_step=0, log_history=[])
+    steps = [
+        {"loss": told.loss, "grad_norm": told.grad_norm, "learning_rate": told.lr, **told.metrics, "step": told.step}
+        for told in output.steps
+    ]
+    looks = [
+        {"eval_loss": told.loss, **{f"eval_{name}": value for name, value in told.metrics.items()}, "step": told.step}
+        for told in output.evals
+    ]
+    log = sorted([*steps, *looks], key=lambda line: line["step"])
+    return TrainerState(
+        global_step=output.global_step, log_history=[*log, {**output.metrics, "step": output.global_step}]
+    )
 
 
 def output_of(result: TrainResult, rows_per_step: int) -> TrainOutput:

@@ -135,12 +135,15 @@ class Tokenizer:
         inputs = self(given, add_special_tokens=False, return_tensors=return_tensors, padding=padding)
         return inputs if return_dict else inputs["input_ids"]
 
-    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
-        """Write the tokenizer's files, unless the model has just been saved to `folder`, which brings all it needs."""
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write the tokenizer's files, unless the model has just been saved to `folder`, which brings all it needs.
+
+        `options` are those of transformers' own call.
+        """
         if (Path(folder).expanduser() / "tunebook.json").is_file():
             tell("`tokenizer.save_pretrained` has nothing to add where the model was saved; leave it out.")
         else:
-            self.own.save_pretrained(folder)
+            self.own.save_pretrained(folder, **options)
 
     def push_to_hub(self, repo_id: str, **_: Any) -> None:
         """Send nothing: the tokenizer is part of what `model.push_to_hub` sends."""

@@ -12,7 +12,7 @@ from .collators import Collated, collated
 from .model import Model
 from .names import DEFAULTS
 from .reading import EncodedRows, FormattingFunc, reading_of
-from .results import TrainOutput, output_of
+from .results import TrainerState, TrainOutput, output_of, state_of
 from .tokenizer import Tokenizer, tokenizer_of
 
 
@@ -21,6 +21,12 @@ class NotebookTrainer(Trainer):
 
     model: Model
     args: Arguments
+    _output: TrainOutput | None = None  # of the last run
+
+    @property
+    def state(self) -> TrainerState:
+        """How far the last run came, with the losses of its steps in `log_history`."""
+        return state_of(self._output)
 
     @property
     def train_dataset(self) -> EncodedRows:
@@ -44,11 +50,13 @@ class NotebookTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
         """`tunebook.Trainer.train`, with the numbers that notebooks print."""
-        return output_of(super().train(resume_from_checkpoint), self._rows_per_step)
+        self._output = output_of(super().train(resume_from_checkpoint), self._rows_per_step)
+        return self._output
 
     async def train_async(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
         """`train`, while the page's buttons work."""
-        return output_of(await super().train_async(resume_from_checkpoint), self._rows_per_step)
+        self._output = output_of(await super().train_async(resume_from_checkpoint), self._rows_per_step)
+        return self._output
 
     def save_model(self, output_dir: str) -> None:
         """`model.save_pretrained`."""
