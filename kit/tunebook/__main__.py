@@ -5,6 +5,7 @@ Each command calls one function of the kit.
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 
 from .machine.without_torch import torch_unseen
@@ -136,6 +137,9 @@ def _score(given: argparse.Namespace) -> int:
             write_report(given.report, found.marks, found.failures)
     except (ModelNotFound, DidNotReply, ValueError, ImportError, OSError) as error:
         print(error, file=sys.stderr)
+        return 2
+    except Exception:  # noqa: BLE001 - Python's own exit code is 1, and that says here that the score is too low
+        traceback.print_exc()
         return 2
     for marks in found.marks:
         print(marks)

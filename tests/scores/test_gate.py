@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.makers.tiny import tiny_model_folder
-from tunebook import FastModel, Trainer, TrainingConfig
+from tunebook import FastModel, Trainer, TrainingConfig, scores
 from tunebook.__main__ import main
 
 ROWS = [
@@ -75,6 +75,21 @@ def test_a_base_model_fails_with_the_sentence_on_stderr_and_in_junits_xml(adapte
 def test_what_cannot_be_asked_is_said_and_is_no_verdict(arguments, said, adapters, exam, capsys):
     assert main(["score", str(adapters), "--exam", exam, *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_fault_that_nobody_foresaw_is_no_verdict_either(adapters, exam, capsys, monkeypatch):
+    def failing(*_, **__):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr("tunebook.scores.gate.gate", failing)
+    assert main(["score", str(adapters), "--exam", exam]) == 2
+    assert "RuntimeError: out of order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [0, 2.5])
+def test_an_answer_has_a_whole_number_of_tokens(wrong, exam):
+    with pytest.raises(ValueError, match=f"max_tokens is {wrong}; it must be a whole number, at least 1"):
+        scores.Exam(exam, ["exact_match"], max_tokens=wrong)
 
 
 def test_a_folder_or_an_exam_that_is_not_there_is_no_verdict(adapters, exam, tmp_path, capsys):

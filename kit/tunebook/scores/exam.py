@@ -80,8 +80,8 @@ class Exam:
         response_markers: Markers | None = None,
         thinking: bool | None = None,
     ):
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1.")
+        if max_tokens < 1 or int(max_tokens) != max_tokens:
+            raise ValueError(f"max_tokens is {max_tokens}; it must be a whole number, at least 1.")
         options = ReadingOptions(
             format=format, formatting_func=formatting_func, response_markers=response_markers, thinking=thinking
         )
