@@ -16,13 +16,15 @@
 # %% [markdown]
 # # Turn the knobs: what to change first
 #
-# A trainer has some sixty settings, and most of them hardly matter. Which do, and how does one know? This notebook
+# A trainer has some forty settings, and most of them hardly matter. Which do, and how does one know? This notebook
 # measures it on one small task, where a run takes a minute. You get:
 #
 # - **a learning rate**, found in one cell before any run;
 # - **a grid of short runs** over rate and rank, as a queue that looks after itself;
 # - **the size of chance**: how far runs differ that differ in nothing but their seed;
 # - **a run with the best of it**, and its score.
+#
+# (The times in this copy are those of a machine that was busy with other work.)
 
 # %% [markdown]
 # ## 1. The choices
@@ -112,6 +114,11 @@ for rank in RANKS:
     print(f"{rank:>4}  " + "".join(f"{losses[rank, rate]:>9.3f}" for rate in RATES))
 
 # %% [markdown]
+# In each row the loss is lower the further to the right. The boldest of the three rates has done most in eight steps,
+# and it lies below 2.7e-03, where the finder saw the lowest loss. What the finder gives, 8.2e-04, is calmer: a rate for
+# a run of ordinary length, where steps that are too long do more harm than a few that are too short. And each column is
+# lower in its second row: at the same rate, the larger adapters learn faster.
+#
 # ## 5. How much of it is chance?
 # A difference counts only if it is larger than what chance makes. So the best pair is run again, with other seeds: the
 # rows come in another order and the adapters begin elsewhere. Nothing else differs.
@@ -140,7 +147,8 @@ for name, of in [("rate", by_rate), ("rank", by_rank), ("chance", by_chance)]:
 assert max(by_rate) - min(by_rate) > max(by_chance) - min(by_chance)
 
 # %% [markdown]
-# TO BE WRITTEN
+# The rate moves it most, and the rank less than half as far. Chance moves it by a small part of that, so both
+# differences count. A difference as small as that of the seeds would say nothing, however many digits it has.
 #
 # ## 6. A run with the best of it
 # The pair that did best, for longer.

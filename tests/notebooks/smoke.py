@@ -105,6 +105,18 @@ SMOKES = {
         },
         [".require("],
     ),
+    "12_turn_the_knobs": Smoke(
+        {
+            **{"TRIES": 4, "RANKS": [2, 4], "RATES": [1e-3], "SEEDS": [1], "SHORT_STEPS": 3, "STEPS": 3},
+            **{"HELD_OUT_ROWS": 2, "ANSWER_TOKENS": 4},
+        },
+        {
+            "trainer.find_learning_rate(": "assert len(found.losses) == len(found.rates) + 1 <= TRIES + 1",
+            "results = {pair": "assert all(len(result.steps) == SHORT_STEPS for result in results.values())",
+            "tuned = exam.take(model)": "assert len(tuned.rows) == HELD_OUT_ROWS",
+        },
+        ["assert "],
+    ),
 }
 
 
