@@ -105,6 +105,15 @@ SMOKES = {
         },
         [".require("],
     ),
+    "09_tools_and_json": Smoke(
+        {"STEPS": 2, "EXAM_ROWS": 3, "ANSWER_TOKENS": 8},
+        {
+            "bad = widgets.TokenView(": "assert 'leaves its tools out' in bad.ailments[0].text",
+            "call_schema = {": "assert base.scores['tool_call'] == 0 and len(base.metrics) == 4",
+            "result = await": "assert len(result.steps) == STEPS and len(result.scores) == 3",
+        },
+        [".require("],
+    ),
     "12_turn_the_knobs": Smoke(
         {
             **{"TRIES": 4, "RANKS": [2, 4], "RATES": [1e-3], "SEEDS": [1], "SHORT_STEPS": 3, "STEPS": 3},
