@@ -126,6 +126,16 @@ SMOKES = {
         },
         ["assert "],
     ),
+    "13_the_clinic": Smoke(
+        {"STEPS": 2, "STOPPED_AT": 1, "TOO_LARGE": [512, 64], "WILD_STEPS": 3, "LONG_STEPS": 3},
+        {
+            "resumed = await": "assert is_same and resumed.steps[-1].step == STEPS",
+            "too_much = widgets.FitCheck": "assert not too_much.estimate.fits and too_much.estimate.remedies",
+            "exploded = await": "assert not exploded.steps[-1].loss < 2 * exploded.steps[0].loss",
+            "twice = [": "assert widgets.TokenView(model, twice).report.findings[0].kind == 'markup'",
+        },
+        ["assert abs(now"],
+    ),
 }
 
 

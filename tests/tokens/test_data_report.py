@@ -1,3 +1,4 @@
+import re
 import time
 
 import pytest
@@ -70,6 +71,19 @@ def test_rows_whose_answer_is_beyond_the_limit_are_named(inspect, rows):
     finding = next(found for found in report.findings if found.kind == "left_out")
     assert (finding.count, finding.numbers) == (2, (1, 13))
     assert (report.source_rows, report.encoded_rows) == (14, 12)
+    [length] = re.findall(r"max_seq_length=(\d+)", finding.remedy)
+    assert not [found for found in inspect([rows[0], long], int(length)).findings if found.kind in ("cut", "left_out")]
+
+
+def test_the_length_that_keeps_cut_rows_whole_is_that_of_the_rows_left_out_where_they_are_longer(inspect):
+    asked = {"role": "user", "content": "why " * 30}
+    answer = {"role": "assistant", "content": "so " * 50}
+    cut, left_out = {"messages": [{"role": "user", "content": "why"}, answer]}, {"messages": [asked, answer]}
+    report = inspect([cut, left_out], 40)
+    assert {found.kind for found in report.findings} == {"cut", "left_out"}
+    [length, same] = [re.findall(r"max_seq_length=(\d+)", found.remedy)[0] for found in report.findings]
+    assert length == same
+    assert inspect([cut, left_out], int(length)).findings == ()
 
 
 def test_rows_of_a_single_token_are_named_with_the_reason(inspect):

@@ -68,6 +68,8 @@ def fitted_answers(row: Encoded, account: Account) -> Iterator[Encoded]:
         if not all(side.supervised_tokens for side in row.sequences):
             account.never_supervised.append(row.number)
             account.never_supervised_why = account.never_supervised_why or "one of its answers has no token of its own"
+        else:
+            account.longest_left_out = max(account.longest_left_out, row.longest)
         return
     account.cut += kept.cut > 0
     sides = kept.sequences

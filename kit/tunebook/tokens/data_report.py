@@ -157,7 +157,7 @@ def _findings(
     of_answers = [] if answers is None else [_Odd(*remark) for remark in remarks(answers)]
     bare = _Odd("bare", account.bare, f"that {BARE}", BARE_MENDED)
     markup = _Odd("markup", account.markup, f"that {MARKUP}", MARKUP_MENDED)
-    for odd in (*_left_out(account), bare, markup, *_odd(columns, account.max_seq_length, tokenizer), *of_answers):
+    for odd in (*_left_out(account), bare, markup, *_odd(columns, account, tokenizer), *of_answers):
         if odd.numbers:
             text, first = f"{_rows(len(odd.numbers))} {odd.text}", tuple(odd.numbers[:NAMED_ROWS])
             yield Finding(odd.kind, len(odd.numbers), first, text, odd.remedy, account.place)
@@ -177,13 +177,13 @@ class _Odd(NamedTuple):
 
 
 def _left_out(account: Account) -> list[_Odd]:
-    limit = account.max_seq_length
+    limit, longest = account.max_seq_length, account.longest_left_out or "..."
     return [
         _Odd(
             "left_out",
             account.answer_beyond,
             f"left out: within {limit:,} tokens nothing of the answer remains.",
-            "Raise TrainingConfig(max_seq_length=...), or shorten what comes before the answer.",
+            f"Raise TrainingConfig(max_seq_length={longest}), or shorten what comes before the answer.",
         ),
         _Odd(
             "never_supervised",
@@ -200,8 +200,8 @@ def _left_out(account: Account) -> list[_Odd]:
     ]
 
 
-def _odd(columns: Columns, limit: int, tokenizer: TokenizerWrapper) -> list[_Odd]:
-    longest = int((columns.length + columns.cut).max())
+def _odd(columns: Columns, account: Account, tokenizer: TokenizerWrapper) -> list[_Odd]:
+    limit, longest = account.max_seq_length, max(int((columns.length + columns.cut).max()), account.longest_left_out)
     lost, most = int(columns.cut.sum()), int(columns.cut.max())
     ends = ", ".join(tokenizer.convert_ids_to_tokens(sorted(tokenizer.eos_token_ids)))
 

@@ -26,6 +26,7 @@ class Account:
     cut_alike: list[int] = field(default_factory=list)  # pairs that were cut before their answers part
     in_pieces: int = 0  # raw texts that were cut into several rows
     left_out: list[int] = field(default_factory=list)  # rows with nothing supervised within the length
+    longest_left_out: int = 0  # tokens of those of them whose answer begins beyond it
     never_supervised: list[int] = field(default_factory=list)  # those of them that had nothing beyond it either
     never_supervised_why: str = ""  # of the first of them
     images_beyond: list[int] = field(default_factory=list)  # rows left out because an image would have been cut

@@ -80,6 +80,7 @@ def _leave_out(row: Encoded, account: Account) -> None:
     """Count a row of which nothing supervised is within the length, and why that is so where it is none of it."""
     account.left_out.append(row.number)
     if row.supervised_tokens:
+        account.longest_left_out = max(account.longest_left_out, len(row.tokens))
         return
     if len(row.tokens) < 2:
         why = "it has a single token, and the first of a row is predicted from nothing"
