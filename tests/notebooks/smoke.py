@@ -114,6 +114,18 @@ SMOKES = {
         },
         [".require("],
     ),
+    "10_another_field": Smoke(
+        {
+            **{"TEXTS": 24, "TEXT_STEPS": 4, "QUESTIONS": 24, "QUESTION_STEPS": 2},
+            **{"HELD_OUT": 3, "ABILITY_ROWS": 2, "ANSWER_TOKENS": 4},
+        },
+        {
+            "stage_1_run = await": "assert stage_1_run.evals[-1].loss < stage_1_run.evals[0].loss",
+            "stage_1 = [": "assert stage_1[0]['raw_text'] < base[0]['raw_text']",
+            "stage_2_run = await": "assert len(stage_2_run.steps) == QUESTION_STEPS",
+        },
+        ["assert "],
+    ),
     "12_turn_the_knobs": Smoke(
         {
             **{"TRIES": 4, "RANKS": [2, 4], "RATES": [1e-3], "SEEDS": [1], "SHORT_STEPS": 3, "STEPS": 3},
