@@ -28,21 +28,30 @@
 #
 # Run the cells from top to bottom. No GPU is needed; on a Mac with Apple Silicon the same cells use its GPU. If a cell
 # fails, run `tunebook.doctor()` in a new one: it looks at this machine and names the command that mends what is wrong.
+#
+# (The times in this copy are those of a machine that was busy with other work.)
 
 # %% [markdown]
 # ## 1. The choices
-# First the imports. Everything you may want to change is in the cell after them.
+# First the imports.
 
 # %%
 from pathlib import Path
 
 import tunebook
 import tunebook_widgets as widgets
-from tunebook import FastModel, Trainer, TrainingConfig, scores
+from tunebook import FastModel, Trainer, TrainingConfig, samples, scores
 
 # %% [markdown]
-# These numbers fit two CPU cores and ten minutes. On a Mac, take those in the comments. A *token* is what a model reads
-# and writes at a time: a short word, or a piece of a longer one.
+# This is how it will look: a run of this very notebook, recorded on two CPU cores. Press **Play**, or drag the slider.
+# A saved notebook has a picture of it instead.
+
+# %%
+widgets.replay(samples.recorded_run())
+
+# %% [markdown]
+# Everything you may want to change is in the next cell. Its numbers fit two CPU cores and ten minutes. On a Mac, take
+# those in the comments. A *token* is what a model reads and writes at a time: a short word, or a piece of a longer one.
 
 # %% tags=["parameters"]
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # a hub id, a model folder or a .gguf file
@@ -72,7 +81,7 @@ model
 # author wrote about it. Some rows are *held out*: they are never trained on, so they can show later what was learned.
 
 # %%
-train_rows, held_out_rows = tunebook.hold_out(tunebook.samples.python_docs(), HELD_OUT_ROWS)
+train_rows, held_out_rows = tunebook.hold_out(samples.python_docs(), HELD_OUT_ROWS)
 print(f"{len(train_rows)} rows to train on, {len(held_out_rows)} held out")
 
 # %% [markdown]
