@@ -15,7 +15,6 @@ import tests.makers.without_torch
 import tunebook  # before anything imports MLX
 from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
-from tests.makers.tiny_vision import asked, noise_images, tiny_vision_folder
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.models.tensors import flat
 from tunebook.objectives import DPO, KTO
@@ -102,6 +101,8 @@ HELD_OUT = TEXTS[:5]
 
 def image_rows() -> list[dict]:
     """Five rows with images of several sizes, and one without."""
+    from tests.makers.tiny_vision import asked, noise_images  # here: a run of texts begins without mlx-vlm
+
     sizes = [(40, 40), (90, 60), (56, 84), (60, 60), (40, 90)]
     images = [noise_images(1, size=size)[0] for size in sizes]
     answers = ["a dog", "the quick brown fox and the lazy dog", "a tune", "noon", "the sun in June"]
@@ -109,10 +110,17 @@ def image_rows() -> list[dict]:
     return [*rows, TEXTS[3]]
 
 
+def tiny_smolvlm(folder: Path) -> Path:
+    """A tiny model that reads images."""
+    from tests.makers.tiny_vision import tiny_vision_folder
+
+    return tiny_vision_folder(folder, "smolvlm")
+
+
 def trainer_of(name: str, folder: Path, out: Path) -> Trainer:
     """The trainer of a run; every process makes the same."""
     rows, objective, settings, dropout = RUNS[name]
-    made = tiny_vision_folder(folder, "smolvlm") if rows is None else tiny_model_folder(folder)
+    made = tiny_model_folder(folder) if rows is not None else tiny_smolvlm(folder)
     model, _ = FastModel.from_pretrained(made, max_seq_length=128, full_finetuning=name == "full")
     if name != "full":
         FastModel.get_peft_model(model, r=4, lora_alpha=8, lora_dropout=dropout)
