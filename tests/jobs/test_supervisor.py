@@ -60,7 +60,7 @@ DEATHS = strategies.tuples(
     strategies.integers(min_value=1, max_value=6),
     strategies.integers(min_value=1, max_value=2),
 )
-TRIALS = int(os.environ.get("TUNEBOOK_DEATH_TRIALS", "1"))
+TRIALS = int(os.environ.get("TUNEBOOK_DEATH_TRIALS", "4"))
 
 
 @settings(

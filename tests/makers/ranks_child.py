@@ -1,12 +1,11 @@
-"""A process of a run in several: `python -m tests.makers.ranks_child OUT NAME...` trains what is named in turn.
+"""A process of a run in several: `main([OUT, NAME, ...])` trains what is named in turn, `--resume` goes on with it.
 
-Started by itself it is the run of one process that the others are held against. What is trained, the losses and how the
+Started alone it is the run of one process that the others are held against. What is trained, the losses and how the
 run ended lie in OUT afterwards, by name and rank.
 """
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,12 +135,12 @@ def trainer_of(name: str, folder: Path, out: Path) -> Trainer:
     return trainer
 
 
-def trained(name: str, out: Path) -> None:
+def trained(name: str, out: Path, *, resume: bool) -> None:
     """Train it, and write what came of it."""
     rank = os.environ.get("MLX_RANK", "0")
     trainer = trainer_of(name, out / f"{name} model {rank}", out)
     before = {key: in_numpy(array) for key, array in flat(trainer.loaded.module.trainable_parameters()).items()}
-    result = trainer.train(resume_from_checkpoint="--resume" in sys.argv or None)
+    result = trainer.train(resume_from_checkpoint=resume or None)
     after = {key: in_numpy(array) for key, array in flat(trainer.loaded.module.trainable_parameters()).items()}
     np.savez(out / f"{name} {rank}.npz", **after)
     np.savez(out / f"{name} {rank} change.npz", **{key: before[key] - after[key] for key in after})
@@ -158,7 +157,9 @@ def trained(name: str, out: Path) -> None:
     (out / f"{name} {rank}.json").write_text(json.dumps(said))
 
 
-if __name__ == "__main__":
-    for given in sys.argv[2:]:
-        if not given.startswith("--"):
-            trained(given, Path(sys.argv[1]))
+def main(arguments: list[str]) -> None:
+    """Train all that is named."""
+    out, *names = arguments
+    for name in names:
+        if name != "--resume":
+            trained(name, Path(out), resume="--resume" in names)

@@ -13,7 +13,6 @@ import numpy as np
 from tests.makers.ranks_launch import ended, started
 from tunebook.train.kept.checkpoint import checkpoint_folders, step_of
 
-CHILD = ["-m", "tests.makers.ranks_child"]
 RUN = "long"
 
 
@@ -47,7 +46,7 @@ def drawn(random_: random.Random) -> Fault:
 
 def struck(fault: Fault, folder: Path, seconds: float = 240) -> Outcome:
     """Begin the run in `folder`, do what `fault` says, and wait until all processes have ended."""
-    processes = started(fault.size, folder, [*CHILD, str(folder), RUN])
+    processes = started(fault.size, folder, [str(folder), RUN])
     log = folder / "runs" / RUN / "run-001" / "events.jsonl"
     until = time.monotonic() + seconds
     while not _has_reached(log, fault.step) and time.monotonic() < until:
@@ -72,7 +71,7 @@ def reached(run_folder: Path) -> int:
 def gone_on(folder: Path, seconds: float = 240) -> dict[str, np.ndarray]:
     """What one process comes to that goes on with the run in `folder`, from its start where no checkpoint was saved."""
     resume = ["--resume"] if reached(folder / "runs" / RUN / "run-001") else []
-    [(code, wrote)] = ended(started(1, folder, [*CHILD, str(folder), RUN, *resume]), seconds)
+    [(code, wrote)] = ended(started(1, folder, [str(folder), RUN, *resume]), seconds)
     assert code == 0, wrote[-3000:]
     with np.load(folder / f"{RUN} 0.npz") as found:
         return dict(found)
@@ -80,7 +79,7 @@ def gone_on(folder: Path, seconds: float = 240) -> dict[str, np.ndarray]:
 
 def undisturbed(folder: Path, seconds: float = 240) -> dict[str, np.ndarray]:
     """What the run of one process learns that nobody disturbs."""
-    [(code, wrote)] = ended(started(1, folder, [*CHILD, str(folder), RUN]), seconds)
+    [(code, wrote)] = ended(started(1, folder, [str(folder), RUN]), seconds)
     assert code == 0, wrote[-3000:]
     with np.load(folder / f"{RUN} 0.npz") as found:
         return dict(found)

@@ -33,7 +33,7 @@ def test_weights_are_those_of_ddp_over_all_tokens(steps, tmp_path):
     theirs = [["-m", "tests.makers.ddp_child", str(tmp_path), str(rank), str(SIZE)] for rank in range(SIZE)]
     for code, wrote in ended(processes_of(theirs), 240):
         assert code == 0, wrote[-3000:]
-    for code, wrote in ended(started(SIZE, tmp_path, ["-m", "tests.makers.ranks_child", str(tmp_path), "full"]), 240):
+    for code, wrote in ended(started(SIZE, tmp_path, [str(tmp_path), "full"]), 240):
         assert code == 0, wrote[-3000:]
     with np.load(tmp_path / "ddp.npz") as ddp, np.load(tmp_path / "full 0.npz") as ours:
         with np.load(tmp_path / "full 0 change.npz") as change:

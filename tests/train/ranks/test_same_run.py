@@ -27,7 +27,7 @@ def alone(tmp_path_factory):
 
 
 def _taken(size, folder):
-    processes = started(size, folder, ["-m", "tests.makers.ranks_child", str(folder), *GRADIENTS, *WHOLE])
+    processes = started(size, folder, [str(folder), *GRADIENTS, *WHOLE])
     for code, wrote in ended(processes, SECONDS):
         assert code == 0, wrote[-3000:]
     return folder
