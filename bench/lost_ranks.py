@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.makers.ranks_faults import drawn, gone_on, struck, undisturbed
+from tests.makers.processes.ranks_faults import drawn, gone_on, struck, undisturbed
 
 SECONDS = 30
 FAR = 2e-3  # Adam takes a step of the full rate for a gradient that is rounding

@@ -4,12 +4,14 @@ import json
 import os
 
 from tests.makers.arrays import in_numpy
-from tests.makers.forked import Forked
+from tests.makers.processes.forked import Forked
 from tunebook.jobs.layout import ERRORS, ORDER, OUT, Order, write_record
 from tunebook.jobs.processes import Child
 from tunebook.jobs.results import read_weights
 from tunebook.jobs.written import write_job
 from tunebook.runs.looked_after.state import PROCESS
+
+CHILD = "tests.makers.processes.dying_child"
 
 # Pauses and patience as short as a test can have them.
 QUICK = {"pause_seconds": 0.01, "silent_seconds": 3.0}
@@ -34,7 +36,7 @@ def dying(tmp_path, deaths):
 
     def start(folder, order):
         out, errors = folder / PROCESS / OUT, folder / PROCESS / ERRORS
-        process = Forked("tests.makers.dying_child", [str(folder), str(file)], os.environ, out=out, errors=errors)
+        process = Forked(CHILD, [str(folder), str(file)], os.environ, out=out, errors=errors)
         return [Child(process, errors)]
 
     return start

@@ -13,7 +13,7 @@ import pytest
 
 from tests.jobs.made_jobs import result_of
 from tests.jobs.until import until
-from tests.makers.ranks_child import JUDGED
+from tests.makers.processes.ranks_child import JUDGED
 from tests.makers.small_runs import make, weights
 from tunebook import Trainer, TrainingConfig
 from tunebook.events import Command, CommandReceived, EndReason, RunStarted, StepEvent

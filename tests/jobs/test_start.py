@@ -116,7 +116,7 @@ def polled(run):
 
 NOTEBOOK = """
 import json, os, sys, time
-import tests.makers.without_torch
+import tests.makers.processes.without_torch
 from tests.makers.small_runs import make
 folder, rows, out, settings = json.loads(sys.argv[1])
 for keep in (False, True):

@@ -8,7 +8,7 @@ def recorded_run() -> Path:
 
     >>> folder = samples.recorded_run()
 
-    `tunebook_widgets.replay(folder)` plays it, `Dashboard(folder)` shows how it went; neither needs MLX. It holds the
+    `replay(folder)` of the widgets plays it, `Dashboard(folder)` shows how it went; neither needs MLX. It holds the
     events of the run, and no weights.
     """
     return Path(__file__).with_name("quickstart_run")

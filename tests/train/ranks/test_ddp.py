@@ -6,8 +6,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tests.makers.ranks_child import RUNS, trainer_of
-from tests.makers.ranks_launch import ended, processes_of, started
+from tests.makers.processes.ranks_child import RUNS, trainer_of
+from tests.makers.processes.ranks_launch import ended, processes_of, started
 from tunebook.tokens.feed import Place
 
 SIZE = 2
@@ -30,7 +30,7 @@ def steps(tmp_path):
 def test_weights_are_those_of_ddp_over_all_tokens(steps, tmp_path):
     counts = {sum(sum(mask[1:]) for _, mask in rows) for step in steps for rows in step}
     assert len(counts) > 2  # a mean of means would be another
-    theirs = [["-m", "tests.makers.ddp_child", str(tmp_path), str(rank), str(SIZE)] for rank in range(SIZE)]
+    theirs = [["-m", "tests.makers.processes.ddp_child", str(tmp_path), str(rank), str(SIZE)] for rank in range(SIZE)]
     for code, wrote in ended(processes_of(theirs), 240):
         assert code == 0, wrote[-3000:]
     for code, wrote in ended(started(SIZE, tmp_path, [str(tmp_path), "full"]), 240):

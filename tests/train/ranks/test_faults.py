@@ -5,7 +5,7 @@ import signal
 import numpy as np
 import pytest
 
-from tests.makers.ranks_faults import Fault, gone_on, struck, undisturbed
+from tests.makers.processes.ranks_faults import Fault, gone_on, struck, undisturbed
 
 SECONDS = 30
 FAULTS = [

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tests.makers.ranks_child import GRADIENT, RUNS
-from tests.makers.ranks_launch import ended, started
+from tests.makers.processes.ranks_child import GRADIENT, RUNS
+from tests.makers.processes.ranks_launch import ended, started
 
 SECONDS = 400
 GRADIENTS = [name for name, run in RUNS.items() if run[2].get("optim") == GRADIENT["optim"]]

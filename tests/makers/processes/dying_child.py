@@ -9,11 +9,11 @@ import signal
 import sys
 from pathlib import Path
 
-import tests.makers.without_torch
+import tests.makers.processes.without_torch
 from tunebook.events import Working
 from tunebook.jobs.training import train_job
 
-assert tests.makers.without_torch
+assert tests.makers.processes.without_torch
 
 METAL = (
     "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command buffer execution "

@@ -1,4 +1,4 @@
-"""A process of torch's DistributedDataParallel over gloo: `python -m tests.makers.ddp_child FOLDER RANK SIZE`.
+"""A process of DistributedDataParallel over gloo: `python -m tests.makers.processes.ddp_child FOLDER RANK SIZE`.
 
 FOLDER holds a model, and `steps.json`: of each step, of each rank, (tokens, mask) of each row. The loss is that of all
 tokens of the step, whichever rank has them: DDP takes the mean over ranks, so each multiplies by how many there are.

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.makers.forked import Forked
+from tests.makers.processes.forked import Forked
 
-CHILD = "tests.makers.ranks_child"
+CHILD = "tests.makers.processes.ranks_child"
 Process = Forked | subprocess.Popen[str]
 
 
@@ -23,7 +23,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def started(size: int, folder: Path, arguments: Sequence[str]) -> list[Forked]:
-    """`size` processes of `tests.makers.ranks_child`; their output is read by whoever waits for them."""
+    """`size` processes of `tests.makers.processes.ranks_child`; their output is read by whoever waits for them."""
     if size == 1:
         return [Forked(CHILD, arguments, os.environ)]
     hosts = folder / f"hosts of {size}.json"

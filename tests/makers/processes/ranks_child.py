@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-import tests.makers.without_torch
+import tests.makers.processes.without_torch
 import tunebook  # before anything imports MLX
 from tests.makers.arrays import in_numpy
 from tests.makers.tiny import tiny_model_folder
@@ -18,7 +18,7 @@ from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.models.tensors import flat
 from tunebook.objectives import DPO, KTO
 
-assert tests.makers.without_torch, tunebook
+assert tests.makers.processes.without_torch, tunebook
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and sleeps in the warm sun until noon"
 WORDS = SENTENCE.split(" ")

@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import final
 
-PRELOADED = ["tests.makers.dying_child", "tests.makers.ranks_child"]
+PRELOADED = ["tests.makers.processes.dying_child", "tests.makers.processes.ranks_child"]
 
 
 @final

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.makers.ranks_launch import ended, started
+from tests.makers.processes.ranks_launch import ended, started
 from tunebook.train.kept.checkpoint import checkpoint_folders, step_of
 
 RUN = "long"
