@@ -126,6 +126,14 @@ SMOKES = {
         },
         ["assert "],
     ),
+    "11_take_it_with_you": Smoke(
+        {"STEPS": 2, "EXAM_ROWS": 2, "CHECK_ROWS": 1, "GGUF_TYPES": ["f16", "q4_0"]},
+        {
+            "lora = model.save_pretrained": "assert lora.verification.passed and peft.verification.passed",
+            "merged = model.save_pretrained_merged": "assert merged.verification.passed",
+            "marks = [": "assert len(marks) == 2 and all(len(mark.rows) == EXAM_ROWS for mark in marks)",
+        },
+    ),
     "12_turn_the_knobs": Smoke(
         {
             **{"TRIES": 4, "RANKS": [2, 4], "RATES": [1e-3], "SEEDS": [1], "SHORT_STEPS": 3, "STEPS": 3},
