@@ -78,6 +78,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__  # what there is to write after `tunebook.`, and not what this file needs
+
+
 def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'tunebook' has no attribute {name!r}; it offers {', '.join(__all__)}.")

@@ -134,5 +134,19 @@ def test_the_reasons_of_all_that_sets_nothing_are_known():
 def test_names_that_are_not_here_are_answered_where_they_are_imported():
     with pytest.raises(ImportError, match=r"tunebook\.objectives"):
         from tunebook.compat.unsloth import GRPOTrainer  # noqa: F401
+    with pytest.raises(ImportError, match=r"from_pretrained\(\.\.\.\) gives model and tokenizer"):
+        from tunebook.compat.unsloth import AutoTokenizer  # noqa: F401
     with pytest.raises(ImportError):
         from tunebook.compat.unsloth import Nonsense  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    "named", [unsloth.DataCollatorForSeq2Seq(), unsloth.DataCollatorForLanguageModeling(mlm=False)]
+)
+def test_a_collator_that_pads_may_be_imported_with_the_rest_and_changes_nothing(named):
+    assert unsloth.collators.collated(named) == unsloth.collators.Collated()
+
+
+def test_tokens_are_not_masked_for_a_model_that_writes():
+    with pytest.raises(TypeError, match=r"mlm is True; .* Write mlm=False"):
+        unsloth.DataCollatorForLanguageModeling()

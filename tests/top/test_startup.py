@@ -34,6 +34,13 @@ def test_importing_tunebook_loads_nothing_heavy():
     assert answer(f"import json, sys, tunebook; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))") == []
 
 
+def test_tab_finds_what_there_is_to_write_and_nothing_else():
+    shown = answer("import json, tunebook, tunebook_widgets as w; print(json.dumps([dir(tunebook), dir(w)]))")
+    assert {"FastModel", "Trainer", "hold_out", "samples"} < set(shown[0])
+    assert {"Dashboard", "TokenView"} < set(shown[1])
+    assert not {"Any", "import_module", "torch_unseen"} & {*shown[0], *shown[1]}
+
+
 def test_a_trainer_draws_nothing_before_it_is_asked_to():
     assert (
         answer("import json, sys; from tunebook import Trainer; print(json.dumps('matplotlib' in sys.modules))")

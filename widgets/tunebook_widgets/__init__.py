@@ -28,6 +28,10 @@ _NEED_A_MODEL = {
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name not in _NEED_A_MODEL:
         raise AttributeError(f"module 'tunebook_widgets' has no attribute {name!r}; it offers {', '.join(__all__)}.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .arguments import DPOConfig, KTOConfig, ORPOConfig, SFTConfig, TrainingArguments
 from .chat_templates import get_chat_template, standardize_sharegpt, train_on_responses_only
-from .collators import UnslothVisionDataCollator
+from .collators import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, UnslothVisionDataCollator
 from .loading import FastLanguageModel, FastModel, FastVisionModel
 from .streamer import TextStreamer
 from .trainers import DPOTrainer, KTOTrainer, ORPOTrainer, SFTTrainer
@@ -22,6 +22,8 @@ UnslothTrainer, UnslothTrainingArguments = SFTTrainer, TrainingArguments
 __all__ = [
     "DPOConfig",
     "DPOTrainer",
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForSeq2Seq",
     "FastLanguageModel",
     "FastModel",
     "FastVisionModel",
@@ -57,6 +59,26 @@ _NOT_HERE = {
         "write the rows as messages, [{'role': 'user', 'content': ...}, ...]; the trainer applies the chat template",
     ),
     **dict.fromkeys(("FastSentenceTransformer", "FastTextModel", "FastDecisionModel"), "models here write text"),
+    **dict.fromkeys(
+        ("AutoTokenizer", "AutoModelForCausalLM", "AutoPeftModelForCausalLM", "PeftModel"),
+        "FastLanguageModel.from_pretrained(...) gives model and tokenizer, of a base or of saved adapters",
+    ),
+    **dict.fromkeys(
+        ("LoraConfig", "BitsAndBytesConfig"),
+        "FastLanguageModel.get_peft_model(model, r=16, ...) makes adapters, from_pretrained(load_in_4bit=True) 4 bits",
+    ),
+    **dict.fromkeys(
+        ("TrainerCallback", "EarlyStoppingCallback"),
+        "trainer.subscribe(fn) gets every event; tunebook.TrainingConfig(early_stopping_patience=3) stops early",
+    ),
+    **dict.fromkeys(
+        ("TextIteratorStreamer", "GenerationConfig"),
+        "TextStreamer shows an answer as it is written, and tunebook.FastModel has stream(...) for a loop",
+    ),
+    "DataCollatorForCompletionOnlyLM": "write trainer = train_on_responses_only(trainer, instruction_part=..., "
+    "response_part=...)",
+    "unsloth_train": "write trainer.train()",
+    "set_seed": "the seed is a setting, seed=3407",
     "get_gpu_memory_stats": "what a run takes is said beforehand by trainer.memory()",
 }
 

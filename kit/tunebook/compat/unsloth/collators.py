@@ -55,6 +55,34 @@ class UnslothVisionDataCollator:
         self.collated = Collated(both, max_seq_length, formatting_func)
 
 
+class DataCollatorForSeq2Seq:
+    """Says nothing of the rows: batches are padded and masked already, and a trainer says so once.
+
+        >>> collator = DataCollatorForSeq2Seq(tokenizer=tokenizer)
+
+    `tokenizer`, `model` and `more` are as transformers has them.
+    """
+
+    def __init__(self, tokenizer: Any = None, model: Any = None, **more: Any):
+        del tokenizer, model, more
+
+
+class DataCollatorForLanguageModeling:
+    """Says nothing of the rows either, as long as the next token is what is learnt.
+
+        >>> collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm=False)
+
+    `tokenizer`, `mlm` and `more` are as transformers has them. Raises TypeError where tokens are to be masked.
+    """
+
+    def __init__(self, tokenizer: Any = None, mlm: bool = True, **more: Any):
+        del tokenizer, more
+        if mlm:
+            raise TypeError(
+                "mlm is True; models here learn the next token. Write mlm=False, or leave the collator out."
+            )
+
+
 _AS_ALWAYS = (
     "ignore_index",
     "force_match",
