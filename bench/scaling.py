@@ -39,7 +39,7 @@ from tunebook.train.ranks.launch import environments  # noqa: E402
 
 LAYERS = 4
 BATCH = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 6}
-WORDS = 120  # of a row, at most
+TOKENS = 120  # of a row, beside 30
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def child(model: str, out: str, adapter: str, steps: str) -> None:
     """One process of a run; every one of them makes the same."""
     loaded, _ = FastModel.from_pretrained(model, max_seq_length=256)
     FastModel.get_peft_model(loaded, r=int(adapter), lora_alpha=int(adapter))
-    rows = [{"text": " ".join(f"word{1 + (7 * n + k) % 900}" for k in range(30 + 13 * n % WORDS))} for n in range(36)]
+    ids = [[1 + (7 * row + place) % 900 for place in range(30 + 13 * row % TOKENS)] for row in range(36)]
+    rows = [{"input_ids": row, "labels": row} for row in ids]
     settings = {**BATCH, "max_steps": int(steps), "output_dir": out, "save_steps": None, "hold_out": 0.0}
     trainer = Trainer(loaded, train_dataset=rows, args=TrainingConfig(**settings))
     trainer.subscribe(lambda _: None)
