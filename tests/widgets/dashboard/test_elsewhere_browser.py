@@ -102,8 +102,10 @@ def second_viewer(chromium, lab, place):
 def stopped_from(page, other) -> float:
     """Press Stop in `page`; the seconds until both pages say that the run has heard it."""
     began = page.evaluate("() => { document.querySelector('.tunebook-stop').click(); return Date.now() / 1000; }")
-    heard = """() => /^Stop heard after step/.test(document.querySelector('.tunebook-headline')?.textContent ?? "")
-        ? Date.now() / 1000 : 0"""
+    heard = """() => {
+        const told = document.querySelector('.tunebook-headline'); // none: it has stopped already
+        return !told || /^Stop(ped| heard after step)/.test(told.textContent) ? Date.now() / 1000 : 0;
+    }"""
     return max(each.wait_for_function(heard, timeout=10_000).json_value() for each in (page, other)) - began
 
 
