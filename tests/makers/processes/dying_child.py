@@ -36,9 +36,7 @@ def main(arguments: list[str]) -> None:
 
 
 def die(how: str) -> None:
-    """By a signal of that name, by `exit`, as an abort of `metal` looks, or with what a notebook's interrupt raises."""
-    if how == "raise":
-        raise KeyboardInterrupt
+    """By a signal of that name, by `exit`, or as an abort of `metal` looks."""
     if how == "exit":
         os._exit(7)
     if how == "metal":

@@ -9,7 +9,6 @@ import importlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -21,33 +20,22 @@ PRELOADED = ["tests.makers.processes.dying_child", "tests.makers.processes.ranks
 
 @final
 class Forked:
-    """One process, and all it wrote."""
+    """One process."""
 
     def __init__(
-        self,
-        module: str,
-        arguments: Sequence[str],
-        environment: Mapping[str, str],
-        *,
-        out: Path | None = None,
-        errors: Path | None = None,
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], *, out: Path, errors: Path
     ):
         """`main(arguments)` of `module`, in this very folder, with `environment` in place of this process's own.
 
-        What it writes goes to the end of `out` and of `errors`, and the process is then a session of its own; without
-        them both go where `communicate` finds them.
+        It is a session of its own; what it writes goes to the end of `out` and of `errors`.
         """
         if module not in PRELOADED:
             raise ValueError(f"{module} is not preloaded; add it to PRELOADED.")
         context = get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        if out is None:
-            handle, wrote = tempfile.mkstemp(prefix="forked-", suffix=".log")
-            os.close(handle)
-        self._out = Path(wrote) if out is None else out
-        streams = (str(self._out), str(errors or self._out))
-        task = (module, list(arguments), dict(environment), os.getcwd(), streams, out is not None)
-        self._process: ForkServerProcess = context.Process(target=_begun, args=task)
+        self._out = out
+        task = (module, list(arguments), dict(environment), os.getcwd(), (str(out), str(errors)))
+        self._process: ForkServerProcess = context.Process(target=_begun, args=task, daemon=True)
         self._process.start()
 
     @property
@@ -63,7 +51,7 @@ class Forked:
         return self._process.exitcode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """All it wrote, once it has ended. Raises subprocess.TimeoutExpired."""
+        """What is in `out`, once it has ended. Raises subprocess.TimeoutExpired."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
@@ -81,17 +69,11 @@ class Forked:
 
 
 def _begun(
-    module: str,
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
-    folder: str,
-    streams: tuple[str, str],
-    alone: bool,
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], folder: str, streams: tuple[str, str]
 ) -> None:
     for stream, file in zip((1, 2), streams, strict=True):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), stream)
-    if alone:
-        os.setsid()
+    os.setsid()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -23,13 +23,17 @@ def free_ports(count: int) -> list[int]:
 
 
 def started(size: int, folder: Path, arguments: Sequence[str]) -> list[Forked]:
-    """`size` processes of `tests.makers.processes.ranks_child`; their output is read by whoever waits for them."""
-    if size == 1:
-        return [Forked(CHILD, arguments, os.environ)]
-    hosts = folder / f"hosts of {size}.json"
-    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(size)]))
-    places = [{"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)} for rank in range(size)]
-    return [Forked(CHILD, arguments, {**os.environ, **place}) for place in places]
+    """`size` processes of `tests.makers.processes.ranks_child`; what they write lies in `folder`."""
+    places: list[dict[str, str]] = [{}]
+    if size > 1:
+        hosts = folder / f"hosts of {size}.json"
+        hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(size)]))
+        places = [{"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)} for rank in range(size)]
+    logs = [folder / f"{rank} of {size}.log" for rank in range(size)]
+    return [
+        Forked(CHILD, arguments, {**os.environ, **place}, out=log, errors=log)
+        for place, log in zip(places, logs, strict=True)
+    ]
 
 
 def processes_of(commands: Sequence[Sequence[str]]) -> list[subprocess.Popen[str]]:
