@@ -26,7 +26,8 @@ rows = [{{"messages": [{{"role": "user", "content": f"count to {{n}}"}}, answer]
 tuner = Trainer(model, tokenizer, train_dataset=rows[:16], eval_dataset=rows[16:], args=TrainingConfig(
     per_device_train_batch_size=2, max_steps=12, save_steps=4, eval_steps=3, output_dir={name!r}))
 """
-# Waits for the page at a moment of the run, and dies there as of a kill -9.
+# Waits for the page at a moment of the run, and dies there as of a kill -9. What a stuck kernel cannot show any more
+# must be on the page before: a paused run, which beats, is let go on until the page has it.
 DYING = """
 def die(event):
     if {moment}:
@@ -59,9 +60,8 @@ MOMENTS = {  # what the page shows then, the moment, whether the run was paused,
     ),
     "while it is paused": (
         "Paused after step 5",
-        "isinstance(event, Working) and event.what == 'paused' and time.time() > paused[0] + 1",
-        "paused = []\ntuner.add_step_callback(lambda step, *_: step == 5 and "
-        "(tuner.send('pause'), paused.append(time.time())))",
+        "isinstance(event, Working) and event.what == 'paused' and Path('die').exists()",
+        "tuner.add_step_callback(lambda step, *_: step == 5 and tuner.send('pause'))",
         4,
     ),
 }

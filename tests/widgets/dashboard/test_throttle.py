@@ -5,11 +5,7 @@ import time
 import numpy as np
 
 from tests.widgets.dashboard.told_runs import started_run, step_event
-from tunebook.events import (
-    EvalEvent,
-    Notice,
-    Working,
-)
+from tunebook.events import Command, CommandReceived, EvalEvent, Notice, Working
 from tunebook_widgets.dashboard.notebook import NotebookScreen
 from tunebook_widgets.dashboard.throttle import Throttle
 
@@ -69,3 +65,11 @@ def test_dear_messages_are_sent_so_rarely_that_they_take_a_hundredth_of_the_time
             throttle.took(cost)
             sent += 1
     assert 0.008 <= sent * cost / 200 <= 0.011
+
+
+def test_a_click_is_answered_at_once_where_messages_are_dear():
+    throttle = Throttle()
+    assert throttle.allows(step_event(1, total=9), 10.0)
+    throttle.took(0.5)
+    assert not throttle.allows(step_event(2, total=9), 20.0)
+    assert throttle.allows(CommandReceived(step=2, command=Command.PAUSE), 20.0)

@@ -5,7 +5,7 @@ Time comes in with each event, so the rule is the same under a real clock and a 
 
 from collections import deque
 
-from tunebook.events import Event, StepEvent, Working
+from tunebook.events import CommandReceived, Event, StepEvent, Working
 
 SECONDS_BETWEEN_STEPS = 0.25
 MESSAGES_PER_SECOND = 4
@@ -17,6 +17,7 @@ class Throttle:
 
     Rare events (an evaluation, a notice, a command) are told at once while the budget lasts: when steps take a minute,
     holding one back for a quarter of a second would hold it back for a minute, because nothing is sent inside a step.
+    That a click was heard is told whatever messages have cost: a person waits for it.
     """
 
     def __init__(self):
@@ -29,7 +30,7 @@ class Throttle:
         """Whether to send at `now` (seconds of a clock that only goes forward); True counts as sent."""
         self._debt -= SHARE * (now - self._paid_at)
         self._paid_at = now
-        if self._debt > 0 or now - self._sent[0] < 1:
+        if now - self._sent[0] < 1 or (self._debt > 0 and not isinstance(event, CommandReceived)):
             return False
         if isinstance(event, Working) and now - self._sent[-1] < SECONDS_BETWEEN_STEPS:
             return False  # so that the step it leads to still finds room in the budget
