@@ -23,7 +23,7 @@ from .jobs.layout import Order
 from .jobs.run import Run as StartedRun
 from .jobs.starting import hosts_of, save, start
 from .jobs.work import HoldsModel, ResumeFrom, Work, begun
-from .machine.interrupts import held_back, on_terminate
+from .machine.interrupts import end_on_terminate, held_back
 from .memory.forecast import EXAM, Estimate, estimate
 from .objectives.base import Objective, check_rows, check_settings
 from .objectives.next_token import NextToken
@@ -165,11 +165,11 @@ class Trainer:
         the folder.
 
         An interrupt ends the run, which is saved and returns its result. Those that come while it ends are held back
-        until it has ended, for ten seconds at most after the first of them.
+        until it has ended, for ten seconds at most after the first of them. SIGTERM ends the process behind the run.
         """
         with ExitStack() as held:
             run, audience = self._start(resume_from_checkpoint, held)
-            with run.interrupts, on_terminate(self.stop):
+            with run.interrupts, end_on_terminate(self.stop):
                 drain(run.events(awaited=False), audience)
         return result_of(audience.told, run.folder)
 
@@ -177,7 +177,7 @@ class Trainer:
         """`train`, letting the kernel hear the browser between micro-batches."""
         with ExitStack() as held:
             run, audience = self._start(resume_from_checkpoint, held)
-            with run.interrupts, on_terminate(self.stop):
+            with run.interrupts, end_on_terminate(self.stop):
                 await drain_async(run.events(awaited=True), audience)
         return result_of(audience.told, run.folder)
 

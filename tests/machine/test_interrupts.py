@@ -152,13 +152,27 @@ def test_a_listener_that_raises_an_interrupt_keeps_no_other_from_hearing(tiny_fo
     assert isinstance(heard[-1], RunEnded)
 
 
-def test_terminations_are_heard_as_one_stop(tiny_folder, rows):
-    trainer, _ = make(tiny_folder, rows)
+def test_terminations_are_heard_as_one_stop_and_then_the_process_ends(tiny_folder, rows):
+    trainer, events = make(tiny_folder, rows)
     at(trainer, StepEvent, 3, lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(2)])
     at(trainer, RunEnded, 3, lambda: signal.raise_signal(signal.SIGTERM))
-    result = trainer.train()
-    assert result.reason is EndReason.STOPPED
-    assert [path.name for path in checkpoint_folders(result.run_folder)] == ["step-00003"]
+    with pytest.raises(SystemExit) as ended:
+        trainer.train()
+    assert ended.value.code == 143
+    assert events[-1].reason is EndReason.STOPPED
+    assert [path.name for path in checkpoint_folders(Path("runs/run-001"))] == ["step-00003"]
+
+
+def test_a_handler_of_the_programs_own_is_told_of_a_termination_behind_the_run(tiny_folder, rows):
+    trainer, events = make(tiny_folder, rows)
+    at(trainer, StepEvent, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append((number, type(events[-1]))))
+    try:
+        assert trainer.train().reason is EndReason.STOPPED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == [(signal.SIGTERM, RunEnded)]
 
 
 def test_an_interrupt_after_a_failure_does_not_hide_it(tiny_folder, rows, monkeypatch):

@@ -15,14 +15,16 @@ from tunebook.train import step
 from tunebook.train.kept.checkpoint import checkpoint_folders
 
 
-def test_a_termination_ends_the_run_with_a_checkpoint_and_a_result(tiny_folder, rows, tmp_path):
-    trainer = make(tiny_folder, rows, tmp_path)
+def test_a_termination_ends_the_run_with_a_checkpoint_and_then_the_process(tiny_folder, rows, tmp_path):
+    trainer, events = make(tiny_folder, rows, tmp_path), []
+    trainer.subscribe(events.append)
     trainer.add_step_callback(lambda step, *_: signal.raise_signal(signal.SIGTERM) if step == 5 else None)
-    result = trainer.train()
-    assert result.reason is EndReason.STOPPED
-    assert [path.name for path in checkpoint_folders(result.run_folder)][-1] == "step-00005"
+    with pytest.raises(SystemExit):  # else a script would export what is trained by half
+        trainer.train()
+    assert events[-1].reason is EndReason.STOPPED
+    assert [path.name for path in checkpoint_folders(tmp_path / "run-001")][-1] == "step-00005"
     where = f"It is kept in {tmp_path / 'run-001'}, and goes on with trainer.train(resume_from_checkpoint=True)."
-    assert where in result.message
+    assert where in events[-1].message
 
 
 def test_a_stop_file_ends_the_run_and_is_taken_away(tiny_folder, rows, tmp_path):

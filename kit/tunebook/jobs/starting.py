@@ -13,7 +13,7 @@ from ..train.ranks.launch import count_of, read_hosts
 from .earlier import earlier_run, in_a_line
 from .layout import ORDER, Order, write_record
 from .run import Run
-from .work import Work
+from .work import Work, trained_before
 from .written import check_carried, fingerprint_of, write_job
 
 
@@ -23,7 +23,7 @@ def save(work: Work, encoded: Sequence[Encoded], folder: Path, need: Estimate) -
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds something already; give save_job a folder that is empty, or none yet.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_job(work, encoded, folder, need=need)
+    write_job(_with_its_past(work), encoded, folder, need=need)
     return folder
 
 
@@ -57,7 +57,7 @@ def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order, 
         print(in_a_line(run))
         return run
     folder = make_run_folder(output_dir)
-    write_job(work, encoded, folder, need=need)
+    write_job(_with_its_past(work), encoded, folder, need=need)
     typed = as_typed(folder, output_dir)
     estimate = need.total / 1e9 * order.processes  # each has the model; those on other machines are not counted
     order = replace(order, typed=typed, estimate_gb=estimate, limit_gb=need.device / 1e9)
@@ -65,3 +65,8 @@ def start(work: Work, encoded: Sequence[Encoded], need: Estimate, order: Order, 
     run = Run(typed, work.model)
     run.begin()
     return run
+
+
+def _with_its_past(work: Work) -> Work:
+    """`work` that says what its model was taught before, which another process cannot know."""
+    return replace(work, notices=[*work.notices, *trained_before(work.model)])

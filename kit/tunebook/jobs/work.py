@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..events import Event
+from ..events import EndReason, Event, RunEnded
 from ..memory.forecast import asked_checkpointing, settled, start_fits
 from ..models.loaded import Loaded
 from ..models.tensors import flat
@@ -19,6 +19,7 @@ from ..runs.lock import RunLock
 from ..train.kept.checkpoint import Checkpoint, checkpoint_folders, find_checkpoint, put_right_beside
 from ..train.kept.identity import differences
 from ..train.loop import Run
+from ..train.passes.slow_here import slow_here
 from ..train.plan import RunPlan
 from ..train.ranks.check import met
 from ..train.ranks.group import Ranks, joined
@@ -79,6 +80,7 @@ def begun(work: Work, hold: Hold, resume_from: ResumeFrom = None) -> tuple[Run, 
     if found:
         earlier = resume(run, found, place, differs)
     elif ranks.is_first:
+        run.notices += trained_before(work.model)
         begin(run, holding, differs)
     if place is not None:
         take_up_from_first(run)
@@ -122,6 +124,18 @@ def check_trainable(model: HoldsModel) -> None:
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
 
 
+def trained_before(model: HoldsModel) -> list[str]:
+    """A sentence where a model holds what an earlier run taught it since it was loaded."""
+    ended = next((event for event in reversed(model.run_events) if isinstance(event, RunEnded)), None)
+    if ended is None or ended.step == 0 or ended.reason is EndReason.DISCARDED:
+        return []
+    steps = "1 step" if ended.step == 1 else f"{ended.step} steps"
+    return [
+        f"This model was trained for {steps} since it was loaded, and this run begins with what it has learnt; to "
+        "begin afresh, load it again with FastModel.from_pretrained."
+    ]
+
+
 def _run_of(work: Work, found: tuple[Path, Checkpoint, list[str]] | None, ranks: Ranks) -> Run:
     """A run with all of it settled that was left open, as it was before where a checkpoint was `found`.
 
@@ -134,13 +148,14 @@ def _run_of(work: Work, found: tuple[Path, Checkpoint, list[str]] | None, ranks:
     )
     if config.compile == "auto":
         config = replace(config, compile=before.get("compile", "auto"))
-    said = ranks.exchange([config.gradient_checkpointing, start_fits(work.model, config, rows, plan.objective)])
-    if any(recomputes for recomputes, _ in said):
+    fits = ranks.exchange([config.gradient_checkpointing, start_fits(work.model, config, rows, plan.objective)])
+    if any(recomputes for recomputes, _ in fits):
         config = replace(config, gradient_checkpointing=True)
-    plan = replace(plan, config=config, start_fits=all(fits for _, fits in said))
+    plan = replace(plan, config=config, start_fits=all(start for _, start in fits))
     links = met(ranks, plan)
     controls = Controls(None if ranks.is_alone else ranks.exchange)
-    return Run(plan, notices=[*work.notices, *notices, *links], ranks=ranks, controls=controls)
+    said = [*work.notices, *slow_here(plan.loaded.module), *notices, *links]
+    return Run(plan, notices=said, ranks=ranks, controls=controls)
 
 
 def _settle_in(run: Run, lock: RunLock) -> None:

@@ -149,7 +149,7 @@ def _mlx() -> tuple[list[tuple[str, str]], list[Problem]]:
     facts.insert(1, ("BLAS", f"{blas.name}, {_from_home(blas.path)}" if blas.path else blas.name))
     if blas.problem and blas.fix:
         problems.append(
-            Problem(text=f"fp32 products are 10 to 35 times slower than they could be. {blas.problem}", fix=blas.fix)
+            Problem(text=f"fp32 products are tens of times slower than they could be. {blas.problem}", fix=blas.fix)
         )
     elif speed < 0.25 * (numpy_speed := _numpy_speed()):
         slow = f"MLX multiplies at {speed:.0f} GFLOP/s and NumPy at {numpy_speed:.0f}: {blas.name} is not a fast BLAS."

@@ -1,4 +1,4 @@
-"""Signals at moments code can bear: an interrupt never tears a stretch of it in two, a termination asks to stop.
+"""Signals at moments code can bear: an interrupt never tears a stretch of it in two, a termination waits for an end.
 
 An optimizer update changes parameters and optimizer state together; an interrupt between the two would leave weights
 that belong to no step.
@@ -42,3 +42,26 @@ def on_terminate(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous if previous is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def end_on_terminate(stop: Callable[[], None]) -> Iterator[None]:
+    """`on_terminate`, and the process ends behind the block: it was asked to, and only what is in the block goes before.
+
+    As SystemExit with the status a shell knows SIGTERM by; a handler there was before is called in its place. A block
+    that raises goes its own way.
+    """
+    asked = False
+
+    def note() -> None:
+        nonlocal asked
+        asked = True
+        stop()
+
+    previous = signal.getsignal(signal.SIGTERM)
+    with on_terminate(note):
+        yield
+    if asked and callable(previous):
+        previous(signal.SIGTERM, None)
+    elif asked and previous != signal.SIG_IGN:
+        raise SystemExit(128 + signal.SIGTERM)
