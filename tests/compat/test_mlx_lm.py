@@ -243,7 +243,7 @@ def test_numbers_are_read_as_mlx_lm_reads_them(tmp_path, monkeypatch):
         ("messages", {"lr_schedule": {"name": "cosine_decay", "arguments": [1e-3, 9]}}, r"arguments: \[0.001, 2\]"),
         (
             "messages",
-            {"lr_schedule": {"name": "cosine_decay", "arguments": [1e-3, 1], "warmup": 1, "warmup_init": 1e-7}},
+            {"lr_schedule": {"name": "cosine_decay", "arguments": [1e-3, 1], "warmup": 1, "warmup_init": 1e-4}},
             "warmup_init: 0.0",
         ),
         ("messages", {"optimizer": "adafactor"}, "relative_step is True"),
@@ -262,6 +262,19 @@ def test_numbers_are_read_as_mlx_lm_reads_them(tmp_path, monkeypatch):
 def test_what_cannot_be_followed_is_refused_with_what_to_write(write, kind, settings, said):
     with pytest.raises(ValueError, match=said):
         trainer_from(write(kind, **settings))
+
+
+def test_all_that_cannot_be_followed_is_told_at_once(write):
+    schedule = {"name": "exponential_decay", "arguments": [1e-3, 0.9]}
+    with pytest.raises(ValueError, match="cosine_decay") as refused:
+        trainer_from(write("messages", lr_schedule=schedule, optimizer="lion", report_to="wandb"))
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_a_warm_up_that_begins_next_to_nothing_begins_at_nothing_and_it_is_said(write, capsys):
+    schedule = {"name": "cosine_decay", "arguments": [1e-3, 1], "warmup": 1, "warmup_init": 1e-7}
+    assert trainer_from(write("messages", lr_schedule=schedule)).config.warmup_steps == 1
+    assert "warmup_init is 1e-07" in capsys.readouterr().out
 
 
 def test_columns_of_other_names_are_read(write, tmp_path):

@@ -51,6 +51,24 @@ def test_the_losses_the_ids_the_size_and_the_speed_are_in_the_table(check, merge
     assert text.splitlines()[1].endswith("PASS")
 
 
+def test_rows_of_no_format_are_refused_before_anything_is_written_with_rows_to_pass(model, merged, tmp_path):
+    rows = [{"ask": "What color is the sky?", "answer": "It is blue."}]
+    for refuses in (
+        lambda: model.save_pretrained(tmp_path / "lora", verify_with=rows),
+        lambda: verify_export(merged, model, rows),
+    ):
+        with pytest.raises(ValueError, match="Pass what a formatting_func would make of them") as refused:
+            refuses()
+        assert "Cannot tell the format" in str(refused.value)
+    assert not (tmp_path / "lora").exists()
+    rows = [{"question": "What color is the sky?", "answer": "It is blue."}]
+    with pytest.raises(ValueError, match="Pass what") as refused:
+        model.save_pretrained(tmp_path / "lora", verify_with=rows)
+    advice = str(refused.value).partition("make of them: ")[2].rstrip(".")
+    made = eval(advice, {"rows": rows})
+    assert model.save_pretrained(tmp_path / "lora", verify_with=made).verification.passed
+
+
 def test_of_pairs_the_chosen_answers_are_compared(merged, model):
     asked, said = [{"role": "user", "content": "What color is the sky?"}], {"role": "assistant"}
     chosen, rejected = ([{**said, "content": text}] for text in ("It is blue.", "Green, as a rule."))

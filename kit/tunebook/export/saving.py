@@ -25,6 +25,7 @@ from .gguf.ollama import modelfile_of, write_modelfile
 from .lora import AdapterFormat, save_lora
 from .merged import save_merged
 from .quantize import QUANTIZATIONS, adapters_lost
+from .readback.compared_rows import comparable
 from .readback.stock import misread_by_stock, unlike_stock
 from .readback.verify import verify_export
 from .report import Export
@@ -157,8 +158,8 @@ def export_gguf(
 
 
 def _to_compare(given: Source | None) -> Sequence[Row] | None:
-    """Rows as they were given, or read from where they are, before anything is written."""
-    return None if given is None else read_rows(given, "verify_with")
+    """Rows as they were given, or read from where they are, and of a kind to compare, before anything is written."""
+    return None if given is None else comparable(read_rows(given, "verify_with"))
 
 
 def _read_back(

@@ -13,6 +13,8 @@ TWICE = (
     "lr_schedule: the highest rate is taken once behind the warm-up here, and twice in mlx-lm; the rest is one later."
 )
 
+NEXT_TO_NOTHING = 0.01  # of the highest rate; mlx-lm's own example begins at 1e-7 on the way to 1e-5
+
 
 def schedule_settings(schedule: Mapping[str, Any] | None, learning_rate: float, updates: int) -> dict[str, Any]:
     """The rate and its schedule over a run of so many `updates`. Raises ValueError for rates that cannot be had."""
@@ -31,10 +33,11 @@ def schedule_settings(schedule: Mapping[str, Any] | None, learning_rate: float, 
             f"lr_schedule is {name!r} with {len(arguments)} arguments, which is not here. Write cosine_decay or "
             "linear_schedule, or leave lr_schedule out: the rate is then constant."
         )
-    if schedule.get("warmup_init", 0.0):
+    begins = schedule.get("warmup_init", 0.0)
+    if begins > NEXT_TO_NOTHING * highest:
         raise ValueError(
-            f"lr_schedule.warmup_init is {schedule['warmup_init']}, and a warm-up begins at 0 here; write "
-            "warmup_init: 0.0, or leave it out."
+            f"lr_schedule.warmup_init is {begins}, and a warm-up begins at 0 here; write warmup_init: 0.0, or leave "
+            "it out."
         )
     if not 0 <= end < highest:
         raise ValueError(f"lr_schedule goes from {highest} to {end}, and a schedule falls here; give a lower end.")
@@ -45,6 +48,8 @@ def schedule_settings(schedule: Mapping[str, Any] | None, learning_rate: float, 
         )
     if warmup:
         tell(TWICE)
+    if begins:
+        tell(f"lr_schedule.warmup_init is {begins}; a warm-up begins at 0 here, which is as good as that.")
     if learning_rate not in (highest, DEFAULT_RATE):
         tell(f"learning_rate is {learning_rate}, and lr_schedule begins at {highest}, which counts, as in mlx-lm.")
     return {

@@ -35,6 +35,18 @@ def training_config(settings: Settings, *, train_on: TrainOn, has_valid: bool) -
     """The settings of the run; raises ValueError with all that cannot be followed."""
     wrong = _wrong(settings)
     every, iters = settings["grad_accumulation_steps"], settings["iters"]
+    updates, rate = iters // max(1, every), settings["learning_rate"]
+    optimizer = settings["optimizer"]
+    own = settings["optimizer_config"].get(optimizer) or {}
+    found: dict[str, Any] = {}
+    for part in (
+        lambda: schedule_settings(settings["lr_schedule"], rate, updates),
+        lambda: optimizer_settings(optimizer, own),
+    ):
+        try:
+            found |= part()
+        except ValueError as error:  # told together: a config is mended once, not once for each key
+            wrong.append(str(error))
     if wrong:
         raise ValueError("\n".join(wrong))
     tell(LOSS)
@@ -43,14 +55,12 @@ def training_config(settings: Settings, *, train_on: TrainOn, has_valid: bool) -
             f"iters: the last {iters % every} of {iters} fill no update of {every} micro-batches, and are not computed."
         )
     _tell_of_what_sets_nothing(settings, has_valid=has_valid)
-    updates = iters // every
     return TrainingConfig(
         per_device_train_batch_size=settings["batch_size"],
         per_device_eval_batch_size=settings["batch_size"],
         gradient_accumulation_steps=every,
         max_steps=updates,
-        **schedule_settings(settings["lr_schedule"], settings["learning_rate"], updates),
-        **optimizer_settings(settings["optimizer"], settings["optimizer_config"].get(settings["optimizer"]) or {}),
+        **found,
         max_grad_norm=None,
         train_on=train_on,
         dataset_order="length_sorted",

@@ -14,7 +14,6 @@ import gguf
 
 from ...data.encoded import Encoded
 from ...data.examples import Example, Text
-from ...data.formats import PAIR
 from ...data.formats import reader as row_reader
 from ...data.sources import Row, reach_of
 from ...gguf.container import open_container
@@ -23,6 +22,7 @@ from ...tokens.encoding import encode_rows
 from ...train.evaluation import score_now
 from ..table import as_html
 from ..target.own_files import exported_files
+from .compared_rows import comparable
 from .other_programs import Reader, config_of, is_installed, read_elsewhere, readers_of
 
 # nats per supervised token an export may differ by; quantizing to 8 bits costs a little, fewer bits cost more.
@@ -111,8 +111,7 @@ def verify_export(
         known = "" if reader in get_args(Reader) else f" There is no reader {reader!r}."
         raise ValueError(f"{path.name} is opened by {' or '.join(readers)}, not by {reader}.{known}")
     chosen: Reader = reader or next(name for name in readers if is_installed(name))
-    if len(rows) and set(rows[0]) >= PAIR:
-        rows = [_with_its_answer(row) for row in rows]
+    rows = comparable(rows)
     encoded = encode_rows(rows, loaded, max_seq_length=loaded.max_seq_length).rows
     texts = _texts(rows, encoded, loaded)
     here = score_now(loaded.module, loaded.family, encoded, batch_size=1, max_seq_length=loaded.max_seq_length)
@@ -131,14 +130,6 @@ def verify_export(
         tokens_sec=there.tokens_sec,
         note=there.note,
     )
-
-
-def _with_its_answer(row: Row) -> Row:
-    """A pair as a row with one answer, the chosen one."""
-    prompt, chosen = row.get("prompt"), row["chosen"]
-    if prompt is None:
-        return {"text" if isinstance(chosen, str) else "messages": chosen}
-    return {"prompt": prompt, "completion": chosen}
 
 
 def bytes_on_disk(path: Path) -> int:
