@@ -44,8 +44,7 @@ class FastModel:
         >>> model = FastModel.get_peft_model(model, r=8)
         >>> answer = model.generate("What is a tune?", max_tokens=8)
 
-    `loaded` is all that is known of it, `gradient_checkpointing` how it is trained when the TrainingConfig does not
-    say, `run_events` what its latest run has said so far, which the trainer leaves here.
+    `gradient_checkpointing` is for a TrainingConfig that does not say; the trainer leaves the latest `run_events` here.
     """
 
     loaded: Loaded
@@ -154,9 +153,8 @@ class FastModel:
         if trainable == total:
             raise ValueError("All of this model is trained already (full_finetuning=True); leave out get_peft_model.")
         adapters.add_adapters(model.module, config)
-        model.gradient_checkpointing = (
-            "auto" if use_gradient_checkpointing == "auto" else bool(use_gradient_checkpointing)
-        )
+        switch = use_gradient_checkpointing
+        model.gradient_checkpointing = switch if switch == "auto" else bool(switch)
         return model
 
     @staticmethod
@@ -190,13 +188,14 @@ class FastModel:
         temperature: arguments.Temperature = 0.0,
         top_p: arguments.TopP = 1.0,
         thinking: arguments.Thinking = None,
+        tools: arguments.Tools = None,
     ) -> Iterator[str]:
         """Write an answer piece by piece.
 
         Messages, or a text where the model has a chat template, are a conversation to answer; other text is continued.
         """
-        example = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder, thinking=thinking).example
-        yield from write(self.loaded, example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+        asked = as_prompt(prompt, self.loaded.tokenizer, self.family.placeholder, thinking=thinking, tools=tools)
+        yield from write(self.loaded, asked.example, max_tokens=max_tokens, temperature=temperature, top_p=top_p)
 
     @call("generate")
     def generate(
@@ -207,10 +206,11 @@ class FastModel:
         temperature: arguments.Temperature = 0.0,
         top_p: arguments.TopP = 1.0,
         thinking: arguments.Thinking = None,
+        tools: arguments.Tools = None,
     ) -> str:
         """The whole answer as a string, as `stream` writes it."""
-        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "thinking": thinking}
-        return "".join(beside_runs(self.stream(prompt, **options)))
+        drawn = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+        return "".join(beside_runs(self.stream(prompt, **drawn, thinking=thinking, tools=tools)))
 
     @call("save_pretrained")
     def save_pretrained(

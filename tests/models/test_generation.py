@@ -142,3 +142,33 @@ def test_without_a_chat_template_a_string_is_text_to_go_on_from(tmp_path):
     assert mx.array(ids).size
     with pytest.raises(ValueError, match="chat template"):
         as_prompt([{"role": "user", "content": "Hello"}], tokenizer)
+
+
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+NAMES_TOOLS = (
+    "{% if tools %}{% for tool in tools %}[{{ tool | tojson }}]{% endfor %}{% endif %}"
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_tools_are_in_the_prompt_as_mlx_lms_own_tokenizer_puts_them(tiny_folder):
+    model, tokenizer = FastModel.from_pretrained(tiny_folder, chat_template=NAMES_TOOLS)
+    asked = [{"role": "user", "content": "Is it raining?"}]
+    ids = tokenizer.apply_chat_template(asked, tools=[WEATHER], add_generation_prompt=True, tokenize=True)
+    expected = mlx_lm.generate(model.module, tokenizer, ids, max_tokens=8)
+    assert model.generate(asked, tools=[WEATHER], max_tokens=8) == expected
+    assert model.generate("Is it raining?", tools=[WEATHER], max_tokens=8) == expected
+    (text,) = as_prompt(asked, tokenizer, tools=[WEATHER]).example.parts
+    assert text.text == tokenizer.apply_chat_template(asked, tools=[WEATHER], add_generation_prompt=True, tokenize=False)
+
+
+def test_tools_that_nobody_would_see_are_refused(tiny_folder):
+    model, _ = FastModel.from_pretrained(tiny_folder)
+    with pytest.raises(ValueError, match="leaves them out"):
+        model.generate("Is it raining?", tools=[WEATHER])
+    with pytest.raises(ValueError, match="a list, each a dict"):
+        model.generate("Is it raining?", tools=["weather"])

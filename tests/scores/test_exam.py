@@ -50,7 +50,7 @@ def test_the_base_model_is_the_one_that_was_loaded(learnt, folder):
     exam = scores.Exam(LEARNT, metrics=["exact_match", "perplexity"], max_tokens=8)
     base = exam.take(learnt, adapters=False)
     fresh = exam.take(FastModel.from_pretrained(folder)[0])
-    assert (base.name, fresh.name) == ("base", "tuned")
+    assert (base.name, fresh.name, exam.take(learnt).name) == ("base", "base", "tuned")
     assert [row.answer for row in base.rows] == [row.answer for row in fresh.rows]
     assert base["perplexity"] == fresh["perplexity"]
 

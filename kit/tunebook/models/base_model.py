@@ -24,6 +24,11 @@ def why_no_base(module: nn.Module) -> str | None:
     return None
 
 
+def is_base(module: nn.Module) -> bool:
+    """Whether nothing of a model is tuned: it has no adapters, and no weights of its own are trained."""
+    return not (adapter_paths(module) or trained_whole(module))
+
+
 @contextmanager
 def without_adapters(module: nn.Module) -> Iterator[None]:
     """Within the block, `module` has no adapters. Raises ValueError where that does not make it the base model."""

@@ -16,7 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from ..data.answers import Answers
 from ..data.examples import Example, Image, Text, Tokens, texts
 from ..data.formats import render_prompt
-from ..data.formats.templates import template_of
+from ..data.formats.templates import Tools, template_of
 from ..data.questions import question_in
 from ..data.tokenizer_state import bring_up_to_date
 from .base_model import without_adapters
@@ -40,20 +40,24 @@ def as_prompt(
     placeholder: str | None = None,
     *,
     thinking: bool | None = None,
+    tools: Tools = None,
 ) -> Prompt:
     """A list of messages, or a string where the model has a chat template: a conversation, which it answers.
 
     A string without a chat template is text, which it continues. `placeholder` is what stands for an image in a text;
-    None for a model that reads text alone. `thinking` turns the template's switch for thoughts on or off; ValueError
-    where it has none.
+    None for a model that reads text alone. `thinking` turns the template's switch for thoughts on or off, `tools` are
+    those it may call; ValueError where the template has no such switch, or no place for tools.
     """
     bring_up_to_date(tokenizer)
+    options: dict[str, Any] = {"thinking": thinking, "tools": tools}
     if isinstance(prompt, str):
         if template_of(tokenizer, thinking) is None:
+            if tools:
+                raise ValueError("tools are given, and this model has no chat template to name them in; leave them out.")
             return Prompt(prompt, Example(parts=(Text(prompt),), rendered=False))
         messages = [{"role": "user", "content": prompt}]
-        return Prompt(prompt, render_prompt(messages, tokenizer, placeholder, thinking=thinking))
-    return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder, thinking=thinking))
+        return Prompt(prompt, render_prompt(messages, tokenizer, placeholder, **options))
+    return Prompt(_shown(prompt[-1]["content"]), render_prompt(prompt, tokenizer, placeholder, **options))
 
 
 def opening(example: Example | Answers, tokenizer: TokenizerWrapper | None = None) -> Prompt:

@@ -30,7 +30,7 @@ from .metrics.programs import Program
 from .overlap import shared_rows, told_of
 from .question import Likelihood, Question
 from .reading import Continuation, Reads, asked_as, final_text, questions
-from .sitting import Sitting
+from .sitting import Sitting, name_of
 
 BATCH = 8  # rows that are asked at a time
 
@@ -129,7 +129,7 @@ class Exam:
         """`take`, which yields (replies had, replies) in between, the model then as it was found."""
         asked = questions(self.opened, loaded)
         sitting = Sitting(loaded, asked, adapters=adapters, batch_size=batch_size)
-        return (yield from self._taking(loaded, asked, sitting, name or ("tuned" if adapters else "base")))
+        return (yield from self._taking(loaded, asked, sitting, name or name_of(loaded, adapters=adapters)))
 
     def taking_elsewhere(
         self, path: Path | str, *, adapters: bool = True, name: str | None = None

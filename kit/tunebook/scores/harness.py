@@ -17,6 +17,7 @@ from .exam import BATCH, Asked, HoldsLoaded, path_of
 from .marks import Answered, Marks
 from .metrics.metric import Mark, Metric
 from .metrics.optional import optional
+from .sitting import name_of
 from .statistics import Total, mean_of_rows
 from .tasks.respondents import Exported, Live
 
@@ -104,9 +105,9 @@ def _respondent(model: Asked, *, adapters: bool, batch_size: int) -> Iterator[Li
 
 def _called(model: Asked, *, adapters: bool) -> str:
     path = path_of(model)
-    if not adapters:
-        return "base"
-    return "tuned" if path is None else path.name
+    if path is None:
+        return name_of(cast("HoldsLoaded", model).loaded, adapters=adapters)
+    return path.name if adapters else "base"
 
 
 @contextmanager

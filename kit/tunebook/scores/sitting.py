@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar, final
 
 from ..data.encoded import Encoded
+from ..models.base_model import is_base
 from ..models.families.base import NotEncodable, Written
 from ..models.families.tables import BeyondTable, check_row, most_written
 from ..models.loaded import Loaded
@@ -18,6 +19,11 @@ from .reading import Continuation, check_is_asked, own_text, supervised_row
 from .undisturbed import in_turns
 
 T = TypeVar("T")
+
+
+def name_of(loaded: Loaded, *, adapters: bool) -> str:
+    """What a model in memory is called where nobody names it."""
+    return "tuned" if adapters and not is_base(loaded.module) else "base"
 
 
 @final

@@ -1,6 +1,7 @@
 """Arguments that functions people call have in common: what each may be, and what it means."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from .values import AtMostOne, Count, CountOrZero, Folder, NotNegative, Rate
 
@@ -29,6 +30,7 @@ MaxTokens = Annotated[Count, "longest answer in tokens"]
 Temperature = Annotated[NotNegative, "0: always the likeliest token; 1: as the model has it"]
 TopP = Annotated[AtMostOne, "draw from the likeliest tokens that have this share together"]
 Thinking = Annotated[bool | None, "the chat template's switch for thoughts; None: on where the model thinks"]
+Tools = Annotated[Sequence[Mapping[str, Any]] | None, "JSON schemas of the tools an answer may call, as in a row"]
 
 # Of a run in a process of its own.
 Restarts = Annotated[CountOrZero, "how often it is begun again by itself, from its newest checkpoint, where it dies"]

@@ -16,7 +16,7 @@ from ..examples import Example, Text
 from ..reach import ANYWHERE, Reach
 from ..sources import Row
 from .columns import BadRow, BadRows
-from .conversations import as_messages
+from .conversations import as_messages, row_tools
 from .markers import Markers
 from .reading import Reading
 from .recognition import FORMATS, Format, check_columns, format_named, recognise
@@ -157,19 +157,31 @@ def render_prompt(
     placeholder: str | None = None,
     *,
     thinking: bool | None = None,
+    tools: Tools = None,
 ) -> Example:
     """A conversation up to the point where the assistant speaks next; nothing is supervised.
 
     `placeholder` is the token that stands for an image, None for a model that reads text alone; `thinking` is as
-    `ChatTemplate` has it.
+    `ChatTemplate` has it, `tools` as in a row. Raises ValueError for tools that the template leaves out.
     """
     template = ChatTemplate(tokenizer, thinking)
     if placeholder is None:
-        return Example(parts=(Text(template.render(as_messages(messages), add_generation_prompt=True)),), rendered=True)
+        return Example(parts=(Text(_asked(template, as_messages(messages), tools)),), rendered=True)
     placing = Placing(tokenizer, placeholder, template)
     row, images = placing.take({"messages": messages}, FORMATS["messages"])
-    text = template.render(as_messages(row["messages"], images=True), add_generation_prompt=True)
+    text = _asked(template, as_messages(row["messages"], images=True), tools)
     return placing.put_back(Example(parts=(Text(text),), rendered=True), images)
+
+
+def _asked(template: ChatTemplate, messages: Sequence[Message], given: Tools) -> str:
+    tools = row_tools({"tools": given})
+    text = template.render(messages, tools, add_generation_prompt=True)
+    if tools and text == template.render(messages, add_generation_prompt=True):
+        raise ValueError(
+            f"tools are given, and {template.name} leaves them out. Pass one with tool support to from_pretrained "
+            "(chat_template=...), or leave them out."
+        )
+    return text
 
 
 def _noted(row: Row, example: Example, format: Format, reading: Reading) -> Example:
