@@ -42,7 +42,11 @@ def main() -> None:
             continue
         at_1024 = speeds[SIZES.index(1024)]
         reference = reference or at_1024
-        print(f"{name:<44}" + "".join(f"{speed:>8.0f}" for speed in speeds) + f"{at_1024 / reference:>14.1f}x{quantized:>16.1f}")
+        print(
+            f"{name:<44}"
+            + "".join(f"{speed:>8.0f}" for speed in speeds)
+            + f"{at_1024 / reference:>14.1f}x{quantized:>16.1f}"
+        )
 
 
 Measured = tuple[str, str | None, list[float], float]

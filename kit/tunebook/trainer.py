@@ -25,6 +25,7 @@ from .jobs.starting import hosts_of, save, start
 from .jobs.work import HoldsModel, ResumeFrom, Work, begun
 from .machine.interrupts import end_on_terminate, held_back
 from .memory.forecast import EXAM, Estimate, estimate
+from .models.loaded import loaded_in
 from .objectives.base import Objective, check_rows, check_settings
 from .objectives.next_token import NextToken
 from .objectives.reference import Reference
@@ -79,11 +80,10 @@ class Trainer:
         response_markers: Markers | None = None,
         skip_bad_rows: bool = False,
     ):
-        self.loaded, self._model = model.loaded, model
+        self.loaded, self._model = loaded_in(model, "Trainer"), model
         if tokenizer is not None and tokenizer is not self.loaded.tokenizer:
             raise ValueError("This tokenizer is not the model's own; pass the one from_pretrained returned beside it.")
-        self.config, self.objective = args or TrainingConfig(), objective or NextToken()
-        self.exam = exam
+        self.config, self.objective, self.exam = args or TrainingConfig(), objective or NextToken(), exam
         asked = self.config.max_seq_length or self.loaded.max_seq_length
         self.max_seq_length = self.loaded.family.tables.longest(asked)
         options = ReadingOptions(

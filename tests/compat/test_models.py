@@ -200,6 +200,8 @@ def test_trainers_refuse_what_would_make_another_run(pair, rows):
     for said, more in refused.items():
         with pytest.raises(TypeError, match=said):
             SFTTrainer(**given, **more)
+    with pytest.raises(ValueError, match=r"dataset_text_field is 'story', .*; theirs are text"):
+        SFTTrainer(model, SFTConfig(max_steps=2, dataset_text_field="story"), train_dataset=[{"text": "A tune"}])
     with pytest.raises(TypeError, match="resize"):
         UnslothVisionDataCollator(model, tokenizer, resize=(10, 10))
     with pytest.raises(ValueError, match="conversations"):

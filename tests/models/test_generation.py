@@ -163,7 +163,9 @@ def test_tools_are_in_the_prompt_as_mlx_lms_own_tokenizer_puts_them(tiny_folder)
     assert model.generate(asked, tools=[WEATHER], max_tokens=8) == expected
     assert model.generate("Is it raining?", tools=[WEATHER], max_tokens=8) == expected
     (text,) = as_prompt(asked, tokenizer, tools=[WEATHER]).example.parts
-    assert text.text == tokenizer.apply_chat_template(asked, tools=[WEATHER], add_generation_prompt=True, tokenize=False)
+    assert text.text == tokenizer.apply_chat_template(
+        asked, tools=[WEATHER], add_generation_prompt=True, tokenize=False
+    )
 
 
 def test_tools_that_nobody_would_see_are_refused(tiny_folder):

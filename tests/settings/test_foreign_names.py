@@ -166,6 +166,16 @@ def test_a_misspelt_name_is_answered_with_the_nearest_and_that_is_taken(name):
     assert TrainingConfig(**{near: 1})
 
 
+def test_a_name_that_is_a_part_of_others_is_answered_with_those():
+    with pytest.raises(TypeError, match=r"takes no warmup; did you mean warmup_steps or warmup_ratio[?]$"):
+        TrainingConfig(warmup=3)
+
+
+def test_a_record_of_many_names_is_looked_up_in_its_help():
+    with pytest.raises(TypeError, match=r"takes no frobnicate; help\(TrainingConfig\) says"):
+        TrainingConfig(frobnicate=1)
+
+
 def test_a_name_that_is_like_none_is_answered_with_those_there_are():
     with pytest.raises(TypeError, match="LoraConfig takes no frobnicate; it takes r, lora_alpha"):
         LoraConfig(frobnicate=1)

@@ -46,7 +46,7 @@ def on_terminate(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def end_on_terminate(stop: Callable[[], None]) -> Iterator[None]:
-    """`on_terminate`, and the process ends behind the block: it was asked to, and only what is in the block goes before.
+    """`on_terminate`, and the process ends behind the block, as it was asked to.
 
     As SystemExit with the status a shell knows SIGTERM by; a handler there was before is called in its place. A block
     that raises goes its own way.

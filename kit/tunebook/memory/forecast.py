@@ -19,7 +19,7 @@ from ..data.encoded import Encoded
 from ..machine import runtime
 from ..models.adapters import adapter_paths
 from ..models.layers import layers_of
-from ..models.loaded import Loaded
+from ..models.loaded import Loaded, loaded_in
 from ..models.tensors import flat
 from ..objectives.base import Objective
 from ..objectives.next_token import NextToken
@@ -56,7 +56,8 @@ def estimate(
     needs is counted, as are those of what is trained that a run can go back to. Where gradient checkpointing is left to
     us, it is on where the run would not fit without. Raises ValueError when nothing is trainable.
     """
-    config, loaded, objective = config or TrainingConfig(), model.loaded, objective or NextToken()
+    loaded = loaded_in(model, "memory.estimate")
+    config, objective = config or TrainingConfig(), objective or NextToken()
     if not flat(loaded.module.trainable_parameters()):
         raise ValueError("Nothing in this model is trainable; call FastModel.get_peft_model(model) first.")
     gc.collect()  # what is left of another run would be given back in the middle of a measurement, and be taken off it

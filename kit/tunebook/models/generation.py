@@ -53,7 +53,9 @@ def as_prompt(
     if isinstance(prompt, str):
         if template_of(tokenizer, thinking) is None:
             if tools:
-                raise ValueError("tools are given, and this model has no chat template to name them in; leave them out.")
+                raise ValueError(
+                    "tools are given, and this model has no chat template to name them in; leave them out."
+                )
             return Prompt(prompt, Example(parts=(Text(prompt),), rendered=False))
         messages = [{"role": "user", "content": prompt}]
         return Prompt(prompt, render_prompt(messages, tokenizer, placeholder, **options))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -33,3 +33,20 @@ class Loaded:
     def tokenizer_folder(self) -> Path:
         """Where the tokenizer was opened from."""
         return self.adapters_folder or self.folder
+
+
+class HoldsLoaded(Protocol):
+    """What is asked of a model that people hold: `FastModel` is one."""
+
+    loaded: Loaded
+
+
+def loaded_in(model: HoldsLoaded, taker: str) -> Loaded:
+    """What is known of `model`. Raises TypeError for what `taker` was given in its place, such as its tokenizer."""
+    try:
+        return model.loaded
+    except AttributeError:
+        raise TypeError(
+            f"{taker} takes a model, and was given a {type(model).__name__}; `model, tokenizer = "
+            "FastModel.from_pretrained(name)` makes one, and gives it first."
+        ) from None

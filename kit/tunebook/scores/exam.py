@@ -8,7 +8,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, cast, final
+from typing import Any, cast, final
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..data.sources import Source
 from ..export.report import Export
 from ..machine.progress_bars import progress
 from ..models.families.base import Written
-from ..models.loaded import Loaded
+from ..models.loaded import HoldsLoaded, Loaded, loaded_in
 from ..models.loader import without_weights
 from .exports import SittingElsewhere
 from .marks import Answered, Marks
@@ -36,12 +36,6 @@ BATCH = 8  # rows that are asked at a time
 
 # What a metric asks of a question that it is for: the texts behind it, or why it cannot say which; None: an answer.
 Wanted = list[Continuation] | NotScored | None
-
-
-class HoldsLoaded(Protocol):
-    """What is asked of a model: `FastModel` is one."""
-
-    loaded: Loaded
 
 
 # A model in memory, or an export: what a saving method returned, or the path of it.
@@ -114,7 +108,9 @@ class Exam:
         if (path := path_of(model)) is not None:
             taking = self.taking_elsewhere(path, adapters=adapters, name=name)
         else:
-            taking = self.taking(cast("HoldsLoaded", model).loaded, adapters=adapters, name=name, batch_size=batch_size)
+            taking = self.taking(
+                loaded_in(cast("HoldsLoaded", model), "Exam.take"), adapters=adapters, name=name, batch_size=batch_size
+            )
         with progress(range(len(self)), "Scoring") as bar:
             while True:
                 try:
@@ -187,7 +183,8 @@ class Exam:
 
         Without `adapters` it is its base model. Raises ValueError for rows that cannot be asked.
         """
-        return Sitting(model.loaded, questions(self.opened, model.loaded), adapters=adapters, batch_size=batch_size)
+        loaded = loaded_in(model, "Exam.sitting")
+        return Sitting(loaded, questions(self.opened, loaded), adapters=adapters, batch_size=batch_size)
 
     def shared_with(self, loaded: Loaded, rows: Sequence[Encoded]) -> list[str]:
         """A sentence on those of the exam's rows that are among the training `rows`, or nearly; none where none is.

@@ -11,9 +11,10 @@ import numpy as np
 
 from ..export.table import as_html, as_text
 from ..machine.without_torch import torch_unseen
+from ..models.loaded import HoldsLoaded, loaded_in
 from ..models.loader import without_weights
 from .compared.difference import number
-from .exam import BATCH, Asked, HoldsLoaded, path_of
+from .exam import BATCH, Asked, path_of
 from .marks import Answered, Marks
 from .metrics.metric import Mark, Metric
 from .metrics.optional import optional
@@ -96,7 +97,7 @@ def _respondent(model: Asked, *, adapters: bool, batch_size: int) -> Iterator[Li
     """Who replies for `model`; a process that was begun for that has ended afterwards."""
     path = path_of(model)
     if path is None:
-        yield Live(cast("HoldsLoaded", model).loaded, adapters=adapters, batch_size=batch_size)
+        yield Live(loaded_in(cast("HoldsLoaded", model), "harness"), adapters=adapters, batch_size=batch_size)
         return
     exported = Exported(without_weights(path), adapters=adapters)
     with closing(exported):
@@ -106,7 +107,7 @@ def _respondent(model: Asked, *, adapters: bool, batch_size: int) -> Iterator[Li
 def _called(model: Asked, *, adapters: bool) -> str:
     path = path_of(model)
     if path is None:
-        return name_of(cast("HoldsLoaded", model).loaded, adapters=adapters)
+        return name_of(loaded_in(cast("HoldsLoaded", model), "harness"), adapters=adapters)
     return path.name if adapters else "base"
 
 

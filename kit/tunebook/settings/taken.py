@@ -17,6 +17,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _NEAR = 0.75  # how alike two names are, of 1, for one to be taken for the other misspelt
+_A_PART = 4  # letters, at least, of a name that is taken for a part of another
+_MOST_NAMED = 24  # names that are listed where none is near
 
 
 def record(cls: type[T]) -> type[T]:
@@ -99,8 +101,10 @@ def _answer(taker: str, name: str, value: Any, known: list[str]) -> str:
     if foreign is not None:
         return f"{taker} takes no {name}: {foreign}."
     near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
-    if near:
-        return f"{taker} takes no {name}; did you mean {near[0]}?"
+    if near := near or [each for each in known if len(name) >= _A_PART and name in each]:
+        return f"{taker} takes no {name}; did you mean {' or '.join(near)}?"
+    if len(known) > _MOST_NAMED:
+        return f"{taker} takes no {name}; help({taker}) says what it takes."
     return f"{taker} takes no {name}; it takes {', '.join(known)}."
 
 

@@ -4,5 +4,6 @@
 go on from, `ranks/` how several processes take its steps together. An optimizer or a schedule is added in `optim/`.
 
 Doors: `datasets`, `evaluation`, `kept/checkpoint`, `kept/identity`, `kept/saving`, `kept/snapshots`, `loop`, `optim`,
-`passes/beforehand`, `passes/self_test`, `passes/slow_here`, `plan`, `ranks/check`, `ranks/group`, `ranks/launch`, `start`, `step`.
+`passes/beforehand`, `passes/self_test`, `passes/slow_here`, `plan`, `ranks/check`, `ranks/group`, `ranks/launch`,
+`start`, `step`.
 """

@@ -6,7 +6,7 @@ heard. Nothing is trained or saved, and a cell that computes without awaiting ho
 """
 
 import asyncio
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import anywidget
 import traitlets
@@ -15,7 +15,7 @@ from tunebook.data.formats.templates import template_of
 from tunebook.machine.inert import one_line
 from tunebook.models.base_model import why_no_base
 from tunebook.models.generation import as_prompt, write_in_slices
-from tunebook.models.loaded import Loaded
+from tunebook.models.loaded import HoldsLoaded, loaded_in
 
 from ..esm import esm
 from . import STYLES
@@ -26,12 +26,6 @@ TURNS_OF_THE_LOOP = 8  # until ipykernel 7.4 has taken a press of a button from 
 
 Side = Literal["tuned", "base"]
 Turn = dict[str, str]  # "you", an answer under each Side ("" where there is none), "note"
-
-
-class HoldsLoaded(Protocol):
-    """What is asked of a model: `FastModel` is one."""
-
-    loaded: Loaded
 
 
 class Chat(anywidget.AnyWidget):
@@ -68,14 +62,14 @@ class Chat(anywidget.AnyWidget):
         thinking: bool | None = None,
     ):
         super().__init__()
-        self._loaded = model.loaded
+        self._loaded = loaded_in(model, "Chat")
         self._stops = False
         template_of(self._loaded.tokenizer, thinking)  # refuses what cannot be had before anything is said
         self._thinking = thinking
         self._answering: asyncio.Task[Turn] | None = None
-        self.name = one_line(model.loaded.name)
-        self.alone = why_no_base(model.loaded.module) or ""
-        self.chats = model.loaded.tokenizer.has_chat_template
+        self.name = one_line(self._loaded.name)
+        self.alone = why_no_base(self._loaded.module) or ""
+        self.chats = self._loaded.tokenizer.has_chat_template
         self.settings = _checked(
             {"system": system or "", "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         )

@@ -22,6 +22,7 @@ from tunebook.export.usage import commands_for_folder
 from tunebook.gguf import QUANTIZATIONS
 from tunebook.machine.inert import one_line
 from tunebook.models.adapters import adapter_paths, trained_whole
+from tunebook.models.loaded import loaded_in
 
 from ..esm import esm
 from . import STYLES
@@ -66,7 +67,7 @@ class ExportPanel(anywidget.AnyWidget):
         self._model, self._folder, self._rows = model, Path(folder), rows
         self._exporting: asyncio.Task[ExportTable] | None = None
         self.exports = ExportTable([])
-        self.name = one_line(model.loaded.name)
+        self.name = one_line(loaded_in(model, "ExportPanel").name)
         self.place = one_line(self._folder.resolve())
         self.verifies = rows is not None
         self.forms = _forms(model)

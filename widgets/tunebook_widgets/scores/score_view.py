@@ -6,13 +6,14 @@ notebook, plain text beside it, and on request a live panel of all rows. Numbers
 
 from typing import Any
 
+from tunebook.models.loaded import HoldsLoaded
 from tunebook.scores import Exam, Marks
 
 from .score_book import NOT_SCORED, WORST, WRONG, Order, ScoreBook
 from .score_browser import ScoreBrowser
 from .score_html import static_html
 from .score_texts import first_line
-from .token_losses import HoldsLoaded, Losses
+from .token_losses import Losses
 
 SHOWN = 10  # rows in a saved notebook
 _TELLING = {WRONG: "wrong", WORST: "worst", NOT_SCORED: "not scored"}  # orders, the first that has rows is shown

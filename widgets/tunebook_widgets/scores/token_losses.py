@@ -8,7 +8,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image as Pictures
@@ -17,7 +17,7 @@ from tunebook.data.examples import Image
 from tunebook.data.formats.templates import marks_of_thoughts
 from tunebook.data.images import ImageReference, opened
 from tunebook.models.base_model import why_no_base
-from tunebook.models.loaded import Loaded
+from tunebook.models.loaded import HoldsLoaded, loaded_in
 from tunebook.scores import Exam, NotScored, TokenLosses
 
 from ..tokens.token_pieces import pieces
@@ -29,12 +29,6 @@ NAMED = 3  # tokens that are told in words, those that surprise the most
 PICTURES, SIDE = 4, 160  # that are shown of a row, and how many pixels wide or high
 
 Nats = list[float | None]  # of each model; None: the token is only read
-
-
-class HoldsLoaded(Protocol):
-    """What is asked of a model: `FastModel` is one."""
-
-    loaded: Loaded
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Losses:
 
     def __init__(self, model: HoldsLoaded, exam: Exam):
         """Raises ValueError for rows that cannot be asked."""
-        self._loaded = model.loaded
+        self._loaded = loaded_in(model, "ScoreView")
         has_base = why_no_base(self._loaded.module) is None
         self._sittings = {"base": exam.sitting(model, adapters=False)} if has_base else {}
         self._sittings["tuned" if has_base else "the model"] = exam.sitting(model)

@@ -19,7 +19,7 @@ from tunebook.data.opened import Opened, ReadingOptions, open_rows
 from tunebook.data.row_kinds import row_kind
 from tunebook.data.sources import Source
 from tunebook.machine.inert import visible
-from tunebook.models.loaded import Loaded
+from tunebook.models.loaded import Loaded, loaded_in
 from tunebook.objectives.base import Objective
 from tunebook.tokens.answer_facts import AnswerColumns
 from tunebook.tokens.answers import encode_examples, shortened
@@ -80,9 +80,10 @@ class TokenView:
         if not isinstance(model, Trainer):
             if rows is None:
                 raise ValueError("TokenView was given a model and no rows; pass TokenView(model, rows), or a trainer.")
+            loaded = loaded_in(model, "TokenView")
             whole, name = open_rows(rows, "data", options), "data"
-            limit = max_seq_length or model.loaded.max_seq_length
-            self.bad, opened, encoded = _looked_at(whole, model.loaded, limit, name, _beside(objective))
+            limit = max_seq_length or loaded.max_seq_length
+            self.bad, opened, encoded = _looked_at(whole, loaded, limit, name, _beside(objective))
         elif rows is not None or max_seq_length is not None or options != OPTIONS:
             raise ValueError("A trainer brings its own rows and settings; pass TokenView(trainer) and nothing else.")
         else:

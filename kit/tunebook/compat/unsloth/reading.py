@@ -8,6 +8,7 @@ from .arguments import Arguments
 
 Row = Mapping[str, Any]
 FormattingFunc = Callable[[Any], Any]
+READ_WITHOUT = {"messages", "conversations", "prompt", "input_ids"}  # columns of rows that need no text column
 FAILURES = (LookupError, TypeError, AttributeError, ValueError)  # of a function that is given rows of another kind
 
 
@@ -34,6 +35,11 @@ def reading_of(source: Any, asked: Arguments, formatting_func: FormattingFunc | 
         return Reading(rows, "text", _column(asked.text_field), "everything")
     if "text" in columns and asked.text_field == "text":
         return Reading(rows, "text", None, "everything")
+    if columns and asked.text_field != "text" and not columns & READ_WITHOUT:
+        raise ValueError(
+            f"dataset_text_field is {asked.text_field!r}, and the rows have no such column; theirs are "
+            f"{', '.join(sorted(columns))}."
+        )
     return Reading(rows, None, None, _trained(asked, is_answered={"prompt", "completion"} <= columns))
 
 

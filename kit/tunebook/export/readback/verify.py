@@ -8,7 +8,7 @@ and must find the same ids.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import get_args
 
 import gguf
 
@@ -17,7 +17,7 @@ from ...data.examples import Example, Text
 from ...data.formats import reader as row_reader
 from ...data.sources import Row, reach_of
 from ...gguf.container import open_container
-from ...models.loaded import Loaded
+from ...models.loaded import HoldsLoaded, Loaded, loaded_in
 from ...tokens.encoding import encode_rows
 from ...train.evaluation import score_now
 from ..table import as_html
@@ -30,12 +30,6 @@ TOLERANCE = {"lora": 0.02, "merged": 0.02, "merged_8bit": 0.05, "f32": 0.02, "f1
 TOLERANCE_BELOW_8_BITS = 0.5
 
 HEADINGS = ("export", "size", "read back by", "loss there", "loss here", "difference", "ids", "tokens/s", "check")
-
-
-class HoldsLoaded(Protocol):
-    """What is asked of a model: `FastModel` is one."""
-
-    loaded: Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +99,7 @@ def verify_export(
         >>> export = model.save_pretrained("out/lora")
         >>> check = verify_export("out/lora", model, rows[:2])
     """
-    path, loaded = Path(path), model.loaded
+    path, loaded = Path(path), loaded_in(model, "verify_export")
     readers = readers_of(path, loaded.family.library)
     if reader is not None and reader not in readers:
         known = "" if reader in get_args(Reader) else f" There is no reader {reader!r}."
