@@ -39,7 +39,7 @@ SMOKES = {
         ["report"],  # two trainers and their processes, which `tests/parity/test_speed.py` starts on a smaller scale
     ),
     "01_quickstart": Smoke(
-        {"MAX_SEQ_LENGTH": 224, "MAX_STEPS": 4, "HELD_OUT_ROWS": 6, "EXAM_ROWS": 3},
+        {"MAX_SEQ_LENGTH": 160, "MAX_STEPS": 2, "HELD_OUT_ROWS": 4, "EXAM_ROWS": 2},
         {
             "await trainer.train_async()": "assert len(result.steps) == MAX_STEPS and len(result.evals) == 3",
             "scores.compare(base, tuned)": "assert len(tuned.rows) == EXAM_ROWS",
@@ -71,7 +71,7 @@ SMOKES = {
         },
     ),
     "05_preferences": Smoke(
-        {"START_STEPS": 2, "STEPS": 2, "HELD_OUT_PAIRS": 4, "ANSWER_TOKENS": 8},
+        {"SOURCE_CHARACTERS": [30, 80], "START_STEPS": 2, "STEPS": 2, "HELD_OUT_PAIRS": 3, "ANSWER_TOKENS": 4},
         {
             "dpo_result = await": "import math; assert abs(dpo_result.evals[0].loss - math.log(2)) < 1e-3",
             "orpo_result = await": "assert len(orpo_result.steps) == STEPS",
@@ -80,7 +80,7 @@ SMOKES = {
         [".require(", "assert "],
     ),
     "06_did_it_help": Smoke(
-        {"STEPS": 3, "EXAM_ROWS": 3, "ABILITY_ROWS": 2, "HARSH_STEPS": 3, "HARSH_ROWS": 12},
+        {"STEPS": 2, "EXAM_ROWS": 2, "ABILITY_ROWS": 2, "HARSH_STEPS": 3, "HARSH_ROWS": 12, "ANSWER_TOKENS": 6},
         {
             "result = await trainer.train_async()": "assert len(result.steps) == STEPS",
             "table = scores.compare(base, tuned, *exported)": "assert len(table.marks) == 6",
