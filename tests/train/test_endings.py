@@ -2,12 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import mlx.core as mx
 import pytest
 
+from tests.makers.processes.program import run_program
 from tests.makers.small_runs import SETTINGS, make, same, weights
 from tunebook.events import EndReason, Notice
 from tunebook.runs.folder import STOP_FILE
@@ -90,7 +89,7 @@ model.save_pretrained(out + "/lora")
 print(json.dumps([told, result.reason]))
 """
     arguments = json.dumps([str(tiny_folder), str(tmp_path), SETTINGS, rows])
-    done = subprocess.run([sys.executable, "-c", child, arguments], capture_output=True, text=True, check=False)
+    done = run_program(child, arguments)
     assert done.returncode == 0, done.stderr
     told, reason = json.loads(done.stdout.splitlines()[-1])
     said = next(text for text in told if isinstance(text, str) and "No checkpoint was written at step 6" in text)

@@ -15,7 +15,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import final
 
-PRELOADED = ["tests.makers.processes.dying_child", "tests.makers.processes.ranks_child"]
+PRELOADED = [f"tests.makers.processes.{name}" for name in ("dying_child", "ranks_child", "program")]
 
 
 @final

@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
+from tests.makers.processes.program import run_program
 from tests.makers.small_runs import weights
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EndReason, Notice
@@ -64,7 +63,7 @@ def killed(tiny_folder, rows, tmp_path):
 
     def at(step, **settings):
         given = json.dumps([str(tiny_folder), {**SETTINGS, "output_dir": str(tmp_path), **settings}, rows, step])
-        done = subprocess.run([sys.executable, "-c", CHILD, given], capture_output=True, text=True, check=False)
+        done = run_program(CHILD, given)
         assert done.returncode == -signal.SIGKILL, done.stderr
 
     return at

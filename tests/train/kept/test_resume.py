@@ -4,12 +4,11 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 
 import mlx.core as mx
 import pytest
 
+from tests.makers.processes.program import run_program
 from tests.makers.small_runs import SETTINGS, make, same, weights
 from tunebook import FastModel, Trainer, TrainingConfig
 from tunebook.events import EndReason, Notice, StepEvent
@@ -44,7 +43,7 @@ print(json.dumps([step.loss for step in result.steps]))
 
 def run_child(folder, out, rows, *, resume=None, kill=None, **settings):
     arguments = json.dumps([str(folder), str(out), {**SETTINGS, **settings}, rows, resume, kill])
-    return subprocess.run([sys.executable, "-c", CHILD, arguments], capture_output=True, text=True, check=False)
+    return run_program(CHILD, arguments)
 
 
 def trials():

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -14,6 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests.makers.processes.program import run_program
 from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import FastModel, MultimodalPretrain, Trainer, TrainingConfig
 from tunebook.data.encoded import Unreadable
@@ -77,9 +76,7 @@ def documents(folder, tmp_path_factory):
 
 def child(*given):
     """(images opened while training, [loss, total, trainable] of each step, whether it was killed)."""
-    found = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(given)], capture_output=True, text=True, timeout=300, check=False
-    )
+    found = run_program(CHILD, json.dumps(given))
     assert found.returncode in (0, -9), found.stderr
     opened, told = json.loads(found.stdout.strip().splitlines()[-1])
     return opened, told, found.returncode == -9

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import mlx.core as mx
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
+from tests.makers.processes.program import run_program
 from tests.makers.small_runs import recorded, same, weights
 from tests.makers.tiny import tiny_model_folder
 from tests.train.whole_runs.test_preferences import JUDGED, PAIRS, STEPS, rows_for, trainer_of
@@ -193,7 +192,7 @@ def of_kind(folder, out, kind):
 
 def killed(folder, out, kind, what, step):
     plain = json.dumps([str(folder), str(out), kind, what, step])
-    ended = subprocess.run([sys.executable, "-c", CHILD, plain], capture_output=True, text=True, check=False)
+    ended = run_program(CHILD, plain)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 

@@ -4,12 +4,11 @@ import json
 import math
 import re
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests.makers.processes.program import run_program
 from tests.makers.small_runs import same, weights
 from tests.makers.tiny import tiny_model_folder
 from tunebook import FastModel, Trainer, TrainingConfig
@@ -139,7 +138,7 @@ print(json.dumps([[step.loss, step.metrics] for step in result.steps]))
 
 def child(folder, out, objective, tuned, kill):
     plain = json.dumps([str(folder), str(out), STEPS, rows_for(objective), type(objective).__name__, tuned, kill])
-    return subprocess.run([sys.executable, "-c", CHILD, plain], capture_output=True, text=True, check=False)
+    return run_program(CHILD, plain)
 
 
 @pytest.mark.parametrize(

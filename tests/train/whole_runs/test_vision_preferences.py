@@ -3,14 +3,13 @@
 import json
 import math
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from tests.makers.processes.program import run_program
 from tests.makers.small_runs import same, weights
 from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tests.memory.test_memory import measured
@@ -185,7 +184,7 @@ model.save_pretrained(out + "/lora")
 
 def child(folder, out, rows, objective, kill):
     plain = json.dumps([str(folder), str(out), STEPS, rows, objective, kill])
-    return subprocess.run([sys.executable, "-c", CHILD, plain], capture_output=True, text=True, check=False)
+    return run_program(CHILD, plain)
 
 
 def test_a_killed_run_goes_on_to_the_very_weights_of_an_undisturbed_one(folders, pairs, tmp_path):
