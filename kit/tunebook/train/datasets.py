@@ -96,8 +96,8 @@ def _prepared(sets: dict[str, Opened], loaded: Loaded, config: TrainingConfig, m
         train, held_out = encoded(opened, "train_dataset"), encoded(to_measure, "eval_dataset")
         if both := _in_both(train.rows, held_out.rows):
             notices.append(
-                f"{both} of the {len(held_out.rows)} held-out rows are trained on as well, so their loss measures "
-                "memory; split with hold_out(rows, n)."
+                f"{both} of the {len(held_out.rows)} held-out rows {'is' if both == 1 else 'are'} trained on as well, "
+                "so the loss measures memory; split with hold_out(rows, n)."
             )
         notices += train.notices + held_out.notices
     elif (split := _split(opened, config)) is not None:
@@ -107,8 +107,8 @@ def _prepared(sets: dict[str, Opened], loaded: Loaded, config: TrainingConfig, m
         copies = len(opened.rows) - len(to_train.rows) - len(to_measure.rows)
         left_out = f"; {copies} copies of them are left out as well" if copies else ""
         notices.append(
-            f"{len(to_measure.rows)} of the {len(opened.rows)} rows are held out to measure with, and not "
-            f"trained on{left_out}; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
+            f"{(count := len(to_measure.rows))} of the {len(opened.rows)} rows {'is' if count == 1 else 'are'} held out "
+            f"to measure with, and not trained on{left_out}; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
         )
         notices += together(train.account, held_out.account).by_kind().values()
     else:

@@ -48,7 +48,7 @@ def closing_sentence(
     """One sentence for people; `detail` is what went wrong in a run that failed or diverged."""
     better = "rising" if by.higher_is_better else "falling"
     opening = {
-        EndReason.FINISHED: f"Finished all {total} steps",
+        EndReason.FINISHED: "Finished its one step" if total == 1 else f"Finished all {total} steps",
         EndReason.STOPPED: f"Stopped on request after step {step} of {total}",
         EndReason.DISCARDED: f"Stopped on request after step {step} of {total}, keeping nothing,",
         EndReason.EARLY_STOPPED: f"Stopped early, the {by.name} no longer {better}, after step {step} of {total}",

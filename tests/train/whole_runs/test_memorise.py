@@ -22,27 +22,28 @@ def trainer_in(folder):
     FastModel.get_peft_model(model, r=8, lora_alpha=16)
     args = TrainingConfig(
         per_device_train_batch_size=2,
-        gradient_accumulation_steps=3,
-        max_steps=30,
-        learning_rate=1e-3,
+        gradient_accumulation_steps=2,
+        max_steps=10,
+        learning_rate=3e-3,
+        warmup_steps=2,
         max_grad_norm=None,
         output_dir=str(folder),
     )
     return model, Trainer(model, tokenizer, train_dataset=[ROW] * 64, eval_dataset=[ROW], args=args)
 
 
-def test_thirty_steps_with_a_resume_in_the_middle_learn_a_row_by_heart(tmp_path):
+def test_ten_steps_with_a_resume_in_the_middle_learn_a_row_by_heart(tmp_path):
     calls = []
     _, first = trainer_in(tmp_path / "runs")
     first.add_step_callback(lambda *values: calls.append(values))
-    first.add_step_callback(lambda step, *_: first.stop() if step == 15 else None)
+    first.add_step_callback(lambda step, *_: first.stop() if step == 5 else None)
     assert first.train().reason is EndReason.STOPPED
 
     model, second = trainer_in(tmp_path / "runs")
     second.add_step_callback(lambda *values: calls.append(values))
     result = second.train(resume_from_checkpoint="latest")
 
-    assert [values[0] for values in calls] == list(range(1, 31))
+    assert [values[0] for values in calls] == list(range(1, 11))
     assert all(len(values) == 9 and all(math.isfinite(value) for value in values) for values in calls)
     assert result.steps[-1].loss < 0.1
     assert second.evaluate().loss < 0.5
