@@ -21,7 +21,7 @@ def check_k_quants() -> None:
     """Raise ModuleNotFoundError, with what to install, unless K-quants can be made: libgguf is optional."""
     if find_spec("libgguf") is None:
         raise ModuleNotFoundError(
-            "K-quants (q4_k_m and the like) need libgguf, which is not installed: pip install 'tunebook[kquants]'. "
+            "K-quants (q4_k_m and the like) need libgguf, which is not installed: pip install libgguf. "
             "Without it there are q8_0, q5_1, q5_0, q4_1 and q4_0."
         )
 

@@ -89,8 +89,7 @@ def _prepared(sets: dict[str, Opened], loaded: Loaded, config: TrainingConfig, m
     def encoded(opened: Opened, name: str) -> EncodedSet:
         return encode(opened, loaded, max_seq_length=max_seq_length, name=name)
 
-    opened = sets["train_dataset"]
-    notices: list[str] = []
+    opened, notices = sets["train_dataset"], list[str]()
     if "eval_dataset" in sets:
         to_measure = sets["eval_dataset"]
         train, held_out = encoded(opened, "train_dataset"), encoded(to_measure, "eval_dataset")
@@ -107,8 +106,9 @@ def _prepared(sets: dict[str, Opened], loaded: Loaded, config: TrainingConfig, m
         copies = len(opened.rows) - len(to_train.rows) - len(to_measure.rows)
         left_out = f"; {copies} copies of them are left out as well" if copies else ""
         notices.append(
-            f"{(count := len(to_measure.rows))} of the {len(opened.rows)} rows {'is' if count == 1 else 'are'} held out "
-            f"to measure with, and not trained on{left_out}; pass eval_dataset to choose them, or TrainingConfig(hold_out=0) to train on all."
+            f"{(count := len(to_measure.rows))} of the {len(opened.rows)} rows {'is' if count == 1 else 'are'} held "
+            f"out to measure with, and not trained on{left_out}; pass eval_dataset to choose them, or "
+            "TrainingConfig(hold_out=0) to train on all."
         )
         notices += together(train.account, held_out.account).by_kind().values()
     else:

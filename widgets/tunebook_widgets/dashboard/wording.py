@@ -59,7 +59,9 @@ def verdict(run: Progress) -> str:
         raise ValueError("The run has not ended; there is no verdict yet.")
     end = run.ended
     how = {
-        EndReason.FINISHED: f"Finished all {end.total_steps:,} steps",
+        EndReason.FINISHED: "Finished its one step"
+        if end.total_steps == 1
+        else f"Finished all {end.total_steps:,} steps",
         EndReason.STOPPED: f"Stopped after step {end.step:,} of {end.total_steps:,}",
         EndReason.DISCARDED: f"Discarded after step {end.step:,} of {end.total_steps:,}",
         EndReason.EARLY_STOPPED: f"Stopped early, after step {end.step:,} of {end.total_steps:,},",

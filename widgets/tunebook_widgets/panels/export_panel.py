@@ -157,7 +157,7 @@ def _forms(model: Tuned) -> list[list[str]]:
     no_adapters = "" if adapter_paths(model.loaded.module) else "the model has no adapters"
     forms = [[form, label, no_adapters] for form, label in _ADAPTERS.items()]
     forms += [[form, label, ""] for form, label in _MERGED.items()]
-    no_k_quants = "" if find_spec("libgguf") else "needs pip install 'tunebook[kquants]'"
+    no_k_quants = "" if find_spec("libgguf") else "needs pip install libgguf"
     offered = [kind for kind in _OFFERED_GGUF if kind in QUANTIZATIONS]
     return [*forms, *([f"gguf_{kind}", f"GGUF {kind}", no_k_quants if "_k" in kind else ""] for kind in offered)]
 

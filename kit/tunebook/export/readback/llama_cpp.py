@@ -35,7 +35,7 @@ def check(path: Path | str) -> None:
         raise FileNotFoundError(f"There is no file {path}.")
     if not is_installed():
         raise ModuleNotFoundError(
-            "Opening a .gguf elsewhere needs llama.cpp, which is not installed: pip install 'tunebook[verify]'"
+            "Opening a .gguf elsewhere needs llama.cpp, which is not installed: pip install xllamacpp"
         )
 
 

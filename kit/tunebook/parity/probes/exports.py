@@ -78,7 +78,7 @@ def _kinds(case: Case, folder: Path) -> Iterator[tuple[str, Rows, Measure]]:
 
     def gguf_in_llama_cpp(rows: Rows) -> float:
         if not llama_cpp.is_installed():
-            raise NotHere("llama.cpp is not installed here: pip install 'tunebook[verify]'.")
+            raise NotHere("llama.cpp is not installed here: pip install xllamacpp.")
         [written] = save_gguf(loaded, folder, ["f32"], folder / "on-the-way")
         places = [(np.flatnonzero(row.loss_mask[1:]) + 1).tolist() for row in rows]
         found = [
