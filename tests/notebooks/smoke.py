@@ -39,7 +39,10 @@ SMOKES = {
         ["report"],  # two trainers and their processes, which `tests/parity/test_speed.py` starts on a smaller scale
     ),
     "01_quickstart": Smoke(
-        {"MAX_SEQ_LENGTH": 160, "MAX_STEPS": 2, "HELD_OUT_ROWS": 4, "EXAM_ROWS": 2},
+        {
+            **{"MAX_SEQ_LENGTH": 160, "BATCH_SIZE": 1, "GRADIENT_ACCUMULATION": 1, "MAX_STEPS": 2},
+            **{"HELD_OUT_ROWS": 2, "EXAM_ROWS": 1},
+        },
         {
             "await trainer.train_async()": "assert len(result.steps) == MAX_STEPS and len(result.evals) == 3",
             "scores.compare(base, tuned)": "assert len(tuned.rows) == EXAM_ROWS",
@@ -71,7 +74,10 @@ SMOKES = {
         },
     ),
     "05_preferences": Smoke(
-        {"SOURCE_CHARACTERS": [30, 80], "START_STEPS": 2, "STEPS": 2, "HELD_OUT_PAIRS": 3, "ANSWER_TOKENS": 4},
+        {
+            **{"SOURCE_CHARACTERS": [30, 80], "START_STEPS": 1, "STEPS": 2, "PAIRS": 1},
+            **{"HELD_OUT_PAIRS": 2, "ANSWER_TOKENS": 4},
+        },
         {
             "dpo_result = await": "import math; assert abs(dpo_result.evals[0].loss - math.log(2)) < 1e-3",
             "orpo_result = await": "assert len(orpo_result.steps) == STEPS",
@@ -80,7 +86,7 @@ SMOKES = {
         [".require(", "assert "],
     ),
     "06_did_it_help": Smoke(
-        {"STEPS": 2, "EXAM_ROWS": 2, "ABILITY_ROWS": 2, "HARSH_STEPS": 3, "HARSH_ROWS": 12, "ANSWER_TOKENS": 6},
+        {"STEPS": 1, "EXAM_ROWS": 1, "ABILITY_ROWS": 1, "HARSH_STEPS": 3, "HARSH_ROWS": 12, "ANSWER_TOKENS": 4},
         {
             "result = await trainer.train_async()": "assert len(result.steps) == STEPS",
             "table = scores.compare(base, tuned, *exported)": "assert len(table.marks) == 6",
@@ -136,7 +142,7 @@ SMOKES = {
     ),
     "12_turn_the_knobs": Smoke(
         {
-            **{"TRIES": 4, "RANKS": [2, 4], "RATES": [1e-3], "SEEDS": [1], "SHORT_STEPS": 3, "STEPS": 3},
+            **{"TRIES": 4, "RANKS": [2, 4], "RATES": [1e-3], "SEEDS": [1], "SHORT_STEPS": 2, "STEPS": 2},
             **{"HELD_OUT_ROWS": 2, "ANSWER_TOKENS": 4},
         },
         {
