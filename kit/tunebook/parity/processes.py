@@ -26,6 +26,14 @@ from .references.mlx_lm_run import Arrays, Losses, adapters, quietly, with_adapt
 
 TARGETS = ("self_attn.q_proj", "self_attn.v_proj")
 SECONDS = 300.0
+CHILD = """
+import sys
+from pathlib import Path
+from tunebook.machine.without_torch import torch_unseen
+with torch_unseen():
+    from tunebook.parity.processes import update_of_this_process
+update_of_this_process(*map(Path, sys.argv[1:]))
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def _updates(folder: Path, shares: Sequence[Sequence[Sequence[int]]], made: Path
     """What each process changed, one for each share."""
     (made / "shares.json").write_text(json.dumps([[list(row) for row in share] for share in shares]))
     hosts = environments(len(shares), made / "hosts.json") if len(shares) > 1 else [{}]
-    command = [sys.executable, "-m", __name__, str(folder), str(made)]
+    command = [sys.executable, "-c", CHILD, str(folder), str(made)]
     processes = [
         subprocess.Popen(
             command,
@@ -100,7 +108,7 @@ def _off(found: Arrays, wanted: Arrays) -> float:
     return (difference / sum(float(np.square(value).sum()) for value in wanted.values())) ** 0.5
 
 
-def _update_of_this_process(folder: Path, made: Path) -> None:
+def update_of_this_process(folder: Path, made: Path) -> None:
     """One iteration of mlx-lm's `train` by plain descent at a rate of 1; what it changed lies in `made` afterwards."""
     rank = int(os.environ.get("MLX_RANK", "0"))
     rows = json.loads((made / "shares.json").read_text())[rank]
@@ -126,7 +134,3 @@ def _update_of_this_process(folder: Path, made: Path) -> None:
     after = adapters(module)
     change: dict[str, Any] = {name: before[name] - after[name] for name in after}
     np.savez(made / f"{rank}.npz", **change)
-
-
-if __name__ == "__main__":
-    _update_of_this_process(Path(sys.argv[1]), Path(sys.argv[2]))
