@@ -33,7 +33,7 @@ TABLE = """
     fast        : machine models
     samples     : models
     tokens      : machine data models
-    objectives  : settings data models fast
+    objectives  : settings machine data models fast
     train       : machine data runs models fast tokens objectives
     memory      : machine data models fast tokens objectives train
     export      : machine model_files data gguf runs models tokens train
@@ -41,7 +41,7 @@ TABLE = """
     jobs        : machine data runs models tokens objectives train memory export scores
     rate_finder : machine data runs models jobs
     parity      : machine model_files data gguf models samples tokens objectives train export
-    compat      : settings data models objectives
+    compat      : settings machine data models objectives
 """
 ALLOWED = {
     wing.strip(): set(others.split()) for wing, others in (line.split(":") for line in TABLE.strip().splitlines())

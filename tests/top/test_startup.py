@@ -70,6 +70,22 @@ def test_a_run_with_torch_installed_never_loads_it(tiny_folder, rows, tmp_path):
     assert answer(RUN.format(folder=str(tiny_folder), rows=str(file))) is False
 
 
+DOORS = [
+    "from tunebook.compat.unsloth import FastLanguageModel, SFTTrainer",
+    "from tunebook.compat.mlx_lm import trainer_from",
+    "from tunebook.memory import estimate",
+    "from tunebook.objectives import DPO",
+    "from tunebook.scores import Exam",
+    "import tunebook_widgets as widgets; widgets.Chat, widgets.TokenView",
+]
+
+
+@needs_torch
+@pytest.mark.parametrize("first", DOORS)
+def test_nor_does_what_is_imported_before_all_else(first):
+    assert answer(f"import json, sys; {first}; print(json.dumps('torch' in sys.modules))") is False
+
+
 AS_MAIN = """
 import json, runpy, sys
 sys.argv = {words!r}

@@ -7,6 +7,8 @@ a machine that has no MLX; views that need a model are imported when first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tunebook.machine.without_torch import torch_unseen
+
 from .dashboard.compare import compare
 from .dashboard.dashboard import Dashboard, replay
 
@@ -35,4 +37,6 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _NEED_A_MODEL:
         raise AttributeError(f"module 'tunebook_widgets' has no attribute {name!r}; it offers {', '.join(__all__)}.")
-    return vars(import_module(_NEED_A_MODEL[name], __name__))[name]
+    with torch_unseen():
+        module = import_module(_NEED_A_MODEL[name], __name__)
+    return vars(module)[name]

@@ -7,8 +7,11 @@ A model and a configuration in, an `Estimate` out, with what to change where it 
 Doors: `footprint`, `forecast`.
 """
 
-from .footprint import Estimate, readable
-from .forecast import HoldsLoaded, estimate, settled
+from ..machine.without_torch import torch_unseen
+
+with torch_unseen():  # whoever imports from here has not imported the kit's own names before
+    from .footprint import Estimate, readable
+    from .forecast import HoldsLoaded, estimate, settled
 
 __all__ = [
     "Estimate",

@@ -29,10 +29,13 @@ over tokens (`pairs.py`), so that batches of other lengths add up to the mean of
 Doors: `answers`, `base`, `kept_logps`, `next_token`, `reference`, `token_logps`.
 """
 
-from .base import Objective
-from .cpo import CPO, AlphaPO, SimPO
-from .dpo import DPO
-from .kto import KTO
-from .orpo import ORPO
+from ..machine.without_torch import torch_unseen
+
+with torch_unseen():  # whoever imports from here has not imported the kit's own names before
+    from .base import Objective
+    from .cpo import CPO, AlphaPO, SimPO
+    from .dpo import DPO
+    from .kto import KTO
+    from .orpo import ORPO
 
 __all__ = ["CPO", "DPO", "KTO", "ORPO", "AlphaPO", "Objective", "SimPO"]

@@ -15,34 +15,37 @@ are put to either by `harness.py` and `tasks/`, and give marks as well.
 Doors: `gate`, `reports`.
 """
 
-from .abilities.exam import general
-from .compared.comparison import Comparison, compare
-from .compared.difference import Difference
-from .compared.gained_and_lost import GainedAndLost, gained_and_lost
-from .exam import Exam
-from .harness import Harness, harness
-from .likelihoods.token_losses import TokenLosses
-from .marks import Marks, ScoreTooLow
-from .metrics import (
-    METRICS,
-    Metric,
-    NotScored,
-    bleu,
-    byte_perplexity,
-    chrf,
-    exact_match,
-    json_match,
-    json_schema,
-    matches,
-    math_equal,
-    multiple_choice,
-    normalised_match,
-    numeric,
-    perplexity,
-    program,
-    tool_call,
-    valid_json,
-)
+from ..machine.without_torch import torch_unseen
+
+with torch_unseen():  # whoever imports from here has not imported the kit's own names before
+    from .abilities.exam import general
+    from .compared.comparison import Comparison, compare
+    from .compared.difference import Difference
+    from .compared.gained_and_lost import GainedAndLost, gained_and_lost
+    from .exam import Exam
+    from .harness import Harness, harness
+    from .likelihoods.token_losses import TokenLosses
+    from .marks import Marks, ScoreTooLow
+    from .metrics import (
+        METRICS,
+        Metric,
+        NotScored,
+        bleu,
+        byte_perplexity,
+        chrf,
+        exact_match,
+        json_match,
+        json_schema,
+        matches,
+        math_equal,
+        multiple_choice,
+        normalised_match,
+        numeric,
+        perplexity,
+        program,
+        tool_call,
+        valid_json,
+    )
 
 __all__ = [
     "METRICS",

@@ -9,12 +9,15 @@ told of once where nothing depends on it, or refused with what to write.
 
 from typing import Any
 
-from .arguments import DPOConfig, KTOConfig, ORPOConfig, SFTConfig, TrainingArguments
-from .chat_templates import get_chat_template, standardize_sharegpt, train_on_responses_only
-from .collators import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, UnslothVisionDataCollator
-from .loading import FastLanguageModel, FastModel, FastVisionModel
-from .streamer import TextStreamer
-from .trainers import DPOTrainer, KTOTrainer, ORPOTrainer, SFTTrainer
+from ...machine.without_torch import torch_unseen
+
+with torch_unseen():  # whoever imports from here has not imported the kit's own names before
+    from .arguments import DPOConfig, KTOConfig, ORPOConfig, SFTConfig, TrainingArguments
+    from .chat_templates import get_chat_template, standardize_sharegpt, train_on_responses_only
+    from .collators import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, UnslothVisionDataCollator
+    from .loading import FastLanguageModel, FastModel, FastVisionModel
+    from .streamer import TextStreamer
+    from .trainers import DPOTrainer, KTOTrainer, ORPOTrainer, SFTTrainer
 
 standardize_data_formats = standardize_sharegpt
 UnslothTrainer, UnslothTrainingArguments = SFTTrainer, TrainingArguments
