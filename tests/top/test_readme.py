@@ -1,5 +1,7 @@
 """Every block of code in README and CONTRIBUTING is run here on tiny models, and every command is one there is.
 
+Commands in the prose of the tutorials too; what else stands there is for `test_prose.py`.
+
 A block runs as it stands, behind the first one, but for names of models and the few words in SAID_HERE.
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.lm_eval_tasks import write_tasks
+from tests.makers.notebook_prose import prose_of_notebooks
 from tests.makers.tiny_vision import noise_images, tiny_vision_folder
 from tunebook import samples
 from tunebook.__main__ import main
@@ -100,9 +103,9 @@ def _here(block: str) -> str:
 def commands() -> list[str]:
     """What the pages tell to type: the lines of blocks of no other language, and what stands in backticks."""
     found = []
-    for text in PAGES.values():
+    for text in (*PAGES.values(), *prose_of_notebooks().values()):
         for block in re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-            found += [line.partition(" #")[0].strip() for line in block.splitlines()]
+            found += [line.partition(" #")[0].strip() for line in block.replace("\\\n", " ").splitlines()]
         prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
         found += [" ".join(said.split()) for said in re.findall(r"`([^`]+)`", prose)]
     first = r"(make|pip|mlx\.launch|python|\.venv/bin/\w+) "
