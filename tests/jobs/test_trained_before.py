@@ -6,7 +6,7 @@ from tests.makers.small_runs import make
 from tunebook.events import Notice
 from tunebook.jobs.layout import DESCRIPTION, JOB
 
-SAID = "This model was trained for 2 steps since it was loaded, and this run begins with what it has learnt"
+SAID = "This model was trained since it was loaded, its last run for 2 steps, and this run begins with"
 
 
 def said(trainer):

@@ -131,8 +131,8 @@ def trained_before(model: HoldsModel) -> list[str]:
         return []
     steps = "1 step" if ended.step == 1 else f"{ended.step} steps"
     return [
-        f"This model was trained for {steps} since it was loaded, and this run begins with what it has learnt; to "
-        "begin afresh, load it again with FastModel.from_pretrained."
+        f"This model was trained since it was loaded, its last run for {steps}, and this run begins with what it has "
+        "learnt; to begin afresh, load it again with FastModel.from_pretrained."
     ]
 
 
