@@ -15,6 +15,7 @@ from mlx_lm.utils import quantize_model
 from tunebook import FastModel, LoraConfig, Trainer, TrainingConfig, memory
 from tunebook.data.encoded import Encoded
 from tunebook.events import StepEvent
+from tunebook.memory import measured as measured_costs
 from tunebook.models.adapters import add_adapters
 from tunebook.models.families.text import TextFamily
 from tunebook.models.loaded import Loaded
@@ -241,6 +242,21 @@ def test_the_model_is_as_it_was_after_an_estimate(small):
     after = flat(module.parameters())
     assert all(after[name] is value or mx.array_equal(after[name], value) for name, value in before.items())
     assert [type(part) for part in module.modules()] == kinds
+
+
+def test_a_model_is_measured_once_and_anew_where_something_of_it_is_another(monkeypatch):
+    model, asked = Model(LLAMA, lora=R16), []
+    probe = measured_costs.loss_cost
+    monkeypatch.setattr(measured_costs, "loss_cost", lambda *given: asked.append(given) or probe(*given))
+    first, again = (memory.estimate(model, TrainingConfig(**ONE), longest=64) for _ in range(2))
+    assert first == again
+    assert len(asked) == 1
+    larger = memory.estimate(model, TrainingConfig(**{**ONE, "per_device_train_batch_size": 4}), longest=64)
+    assert larger.activations > first.activations
+    assert len(asked) == 1
+    model.loaded.module.model.embed_tokens.unfreeze()
+    assert memory.estimate(model, TrainingConfig(**ONE), longest=64).embedding > first.embedding
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(

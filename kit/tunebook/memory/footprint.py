@@ -23,7 +23,8 @@ from ..objectives.reference import is_its_own_reference
 from ..train.kept.snapshots import trains_little
 from ..train.optim import make_optimizer
 from .costs import NO_IMAGES, ImageCost, LayerCost, LossCost
-from .probes import a_state, image_cost, layer_costs, loss_cost
+from .measured import measured
+from .probes import a_state, image_cost
 from .updates import update_bytes
 
 PIECES_AT_ONCE = 2.5  # of the loss: MLX allocates about ten operations ahead, a piece has four of its logits' size
@@ -188,8 +189,7 @@ def facts_of(
     outside = _bytes(trained_outside(module))
     accumulates = config.gradient_accumulation_steps > 1
     mean = 4 * elements if accumulates else own
-    loss = loss_cost(family, module)
-    layers, recomputed = (layer_costs(family, module, longest, recomputed=again) for again in (False, True))
+    costs = measured(family, module, longest)
     hidden, forms = a_state(family, module), forms_for()
     head = family.head_layer(module)
     return Facts(
@@ -205,13 +205,13 @@ def facts_of(
         gradients=8 * elements if accumulates else own,
         mean=mean,
         update=update_bytes(config, module, optimizer, mean),
-        embedding=max(0, round(loss.constant) - outside),
+        embedding=max(0, round(costs.loss.constant) - outside),
         head=_bytes(flat(head.trainable_parameters())) if head is not None else 0,
-        layers=layers,
-        recomputed=recomputed,
-        depth=sum(kind.count for kind in layers),
+        layers=costs.layers,
+        recomputed=costs.recomputed,
+        depth=sum(kind.count for kind in costs.layers),
         image=NO_IMAGES if seen is None else image_cost(family, module, seen),
-        loss=loss,
+        loss=costs.loss,
         together=None if head is None else rows_at_once(family, module, hidden.reshape(-1, hidden.shape[-1]), forms),
         every_token=head is None,
         state=hidden.shape[-1] * hidden.itemsize,
