@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.lab import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, Lab, chromium_path, running_lab
+
+expect.set_options(timeout=20_000)  # for what a test puts no time on: other work shares the cores
 
 
 @pytest.fixture(scope="module")  # Playwright keeps an event loop running, beside which asyncio.run cannot be called
