@@ -94,7 +94,7 @@ def test_a_metric_is_asked_only_of_the_rows_it_is_for(model):
     assert found["hard"] == 0
     assert found.notices == ("1 of 1 answers were cut at max_tokens=2; raise it for the rest.",)
     found.require(at_least=0.0)
-    with pytest.raises(scores.ScoreTooLow, match="hard of tuned is 0 over 1 rows"):
+    with pytest.raises(scores.ScoreTooLow, match="hard of base is 0 over 1 rows"):
         found.require(at_least=0.5)
 
 

@@ -86,6 +86,22 @@ def test_nor_does_what_is_imported_before_all_else(first):
     assert answer(f"import json, sys; {first}; print(json.dumps('torch' in sys.modules))") is False
 
 
+@needs_torch
+def test_the_parity_lab_says_so_where_it_comes_too_late_and_works_where_torch_came_first():
+    asked = "from tunebook import FastModel, parity; FastModel"
+    late = f"""
+import json
+{asked}
+try:
+    parity.bisect
+    print(json.dumps(""))
+except ImportError as error:
+    print(json.dumps(str(error)))
+"""
+    assert "`import torch` before Tunebook" in answer(late)
+    assert answer(f"import torch, json; {asked}; print(json.dumps(parity.bisect.__name__))") == "bisect"
+
+
 AS_MAIN = """
 import json, runpy, sys
 sys.argv = {words!r}

@@ -13,6 +13,7 @@ Doors: `speed/report`.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,4 +73,19 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'tunebook.parity' has no attribute {name!r}; it offers {', '.join(__all__)}.")
-    return getattr(import_module(f".{_ON_FIRST_USE[name]}", __name__), name)
+    try:
+        return getattr(import_module(f".{_ON_FIRST_USE[name]}", __name__), name)
+    except (ImportError, NameError) as error:  # NameError: in transformers' own files, where they found no torch
+        if find_spec("torch") is None or not _looked_in_vain():
+            raise
+        raise ImportError(
+            "The parity lab needs torch's models of transformers, and in this process transformers was imported where "
+            "it found no torch. Restart the kernel, and `import torch` before Tunebook."
+        ) from error
+
+
+def _looked_in_vain() -> bool:
+    """Whether transformers is there without torch (`machine/without_torch.py`)."""
+    from transformers.utils import is_torch_available
+
+    return not is_torch_available()

@@ -7,6 +7,8 @@ reports in a folder, each of some stages, become one.
 import argparse
 import sys
 
+import torch  # noqa: F401 - before the kit's own names, which would have transformers find none
+
 from ..data.sources import read_rows
 from ..objectives import CPO, DPO, KTO, ORPO, SimPO
 from ..objectives.base import Objective
