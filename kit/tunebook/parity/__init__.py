@@ -86,6 +86,6 @@ def __getattr__(name: str) -> Any:
 
 def _looked_in_vain() -> bool:
     """Whether transformers is there without torch (`machine/without_torch.py`)."""
-    from transformers.utils import is_torch_available
+    from transformers.utils.import_utils import is_torch_available
 
     return not is_torch_available()
