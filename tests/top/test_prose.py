@@ -98,11 +98,9 @@ def meant(node: ast.expr) -> Any:
                 return None
             own = {field.name for field in fields(whole)} if is_dataclass(whole) else set()
             assert hasattr(whole, name) or name in own, f"{whole} has no {name}"
-            return (
-                inspect.getattr_static(whole, name)
-                if inspect.isclass(whole) and name not in own
-                else getattr(whole, name, None)
-            )
+            if name in own:
+                return None
+            return inspect.getattr_static(whole, name) if inspect.isclass(whole) else getattr(whole, name)
         case ast.Call(func=func):
             made = meant(func)
             return made if inspect.isclass(made) else None

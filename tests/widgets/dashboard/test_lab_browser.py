@@ -103,7 +103,7 @@ def test_a_page_loaded_again_during_a_run_finds_it_going_on_with_all_its_steps_a
         expect(curve).to_have_attribute("aria-label", re.compile(re.escape(first[0])))
         page.screenshot(path=screenshots / "lab-reloaded.png")
         page.locator(".tunebook-stop").click()
-        expect(headline).to_contain_text("Stopped after step")
+        expect(headline).to_contain_text("Stopped after step", timeout=5000)
 
 
 def test_a_run_is_paused_sampled_slowed_and_resumed_from_the_page(chromium, lab, screenshots):

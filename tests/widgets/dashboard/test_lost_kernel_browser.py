@@ -17,7 +17,7 @@ SETUP = """
 import os, signal, time
 from pathlib import Path
 from tunebook import FastModel, Trainer, TrainingConfig
-from tunebook.events import RunStarted, StepEvent, Working
+from tunebook.events import CheckpointSaved, RunStarted, StepEvent, Working
 from tunebook_widgets import Dashboard
 model, tokenizer = FastModel.from_pretrained({folder!r}, max_seq_length=128)
 FastModel.get_peft_model(model, r=4, lora_alpha=8)
@@ -51,6 +51,13 @@ STEP = r"Step \d+ of 12|being computed"  # a kernel that is stuck at a step may 
 MOMENTS = {  # what the page shows then, the moment, whether the run was paused, and the step it goes on from
     "while the first score is measured": ("before training|being computed", "isinstance(event, Working)", "", 0),
     "in a step before any checkpoint": (STEP, "isinstance(event, Working) and event.step == 3", "", 0),
+    "when its first checkpoint is written": (STEP, "isinstance(event, CheckpointSaved)", "", 4),
+    "while the held-out loss is measured": (
+        STEP,
+        "isinstance(event, Working) and (event.step, event.what) == (9, 'evaluating')",
+        "",
+        8,
+    ),
     "while it is paused": (
         "Paused after step 5",
         "isinstance(event, Working) and event.what == 'paused' and Path('die').exists()",
